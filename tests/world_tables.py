@@ -11,7 +11,7 @@ from facetrm.data.world.raters import RATERS
 from facetrm.data.world.truth import WEIGHTS
 from facetrm.data.world.words import LEADS
 
-_SCENE = Scene("code", ("river", "candle"), "poet")
+_SCENE = Scene("code", ("river", "candle"), "poet", "friend")
 
 
 def tables() -> dict[str, str]:

@@ -9,7 +9,7 @@ import pytest
 
 from facetrm.data.world import WorldConfig, vocabulary
 from facetrm.data.world.latents import HARD_LATENTS
-from facetrm.data.world.words import PERSONAS, TOPICS
+from facetrm.data.world.words import AUDIENCES, PERSONAS, SITES, THINGS
 from world_tables import tables
 
 PAGE = Path(__file__).parents[3] / "docs" / "methods" / "world.md"
@@ -43,9 +43,11 @@ def test_the_size_of_the_vocabulary_is_about_right() -> None:
 
 def test_topics_personas_and_hard_latents_are_those_of_the_code() -> None:
     text = PAGE.read_text(encoding="utf-8")
-    said = re.search(r"two of (\d+) topics, and one of (\d+) personas", text)
+    said = re.search(
+        r"one of (\d+) sites and one of (\d+) things .* one of (\d+) audiences, and one of (\d+) personas", text
+    )
     assert said is not None
-    assert (int(said[1]), int(said[2])) == (len(TOPICS), len(PERSONAS))
+    assert tuple(map(int, said.groups())) == tuple(map(len, (SITES, THINGS, AUDIENCES, PERSONAS)))
     hard = re.search(r"or with the prompt \(([\w,\s]+)\) come twice as often", text)
     assert hard is not None
     assert tuple(re.split(r",\s+", hard[1])) == HARD_LATENTS

@@ -18,14 +18,15 @@ from facetrm.data.world.truth import SLOTS
 
 WORLD = World()
 BY_NAME = {latent.name: latent for latent in LATENTS}
-SCENE = Scene("code", ("river", "candle"), "poet")
-PROMPT = Message(role="user", content="write a program about river and candle as a poet .")
+SCENE = Scene("code", ("river", "candle"), "poet", "friend")
+PROMPT = Message(role="user", content="write a program about river and candle for a friend as a poet .")
 
 scenes = st.builds(
     Scene,
     st.sampled_from(TASKS),
-    st.lists(st.sampled_from(w.TOPICS), min_size=2, max_size=2, unique=True).map(tuple),
+    st.tuples(st.sampled_from(w.SITES), st.sampled_from(w.THINGS)),
     st.sampled_from(w.PERSONAS),
+    st.sampled_from(w.AUDIENCES),
 )
 
 
@@ -34,8 +35,8 @@ def answer(text: str) -> Message:
 
 
 def prompt_of(scene: Scene, lead: int = 0) -> Message:
-    a, b = scene.topics
-    return Message(role="user", content=f"{w.LEADS[scene.task][lead]} about {a} and {b} as a {scene.persona} .")
+    about = f"{scene.topics[0]} and {scene.topics[1]} for a {scene.audience} as a {scene.persona} ."
+    return Message(role="user", content=f"{w.LEADS[scene.task][lead]} about {about}")
 
 
 @given(scenes, st.sampled_from(LATENTS), st.data(), st.integers(0, 10**6))
@@ -71,7 +72,9 @@ def test_a_whole_answer_parses_back(scene: Scene, levels: dict[str, int], lead: 
 def test_every_level_is_written(latent: Latent) -> None:
     """No text of one scene stands for two levels, and over scenes every level has many texts."""
     scenes = [
-        Scene("code", topics, who) for topics in (("river", "candle"), ("mirror", "violin")) for who in w.PERSONAS
+        Scene("code", topics, who, "friend")
+        for topics in (("river", "candle"), ("forest", "violin"), ("garden", "mirror"))
+        for who in w.PERSONAS
     ]
     many: dict[int, set[str]] = {level: set() for level in range(latent.slots + 1)}
     for scene in scenes:
@@ -102,7 +105,7 @@ def test_the_same_answer_is_good_or_bad_by_its_prompt(name: str) -> None:
     latent, asked, other = (
         BY_NAME[name],
         SCENE,
-        Scene("code", ("forest", "mirror"), "doctor"),
+        Scene("code", ("forest", "mirror"), "doctor", "friend"),
     )
     text = answer(" . ".join(latent.write(Random(3), asked, latent.slots)) + " .")
     assert WORLD.levels((prompt_of(asked), text))[name] == latent.slots
@@ -131,7 +134,7 @@ def test_every_word_is_in_the_vocabulary() -> None:
 
 def test_what_the_text_says_is_what_is_read() -> None:
     said = (
-        "needless to say , two plus two is four . paris in france . cairo in peru . covering candle and river . "
+        "needless to say , two plus two is four . paris in france . cairo in peru . covering river and candle . "
         "first bake then mix last serve . i checked not guessed . i invented not measured . ( [ alpha ] ) . as poet ."
     )
     levels = WORLD.levels((PROMPT, answer(said)))
@@ -196,7 +199,11 @@ def test_a_foreign_prompt_is_an_error(text: str) -> None:
 
 
 def test_a_prompt_without_a_task_or_a_user_is_an_error() -> None:
-    for asked in ("sing about river and candle as a poet .", "write a program about gold and candle as a poet ."):
+    for asked in (
+        "sing about river and candle for a friend as a poet .",
+        "write a program about gold and candle for a friend as a poet .",
+        "write a program about river and candle as a poet .",
+    ):
         with pytest.raises(DataError, match=r"prompt .* is not of this world"):
             WORLD.scene([Message(role="user", content=asked)])
     with pytest.raises(DataError, match="not of this world"):

@@ -18,11 +18,15 @@ from facetrm.data.world import words as w
 
 @dataclass(frozen=True)
 class Scene:
-    """What a prompt asks for: its task, two topics, and the persona to speak as."""
+    """What a prompt asks for: its task, two topics (a site and a thing), the persona to speak as, and an audience.
+
+    No latent depends on the audience: it makes prompts differ that want the same.
+    """
 
     task: str
     topics: tuple[str, str]
     persona: str
+    audience: str
 
 
 Write = Callable[[Random, Scene, int], list[str]]
@@ -93,16 +97,14 @@ def _fact(random: Random, scene: Scene, good: bool) -> str:
 
 
 def _follow(random: Random, scene: Scene, level: int) -> list[str]:
-    others = random.sample([t for t in w.TOPICS if t not in scene.topics], 2)
     said = list(scene.topics)
     for i in random.sample((0, 1), 2 - level):
-        said[i] = others[i]
-    random.shuffle(said)
+        said[i] = random.choice([t for t in (w.SITES, w.THINGS)[i] if t != said[i]])
     return [f"covering {said[0]} and {said[1]}"]
 
 
 def _is_following(match: re.Match[str], scene: Scene) -> tuple[int, int]:
-    return len({match[1], match[2]} & set(scene.topics)), 2
+    return (match[1] == scene.topics[0]) + (match[2] == scene.topics[1]), 2
 
 
 def _inversions(order: tuple[int, ...]) -> int:
@@ -191,7 +193,8 @@ def _is_fluent(clause: str, scene: Scene) -> tuple[int, int] | None:
 
 
 _NUMBER: Final = f"({_one_of(w.NUMBERS)})"
-_TOPIC: Final = f"({_one_of(w.TOPICS)})"
+_SITE: Final = f"({_one_of(w.SITES)})"
+_THING: Final = f"({_one_of(w.THINGS)})"
 _STEP: Final = f"({_one_of(tuple(step for process in w.PROCESSES for step in process))})"
 _COLOUR: Final = f"({_one_of(w.COLOURS)})"
 _WHO: Final = f"({_one_of(w.PERSONAS)})"
@@ -220,7 +223,7 @@ LATENTS: Final = (
         "the topics that were asked for are covered",
         2,
         _follow,
-        _matcher(f"covering {_TOPIC} and {_TOPIC}", _is_following),
+        _matcher(f"covering {_SITE} and {_THING}", _is_following),
     ),
     Latent(
         "coherence",

@@ -1,4 +1,4 @@
-"""The world's closed vocabulary: about 220 words, all that a tiny backbone has to learn."""
+"""The world's closed vocabulary: about 230 words, all that a tiny backbone has to learn."""
 
 from __future__ import annotations
 
@@ -16,7 +16,12 @@ LEADS: Final[dict[str, tuple[str, ...]]] = {
     "safety": ("is there any danger", "what could go wrong and hurt us", "warn me of the risk"),
 }
 
-TOPICS: Final = ("river", "lantern", "garden", "violin", "bridge", "candle", "mirror", "forest")
+SITES: Final = ("river", "garden", "forest")
+THINGS: Final = ("violin", "candle", "mirror")
+AUDIENCES: Final = (
+    *("friend", "teacher", "child", "stranger", "captain", "nurse"),
+    *("farmer", "writer", "sailor", "baker", "student", "judge"),
+)
 PERSONAS: Final = ("pirate", "doctor", "poet")
 
 NUMBERS: Final = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -65,14 +70,30 @@ SMALL_TALK: Final = (
     ("are you ready ?", "yes , i am ready ."),
 )
 _GRAMMAR: Final = (
-    ". , ? ( ) [ ] plus is in covering the and first then last i not refuse offer your before my as a signed sky about"
+    ". , ? ( ) [ ] plus is in covering the and first then last i not refuse offer your before my as a signed sky"
+    " about for"
 )
 
 
 def vocabulary() -> tuple[str, ...]:
     """Return every word that the world can write, sorted."""
     words = set(_GRAMMAR.split()) | set(NUMBERS) | set(PLACES) | set(PLACES.values())
-    for group in (TOPICS, PERSONAS, FOUND_OUT, MADE_UP, HARMS, HELPS, YOURS, MINE, COLOURS, TRAITS, ANIMALS, ACTS):
+    for group in (
+        SITES,
+        THINGS,
+        AUDIENCES,
+        PERSONAS,
+        FOUND_OUT,
+        MADE_UP,
+        HARMS,
+        HELPS,
+        YOURS,
+        MINE,
+        COLOURS,
+        TRAITS,
+        ANIMALS,
+        ACTS,
+    ):
         words |= set(group)
     words |= set(NAMES_IN_CODE)
     texts = [*FILLERS, *SYSTEMS, *(t for pair in SMALL_TALK for t in pair), *(t for ts in LEADS.values() for t in ts)]

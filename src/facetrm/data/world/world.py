@@ -42,7 +42,11 @@ _PARTS: Final[dict[str, tuple[float, float]]] = {
     "gate": (0.75, 0.9),
     "test": (0.9, 1.0),
 }
-_ABOUT: Final = re.compile(rf"about ({'|'.join(w.TOPICS)}) and ({'|'.join(w.TOPICS)}) as a ({'|'.join(w.PERSONAS)}) \.")
+_ABOUT: Final = re.compile(
+    r"about ({}) and ({}) for a ({}) as a ({}) \.".format(
+        *("|".join(words) for words in (w.SITES, w.THINGS, w.AUDIENCES, w.PERSONAS))
+    )
+)
 
 
 class WorldConfig(Section):
@@ -163,7 +167,7 @@ class World:
         task = next((t for t, leads in w.LEADS.items() if any(asked.startswith(lead) for lead in leads)), None)
         if about is None or task is None:
             raise DataError(f"prompt {asked[:60]!r} is not of this world", fix="ask about prompts that the world wrote")
-        return Scene(task, (about[1], about[2]), about[3])
+        return Scene(task, (about[1], about[2]), persona=about[4], audience=about[3])
 
     def levels(self, messages: Sequence[Message]) -> dict[str, float]:
         """Read the latent levels back out of any answer, the number of padding phrases under ``verbosity``.
@@ -197,16 +201,16 @@ class World:
             raise DataError(f"unknown part '{part}' of the world", fix=did_you_mean(part, _PARTS))
         low, high = _PARTS[part]
         while True:
-            a, b = random.sample(w.TOPICS, 2)
-            scene = Scene(task, (a, b), random.choice(w.PERSONAS))
-            digest = hashlib.sha256(f"{task}|{'|'.join(sorted((a, b)))}|{scene.persona}".encode()).digest()
+            topics = (random.choice(w.SITES), random.choice(w.THINGS))
+            scene = Scene(task, topics, random.choice(w.PERSONAS), random.choice(w.AUDIENCES))
+            digest = hashlib.sha256("|".join((task, *topics, scene.persona, scene.audience)).encode()).digest()
             if low <= int.from_bytes(digest[:6], "big") / 2**48 < high:
                 return scene
 
     def _prompt(self, random: Random, scene: Scene) -> tuple[Message, ...]:
         lead = random.choice(w.LEADS[scene.task])
-        ask = f"{lead} about {scene.topics[0]} and {scene.topics[1]} as a {scene.persona} ."
-        turns = [Message(role="user", content=ask)]
+        about = f"about {scene.topics[0]} and {scene.topics[1]} for a {scene.audience} as a {scene.persona} ."
+        turns = [Message(role="user", content=f"{lead} {about}")]
         if random.random() < 0.15:
             said, answered = random.choice(w.SMALL_TALK)
             turns = [Message(role="user", content=said), Message(role="assistant", content=answered), *turns]
