@@ -3,13 +3,17 @@
     phase 1   short lessons: language model + masked regression of the objectives at every token of the answer
     phase 2   the same on whole answers
     phase 3   the same + Bradley-Terry on preference pairs at the last token
+              (every third step of phases 2 and 3 is a lesson again)
 
     loss = language * CE(next token) + regression * mean over answer tokens t of |W h_t + b - y|^2
            + preference * softplus(-(reward_chosen - reward_rejected))
 
-Two things make it learn in minutes: lessons about one thing at a time, and the regression at every token, not only at
-the last one (the state after the first clauses is an easier lesson than the state after all of them). The two heads
-are thrown away; only the trunk is kept.
+Four things make it learn in minutes: lessons about one thing at a time; the regression at every token, not only at the
+last one (the state after the first clauses is an easier lesson than the state after all of them); Muon for the matrices
+of the layers; and lessons that come back. docs/benchmarks.md says what each gave. The two heads are thrown away; only
+the trunk is kept.
+
+Reference of Muon: Jordan et al., 2024, "Muon: An optimizer for hidden layers in neural networks"; torch.optim.Muon.
 
 Shapes: N conversations, L tokens, D hidden size, K objectives.
 """
@@ -21,10 +25,10 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, softplus
 from transformers import PreTrainedModel
@@ -49,25 +53,42 @@ class BackboneTraining(Section):
 
     Attributes:
         lesson_steps: steps of phase 1; read_steps: of phase 2; prefer_steps: of phase 3.
+        rehearse: every so-manieth step of phases 2 and 3 is a lesson again, lest look-ups be forgotten (0: none).
         lessons: short answers a step of phase 1; rated: rated conversations a step of phases 2 and 3; pairs: preference
             pairs a step of phase 3.
         language, regression, preference: weights of the three losses.
-        learning_rate: of AdamW, down a cosine over the last 30% of the steps; weight_decay: of matrices.
+        optimizer: ``muon`` steps along the orthogonalised momentum of every matrix inside the layers, and along AdamW
+            elsewhere (embeddings, norms, heads); ``adamw`` along AdamW everywhere. Muon reads the look-ups and matches
+            after a third of the tokens.
+        matrix_rate: learning rate of Muon; learning_rate: of AdamW. Both fall along a cosine over the last 30% of the
+            steps.
+        weight_decay: of matrices.
         clip: largest norm of a gradient.
     """
 
     lesson_steps: int = Field(default=2000, ge=0)
     read_steps: int = Field(default=800, ge=0)
     prefer_steps: int = Field(default=200, ge=0)
+    rehearse: int = Field(default=3, ge=0)
     lessons: int = Field(default=32, ge=1)
     rated: int = Field(default=16, ge=1)
     pairs: int = Field(default=8, ge=1)
     language: float = Field(default=0.1, ge=0.0)
     regression: float = Field(default=1.0, ge=0.0)
     preference: float = Field(default=0.5, ge=0.0)
-    learning_rate: float = Field(default=2.5e-3, gt=0.0)
+    optimizer: Literal["muon", "adamw"] = "muon"
+    matrix_rate: float = Field(default=0.006, gt=0.0)
+    learning_rate: float = Field(default=3e-3, gt=0.0)
     weight_decay: float = Field(default=0.01, ge=0.0)
     clip: float = Field(default=1.0, gt=0.0)
+
+    @model_validator(mode="after")
+    def _something_to_learn(self) -> BackboneTraining:
+        if not self.language and not self.regression and (self.lesson_steps or self.read_steps or self.rehearse):
+            raise ValueError(
+                "without language and regression only pairs teach: set lesson_steps, read_steps, rehearse to 0"
+            )
+        return self
 
 
 @dataclass(frozen=True)
@@ -124,19 +145,17 @@ def train_backbone(
         torch.manual_seed(seed)
         heads = _Heads(encoder.hidden_size, len(objectives))
     parameters = [*model.parameters(), *heads.parameters()]
-    matrices, vectors = [p for p in parameters if p.ndim > 1], [p for p in parameters if p.ndim <= 1]
-    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98))
+    optimizers = _optimizers(model, heads, config)
     taught, asked = config.lesson_steps, config.lesson_steps + config.read_steps
     steps, start, tokens = asked + config.prefer_steps, time.monotonic(), 0
     history: list[tuple[float, float, float]] = []
     model.train()
     with progress("train backbone", steps, quiet=quiet) as meter:
         for step in range(steps):
-            short = step < taught
+            short = step < taught or (config.rehearse > 0 and (step - taught) % config.rehearse == config.rehearse - 1)
             kind = "lessons" if short else "ratings"
             rated = _take(lessons if short else ratings, config.lessons if short else config.rated, kind)
-            pairs = _take(preferences, config.pairs, "preferences") if step >= asked else []
+            pairs = _take(preferences, config.pairs, "preferences") if step >= asked and not short else []
             rows = [encoder.tokenize(r.messages, row=n) for n, r in enumerate(rated)]
             rows += [encoder.tokenize(p.chosen, row=n) for n, p in enumerate(pairs)]
             rows += [encoder.tokenize(p.rejected, row=n) for n, p in enumerate(pairs)]
@@ -146,12 +165,13 @@ def train_backbone(
             total = sum((w * loss for w, loss in zip(weights, losses, strict=True) if w > 0), torch.zeros(()))
             if not bool(torch.isfinite(total)):
                 raise FitError(f"the loss is {float(total.detach())} at step {step}", fix="lower learning_rate")
-            for group in optimizer.param_groups:
-                group["lr"] = config.learning_rate * _rate(step, steps)
-            optimizer.zero_grad()
             total.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(parameters, config.clip)
-            optimizer.step()
+            for optimizer, rate in optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = rate * _rate(step, steps)
+                optimizer.step()
+                optimizer.zero_grad()
             spent = sum(len(row.ids) for row in rows)
             tokens += spent
             language, regression, preference = (float(loss.detach()) for loss in losses)
@@ -160,6 +180,31 @@ def train_backbone(
     model.eval()
     last = torch.tensor(history[-max(steps // 10, 1) :] or [(math.nan,) * 3]).nanmean(dim=0).tolist()
     return TrainedBackbone(steps, tokens, time.monotonic() - start, *last)
+
+
+def _optimizers(
+    model: PreTrainedModel, heads: _Heads, config: BackboneTraining
+) -> list[tuple[torch.optim.Optimizer, float]]:
+    """Return the optimizers that share the parameters, each with its learning rate."""
+    embeddings = {id(model.get_input_embeddings().weight), id(model.get_output_embeddings().weight)}
+    inner = [p for p in model.parameters() if p.ndim == 2 and id(p) not in embeddings]
+    if config.optimizer == "adamw":
+        inner = []
+    mine = {id(p) for p in inner}
+    rest = [p for p in (*model.parameters(), *heads.parameters()) if id(p) not in mine]
+    groups = [
+        {"params": [p for p in rest if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in rest if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    found: list[tuple[torch.optim.Optimizer, float]] = [
+        (torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98)), config.learning_rate)
+    ]
+    if inner:
+        muon = torch.optim.Muon(
+            inner, lr=config.matrix_rate, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
+        )
+        found.append((muon, config.matrix_rate))
+    return found
 
 
 def _take(stream: Iterator[R], count: int, name: str) -> list[R]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax
 from transformers import LlamaForCausalLM
@@ -21,11 +22,13 @@ from facetrm.core.errors import FitError
 from facetrm.data.objectives import label_matrix
 from facetrm.data.records import Preference, Rating
 from facetrm.data.world import World, vocabulary
-from facetrm.fit.backbone import BackboneTraining, TrainedBackbone, _Heads, _losses, train_backbone
+from facetrm.fit.backbone import BackboneTraining, TrainedBackbone, _Heads, _losses, _optimizers, train_backbone
 
 WORLD = World()
 SHAPE = TinyShape(hidden=16, layers=1, heads=2, inner=32)
-FAST = BackboneTraining(lesson_steps=3, read_steps=4, prefer_steps=2, lessons=5, rated=3, pairs=2, learning_rate=0.05)
+FAST = BackboneTraining(
+    lesson_steps=3, read_steps=4, prefer_steps=2, rehearse=0, lessons=5, rated=3, pairs=2, learning_rate=0.05
+)
 
 
 def decoder() -> tuple[LlamaForCausalLM, TransformerEncoder]:
@@ -104,7 +107,7 @@ def test_lessons_alone_are_learned() -> None:
 def test_preferences_are_learned() -> None:
     one = next(preferences())
     only = {"language": 0.0, "regression": 0.0, "preference": 1.0, "rated": 1, "pairs": 1}
-    config = BackboneTraining(lesson_steps=0, read_steps=0, prefer_steps=40, learning_rate=0.05, **only)
+    config = BackboneTraining(lesson_steps=0, read_steps=0, prefer_steps=40, rehearse=0, learning_rate=0.05, **only)
     _, spent = train(config, paired=(one for _ in count()))
     assert 0 < spent.preference < 0.1 < math.log(2)
 
@@ -149,6 +152,31 @@ def test_lessons_come_first_then_ratings_then_pairs_too() -> None:
     assert log == ["lesson"] * 3 * 5 + ["rated"] * 4 * 3 + (["rated"] * 3 + ["paired"] * 2) * 2
     assert spent.steps == 9
     assert math.isfinite(spent.preference)
+
+
+@pytest.mark.parametrize("every", [1, 2, 3, 7])
+def test_lessons_come_back_every_so_many_steps(every: int) -> None:
+    log, spent = recorded(FAST.model_copy(update={"rehearse": every}))
+    later = [["rated"] * 3] * 4 + [["rated"] * 3 + ["paired"] * 2] * 2
+    later = [["lesson"] * 5 if n % every == 0 else rows for n, rows in enumerate(later, start=1)]
+    assert log == ["lesson"] * 3 * 5 + [name for rows in later for name in rows]
+    assert spent.steps == 9
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_every_parameter_is_moved_by_one_optimizer(optimizer: str) -> None:
+    model, _ = decoder()
+    config = BackboneTraining(optimizer=optimizer, matrix_rate=0.5, learning_rate=0.25)  # type: ignore[arg-type]
+    heads = _Heads(16, 3)
+    found = _optimizers(model, heads, config)
+    moved = [p for each, _ in found for group in each.param_groups for p in group["params"]]
+    assert len({id(p) for p in moved}) == len(moved)
+    assert {id(p) for p in moved} == {id(p) for p in (*model.parameters(), *heads.parameters())}
+    rates = {type(each).__name__: rate for each, rate in found}
+    assert rates == ({"AdamW": 0.25, "Muon": 0.5} if optimizer == "muon" else {"AdamW": 0.25})
+    if optimizer == "muon":
+        inner = {id(p) for p in model.base_model.layers.parameters() if p.ndim == 2}
+        assert {id(p) for group in found[1][0].param_groups for p in group["params"]} == inner
 
 
 @pytest.mark.parametrize("phase", ["lesson_steps", "read_steps", "prefer_steps"])
@@ -211,6 +239,14 @@ def test_lessons_that_end_are_an_error() -> None:
     with pytest.raises(FitError, match=ended):
         train(FAST, taught=WORLD.lessons(14))
     train(FAST, taught=WORLD.lessons(15))
+
+
+@pytest.mark.parametrize("steps", [{"lesson_steps": 1}, {"read_steps": 1}, {"rehearse": 1}])
+def test_steps_that_would_teach_nothing_are_an_error(steps: dict[str, int]) -> None:
+    nothing = {"lesson_steps": 0, "read_steps": 0, "rehearse": 0, "language": 0.0, "regression": 0.0}
+    assert BackboneTraining(**nothing).prefer_steps > 0
+    with pytest.raises(ValidationError, match="only pairs teach: set lesson_steps, read_steps, rehearse to 0"):
+        BackboneTraining(**nothing | steps)
 
 
 def test_a_loss_that_is_not_finite_is_an_error() -> None:
