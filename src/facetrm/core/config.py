@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from facetrm.core.errors import ConfigError, did_you_mean, short
+from facetrm.core.errors import ConfigError, FacetrmError, did_you_mean, short
 
 
 class Section(BaseModel):
@@ -49,27 +49,39 @@ def parse_yaml(text: str) -> Any:
     return yaml.safe_load(text)
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping.
+def load_yaml(path: Path, error: type[FacetrmError], *, what: str) -> Any:
+    """Return the value of the YAML file ``path``.
+
+    Args:
+        path: the file.
+        error: the class to raise.
+        what: what the file should be, for the message: ``a recipe``.
 
     Raises:
-        ConfigError: the file is missing, is not YAML (with line and column), or holds no mapping.
+        FacetrmError: of class ``error``: the file is missing, is no text, or is not YAML (with line and column).
     """
     try:
-        value = parse_yaml(path.read_text(encoding="utf-8"))
+        return parse_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError("no such recipe", place=path, fix="give the path of a YAML file") from None
+        raise error("no such file", place=path, fix=f"give the path of {what}") from None
     except (IsADirectoryError, UnicodeDecodeError):
-        raise ConfigError("not a text file", place=path, fix="give the path of a YAML file") from None
+        raise error("not a text file", place=path, fix=f"give the path of {what}") from None
     except yaml.YAMLError as exc:
         mark = getattr(exc, "problem_mark", None)
         place = path if mark is None else f"{path}:{mark.line + 1}:{mark.column + 1}"
-        raise ConfigError(
-            f"not YAML ({getattr(exc, 'problem', exc)})", place=place, fix="mend the YAML at this line"
-        ) from None
+        raise error(f"not YAML ({getattr(exc, 'problem', exc)})", place=place, fix="mend this line") from None
     except (ValueError, RecursionError) as exc:
         # A date that does not exist, a number that is none: the parser's own constructors raise these.
-        raise ConfigError(f"not YAML ({exc})", place=path, fix="quote such a value") from None
+        raise error(f"not YAML ({exc})", place=path, fix="quote such a value") from None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a recipe: a YAML mapping.
+
+    Raises:
+        ConfigError: see :func:`load_yaml`; or the file holds no mapping.
+    """
+    value = load_yaml(path, ConfigError, what="a recipe, a YAML file")
     if not isinstance(value, dict):
         what = "empty" if value is None else f"a {type(value).__name__}"
         raise ConfigError(f"{what}, not a mapping", place=path, fix="write 'section:' with settings below it")

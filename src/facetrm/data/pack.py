@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-import yaml
 from pydantic import ValidationError
 
-from facetrm.core.config import parse_yaml
+from facetrm.core.config import load_yaml
 from facetrm.core.errors import DataError
 from facetrm.core.files import read_json
 from facetrm.data.columns import short
@@ -120,19 +119,7 @@ def read_objectives(path: Path | str) -> list[Objective]:
         DataError: names the entry, the key, the value and the fix.
     """
     path = Path(path)
-    try:
-        value = parse_yaml(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError("no such file", place=path, fix="give the path of a YAML list of objectives") from None
-    except (IsADirectoryError, UnicodeDecodeError):
-        raise DataError("not a text file", place=path, fix="give the path of a YAML list of objectives") from None
-    except yaml.YAMLError as exc:
-        mark = getattr(exc, "problem_mark", None)
-        place = path if mark is None else f"{path}:{mark.line + 1}:{mark.column + 1}"
-        raise DataError(f"not YAML ({getattr(exc, 'problem', exc)})", place=place, fix="mend this line") from None
-    except (ValueError, RecursionError) as exc:
-        # A date that does not exist, a number that is none: the parser's own constructors raise these.
-        raise DataError(f"not YAML ({exc})", place=path, fix="quote such a value") from None
+    value = load_yaml(path, DataError, what="a YAML list of objectives")
     if not isinstance(value, list) or not value:
         raise DataError(f"{short(value)} is no list of objectives", place=path, fix="begin with '- name: ...'")
     objectives = []
