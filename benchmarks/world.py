@@ -1,7 +1,8 @@
 """The world benchmark: the whole line from nothing, with known truth, for several seeds.
 
     python benchmarks/world.py                      # seeds 0 1 2, recipes/world.yaml
-    python benchmarks/world.py --seeds 0 --set tiny.training.read_steps=100
+    python benchmarks/world.py --seeds 0 --set tiny.training.optimizer=adamw --out adamw.json
+    python benchmarks/world.py --merge seed0.json seed1.json seed2.json         # of seeds that ran side by side
 
 Prints a table and writes benchmarks/results/world.json: {"runs": [metrics of each seed], "machine": ..., ...}.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import json
 import os
 import platform
 import sys
@@ -66,6 +68,24 @@ def table(runs: list[dict[str, Any]]) -> str:
     return "\n".join(lines + [f"{name:23}" + "".join(f"   {value:13.4f}" for value in values) for name, values in rows])
 
 
+def read(files: list[Path]) -> list[dict[str, Any]]:
+    """Return the runs of ``files``, in their order."""
+    return [run for file in files for run in json.loads(file.read_text(encoding="utf-8"))["runs"]]
+
+
+def write(path: Path, runs: list[dict[str, Any]]) -> None:
+    """Write the runs, and where and how they were made."""
+    value = {
+        "command": " ".join(["python", "benchmarks/world.py", *sys.argv[1:]]),
+        "date": datetime.date.today().isoformat(),
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}",
+        "threads": torch.get_num_threads(),
+        "gap_closed": [gap_closed(run) for run in runs],
+        "runs": runs,
+    }
+    write_json(path, value)
+
+
 def main() -> None:
     """Run the seeds, print the table, write the file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -74,24 +94,17 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0, help="torch threads (all cores by default)")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "world.json")
     parser.add_argument("--runs", type=Path, default=None, help="keep the run folders here")
+    parser.add_argument("--merge", type=Path, nargs="+", default=[], help="run nothing; join these files")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
-    runs = []
+    runs = read(options.merge)
     with tempfile.TemporaryDirectory() as temporary:
-        for seed in options.seeds:
+        for seed in [] if options.merge else options.seeds:
             folder = (options.runs or Path(temporary)) / f"seed{seed}"
             runs.append(one(seed, options.sets, folder))
-            write_json(
-                options.out,
-                {
-                    "command": " ".join(["python", "benchmarks/world.py", *sys.argv[1:]]),
-                    "date": datetime.date.today().isoformat(),
-                    "machine": f"{os.cpu_count()} cores, {platform.machine()}",
-                    "threads": torch.get_num_threads(),
-                    "runs": runs,
-                },
-            )
+            write(options.out, runs)
+    write(options.out, runs)
     print(table(runs))
 
 

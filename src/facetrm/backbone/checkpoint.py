@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from logging import CRITICAL
@@ -158,7 +159,17 @@ def weights_fingerprint(model: PreTrainedModel) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     settings = {k: v for k, v in model.config.to_dict().items() if k not in _VOLATILE}
-    return fingerprint({"tensors": digest.hexdigest(), "settings": _plain(settings)})
+    known = {"tensors": digest.hexdigest(), "settings": _plain(settings)}
+    code = _code_of(model)
+    return fingerprint(known | {"code": code} if code else known)
+
+
+def _code_of(model: PreTrainedModel) -> dict[str, str]:
+    """Return the source of the code that came with a model, by file name; nothing for a model of Transformers."""
+    module = sys.modules[type(model).__module__]
+    if not module.__name__.startswith("transformers_modules.") or module.__file__ is None:
+        return {}
+    return {file.name: file.read_text(encoding="utf-8") for file in sorted(Path(module.__file__).parent.glob("*.py"))}
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -170,9 +181,23 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
 
 def token_limit(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int | None:
     """Return the most tokens that model and tokenizer say they read, None where neither says."""
-    stated = [tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None)]
+    stated = [tokenizer.model_max_length, position_limit(model)]
     known = [int(n) for n in stated if isinstance(n, int | float) and 0 < n < 10**9]
     return min(known) if known else None
+
+
+def position_limit(model: PreTrainedModel) -> int | None:
+    """Return how many positions a model has for tokens, None where its configuration does not say.
+
+    Models of RoBERTa's kind count from behind the padding's position: 514 positions read 512 tokens.
+    """
+    stated = getattr(model.config, "max_position_embeddings", None)
+    if not isinstance(stated, int) or stated <= 0:
+        return None
+    tables = (
+        m for name, m in model.named_modules() if name.endswith("position_embeddings") and hasattr(m, "padding_idx")
+    )
+    return stated - max((int(m.padding_idx) + 1 for m in tables if m.padding_idx is not None), default=0)
 
 
 def _check_folder(folder: Path) -> None:

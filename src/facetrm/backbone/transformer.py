@@ -28,6 +28,7 @@ from facetrm.backbone.checkpoint import (
     Kind,
     load_checkpoint,
     model_kind,
+    position_limit,
     quiet_transformers,
     token_limit,
     tokenizer_fingerprint,
@@ -106,8 +107,8 @@ class TransformerEncoder:
             raise BackboneError(
                 "neither model nor tokenizer says how many tokens it reads", place=place, fix="set backbone.max_tokens"
             )
-        positions = getattr(self.model.config, "max_position_embeddings", None)
-        if isinstance(positions, int) and 0 < positions < tokens:
+        positions = position_limit(self.model)
+        if positions is not None and positions < tokens:
             raise BackboneError(
                 f"max_tokens {tokens} is above the {positions} positions of the model",
                 place=place,
@@ -161,8 +162,10 @@ class TransformerEncoder:
         )
 
     def spec(self) -> dict[str, object]:
-        """Return the settings that :func:`load_encoder` needs on any machine: ``dtype`` is what the trunk has."""
-        return self.config.model_copy(update={"dtype": self._dtype}).model_dump(mode="json")
+        """Return the settings that :func:`load_encoder` needs from any folder: ``dtype`` is what the trunk has."""
+        path = Path(self.config.path).expanduser()
+        fixed = {"dtype": self._dtype} | ({"path": str(path.resolve())} if path.is_dir() else {})
+        return self.config.model_copy(update=fixed).model_dump(mode="json")
 
     @property
     def _dtype(self) -> str:

@@ -1,10 +1,20 @@
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GPT2Config,
+    GPT2LMHeadModel,
+    RobertaConfig,
+    RobertaModel,
+)
 
 from facetrm.backbone.encoder import Encoder
 from facetrm.backbone.transformer import BackboneConfig, TransformerEncoder, load_encoder
@@ -251,3 +261,58 @@ def test_a_model_in_memory_has_the_fingerprint_of_its_files_until_it_is_trained(
 def test_loading_is_quiet(folders, capfd):
     loaded(folders["llama, no pad"])  # the checkpoint has an lm_head that the trunk has not
     assert capfd.readouterr() == ("", "")
+
+
+def test_positions_behind_the_padding_are_the_limit(tmp_path):
+    folder = tiny_encoder(tmp_path / "bert")
+    config = RobertaConfig(
+        vocab_size=197,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        max_position_embeddings=34,
+        pad_token_id=1,
+    )
+    tokenizer = AutoTokenizer.from_pretrained(folder, model_max_length=10**30)
+    settings = {"path": "in memory", "device": "cpu", "truncation": "drop_oldest"}
+    encoder = TransformerEncoder(RobertaModel(config), tokenizer, config=BackboneConfig(**settings))
+    assert encoder.max_tokens == 32
+    features = encoder.encode([chat("a" * 40, "b" * 40), ROWS[0]])
+    assert features.tokens_N[0] == 32
+    assert features.truncated_N.tolist() == [True, False]
+    with pytest.raises(BackboneError, match=r"max_tokens 33 is above the 32 positions .*set backbone.max_tokens to 32"):
+        TransformerEncoder(RobertaModel(config), tokenizer, config=BackboneConfig(**settings, max_tokens=33))
+
+
+CODE = """
+from transformers import BertConfig, BertModel
+
+class Config(BertConfig):
+    model_type = "mine"
+
+class Model(BertModel):
+    config_class = Config
+"""
+
+
+def test_code_that_comes_with_the_model_is_part_of_its_fingerprint(tmp_path, monkeypatch):
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    prints = []
+    for name, code in (("one", CODE), ("same", CODE), ("other", CODE + "# changed\n")):
+        folder = tiny_encoder(tmp_path / name)
+        config = json.loads((folder / "config.json").read_text())
+        auto = {"AutoConfig": "mine.Config", "AutoModel": "mine.Model"}
+        (folder / "config.json").write_text(json.dumps({**config, "model_type": "mine", "auto_map": auto}))
+        (folder / "mine.py").write_text(code)
+        prints.append(loaded(folder, kind="encoder", trust_remote_code=True).fingerprint)
+    assert prints[0] == prints[1] != prints[2]
+
+
+def test_a_relative_path_is_remembered_from_the_root(folders, monkeypatch):
+    folder = folders["llama, no pad"]
+    monkeypatch.chdir(folder.parent)
+    encoder = loaded(Path(folder.name))
+    assert encoder.spec()["path"] == str(folder.resolve())
+    assert encoder.config.path == folder.name
