@@ -90,6 +90,14 @@ def write_records(path: Path | str, records: Iterable[Rating | Preference]) -> N
     write_bytes(path, gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
 
 
+def side_file(path: Path, folder: Path | str | None = None) -> Path:
+    """Return where the skipped rows of ``path`` go: beside it, or into ``folder``."""
+    stem = path.name
+    for suffix in sorted(SUFFIXES, key=len, reverse=True):
+        stem = stem.removesuffix(suffix)
+    return (path.parent if folder is None else Path(folder)) / f"{stem}.skipped.jsonl"
+
+
 class SkippedRows:
     """Bad rows of one input: raised at once, or kept for a side file.
 
@@ -102,11 +110,7 @@ class SkippedRows:
     def __init__(self, path: Path, on_error: OnError, folder: Path | str | None = None) -> None:
         if on_error not in ("raise", "skip"):
             raise DataError(f"on_error is {on_error!r}", place=path, fix="write 'raise' or 'skip'")
-        stem = path.name
-        for suffix in sorted(SUFFIXES, key=len, reverse=True):
-            stem = stem.removesuffix(suffix)
-        self.path, self.on_error = path, on_error
-        self.side = (path.parent if folder is None else Path(folder)) / f"{stem}.skipped.jsonl"
+        self.path, self.on_error, self.side = path, on_error, side_file(path, folder)
         self.rows: list[dict[str, Any]] = []
 
     def __len__(self) -> int:
@@ -140,7 +144,7 @@ class SkippedRows:
             raise DataError(
                 f"the side file of {len(self.rows)} skipped rows cannot be written ({exc.strerror})",
                 place=self.side,
-                fix="give a folder with skipped_to",
+                fix="give a folder with skipped_to (in a recipe, data.skipped_to)",
             ) from None
         log("skipped rows", path=str(self.path), skipped=len(self.rows), kept=kept, written_to=str(self.side))
 

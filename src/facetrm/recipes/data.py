@@ -6,15 +6,15 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, Protocol, TypeVar
+from typing import Annotated, Literal, Protocol, TypedDict, TypeVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from facetrm.core.config import Section
 from facetrm.core.errors import ConfigError, DataError, did_you_mean
 from facetrm.core.fingerprint import fingerprint
 from facetrm.core.progress import log
-from facetrm.data.files import read_preferences, read_ratings
+from facetrm.data.files import read_preferences, read_ratings, side_file
 from facetrm.data.objectives import Objective, check_unique
 from facetrm.data.pack import read_objectives, read_pack
 from facetrm.data.records import Preference, Rating
@@ -36,15 +36,35 @@ class WorldData(Section):
     test: int = Field(default=2000, ge=10)
 
 
-class PackData(Section):
+class _Rows(Section):
+    """What becomes of malformed rows.
+
+    ``on_error: skip`` writes them to side files and counts them; ``skipped_to`` is the folder of those files (by
+    default beside the rows, or the working folder for rows of the Hub).
+    """
+
+    on_error: OnError = "raise"
+    skipped_to: str | None = None
+
+    @property
+    def skipping(self) -> _Skipping:
+        """Both settings, as the readers take them."""
+        return {"on_error": self.on_error, "skipped_to": self.skipped_to}
+
+
+class _Skipping(TypedDict):
+    on_error: OnError
+    skipped_to: str | None
+
+
+class PackData(_Rows):
     """A folder of ``sources.json``, ``rated.jsonl.gz`` and ``preferences.jsonl.gz`` whose rows carry ``split``."""
 
     kind: Literal["pack"] = "pack"
     folder: str
-    on_error: OnError = "raise"
 
 
-class FilesData(Section):
+class FilesData(_Rows):
     """JSONL or Parquet files; ``objectives`` declares them (YAML).
 
     ``test_share`` of the prompts is held out; but where a row says ``split: test``, the rows' own splits hold.
@@ -55,14 +75,18 @@ class FilesData(Section):
     preferences: tuple[str, ...] = Field(min_length=1)
     objectives: str
     test_share: float = Field(default=0.1, gt=0.0, lt=1.0)
-    on_error: OnError = "raise"
+
+    @model_validator(mode="after")
+    def _one_side_file_each(self) -> FilesData:
+        sides = [side_file(Path(f), self.skipped_to) for f in (*self.ratings, *self.preferences)]
+        twice = next((side for side in sides if sides.count(side) > 1), None)
+        if self.on_error == "skip" and twice is not None:
+            raise ValueError(f"the skipped rows of two files would both go to '{twice}': rename one of them")
+        return self
 
 
-class SourcesData(Section):
-    """Registered public data sets, from the Hub or from ``folder/NAME`` in the same schema; ``limit`` rows of each.
-
-    ``on_error: skip`` writes malformed rows to a side file (beside local files, else in the working folder).
-    """
+class SourcesData(_Rows):
+    """Registered public data sets, from the Hub or from ``folder/NAME`` in the same schema; ``limit`` rows of each."""
 
     kind: Literal["sources"] = "sources"
     ratings: tuple[str, ...] = Field(min_length=1)
@@ -70,7 +94,6 @@ class SourcesData(Section):
     folder: str | None = None
     limit: int | None = Field(default=None, ge=1)
     test_share: float = Field(default=0.02, gt=0.0, lt=1.0)
-    on_error: OnError = "raise"
 
 
 DataSection = Annotated[WorldData | PackData | FilesData | SourcesData, Field(discriminator="kind")]
@@ -130,14 +153,12 @@ def load_rows(section: WorldData | PackData | FilesData | SourcesData, *, seed: 
             {},
         )
     elif isinstance(section, PackData):
-        pack = read_pack(section.folder, on_error=section.on_error)
+        pack = read_pack(section.folder, **section.skipping)
         rows = _assemble(pack.ratings, pack.preferences, pack.objectives, split=_GivenSplit(section.folder))
     elif isinstance(section, FilesData):
         objectives = read_objectives(Path(section.objectives))
-        ratings = [
-            r for f in section.ratings for r in read_ratings(f, objectives=objectives, on_error=section.on_error)
-        ]
-        pairs = [p for f in section.preferences for p in read_preferences(f, on_error=section.on_error)]
+        ratings = [r for f in section.ratings for r in read_ratings(f, objectives=objectives, **section.skipping)]
+        pairs = [p for f in section.preferences for p in read_preferences(f, **section.skipping)]
         given = any(r.split == "test" for r in (*ratings, *pairs))
         split: _Split = _GivenSplit(section.objectives) if given else _HashSplit(section.test_share, seed)
         rows = _assemble(ratings, pairs, objectives, split=split)
@@ -165,7 +186,7 @@ def _load_sources(section: SourcesData, seed: int) -> Rows:
                 )
     for name in (*section.ratings, *section.preferences):
         path = None if section.folder is None else Path(section.folder) / name
-        records.extend(load_source(name, path=path, limit=section.limit, on_error=section.on_error))
+        records.extend(load_source(name, path=path, limit=section.limit, **section.skipping))
         for objective in SOURCES[name].objectives:
             objectives.setdefault(objective.name, objective)
     ratings = [r for r in records if isinstance(r, Rating)]

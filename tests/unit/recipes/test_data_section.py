@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from facetrm.core.errors import DataError
 from facetrm.recipes.data import FilesData, SourcesData, load_rows
@@ -86,3 +87,19 @@ def test_malformed_rows_of_a_source_can_be_skipped(tmp_path: Path) -> None:
     assert len(rows.heads) + len(rows.heads_test) == 60
     (side,) = tmp_path.rglob("*.skipped.jsonl")
     assert [json.loads(line)["line"] for line in side.read_text().splitlines()] == [61]
+
+
+def test_side_files_can_go_elsewhere_but_not_over_each_other(tmp_path: Path) -> None:
+    given = files(tmp_path, [rated(n) for n in range(30)], [pair(n) for n in range(30)])
+    with Path(given.ratings[0]).open("a") as file:
+        file.write("{}\n")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    load_rows(given.model_copy(update={"on_error": "skip", "skipped_to": str(elsewhere)}), seed=0)
+    (side,) = tmp_path.rglob("*.skipped.jsonl")
+    assert side.parent == elsewhere
+    assert json.loads(side.read_text())["line"] == 31
+    two = {"ratings": ("a/rows.jsonl.gz",), "preferences": ("b/rows.parquet",), "on_error": "skip"}
+    FilesData(**given.model_dump() | two)
+    with pytest.raises(ValidationError, match=r"two files would both go to 'side.rows\.skipped\.jsonl'"):
+        FilesData(**given.model_dump() | two | {"skipped_to": "side"})
