@@ -12,7 +12,7 @@ import yaml
 
 from facetrm.recipes.run import Run, run_recipe
 
-U = {"role": "user", "content": "write a program about river and candle for a friend as a poet ."}
+U = {"role": "user", "content": "as a poet for a friend about river and candle , write a program ."}
 A = {"role": "assistant", "content": "two plus two is four ."}
 B = {"role": "assistant", "content": "two plus two is five ."}
 GOOD = {"messages": [U, A]}

@@ -20,7 +20,7 @@ def tables() -> dict[str, str]:
 
 
 def _tasks() -> str:
-    return _table(("task", "how its prompts begin"), [(task, "; ".join(LEADS[task])) for task in TASKS])
+    return _table(("task", "how its prompts end"), [(task, "; ".join(LEADS[task])) for task in TASKS])
 
 
 def _latents() -> str:

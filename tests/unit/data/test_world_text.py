@@ -19,7 +19,7 @@ from facetrm.data.world.truth import SLOTS
 WORLD = World()
 BY_NAME = {latent.name: latent for latent in LATENTS}
 SCENE = Scene("code", ("river", "candle"), "poet", "friend")
-PROMPT = Message(role="user", content="write a program about river and candle for a friend as a poet .")
+PROMPT = Message(role="user", content="as a poet for a friend about river and candle , write a program .")
 
 scenes = st.builds(
     Scene,
@@ -35,8 +35,8 @@ def answer(text: str) -> Message:
 
 
 def prompt_of(scene: Scene, lead: int = 0) -> Message:
-    about = f"{scene.topics[0]} and {scene.topics[1]} for a {scene.audience} as a {scene.persona} ."
-    return Message(role="user", content=f"{w.LEADS[scene.task][lead]} about {about}")
+    about = f"as a {scene.persona} for a {scene.audience} about {scene.topics[0]} and {scene.topics[1]}"
+    return Message(role="user", content=f"{about} , {w.LEADS[scene.task][lead]} .")
 
 
 @given(scenes, st.sampled_from(LATENTS), st.data(), st.integers(0, 10**6))
@@ -200,9 +200,10 @@ def test_a_foreign_prompt_is_an_error(text: str) -> None:
 
 def test_a_prompt_without_a_task_or_a_user_is_an_error() -> None:
     for asked in (
-        "sing about river and candle for a friend as a poet .",
-        "write a program about gold and candle for a friend as a poet .",
-        "write a program about river and candle as a poet .",
+        "as a poet for a friend about river and candle , sing .",
+        "as a poet for a friend about gold and candle , write a program .",
+        "as a poet about river and candle , write a program .",
+        "well , as a poet for a friend about river and candle , write a program .",
     ):
         with pytest.raises(DataError, match=r"prompt .* is not of this world"):
             WORLD.scene([Message(role="user", content=asked)])

@@ -42,11 +42,12 @@ _PARTS: Final[dict[str, tuple[float, float]]] = {
     "gate": (0.75, 0.9),
     "test": (0.9, 1.0),
 }
-_ABOUT: Final = re.compile(
-    r"about ({}) and ({}) for a ({}) as a ({}) \.".format(
-        *("|".join(words) for words in (w.SITES, w.THINGS, w.AUDIENCES, w.PERSONAS))
+_ASKED: Final = re.compile(
+    r"as a ({}) for a ({}) about ({}) and ({}) , (.*) \.".format(
+        *("|".join(words) for words in (w.PERSONAS, w.AUDIENCES, w.SITES, w.THINGS))
     )
 )
+_TASK_OF: Final = {lead: task for task, leads in w.LEADS.items() for lead in leads}
 
 
 class WorldConfig(Section):
@@ -163,11 +164,10 @@ class World:
             DataError: the conversation is not of this world.
         """
         asked = next((m.content for m in reversed(messages) if m.role == "user"), "")
-        about = _ABOUT.search(asked)
-        task = next((t for t, leads in w.LEADS.items() if any(asked.startswith(lead) for lead in leads)), None)
-        if about is None or task is None:
+        found = _ASKED.fullmatch(asked)
+        if found is None or found[5] not in _TASK_OF:
             raise DataError(f"prompt {asked[:60]!r} is not of this world", fix="ask about prompts that the world wrote")
-        return Scene(task, (about[1], about[2]), persona=about[4], audience=about[3])
+        return Scene(_TASK_OF[found[5]], (found[3], found[4]), persona=found[1], audience=found[2])
 
     def levels(self, messages: Sequence[Message]) -> dict[str, float]:
         """Read the latent levels back out of any answer, the number of padding phrases under ``verbosity``.
@@ -209,8 +209,8 @@ class World:
 
     def _prompt(self, random: Random, scene: Scene) -> tuple[Message, ...]:
         lead = random.choice(w.LEADS[scene.task])
-        about = f"about {scene.topics[0]} and {scene.topics[1]} for a {scene.audience} as a {scene.persona} ."
-        turns = [Message(role="user", content=f"{lead} {about}")]
+        about = f"as a {scene.persona} for a {scene.audience} about {scene.topics[0]} and {scene.topics[1]}"
+        turns = [Message(role="user", content=f"{about} , {lead} .")]
         if random.random() < 0.15:
             said, answered = random.choice(w.SMALL_TALK)
             turns = [Message(role="user", content=said), Message(role="assistant", content=answered), *turns]
