@@ -2,6 +2,7 @@
 
     python benchmarks/reading.py                         # all variants, recipes/quickstart.yaml, seed 0
     python benchmarks/reading.py --only adamw whole      # some of them
+    python benchmarks/reading.py --whole runs/quickstart # take the quickstart's own run, which is there already
 
 Prints a table (Spearman of each latent's ratings on held-out rows, mean of its raters; the gate's accuracy against the
 true order) and writes benchmarks/results/reading.json.
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import json
 import os
 import platform
 import sys
@@ -43,7 +45,11 @@ def run(name: str) -> dict[str, Any]:
     """Run one variant and return what the table shows."""
     sets = [f"{TRAINING}{key}={value}" for key, value in VARIANTS[name].items()] + ["compare.bag_of_words=0"]
     with tempfile.TemporaryDirectory() as folder:
-        metrics = run_recipe(ROOT / "recipes" / "quickstart.yaml", sets=sets, out=Path(folder) / "run").metrics
+        return figures(run_recipe(ROOT / "recipes" / "quickstart.yaml", sets=sets, out=Path(folder) / "run").metrics)
+
+
+def figures(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Return what the table shows of a run."""
     read: dict[str, list[float]] = {}
     for objective, report in metrics["objectives_test"].items():
         read.setdefault(World.latent_of[objective], []).append(report["spearman"])
@@ -74,12 +80,16 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     parser.add_argument("--threads", type=int, default=0, help="torch threads (all cores by default)")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "reading.json")
+    parser.add_argument("--whole", type=Path, help="a finished run of the quickstart, in the place of variant 'whole'")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
     found: dict[str, dict[str, Any]] = {}
     for name in options.only:
-        found[name] = run(name)
+        if name == "whole" and options.whole is not None:
+            found[name] = figures(json.loads((options.whole / "metrics.json").read_text(encoding="utf-8")))
+        else:
+            found[name] = run(name)
         write_json(
             options.out,
             {

@@ -106,7 +106,9 @@ def test_a_conversation_that_is_too_long_is_named_by_its_line(tiny_run: Run, tmp
     long = {"id": "the-long-one", "messages": [U, {"role": "assistant", "content": "kite " * 600}]}
     path = write_rows(tmp_path / "rows.jsonl", [GOOD] * 300 + [long])
     said = command("score", tiny_run.folder, "--data", path, "--out", tmp_path / "scores.jsonl")
-    assert_refused(said, f"{path}:301", "the-long-one", f"{605 + len(U['content'].split())} tokens", "512", "truncation")
+    assert_refused(
+        said, f"{path}:301", "the-long-one", f"{605 + len(U['content'].split())} tokens", "512", "truncation"
+    )
     said = command("encode", "--backbone", tiny_run.folder / "backbone", "--data", path, "--out", tmp_path / "f")
     assert_refused(said, f"{path}:301", "the-long-one", "512", "truncation")
     assert_refused(command("explain", tiny_run.folder, "--data", path, "--row", "300"), f"{path}:301", "512")
