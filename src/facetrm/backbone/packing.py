@@ -25,10 +25,10 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
 ATTENTION: Final = "facetrm_packed"
-_HARMLESS: Final = frozenset({"dropout", "is_causal", "use_cache", "position_ids", "output_attentions", "cache_position"})
+_HARMLESS: Final = frozenset({"dropout", "use_cache", "position_ids", "output_attentions", "cache_position"})
 
 
-class CannotPack(Exception):
+class PackingError(Exception):
     """The model's attention needs something that segments do not have; read it row by row."""
 
 
@@ -108,6 +108,7 @@ def packed_attention(
     scaling: float | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
+    is_causal: bool | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Attend within the trees of the pack that is being read.
@@ -116,18 +117,19 @@ def packed_attention(
         module: the attention layer. attention_mask: must be None.
         query: [1, H, T, E]; key, value: [1, G, T, E].
         scaling: of the products, by default E ** -0.5. sliding_window: how far back a token sees, itself included.
-        softcap: c of c * tanh(products / c).
+        softcap: c of c * tanh(products / c). is_causal: False is refused, as what ``kwargs`` holds beyond the harmless.
 
     Returns:
         [1, T, H, E], and None.
 
     Raises:
-        CannotPack: a mask, or an argument that changes the attention in a way that is not known here.
+        PackingError: a mask, or an argument that changes the attention in a way that is not known here.
     """
     state = _reading.get()
+    causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     unknown = sorted(k for k, v in kwargs.items() if v is not None and v is not False and k not in _HARMLESS)
-    if state is None or attention_mask is not None or unknown:
-        raise CannotPack(f"attention with {unknown or 'a mask, or outside of a pack'}")
+    if state is None or attention_mask is not None or unknown or not causal:
+        raise PackingError(f"attention with {', '.join(unknown) or 'a mask, both ways, or outside of a pack'}")
     state.calls += 1
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     out_THE = query.new_empty(query.shape[2], query.shape[1], value.shape[-1])
@@ -177,7 +179,9 @@ def _capped(
 
 
 def _no_mask(*args: Any, **kwargs: Any) -> None:
-    """Return nothing: the trees say who sees whom."""
+    """Make no mask: the trees say who sees whom."""
+    if _reading.get() is None:
+        raise PackingError("attention outside of a pack")
 
 
 AttentionInterface.register(ATTENTION, packed_attention)
@@ -260,7 +264,7 @@ def read_pack(model: PreTrainedModel, pack: Pack) -> Tensor:
     """Return the last hidden states [T, D] of one pack.
 
     Raises:
-        CannotPack: the model has layers that do not attend through Transformers' interface, so that conversations
+        PackingError: the model has layers that do not attend through Transformers' interface, so that conversations
             would see each other.
     """
     device = model.device
@@ -270,6 +274,6 @@ def read_pack(model: PreTrainedModel, pack: Pack) -> Tensor:
         output = model(input_ids=ids_1T, position_ids=position_1T, use_cache=False)
     layers = model.config.get_text_config().num_hidden_layers
     if state.calls != layers:
-        raise CannotPack(f"{state.calls} of {layers} layers attend through the interface of Transformers")
+        raise PackingError(f"{state.calls} of {layers} layers attend through the interface of Transformers")
     hidden_TD: Tensor = output.last_hidden_state[0]
     return hidden_TD

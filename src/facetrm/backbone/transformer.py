@@ -12,7 +12,7 @@ import inspect
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Literal, cast, final
@@ -35,6 +35,7 @@ from facetrm.backbone.checkpoint import (
     weights_fingerprint,
 )
 from facetrm.backbone.encoder import Features
+from facetrm.backbone.engine import DecoderEngine, Mode, OnBatch
 from facetrm.backbone.truncate import Truncation
 from facetrm.core.config import Section
 from facetrm.core.errors import BackboneError
@@ -42,8 +43,6 @@ from facetrm.core.fingerprint import fingerprint
 from facetrm.data.records import Conversation
 
 _DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-OnBatch = Callable[[int, int], None]
 
 
 class BackboneConfig(Section):
@@ -58,7 +57,9 @@ class BackboneConfig(Section):
         truncation: what to do with a longer one: ``error``, or ``drop_oldest`` (see ``backbone.truncate``).
         template: a Jinja file in place of the tokenizer's chat template, or ``plain``: ``role: text`` lines.
         date: what a template that prints today's date gets.
-        token_budget: padded tokens of one batch.
+        mode: ``fast`` shares prompts and passes; ``exact`` reads one conversation a pass, so that a score cannot depend
+            on what else was asked, not even in its last bit.
+        token_budget: tokens of one pass.
         trust_remote_code: let code that comes with the model run.
         revision: a commit or branch on the Hub.
     """
@@ -71,6 +72,7 @@ class BackboneConfig(Section):
     truncation: Truncation = "error"
     template: str | None = None
     date: str = "26 Jul 2024"
+    mode: Mode = "fast"
     token_budget: int = Field(default=8192, ge=1)
     trust_remote_code: bool = False
     revision: str | None = None
@@ -131,6 +133,9 @@ class TransformerEncoder:
         # Where a row is padded is known from the lengths, so any id that the model has will do.
         self._pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
         self._accepts = frozenset(inspect.signature(self.model.forward).parameters)
+        self._engine = DecoderEngine(
+            self.model, mode=config.mode, token_budget=config.token_budget, pad=self._pad, inputs=self._accepts
+        )
         self._weights: tuple[int, str] | None = None
         self._tokenizer_hash = tokenizer_fingerprint(tokenizer)
 
@@ -158,6 +163,7 @@ class TransformerEncoder:
                 "kind": self.kind,
                 "max_tokens": self.max_tokens,
                 "truncation": self.config.truncation,
+                "mode": self.config.mode,
             }
         )
 
@@ -189,7 +195,7 @@ class TransformerEncoder:
         if not conversations:
             return Features.empty(self.hidden_size)
         rows = self._tokenized(conversations)
-        read = self._decode if self.kind == "decoder" else self._encode
+        read = self._engine.read if self.kind == "decoder" else self._encode
         with self._evaluating():
             prompt_ND, response_ND = read(rows, on_batch or (lambda rows, tokens: None))
         return Features(
@@ -234,21 +240,6 @@ class TransformerEncoder:
         fixed["dtype"] = self._dtype
         return self.config.model_copy(update={**fixed, "revision": None, "trust_remote_code": False})
 
-    def _decode(self, rows: Sequence[Tokenized], on_batch: OnBatch) -> tuple[Tensor, Tensor]:
-        prompt_ND, response_ND = torch.empty(2, len(rows), self.hidden_size).unbind(0)
-        first: dict[tuple[int, ...], int] = {}
-        which = [first.setdefault(row.ids[: row.prompt_end + 1], n) for n, row in enumerate(rows)]
-        for batch in token_batches([len(row.ids) for row in rows], token_budget=self.config.token_budget):
-            hidden_NLD = self._hidden([rows[n].ids for n in batch], [])
-            at = torch.arange(len(batch), device=hidden_NLD.device)
-            ends = torch.tensor([rows[n].prompt_end for n in batch], device=hidden_NLD.device)
-            lasts = torch.tensor([len(rows[n].ids) - 1 for n in batch], device=hidden_NLD.device)
-            prompt_ND[batch] = hidden_NLD[at, ends].float().cpu()
-            response_ND[batch] = hidden_NLD[at, lasts].float().cpu()
-            on_batch(len(batch), sum(len(rows[n].ids) for n in batch))
-        # Batches round differently; answers to one prompt get one prompt vector, or the gate would weigh them apart.
-        return prompt_ND[which], response_ND
-
     def _encode(self, rows: Sequence[Tokenized], on_batch: OnBatch) -> tuple[Tensor, Tensor]:
         prompts: dict[tuple[int, ...], int] = {}
         which = [prompts.setdefault(row.prompt_ids, len(prompts)) for row in rows]
@@ -269,7 +260,8 @@ class TransformerEncoder:
     ) -> Tensor:
         """Return the mean of the hidden states over ``[start, end)`` of each row."""
         mean_ND = torch.empty(len(ids), self.hidden_size)
-        for batch in token_batches([len(row) for row in ids], token_budget=self.config.token_budget):
+        budget = 1 if self.config.mode == "exact" else self.config.token_budget
+        for batch in token_batches([len(row) for row in ids], token_budget=budget):
             hidden_NLD = self._hidden([ids[n] for n in batch], [types[n] for n in batch])
             for row, n in enumerate(batch):
                 mean_ND[n] = hidden_NLD[row, slice(*spans[n])].float().mean(dim=0).cpu()
@@ -282,8 +274,6 @@ class TransformerEncoder:
         inputs = {"input_ids": ids_NL, "attention_mask": mask_NL}
         if any(types) and "token_type_ids" in self._accepts:
             inputs["token_type_ids"] = pad_right(types, pad=0)[0]
-        if self.kind == "decoder" and "position_ids" in self._accepts:
-            inputs["position_ids"] = torch.arange(ids_NL.shape[1]).expand_as(ids_NL)
         device = self.model.device
         cache = {"use_cache": False} if "use_cache" in self._accepts else {}
         output = self.model(**{name: tensor.to(device) for name, tensor in inputs.items()}, **cache)

@@ -143,15 +143,19 @@ def test_an_encoder_reads_a_prompt_once(folders):
     assert seen == [(0, prompt), (4, sum(len(encoder.tokenize(row).ids) for row in rows))]
 
 
-def test_answers_to_one_prompt_share_one_prompt_vector_however_batches_round(folders, monkeypatch):
+@pytest.mark.parametrize("packs", [True, False])
+def test_answers_to_one_prompt_share_one_prompt_vector_however_passes_round(folders, monkeypatch, packs):
     encoder = loaded(folders["llama, no pad"], token_budget=1)
-    exact, calls = encoder._hidden, []
+    encoder._engine._packs = packs
+    forward, calls = encoder.model.forward, []
 
-    def rounded(ids, types):
-        calls.append(len(ids))
-        return exact(ids, types) + 0.01 * len(calls)
+    def rounded(**inputs):
+        calls.append(inputs["input_ids"].shape[0])
+        output = forward(**inputs)
+        output.last_hidden_state = output.last_hidden_state + 0.01 * len(calls)
+        return output
 
-    monkeypatch.setattr(encoder, "_hidden", rounded)
+    monkeypatch.setattr(encoder.model, "forward", rounded)
     features = encoder.encode([chat("hi", "yes"), chat("another", "yes"), chat("hi", "a much longer answer")])
     assert calls == [1, 1, 1]
     assert torch.equal(features.prompt_ND[0], features.prompt_ND[2])
