@@ -62,6 +62,7 @@ def rows(
             truncated=truncated,
             model=model,
             template="t" * 64,
+            mode="exact",
         )
         for n in range(len(output.reward_N))
     ]

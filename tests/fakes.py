@@ -41,6 +41,10 @@ class HashEncoder:
         return fingerprint(self.spec())
 
     @property
+    def mode(self) -> str:
+        return "exact"
+
+    @property
     def template_hash(self) -> str:
         return fingerprint("hash encoder")
 

@@ -65,7 +65,8 @@ class Encoder(Protocol):
     """Anything that turns conversations into :class:`Features`.
 
     ``fingerprint`` names weights, template and settings together: equal fingerprints give equal features.
-    ``template_hash`` names the chat template alone. ``spec()`` is what ``load_encoder`` needs to make it again.
+    ``template_hash`` names the chat template alone. ``mode`` is ``exact`` where a row's features cannot depend on the
+    rows beside it, else ``fast``. ``spec()`` is what ``load_encoder`` needs to make it again.
     ``encode`` keeps the order of the rows and calls ``on_batch(rows, tokens)`` as it gets along.
     """
 
@@ -77,6 +78,9 @@ class Encoder(Protocol):
 
     @property
     def template_hash(self) -> str: ...
+
+    @property
+    def mode(self) -> str: ...
 
     def spec(self) -> dict[str, object]: ...
 

@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Literal, cast, final
@@ -42,6 +43,7 @@ from facetrm.core.errors import BackboneError
 from facetrm.core.fingerprint import fingerprint
 from facetrm.data.records import Conversation
 
+_WINDOW: Final = 16  # characters tokenised at a time, per token of a pass: a few passes
 _DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -145,6 +147,11 @@ class TransformerEncoder:
         return int(self.model.config.get_text_config().hidden_size)
 
     @property
+    def mode(self) -> Mode:
+        """``fast`` or ``exact``."""
+        return self.config.mode
+
+    @property
     def template_hash(self) -> str:
         """The name of the rendering."""
         return self._chat.template_hash
@@ -194,27 +201,61 @@ class TransformerEncoder:
         """
         if not conversations:
             return Features.empty(self.hidden_size)
-        rows = self._tokenized(conversations)
         read = self._engine.read if self.kind == "decoder" else self._encode
+        order: list[int] = []
+        parts: list[Features] = []
         with self._evaluating():
-            prompt_ND, response_ND = read(rows, on_batch or (lambda rows, tokens: None))
-        return Features(
-            prompt_ND=prompt_ND,
-            response_NAD=response_ND.unsqueeze(1),
-            length_N=torch.tensor([row.length for row in rows]),
-            tokens_N=torch.tensor([len(row.ids) for row in rows]),
-            truncated_N=torch.tensor([row.truncated for row in rows]),
-        )
+            for numbers, rows in self._tokenized(conversations):
+                prompt_ND, response_ND = read(rows, on_batch or (lambda rows, tokens: None))
+                order.extend(numbers)
+                parts.append(
+                    Features(
+                        prompt_ND=prompt_ND,
+                        response_NAD=response_ND.unsqueeze(1),
+                        length_N=torch.tensor([row.length for row in rows]),
+                        tokens_N=torch.tensor([len(row.ids) for row in rows]),
+                        truncated_N=torch.tensor([row.truncated for row in rows]),
+                    )
+                )
+        return Features.concat(parts).select(torch.tensor(order).argsort())
 
-    def _tokenized(self, conversations: Sequence[Conversation]) -> list[Tokenized]:
-        rows = []
+    def _tokenized(self, conversations: Sequence[Conversation]) -> Iterator[tuple[list[int], list[Tokenized]]]:
+        """Yield row numbers and rows, a few passes' worth at a time; the next ones are tokenised while these are read.
+
+        Answers to one prompt stand together.
+        """
+        prompts: dict[Conversation, list[int]] = {}
         for n, messages in enumerate(conversations):
-            try:
-                rows.append(self.tokenize(messages, row=n))
-            except BackboneError as exc:
-                exc.row = n
-                raise
-        return rows
+            prompts.setdefault(tuple(messages[:-1]), []).append(n)
+        windows: list[list[int]] = [[]]
+        enough = _WINDOW * self.config.token_budget
+        room = enough
+        for numbers in prompts.values():
+            if room < 0:
+                windows.append([])
+                room = enough
+            windows[-1].extend(numbers)
+            room -= sum(len(m.content) for n in numbers for m in conversations[n])
+
+        def tokenized(numbers: list[int]) -> list[Tokenized]:
+            return [self._tokenized_row(conversations[n], n) for n in numbers]
+
+        if len(windows) == 1:
+            yield windows[0], tokenized(windows[0])
+            return
+        with ThreadPoolExecutor(max_workers=1) as beside:
+            ahead = beside.submit(tokenized, windows[0])
+            for numbers, later in zip(windows, [*windows[1:], []], strict=True):
+                rows = ahead.result()
+                ahead = beside.submit(tokenized, later)
+                yield numbers, rows
+
+    def _tokenized_row(self, messages: Conversation, n: int) -> Tokenized:
+        try:
+            return self.tokenize(messages, row=n)
+        except BackboneError as exc:
+            exc.row = n
+            raise
 
     def save_backbone(self, folder: Path) -> BackboneConfig:
         """Write trunk, tokenizer and chat template to ``folder``, whole or not at all.

@@ -81,6 +81,11 @@ class BagOfWords:
         return fingerprint(self.spec())
 
     @property
+    def mode(self) -> str:
+        """``exact``: rows are read one by one."""
+        return "exact"
+
+    @property
     def template_hash(self) -> str:
         """The name of the rendering: none but the split into words."""
         return fingerprint({"template": "words", "pattern": _WORD.pattern})

@@ -46,6 +46,7 @@ class Score:
         tokens, length: tokens of the conversation and of the response.
         truncated: whether something was cut before reading.
         model, template: hashes of the model and of the chat template.
+        mode: ``exact``: it cannot depend on what else was scored; ``fast``: it may in its last digits.
     """
 
     reward: float
@@ -61,6 +62,7 @@ class Score:
     truncated: bool
     model: str
     template: str
+    mode: str
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dict."""

@@ -204,6 +204,7 @@ class RewardModel:
                     truncated=truncated,
                     model=self.hash,
                     template=self.encoder.template_hash,
+                    mode=self.encoder.mode,
                 )
             )
         return result

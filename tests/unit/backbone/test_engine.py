@@ -148,3 +148,37 @@ def test_another_error_of_the_model_is_not_taken_for_full_memory(folders, monkey
     monkeypatch.setattr(encoder.model, "forward", broken)
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         encoder.encode(ROWS[:1])
+
+
+@pytest.mark.parametrize("kind", ["decoder", "encoder"])
+@pytest.mark.parametrize("mode", ["fast", "exact"])
+def test_rows_come_back_in_order_however_they_are_tokenised(folders, kind, mode):
+    whole = loaded(folders[kind], mode=mode)
+    few = loaded(folders[kind], mode=mode, token_budget=3)
+    assert len(list(whole._tokenized(ROWS))) == 1
+    windows = [numbers for numbers, _ in few._tokenized(ROWS)]
+    assert len(windows) > 3
+    assert sorted(n for numbers in windows for n in numbers) == list(range(len(ROWS)))
+    for prompt in {row[:-1] for row in ROWS}:
+        asked = {n for n, row in enumerate(ROWS) if row[:-1] == prompt}
+        assert sum(bool(asked & set(numbers)) for numbers in windows) == 1, "answers to one prompt stand together"
+    one, other = few.encode(ROWS), whole.encode(ROWS)
+    assert worst(one, other) < 1e-5
+    assert torch.equal(one.tokens_N, other.tokens_N)
+    assert torch.equal(one.length_N, other.length_N)
+
+
+def test_a_bad_row_far_down_is_named_by_its_number(folders):
+    rows = [*ROWS, chat("one", "word " * 90), *ROWS]
+    encoder = loaded(folders["decoder"], token_budget=3, max_tokens=128)
+    with pytest.raises(BackboneError) as caught:
+        encoder.encode(rows)
+    assert caught.value.row is not None
+    with pytest.raises(BackboneError):
+        encoder.tokenize(rows[caught.value.row])
+
+
+@pytest.mark.parametrize("kind", ["decoder", "encoder"])
+def test_the_mode_stands_in_the_encoder(folders, kind):
+    assert loaded(folders[kind]).mode == "fast"
+    assert loaded(folders[kind], mode="exact").mode == "exact"

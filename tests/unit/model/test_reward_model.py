@@ -24,6 +24,7 @@ def test_scores_are_whole_readable_and_in_order() -> None:
         assert sum(score.weights.values()) == pytest.approx(1.0, abs=1e-5)
         assert score.weights["length"] == 0.0
         assert (score.task, score.model, score.template) == ("all", scorer.hash, scorer.encoder.template_hash)
+        assert score.mode == scorer.encoder.mode == "exact"
     assert len({score.reward for score in scores}) == 12
     assert [s.reward for s in scorer.score(QUESTIONS[::-1])] == pytest.approx(
         [s.reward for s in scores[::-1]], abs=1e-6
