@@ -10,7 +10,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -48,6 +48,12 @@ Sets = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="A setting, such as gate.settings.steps=500.")
 ]
 Data = Annotated[Path, typer.Option("--data", help="JSONL or Parquet: rows with 'messages', or preference rows.")]
+AskedMode = Annotated[
+    Literal["fast", "exact"] | None,
+    typer.Option(
+        "--mode", help="fast, or exact: a score cannot depend on what else is scored (the model's by default)."
+    ),
+]
 Drop = Annotated[list[str], typer.Option(metavar="NAME", help="Do not listen to this objective.")]
 Scale = Annotated[list[str], typer.Option(metavar="NAME=FACTOR", help="Multiply the weight of this objective.")]
 Pin = Annotated[list[str], typer.Option(metavar="NAME=WEIGHT", help="Fix the weight of this objective, 0 to 1.")]
@@ -88,13 +94,14 @@ def score(
     data: Data,
     out: Annotated[Path | None, typer.Option(help="JSONL of score rows (standard output by default).")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
+    mode: AskedMode = None,
     drop: Drop = [],  # noqa: B006
     scale: Scale = [],  # noqa: B006
     pin: Pin = [],  # noqa: B006
 ) -> None:
     """Score conversations: JSONL in, JSONL of readable scores out."""
     asked = read_asked(data)
-    scorer = _edited(load_model(model, device=device), drop, scale, pin)
+    scorer = _edited(load_model(model, device=device, mode=mode), drop, scale, pin)
     rows = score_rows(scorer, asked, quiet=out is None)
     if out is not None:
         print(f"{write_scores(rows, out)} scores in {out}")
@@ -116,12 +123,13 @@ def explain(
         bool, typer.Option(help="Explain the model on all rows: who is listened to, and what for.")
     ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
+    mode: AskedMode = None,
     drop: Drop = [],  # noqa: B006
     scale: Scale = [],  # noqa: B006
     pin: Pin = [],  # noqa: B006
 ) -> None:
     """Explain one answer, one pair, or the whole model."""
-    scorer = _edited(load_model(model, device=device), drop, scale, pin)
+    scorer = _edited(load_model(model, device=device, mode=mode), drop, scale, pin)
     path = data or model / "pair.jsonl"
     if data is None and not path.exists():
         raise DataError("no rows to explain", place=model, fix="give --data FILE")

@@ -273,3 +273,18 @@ def test_a_ranking_says_which_two_answers_are_compared(tiny_run: Run, tmp_path: 
     said = command("explain", tiny_run.folder, "--data", write_rows(tmp_path / "ranked.jsonl", [row]))
     assert said.code == 0, said.err
     assert "row three ranks 3 answers: the first and the last are compared" in said.err
+
+
+def test_exact_scores_are_the_same_whatever_else_is_scored(tiny_run: Run, answers: Path, tmp_path: Path) -> None:
+    lines = answers.read_text(encoding="utf-8").splitlines()
+    together = rows_of(command("score", tiny_run.folder, "--data", answers, "--mode", "exact"))
+    for line, expected in zip(lines, together, strict=True):
+        (tmp_path / "one.jsonl").write_text(line + "\n", encoding="utf-8")
+        (alone,) = rows_of(command("score", tiny_run.folder, "--data", tmp_path / "one.jsonl", "--mode", "exact"))
+        assert alone == expected | {"id": alone["id"]}
+        assert alone["mode"] == "exact"
+    fast = rows_of(command("score", tiny_run.folder, "--data", answers))
+    assert {row["mode"] for row in fast} == {"fast"}
+    assert [row["reward"] for row in fast] == pytest.approx([row["reward"] for row in together], abs=1e-4)
+    assert {row["model"] for row in fast} == {row["model"] for row in together}
+    assert command("score", tiny_run.folder, "--data", answers, "--mode", "quick").code == 2

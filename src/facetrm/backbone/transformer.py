@@ -158,7 +158,10 @@ class TransformerEncoder:
 
     @property
     def fingerprint(self) -> str:
-        """The sha256 over weights, tokenizer, template and every setting that changes features."""
+        """The sha256 over weights, tokenizer, template and every setting that changes what is read.
+
+        ``mode`` and ``token_budget`` change the last digits only and are left out.
+        """
         version = sum(tensor._version for tensor in self.model.state_dict().values())
         if self._weights is None or self._weights[0] != version:
             self._weights = (version, weights_fingerprint(self.model))
@@ -170,7 +173,6 @@ class TransformerEncoder:
                 "kind": self.kind,
                 "max_tokens": self.max_tokens,
                 "truncation": self.config.truncation,
-                "mode": self.config.mode,
             }
         )
 

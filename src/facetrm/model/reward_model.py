@@ -115,9 +115,15 @@ class RewardModel:
     def score_features(self, features: Features) -> list[Score]:
         """Return one score per row of ``features``, in order.
 
+        With an ``exact`` encoder the heads read one row at a time too: a matrix product may round a row otherwise when
+        other rows stand beside it.
+
         Raises:
             ModelError: a reward that is not finite: the features hold an infinity or a NaN.
         """
+        if self.encoder.mode == "exact" and len(features) > 1:
+            rows = (features.select(torch.tensor([n])) for n in range(len(features)))
+            return [score for row in rows for score in self.score_features(row)]
         scores: dict[int, Score] = {}
         tasks_N = self.route(features)
         for index, (task, mixture) in enumerate(self.mixtures.items()):

@@ -52,7 +52,7 @@ def test_fast_and_exact_agree(folders, packs, budget):
     fast, exact = loaded(folders["decoder"], token_budget=budget), loaded(folders["decoder"], mode="exact")
     fast._engine._packs = packs
     assert worst(fast.encode(ROWS), exact.encode(ROWS)) < 1e-5
-    assert fast.fingerprint != exact.fingerprint
+    assert fast.fingerprint == exact.fingerprint, "the same features but for their last digits"
 
 
 def test_a_pass_reads_a_prompt_once_and_equal_conversations_once(folders, monkeypatch):
