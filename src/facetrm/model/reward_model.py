@@ -122,8 +122,8 @@ class RewardModel:
             ModelError: a reward that is not finite: the features hold an infinity or a NaN.
         """
         if self.encoder.mode == "exact" and len(features) > 1:
-            rows = (features.select(torch.tensor([n])) for n in range(len(features)))
-            return [score for row in rows for score in self.score_features(row)]
+            alone = (features.select(torch.tensor([n])) for n in range(len(features)))
+            return [score for row in alone for score in self.score_features(row)]
         scores: dict[int, Score] = {}
         tasks_N = self.route(features)
         for index, (task, mixture) in enumerate(self.mixtures.items()):
