@@ -58,8 +58,7 @@ class BackboneTraining(Section):
             pairs a step of phase 3.
         language, regression, preference: weights of the three losses.
         optimizer: ``muon`` steps along the orthogonalised momentum of every matrix inside the layers, and along AdamW
-            elsewhere (embeddings, norms, heads); ``adamw`` along AdamW everywhere. Muon reads the look-ups and matches
-            after a third of the tokens.
+            elsewhere (embeddings, norms, heads); ``adamw`` along AdamW everywhere.
         matrix_rate: learning rate of Muon; learning_rate: of AdamW. Both fall along a cosine over the last 30% of the
             steps.
         weight_decay: of matrices.
