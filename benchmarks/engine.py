@@ -13,12 +13,8 @@ Prints a table and writes benchmarks/results/engine.json. Sides take turns, and 
 from __future__ import annotations
 
 import argparse
-import datetime
-import os
-import platform
 import random
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +30,7 @@ from facetrm.backbone.transformer import BackboneConfig, TransformerEncoder
 from facetrm.core.files import write_json
 from facetrm.data.records import Message
 from facetrm.data.world import World, vocabulary
+from provenance import provenance
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -170,9 +167,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "engine.json")
     options = parser.parse_args()
     results: dict[str, Any] = {
-        "command": " ".join(["python", "benchmarks/engine.py", *sys.argv[1:]]),
-        "date": datetime.date.today().isoformat(),
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}",
+        **provenance(),
         "threads": torch.get_num_threads(),
     }
     for name in options.only:

@@ -11,11 +11,7 @@ true order) and writes benchmarks/results/reading.json.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
-import os
-import platform
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any, Final
@@ -27,6 +23,7 @@ from facetrm.core.files import write_json
 from facetrm.data.world import World
 from facetrm.data.world.latents import LATENT_NAMES
 from facetrm.recipes.run import run_recipe
+from provenance import provenance
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAINING: Final = "tiny.training."
@@ -93,9 +90,7 @@ def main() -> None:
         write_json(
             options.out,
             {
-                "command": " ".join(["python", "benchmarks/reading.py", *sys.argv[1:]]),
-                "date": datetime.date.today().isoformat(),
-                "machine": f"{os.cpu_count()} cores, {platform.machine()}",
+                **provenance(),
                 "variants": found,
             },
         )

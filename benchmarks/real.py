@@ -9,9 +9,6 @@ run only fits. Prints tables and writes benchmarks/results/real.json.
 from __future__ import annotations
 
 import argparse
-import datetime
-import os
-import platform
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -21,6 +18,7 @@ import numpy as np
 from facetrm.core.files import write_json
 from facetrm.recipes.compare import MACRO
 from facetrm.recipes.run import run_recipe
+from provenance import provenance
 
 ROOT = Path(__file__).resolve().parents[1]
 PLAIN = ["experts.preference=false", "experts.cross_fit=0"]
@@ -99,11 +97,10 @@ def main() -> None:
     write_json(
         options.out,
         {
+            **provenance(),
             "command": "python benchmarks/real.py --folder PACK --encoder ENCODER"
             + "".join(f" --set {item}" for item in options.sets)
             + " --ablate" * options.ablate,
-            "date": datetime.date.today().isoformat(),
-            "machine": f"{os.cpu_count()} cores, {platform.machine()}",
             "summary": summary,
             "ablation": ablation,
             "metrics": metrics,

@@ -10,11 +10,7 @@ Prints a table and writes benchmarks/results/world.json: {"runs": [metrics of ea
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
-import os
-import platform
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -23,6 +19,7 @@ import torch
 
 from facetrm.core.files import write_json
 from facetrm.recipes.run import run_recipe
+from provenance import provenance
 
 ROOT = Path(__file__).resolve().parents[1]
 SYSTEMS = (
@@ -76,9 +73,7 @@ def read(files: list[Path]) -> list[dict[str, Any]]:
 def write(path: Path, runs: list[dict[str, Any]]) -> None:
     """Write the runs, and where and how they were made."""
     value = {
-        "command": " ".join(["python", "benchmarks/world.py", *sys.argv[1:]]),
-        "date": datetime.date.today().isoformat(),
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}",
+        **provenance(),
         "threads": torch.get_num_threads(),
         "gap_closed": [gap_closed(run) for run in runs],
         "runs": runs,
