@@ -21,6 +21,7 @@ FLOORS: Mapping[str, int] = {
     "label": 2,
     "model": 3,
     "fit": 4,
+    "hub": 4,
     "baselines": 4,
     "evaluate": 5,
     "explain": 5,

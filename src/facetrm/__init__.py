@@ -18,13 +18,13 @@ from facetrm.explain.overall import explain_overall
 from facetrm.fit.debias import DebiasConfig, fit_debias
 from facetrm.fit.gate import GateConfig, fit_gate
 from facetrm.fit.ridge import RidgeConfig, fit_linear_experts
+from facetrm.hub.load import load_model
 from facetrm.model.aggregate import GatedSum
 from facetrm.model.experts import LinearExperts
 from facetrm.model.gate import Gate
 from facetrm.model.mixture import Mixture
 from facetrm.model.output import RewardOutput, Score, Scorer
 from facetrm.model.reward_model import RewardModel
-from facetrm.recipes.models import load_model
 from facetrm.recipes.run import run_recipe
 
 __version__ = _version("facetrm")

@@ -27,8 +27,8 @@ from facetrm.explain.flip import flip_pair
 from facetrm.explain.local import explain_local, explain_pair
 from facetrm.explain.overall import OverallExplanation, explain_overall
 from facetrm.explain.terminal import AnswerView, PairView, show
+from facetrm.hub.load import load_model
 from facetrm.model.reward_model import RewardModel
-from facetrm.recipes.models import load_model
 from facetrm.recipes.run import Run, run_recipe
 from facetrm.recipes.scoring import Asked, located, read_asked, score_rows, write_scores
 from facetrm.report.page import write_page

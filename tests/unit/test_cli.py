@@ -16,7 +16,7 @@ from facetrm.backbone.transformer import TransformerEncoder
 from facetrm.core.errors import DataError
 from facetrm.data.records import conversation
 from facetrm.explain.edit import edit
-from facetrm.recipes.models import load_model
+from facetrm.hub.load import load_model
 from facetrm.recipes.run import Run
 from tiny_runs import GOOD, PAIR, A, B, U, write_rows
 

@@ -1,0 +1,1 @@
+"""Floor 4: models in and out: native folders, the published layout, other reward models, cards, the Hub."""
