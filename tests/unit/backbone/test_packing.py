@@ -10,7 +10,8 @@ import transformers as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from facetrm.backbone.packing import ATTENTION, PackingError, pack_rows, read_pack
+from facetrm.backbone.attention import ATTENTION, PackingError, read_pack
+from facetrm.backbone.packing import pack_rows
 
 SHAPE = {
     "vocab_size": 100,
