@@ -167,7 +167,7 @@ class DecoderEngine:
             try:
                 return read(forward=self._compiled)
             except TorchDynamoException as exc:
-                self._give_up("compile", str(exc).strip().splitlines()[0])
+                self._give_up("compile", " ".join(str(exc).strip().split("\n\n")[0].split()))
         return read()
 
     def _give_up(self, what: Literal["compile", "the attention kernel", "packing"], reason: str) -> None:
@@ -183,15 +183,9 @@ class DecoderEngine:
             self._give_up("the attention kernel", reason)
         if self._compiled is not None and (reason := self._why_not_compiled()) is not None:
             self._give_up("compile", reason)
-        while (reason := self._why_not()) is not None:
-            if self._compiled is not None:
-                self._give_up("compile", reason)
-            elif self._kernel is not None:
-                self._give_up("the attention kernel", reason)
-            else:
-                self._give_up("packing", reason)
-                return False
-        return True
+        if (reason := self._why_not()) is not None:
+            self._give_up("packing", reason)
+        return reason is None
 
     def _why_no_kernel(self, kernel: Kernel) -> str | None:
         try:
@@ -218,12 +212,19 @@ class DecoderEngine:
             return "the model takes no position_ids"
         ids, prompts = self._probes()
         (pack,) = pack_rows(ids, prompts, token_budget=10_000)
-        try:
-            hidden_TD = self._run(partial(read_pack, self.model, pack, kernel=self._kernel))
-        except PackingError as exc:
-            return str(exc)
         alone_ND = torch.stack([self._plain([ids[n]])[0, -1] for n in pack.rows])
-        return self._differs(hidden_TD[pack.lasts], alone_ND, "a conversation in a pack differs from itself alone")
+        while True:
+            try:
+                _, packed_ND = self._read_pack(pack)
+            except PackingError as exc:
+                return str(exc)
+            reason = self._differs(packed_ND, alone_ND, "a conversation in a pack differs from itself alone")
+            if reason is not None and self._compiled is not None:
+                self._give_up("compile", reason)
+            elif reason is not None and self._kernel is not None:
+                self._give_up("the attention kernel", reason)
+            else:
+                return reason
 
     def _probes(self) -> tuple[list[Ids], list[int]]:
         """Return five short conversations, and the tokens of each one's prompt; four share one."""
