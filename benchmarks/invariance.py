@@ -2,10 +2,11 @@
 
     python benchmarks/invariance.py --threads 1
 
-100 conversations of the world, the answers of 50 pairs, are put in 200 random orders and cut into random groups of 1 to 20. Each group is scored
-by itself in exact mode, features and heads (a mixture of 5 experts with a gate), and compared bit for bit with the
-first order's; fast mode reads the same groups, and its largest differences are stated. Architectures are randomly
-initialised: hidden 64, 2 layers, windows of 16 tokens where they have any. Writes benchmarks/results/invariance.json.
+100 conversations of the world, the answers of 50 pairs, are put in 200 random orders and cut into random groups of 1 to
+20. Each group is scored by itself in exact mode, features and heads (a mixture of 5 experts with a gate), and compared
+bit for bit with the first order's; fast mode reads the same groups, and its largest differences are stated.
+Architectures are randomly initialised: hidden 64, 2 layers, windows of 16 tokens where they have any. Prints a table
+and writes benchmarks/results/invariance.json.
 """
 
 from __future__ import annotations
