@@ -20,10 +20,8 @@ from typing import Final, Literal, cast, final
 
 import torch
 from pydantic import Field, field_validator
-from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from facetrm.backbone.batching import pad_right, token_batches
 from facetrm.backbone.chat import PLAIN_TEMPLATE, ChatFormat, DecoderChat, EncoderChat, Limit, Tokenized
 from facetrm.backbone.checkpoint import (
     Kind,
@@ -37,11 +35,13 @@ from facetrm.backbone.checkpoint import (
 )
 from facetrm.backbone.encoder import Features, Portable
 from facetrm.backbone.engine import DecoderEngine, Mode, OnBatch
+from facetrm.backbone.pooling import MeanPooling
 from facetrm.backbone.portable import write_tokenizer
 from facetrm.backbone.truncate import Truncation
 from facetrm.core.config import Section
 from facetrm.core.errors import BackboneError
 from facetrm.core.fingerprint import fingerprint
+from facetrm.core.progress import log
 from facetrm.data.records import Conversation
 
 _WINDOW: Final = 16  # characters tokenised at a time, per token of a pass: a few passes
@@ -63,6 +63,8 @@ class BackboneConfig(Section):
         mode: ``fast`` shares prompts and passes; ``exact`` reads one conversation a pass, so that a score cannot depend
             on what else was asked, not even in its last bit.
         token_budget: tokens of one pass.
+        compile: let ``torch.compile`` make the passes of a decoder in ``fast`` mode faster; the first takes minutes.
+            Compiled code that fails, or that differs from the model, is given up, and the log says so.
         trust_remote_code: let code that comes with the model run.
         revision: a commit or branch on the Hub.
     """
@@ -77,6 +79,7 @@ class BackboneConfig(Section):
     date: str = "26 Jul 2024"
     mode: Mode = "fast"
     token_budget: int = Field(default=8192, ge=1)
+    compile: bool = False
     trust_remote_code: bool = False
     revision: str | None = None
 
@@ -132,15 +135,26 @@ class TransformerEncoder:
                 )
             self._chat = EncoderChat(tokenizer, limit=limit)
         else:
-            self._chat = DecoderChat(tokenizer, template=self._template, limit=limit, date=config.date)
-        # Where a row is padded is known from the lengths, so any id that the model has will do.
-        self._pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
-        self._accepts = frozenset(inspect.signature(self.model.forward).parameters)
-        self._engine = DecoderEngine(
-            self.model, mode=config.mode, token_budget=config.token_budget, pad=self._pad, inputs=self._accepts
-        )
+            reader = DecoderChat(tokenizer, template=self._template, limit=limit, date=config.date)
+            if reader.dated:
+                log("the chat template prints the day's date", instead=config.date, setting="backbone.date")
+            self._chat = reader
+        self._engine = self._made_engine(config)
         self._weights: tuple[int, str] | None = None
         self._tokenizer_hash = tokenizer_fingerprint(tokenizer)
+
+    def _made_engine(self, config: BackboneConfig) -> DecoderEngine | MeanPooling:
+        # Where a row is padded is known from the lengths, so any id that the model has will do.
+        pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
+        inputs = frozenset(inspect.signature(self.model.forward).parameters)
+        compiles = config.compile and self.kind == "decoder" and config.mode == "fast"
+        if config.compile and not compiles:
+            log("compile is off", reason="it makes passes of a decoder in fast mode only")
+        mode, budget = config.mode, config.token_budget
+        if self.kind == "encoder":
+            return MeanPooling(self.model, mode=mode, token_budget=budget, pad=pad, inputs=inputs)
+        compiled = torch.compile(self.model, dynamic=True) if compiles else None
+        return DecoderEngine(self.model, mode=mode, token_budget=budget, pad=pad, inputs=inputs, compiled=compiled)
 
     @property
     def hidden_size(self) -> int:
@@ -161,7 +175,7 @@ class TransformerEncoder:
     def fingerprint(self) -> str:
         """The sha256 over weights, tokenizer, template and every setting that changes what is read.
 
-        ``mode`` and ``token_budget`` change the last digits only and are left out.
+        ``mode``, ``token_budget`` and ``compile`` change the last digits only and are left out.
         """
         version = sum(tensor._version for tensor in self.model.state_dict().values())
         if self._weights is None or self._weights[0] != version:
@@ -204,12 +218,11 @@ class TransformerEncoder:
         """
         if not conversations:
             return Features.empty(self.hidden_size)
-        read = self._engine.read if self.kind == "decoder" else self._encode
         order: list[int] = []
         parts: list[Features] = []
         with self._evaluating():
             for numbers, rows in self._tokenized(conversations):
-                prompt_ND, response_ND = read(rows, on_batch or (lambda rows, tokens: None))
+                prompt_ND, response_ND = self._engine.read(rows, on_batch or (lambda rows, tokens: None))
                 order.extend(numbers)
                 parts.append(
                     Features(
@@ -294,46 +307,6 @@ class TransformerEncoder:
         fixed = {"path": str(folder), "kind": self.kind, "max_tokens": self.max_tokens, "template": None}
         fixed["dtype"] = self._dtype
         return self.config.model_copy(update={**fixed, "revision": None, "trust_remote_code": False})
-
-    def _encode(self, rows: Sequence[Tokenized], on_batch: OnBatch) -> tuple[Tensor, Tensor]:
-        prompts: dict[tuple[int, ...], int] = {}
-        which = [prompts.setdefault(row.prompt_ids, len(prompts)) for row in rows]
-        types = {row.prompt_ids: row.prompt_types for row in rows}
-        unique = list(prompts)
-        spans = [(0, len(ids)) for ids in unique]
-        prompt_PD = self._pooled(unique, [types[ids] for ids in unique], spans, lambda _, tokens: on_batch(0, tokens))
-        spans = [(row.response_start, row.response_start + row.length) for row in rows]
-        response_ND = self._pooled([row.ids for row in rows], [row.types for row in rows], spans, on_batch)
-        return prompt_PD[which], response_ND
-
-    def _pooled(
-        self,
-        ids: Sequence[tuple[int, ...]],
-        types: Sequence[tuple[int, ...]],
-        spans: Sequence[tuple[int, int]],
-        on_batch: OnBatch,
-    ) -> Tensor:
-        """Return the mean of the hidden states over ``[start, end)`` of each row."""
-        mean_ND = torch.empty(len(ids), self.hidden_size)
-        budget = 1 if self.config.mode == "exact" else self.config.token_budget
-        for batch in token_batches([len(row) for row in ids], token_budget=budget):
-            hidden_NLD = self._hidden([ids[n] for n in batch], [types[n] for n in batch])
-            for row, n in enumerate(batch):
-                mean_ND[n] = hidden_NLD[row, slice(*spans[n])].float().mean(dim=0).cpu()
-            on_batch(len(batch), sum(len(ids[n]) for n in batch))
-        return mean_ND
-
-    def _hidden(self, ids: Sequence[Sequence[int]], types: Sequence[Sequence[int]]) -> Tensor:
-        """Return the last hidden state, [N, L, D]: padded on the right, with the mask made from the lengths."""
-        ids_NL, mask_NL = pad_right(ids, pad=self._pad)
-        inputs = {"input_ids": ids_NL, "attention_mask": mask_NL}
-        if any(types) and "token_type_ids" in self._accepts:
-            inputs["token_type_ids"] = pad_right(types, pad=0)[0]
-        device = self.model.device
-        cache = {"use_cache": False} if "use_cache" in self._accepts else {}
-        output = self.model(**{name: tensor.to(device) for name, tensor in inputs.items()}, **cache)
-        hidden_NLD: Tensor = output.last_hidden_state
-        return hidden_NLD
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
