@@ -14,10 +14,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import torch
 from peft import LoraConfig, PeftConfig, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from pydantic import Field
 from safetensors import SafetensorError
@@ -162,11 +163,11 @@ def adapter_settings(trunk: PreTrainedModel) -> dict[str, dict[str, Any]]:
 
     That is the scale of each layer, and every setting of a variant of LoRA that is not PEFT's default.
     """
-    usual = LoraConfig().to_dict()
+    usual = cast(Any, LoraConfig()).to_dict()
     found: dict[str, dict[str, Any]] = {}
     for name in adapter_names(trunk):
-        layers = {path: m for path, m in trunk.named_modules() if isinstance(m, BaseTunerLayer) and name in m.scaling}
-        known = trunk.peft_config[name].to_dict()
+        layers = {path: m for path, m in trunk.named_modules() if isinstance(m, LoraLayer) and name in m.scaling}
+        known = _settings(trunk, name)
         found[name] = {
             "scales": {path: float(layer.scaling[name]) for path, layer in layers.items()},
             "variant": {k: _plain(v) for k, v in known.items() if k not in _TOLD and v != usual.get(k)},
@@ -187,7 +188,7 @@ def save_adapter(trunk: PreTrainedModel, folder: Path, *, name: str = NAME) -> N
     """
     tensors = adapter_tensors(trunk, name=name)
     kept = {f"{_PEFT_PREFIX}{key}": tensor.detach().cpu().contiguous() for key, tensor in sorted(tensors.items())}
-    settings = {key: _plain(value) for key, value in trunk.peft_config[name].to_dict().items()}
+    settings = {key: _plain(value) for key, value in _settings(trunk, name).items()}
     with new_folder(folder) as temporary:
         write_bytes(temporary / WEIGHTS_FILE, save_tensors(kept, metadata={"format": "pt"}))
         write_json(temporary / CONFIG_FILE, settings | {"inference_mode": True})
@@ -246,6 +247,10 @@ def _inject(trunk: PreTrainedModel, config: PeftConfig, name: str, *, place: obj
         if _belongs(key, name):
             parameter.data = parameter.data.float()
     trunk.train(training)
+
+
+def _settings(trunk: PreTrainedModel, name: str) -> dict[str, Any]:
+    return dict(cast(Any, trunk.peft_config[name]).to_dict())
 
 
 def _belongs(key: str, name: str) -> bool:

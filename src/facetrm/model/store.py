@@ -233,7 +233,8 @@ def _read(folder: Path, entry: Mapping[str, Any]) -> dict[str, Tensor]:
 def _copy_backbone(encoder: Encoder, folder: Path) -> dict[str, object]:
     """Write the backbone to ``folder``, unless it lies there; return its spec, with the paths inside the model."""
     spec, home = encoder.spec(), folder.resolve()
-    if not all(Path(str(spec[key])).resolve().is_relative_to(home) for key in _PLACES if spec.get(key) is not None):
+    places = [Path(str(spec[key])).resolve() for key in _PLACES if spec.get(key) is not None]
+    if not places or not all(place.is_relative_to(home) for place in places):
         if not isinstance(encoder, PortableEncoder):
             raise ModelError(
                 f"the backbone of a {type(encoder).__name__} cannot be copied",
@@ -242,8 +243,8 @@ def _copy_backbone(encoder: Encoder, folder: Path) -> dict[str, object]:
             )
         shutil.rmtree(folder, ignore_errors=True)
         spec = encoder.save_backbone(folder).model_dump(mode="json")
-    places = {key: Path(str(spec[key])).resolve() for key in _PLACES if spec.get(key) is not None}
-    return {**spec, **{key: str(place.relative_to(home.parent)) for key, place in places.items()}}
+    inside = {key: Path(str(spec[key])).resolve() for key in _PLACES if spec.get(key) is not None}
+    return {**spec, **{key: str(place.relative_to(home.parent)) for key, place in inside.items()}}
 
 
 def _versions() -> dict[str, str]:

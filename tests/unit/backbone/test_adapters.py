@@ -16,7 +16,6 @@ from facetrm.backbone.adapters import (
     adapter_names,
     adapter_tensors,
     add_adapter,
-    load_adapter,
     merge_adapter,
     save_adapter,
 )
@@ -196,4 +195,4 @@ def test_what_is_no_adapter_is_an_error(base, tmp_path):
         add_adapter(trunk, LoraSettings(targets=("no_such_layer",)), seed=0)
     add_adapter(trunk, LoraSettings(), seed=0)
     with pytest.raises(BackboneError, match="has an adapter 'default' already"):
-        load_adapter(trunk, tmp_path / "a")
+        add_adapter(trunk, LoraSettings(), seed=0)
