@@ -39,6 +39,7 @@ from facetrm.fit.finetune_data import Collator, MixedRows
 from facetrm.fit.finetune_model import Heads, TrunkWithHeads, without_dropout
 
 _TRAINED: Final = "trained.safetensors"
+_MEND: Final = "mend these arguments of transformers.TrainingArguments, or start with accelerate launch"
 # What may change between a run and the one that goes on with it: nothing that decides a number.
 _FREE: Final = (
     "disable_tqdm",
@@ -92,13 +93,16 @@ def fine_tune(
     if (folder / _TRAINED).exists():
         load_trained(encoder, heads, config=config, folder=folder)
         return _spent(folder, rows)
-    trainer = HeadsTrainer(
-        model=model, args=arguments, train_dataset=rows, data_collator=Collator(_pad(encoder), len(heads.bias_K))
-    )
+    collator = Collator(_pad(encoder), len(heads.bias_K))
+    try:
+        trainer = HeadsTrainer(model=model, args=arguments, train_dataset=rows, data_collator=collator)
+    except (ImportError, ValueError) as exc:
+        said = " ".join(str(exc).split())[:300]
+        raise ConfigError(f"the Trainer refuses to start ({said})", place="trainer", fix=_MEND) from None
     trainer.remove_callback(PrinterCallback)
     with nullcontext() if config.dropout else without_dropout(encoder.model):
         trainer.train(resume_from_checkpoint=_last_whole_checkpoint(folder))
-    state = trainer.accelerator.get_state_dict(trainer.model)
+    state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     if arguments.should_save:
         kept = {name: state[name].detach().cpu().contiguous() for name in sorted(trainer.kept)}
         bad = [name for name, tensor in kept.items() if not bool(torch.isfinite(tensor).all())]
@@ -107,6 +111,8 @@ def fine_tune(
         save_file(kept, folder / f".{_TRAINED}", metadata={"format": "pt"})
         os.replace(folder / f".{_TRAINED}", folder / _TRAINED)
     trainer.accelerator.wait_for_everyone()
+    # Fused optimizers change tensors without saying so, and the encoder's name is remembered until one says so.
+    torch.autograd.graph.increment_version(list(encoder.model.parameters()))
     encoder.model.eval()
     return _spent(folder, rows)
 
@@ -143,6 +149,7 @@ def training_arguments(section: TrainerSection, folder: Path, *, device: torch.d
     given.setdefault("disable_tqdm", not sys.stderr.isatty())
     given.setdefault("use_cpu", device.type == "cpu")
     given.setdefault("dataloader_pin_memory", device.type != "cpu")
+    given.setdefault("ddp_find_unused_parameters", False)  # what is trained is used in every batch
     try:
         arguments = TrainingArguments(
             output_dir=str(folder), remove_unused_columns=False, label_names=[], eval_strategy="no", **given
@@ -150,7 +157,7 @@ def training_arguments(section: TrainerSection, folder: Path, *, device: torch.d
         several = arguments.n_gpu > 1
     except (ImportError, OSError, RuntimeError, TypeError, ValueError, KeyError, AssertionError) as exc:
         said = " ".join(str(exc).split())[:300]
-        fix = "mend these arguments of transformers.TrainingArguments"
+        fix = _MEND
         if section.model_dump().get("deepspeed") is not None and isinstance(exc, ImportError):
             fix = "pip install deepspeed, or take trainer.deepspeed out"
         raise ConfigError(f"the Trainer refuses its arguments ({said})", place="trainer", fix=fix) from None
