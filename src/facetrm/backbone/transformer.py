@@ -9,9 +9,7 @@ where h is the last hidden state after the final norm. Shapes: N conversations, 
 from __future__ import annotations
 
 import inspect
-import os
 import re
-import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -22,11 +20,13 @@ import torch
 from pydantic import Field, field_validator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from facetrm.backbone.adapters import ADAPTER_FOLDER, adapter_names, adapter_settings, load_adapter, write_trunk
 from facetrm.backbone.chat import PLAIN_TEMPLATE, ChatFormat, DecoderChat, EncoderChat, Limit, Tokenized
 from facetrm.backbone.checkpoint import (
     Kind,
     load_checkpoint,
     model_kind,
+    new_folder,
     position_limit,
     quiet_transformers,
     token_limit,
@@ -53,6 +53,7 @@ class BackboneConfig(Section):
 
     Attributes:
         path: a folder, or a name on the Hub.
+        adapter: the folder of a LoRA adapter on it, as PEFT writes it.
         kind: ``decoder`` (last-token features), ``encoder`` (mean pooling), or what the architecture says.
         dtype: of the trunk; ``auto`` is float32 on a CPU and bfloat16 on a GPU. Features are float32 always.
         device: ``cpu``, ``cuda``, ``cuda:1``, ...; ``auto`` takes a GPU where there is one.
@@ -70,6 +71,7 @@ class BackboneConfig(Section):
     """
 
     path: str
+    adapter: str | None = None
     kind: Literal["auto", "decoder", "encoder"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: str = "auto"
@@ -140,7 +142,7 @@ class TransformerEncoder:
                 log("the chat template prints the day's date", instead=config.date, setting="backbone.date")
             self._chat = reader
         self._engine = self._made_engine(config)
-        self._weights: tuple[int, str] | None = None
+        self._weights: tuple[tuple[int, int], str] | None = None
         self._tokenizer_hash = tokenizer_fingerprint(tokenizer)
 
     def _made_engine(self, config: BackboneConfig) -> DecoderEngine | MeanPooling:
@@ -177,24 +179,27 @@ class TransformerEncoder:
 
         ``mode``, ``token_budget`` and ``compile`` change the last digits only and are left out.
         """
-        version = sum(tensor._version for tensor in self.model.state_dict().values())
+        tensors = self.model.state_dict().values()
+        version = (len(tensors), sum(tensor._version for tensor in tensors))
         if self._weights is None or self._weights[0] != version:
             self._weights = (version, weights_fingerprint(self.model))
-        return fingerprint(
-            {
-                "weights": self._weights[1],
-                "tokenizer": self._tokenizer_hash,
-                "template": self.template_hash,
-                "kind": self.kind,
-                "max_tokens": self.max_tokens,
-                "truncation": self.config.truncation,
-            }
-        )
+        known: dict[str, object] = {
+            "weights": self._weights[1],
+            "tokenizer": self._tokenizer_hash,
+            "template": self.template_hash,
+            "kind": self.kind,
+            "max_tokens": self.max_tokens,
+            "truncation": self.config.truncation,
+        }
+        adapters = adapter_settings(self.model)
+        return fingerprint(known | {"adapters": adapters} if adapters else known)
 
     def spec(self) -> dict[str, object]:
         """Return the settings that :func:`load_encoder` needs from any folder: ``dtype`` is what the trunk has."""
-        path = Path(self.config.path).expanduser()
-        fixed = {"dtype": self._dtype} | ({"path": str(path.resolve())} if path.is_dir() else {})
+        fixed = {"dtype": self._dtype}
+        for key, place in (("path", self.config.path), ("adapter", self.config.adapter)):
+            if place is not None and Path(place).expanduser().is_dir():
+                fixed[key] = str(Path(place).expanduser().resolve())
         return self.config.model_copy(update=fixed).model_dump(mode="json")
 
     @property
@@ -285,27 +290,22 @@ class TransformerEncoder:
         return write_tokenizer(self.tokenizer, self._chat, folder)
 
     def save_backbone(self, folder: Path) -> BackboneConfig:
-        """Write trunk, tokenizer and chat template to ``folder``, whole or not at all.
+        """Write trunk, tokenizer and chat template to ``folder``, whole or not at all; an adapter goes below it.
 
         Returns:
             The settings that load it again, with the same fingerprint.
 
         Raises:
-            BackboneError: the folder holds something already.
+            BackboneError: the folder holds something already, or the trunk holds several adapters.
         """
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise BackboneError("exists already", place=folder, fix="give a new folder")
-        temporary = folder.with_name(f".{folder.name}.tmp")
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        with quiet_transformers():
-            self.model.save_pretrained(temporary)
-            self.tokenizer.save_pretrained(temporary)
-        if self._template is not None:
-            (temporary / "chat_template.jinja").write_text(self._template, encoding="utf-8")
-        os.replace(temporary, folder)
+        with new_folder(folder) as temporary:
+            write_trunk(self.model, temporary)
+            with quiet_transformers():
+                self.tokenizer.save_pretrained(temporary)
+            if self._template is not None:
+                (temporary / "chat_template.jinja").write_text(self._template, encoding="utf-8")
         fixed = {"path": str(folder), "kind": self.kind, "max_tokens": self.max_tokens, "template": None}
-        fixed["dtype"] = self._dtype
+        fixed |= {"dtype": self._dtype, "adapter": str(folder / ADAPTER_FOLDER) if adapter_names(self.model) else None}
         return self.config.model_copy(update={**fixed, "revision": None, "trust_remote_code": False})
 
     @contextmanager
@@ -368,4 +368,6 @@ def load_encoder(config: BackboneConfig) -> TransformerEncoder:
         trust_remote_code=config.trust_remote_code,
         revision=config.revision,
     )
+    if config.adapter is not None:
+        load_adapter(cast(PreTrainedModel, model.base_model), config.adapter)
     return TransformerEncoder(model, tokenizer, config=config)
