@@ -118,7 +118,7 @@ def heads(rounds: int) -> dict[str, Any]:
     }
 
 
-PARTS: dict[str, Callable[[int], dict[str, Any]]] = {"shared": shared, "overhead": overhead, "heads": heads}
+PARTS: dict[str, Callable[[int], dict[str, Any]]] = {"overhead": overhead, "heads": heads, "shared": shared}
 
 
 def main() -> None:
@@ -135,7 +135,7 @@ def main() -> None:
         results[name] = PARTS[name](options.rounds)
         for key, value in results[name].items():
             print(f"{name:10} {key:34} {value:12.5g}", flush=True)
-    write_json(options.out, results)
+        write_json(options.out, results)
 
 
 if __name__ == "__main__":
