@@ -224,7 +224,7 @@ def test_two_processes_train_one_model(tmp_path: Path) -> None:
     path = write_recipe(
         tmp_path / "r.yaml", small(finetune={"trainer": {**SMALL["finetune"]["trainer"], "save_steps": 3}})
     )
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     done = subprocess.run(
         [*launch, "-m", "facetrm", "run", str(path), "--out", str(tmp_path / "run")],
         capture_output=True,
@@ -240,6 +240,25 @@ def test_two_processes_train_one_model(tmp_path: Path) -> None:
     first = metrics["training"]["history"][0]
     assert first["epoch"] == pytest.approx(1 / 19, rel=1e-3)
     assert len(scored(tmp_path / "run", tmp_path)) == 2
+
+
+@pytest.mark.slow
+def test_a_sharded_trunk_has_the_gradients_of_a_whole_one(tmp_path: Path) -> None:
+    backbone = tiny_decoder(tmp_path / "backbone")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    done = subprocess.run(
+        [*launch, str(ROOT / "tests" / "sharded_training.py"), str(backbone)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (ROOT / "src", ROOT / "tests")))},
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    said = json.loads(done.stdout.strip().splitlines()[-1])
+    assert said["largest"] > 0.01
+    assert said["difference"] <= 1e-5 * said["largest"]
+    assert said["gathered"] is True
 
 
 def test_the_recipe_for_a_large_model_runs_on_a_tiny_one(tmp_path: Path) -> None:

@@ -185,13 +185,22 @@ class HeadsTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        """Return the loss of one batch; see ``Trainer.compute_loss`` for model, inputs, outputs and items."""
+        """Return the loss of one batch, and keep its parts for the log.
+
+        Args:
+            model, inputs, return_outputs: as in ``Trainer.compute_loss``.
+            num_items_in_batch: not used: the loss is a mean over rows and pairs, not over tokens.
+        """
         outputs = model(**inputs)
         self._parts.append((outputs["regression"], outputs["preference"]))
         return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the means of both losses since the last entry to ``logs``; see ``Trainer.log`` for the time."""
+        """Add the means of both losses since the last entry to ``logs``, and write the log so far.
+
+        Args:
+            logs, start_time: as in ``Trainer.log``.
+        """
         if self._parts and "loss" in logs:
             regression, preference = torch.tensor([[float(x) for x in part] for part in self._parts]).mean(dim=0)
             logs |= {"regression": round(float(regression), 6), "preference": round(float(preference), 6)}

@@ -146,6 +146,12 @@ class TrunkWithHeads(nn.Module):
             self.trunk.enable_input_require_grads()  # frozen embeddings feed the layers
         self.trunk.activation_checkpointing_enable(activation_checkpointing_kwargs, **more)
 
+    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: Any = None) -> None:
+        """Do the same under its name in earlier releases of Transformers, with ``gradient_checkpointing_kwargs``."""
+        if adapter_names(self.trunk):
+            self.trunk.enable_input_require_grads()
+        self.trunk.gradient_checkpointing_enable(gradient_checkpointing_kwargs)
+
 
 @contextmanager
 def without_dropout(trunk: nn.Module) -> Iterator[None]:
