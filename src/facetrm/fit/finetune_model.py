@@ -154,18 +154,18 @@ class TrunkWithHeads(nn.Module):
 
 
 @contextmanager
-def without_dropout(trunk: nn.Module) -> Iterator[None]:
+def without_dropout(trunk: PreTrainedModel) -> Iterator[None]:
     """Keep the dropout of ``trunk`` off for a while, in training mode too; that of an adapter is left alone."""
-    before: list[tuple[nn.Module, str, float]] = []
-    for path, module in trunk.named_modules():
-        if "lora_dropout" in path:
-            continue
-        names = ["p"] if isinstance(module, nn.Dropout) else [key for key in vars(module) if "dropout" in key]
-        before += [(module, key, getattr(module, key)) for key in names if isinstance(getattr(module, key), float)]
-    for module, key, _ in before:
-        setattr(module, key, 0.0)
+    before: list[tuple[object, str, float]] = []
+    holders: list[object] = [trunk.config, trunk.config.get_text_config()]
+    holders += [module for path, module in trunk.named_modules() if "lora_dropout" not in path]
+    for holder in holders:
+        names = ["p"] if isinstance(holder, nn.Dropout) else [key for key in vars(holder) if "drop" in key]
+        before += [(holder, key, getattr(holder, key)) for key in names if isinstance(getattr(holder, key), float)]
+    for holder, key, _ in before:
+        setattr(holder, key, 0.0)
     try:
         yield
     finally:
-        for module, key, value in before:
-            setattr(module, key, value)
+        for holder, key, value in reversed(before):
+            setattr(holder, key, value)
