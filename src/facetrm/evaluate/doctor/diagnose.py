@@ -1,0 +1,107 @@
+"""One model, examined: its files, its readings, or the server that answers at an address."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import torch
+
+from facetrm.core.errors import BackboneError, FacetrmError
+from facetrm.data.records import Conversation
+from facetrm.evaluate.doctor.artefact import Artefact, read_artefact
+from facetrm.evaluate.doctor.drift import answer_pairs
+from facetrm.evaluate.doctor.findings import Diagnosis, Finding, Variant, worst_first
+from facetrm.evaluate.doctor.inspection import inspect_files
+from facetrm.evaluate.doctor.probes import probe_model, probe_own_forward
+from facetrm.evaluate.doctor.verdicts import judge, tabulate
+from facetrm.hub.load import load_model
+
+THRESHOLD: Final = 0.01
+"""Drift that is a fault by default: a hundredth of the rewards' standard deviation."""
+
+Groups = Sequence[Sequence[Conversation]]
+
+
+def diagnose(
+    model: str,
+    groups: Groups,
+    *,
+    threshold: float = THRESHOLD,
+    device: str = "auto",
+    allowed: Sequence[str] = (),
+) -> Diagnosis:
+    """Return what is wrong with a model in files.
+
+    Args:
+        model: a folder or a hub id.
+        groups: the answers to each prompt, as whole conversations; none to look at the files alone.
+        threshold: drift, in spreads of the rewards, above which readings disagree.
+        device: where to compute.
+        allowed: codes that do not count for the exit code.
+
+    Raises:
+        ModelError: no such model.
+        BackboneError: a conversation that cannot be read, of a model without a fault that explains it.
+    """
+    artefact = read_artefact(model)
+    found = inspect_files(artefact)
+    skipped: list[str] = []
+    table: tuple[Variant, ...] = ()
+    if not groups:
+        skipped.append("no score was computed: give --data FILE")
+        if artefact.kind == "native":
+            found += _loads(artefact, device=device)
+    else:
+        try:
+            more, table = _probe(artefact, groups, threshold=threshold, device=device)
+            found += more
+        except FacetrmError as exc:
+            if not found and isinstance(exc, BackboneError) and exc.row is not None:
+                raise
+            if not any(finding.severity != "note" for finding in found):
+                found.append(_not_loaded(exc))
+            skipped.append(f"no score was computed: {exc}")
+    return Diagnosis(
+        model=model,
+        kind=artefact.kind,
+        conversations=sum(map(len, groups)),
+        threshold=threshold,
+        findings=worst_first(found),
+        variants=table,
+        skipped=tuple(skipped),
+        allowed=tuple(allowed),
+    )
+
+
+def _probe(
+    artefact: Artefact, groups: Groups, *, threshold: float, device: str
+) -> tuple[list[Finding], tuple[Variant, ...]]:
+    conversations = [answer for group in groups for answer in group]
+    model = load_model(artefact.folder, device=device)
+    probed, rows = probe_model(model, conversations, plain=artefact.kind != "classifier")
+    place = getattr(getattr(model.encoder, "model", None), "device", torch.device("cpu"))
+    del model  # the classifier's own class takes as much memory again
+    if artefact.kind == "classifier" and rows:
+        probe_own_forward(probed, artefact, rows, device=place)
+    table = tabulate(probed, pairs_P2=answer_pairs([len(group) for group in groups]), threshold=threshold)
+    return judge(probed, table, artefact=artefact, threshold=threshold), table
+
+
+def _loads(artefact: Artefact, *, device: str) -> list[Finding]:
+    try:
+        load_model(artefact.folder, device=device)
+    except FacetrmError as exc:
+        return [_not_loaded(exc)]
+    return []
+
+
+def _not_loaded(exc: FacetrmError) -> Finding:
+    return Finding(
+        "does-not-load",
+        "error",
+        "the model cannot be loaded",
+        str(exc),
+        "files are missing, changed or of another kind",
+        exc.fix or "fetch or save the whole folder again",
+    )
