@@ -133,6 +133,19 @@ class DecoderChat:
         dated = self._date if self._source != self._template or "date_string" in self._template else ""
         return fingerprint({"template": self._template, "date": dated, "format": FORMAT})
 
+    @property
+    def portable_template(self) -> str:
+        """The template for other programs: today's date fixed, and the BOS written out where the tokenizer adds it.
+
+        Programs that render with it and tokenise without special tokens read the ids that :meth:`tokenize` makes,
+        but for text that holds control strings, which only :meth:`tokenize` breaks.
+        """
+        dated = "date_string" in self._template and "set date_string" in self._template
+        source = "{%- set date_string = '" + self._date + "' -%}" + self._source if dated else self._source
+        probe = self._render([{"role": "user", "content": "a"}], place="chat template")
+        written = _ids(self._tokenizer, probe)[:1] == (self._bos,)
+        return "{{- bos_token -}}" + source if self._adds_bos and not written else source
+
     def tokenize(self, messages: Sequence[Message], *, row: int) -> Tokenized:
         """Return the ids and positions of ``messages``; ``row`` is its number, for messages of errors.
 

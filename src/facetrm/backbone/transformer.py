@@ -37,6 +37,7 @@ from facetrm.backbone.checkpoint import (
 )
 from facetrm.backbone.encoder import Features
 from facetrm.backbone.engine import DecoderEngine, Mode, OnBatch
+from facetrm.backbone.portable import Portable, write_tokenizer
 from facetrm.backbone.truncate import Truncation
 from facetrm.core.config import Section
 from facetrm.core.errors import BackboneError
@@ -258,6 +259,17 @@ class TransformerEncoder:
         except BackboneError as exc:
             exc.row = n
             raise
+
+    def save_tokenizer(self, folder: Path) -> Portable:
+        """Write the tokenizer to ``folder``: see :func:`~facetrm.backbone.portable.write_tokenizer`.
+
+        Raises:
+            BackboneError: others would read other ids, or it is an encoder, whose pairs other programs do not make.
+        """
+        if not isinstance(self._chat, DecoderChat):
+            problem = "an encoder reads prompt and response as a pair, which other programs do not make"
+            raise BackboneError(problem, place=self.config.path, fix="use facetrm.load_model")
+        return write_tokenizer(self.tokenizer, self._chat, folder)
 
     def save_backbone(self, folder: Path) -> BackboneConfig:
         """Write trunk, tokenizer and chat template to ``folder``, whole or not at all.

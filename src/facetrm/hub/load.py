@@ -1,46 +1,140 @@
-"""Model folders: load one, whatever its backbone."""
+"""Reward models in, whatever wrote them: the loader looks at what is there and never lets a tensor be made up.
+
+manifest.json                                      a folder of facetrm (or of a run: its ``model`` folder)
+architectures: [*ForRewardModelWithGating]         ArmoRM's layout, QRM's variant of it, our exports
+architectures: [*ForSequenceClassification]        a trunk and one linear head: a scalar reward model
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
 from facetrm.backbone.encoder import Encoder
 from facetrm.backbone.engine import Mode
-from facetrm.backbone.transformer import BackboneConfig, load_encoder
+from facetrm.backbone.transformer import BackboneConfig, TransformerEncoder, load_encoder
 from facetrm.core.config import parse_config
 from facetrm.core.errors import ModelError
+from facetrm.core.files import read_json
+from facetrm.hub.classifier import read_classifier
+from facetrm.hub.layout import ARCHITECTURE, tensor_files
+from facetrm.hub.published import read_published
 from facetrm.model.reward_model import RewardModel
+
+MANIFEST: Final = "manifest.json"
+CLASSIFIER: Final = "ForSequenceClassification"
+_USELESS: Final = ["*.bin", "*.pt", "*.pth", "*.ckpt", "*.gguf", "*.onnx", "*.msgpack", "*.h5", "original/*"]
 
 
 def load_model(
-    folder: str | Path, *, device: str = "auto", mode: Mode | None = None, token_budget: int | None = None
+    folder: str | Path,
+    *,
+    device: str = "auto",
+    mode: Mode | None = None,
+    token_budget: int | None = None,
+    revision: str | None = None,
+    settings: Mapping[str, object] | None = None,
 ) -> RewardModel:
-    """Read a model folder that ``RewardModel.save`` or a run wrote.
+    """Read a reward model: a folder of ours, ArmoRM's or QRM's checkpoint, or a scalar reward model of Transformers.
 
     Args:
-        folder: the model's, or a run's (its ``model`` folder is taken).
+        folder: the model's, or a run's (its ``model`` folder is taken), or a name on the Hub.
         device: where the backbone computes: ``auto``, ``cpu``, ``cuda``.
         mode: ``exact`` (one conversation a pass) or ``fast``; None keeps what the model was fitted with.
         token_budget: tokens of one pass; None keeps what the model was fitted with.
+        revision: a commit or branch on the Hub.
+        settings: of the backbone, such as ``{"dtype": "bfloat16", "truncation": "drop_oldest"}``; only for models of
+            others, since one of ours is read as it was fitted.
 
     Returns:
         The model; its scores are those of the model that was saved.
 
     Raises:
-        ModelError: no model, or a broken or changed one.
+        ModelError: no model, a broken or changed one, or one with a tensor missing or unexpected.
         BackboneError: its backbone is not to be had.
     """
-    folder = Path(folder)
-    if not folder.exists():
-        raise ModelError("no such model folder", place=folder, fix="give the folder that 'facetrm run' wrote")
-    if not (folder / "manifest.json").exists() and (folder / "model" / "manifest.json").exists():
-        folder = folder / "model"
+    place = local_folder(folder, revision=revision)
+    changes: dict[str, object] = {"device": device, **({} if mode is None else {"mode": mode})}
+    if token_budget is not None:
+        changes["token_budget"] = token_budget
+    if not (place / MANIFEST).exists():
+        return _load_foreign(place, {**changes, **(settings or {})})
+    if settings:
+        raise ModelError(
+            f"the setting '{next(iter(settings))}' cannot be changed: the model is read as it was fitted",
+            place=place,
+            fix="take it out, or fit the model with it",
+        )
 
     def make(spec: dict[str, object]) -> Encoder:
-        config = parse_config(BackboneConfig, dict(spec), place=folder / "manifest.json")
-        changes: dict[str, object] = {"device": device, **({} if mode is None else {"mode": mode})}
-        if token_budget is not None:
-            changes["token_budget"] = token_budget
+        config = parse_config(BackboneConfig, dict(spec), place=place / MANIFEST)
         return load_encoder(config.model_copy(update=changes))
 
-    return RewardModel.load(folder, load_encoder=make)
+    return RewardModel.load(place, load_encoder=make)
+
+
+def local_folder(folder: str | Path, *, revision: str | None = None) -> Path:
+    """Return the folder of a model that lies here, or is fetched from the Hub.
+
+    Args:
+        folder: a model's, a run's, or a name on the Hub.
+        revision: a commit or branch on the Hub.
+
+    Raises:
+        ModelError: there is none.
+    """
+    place = Path(folder).expanduser()
+    if place.is_dir():
+        inner = place / "model"
+        return inner if (inner / MANIFEST).exists() and not (place / MANIFEST).exists() else place
+    name = str(folder)
+    if place.exists() or name.startswith((".", "~", "/")) or name.count("/") != 1:
+        raise ModelError(
+            "no such model folder", place=place, fix="give the folder that 'facetrm run' wrote, or a name on the Hub"
+        )
+    try:
+        return Path(snapshot_download(name, revision=revision, ignore_patterns=_USELESS))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as exc:
+        reason = " ".join(str(exc).split())[:200]
+        raise ModelError(
+            f"neither a folder nor to be had from the Hub ({type(exc).__name__}: {reason})",
+            place=name,
+            fix="give the folder that 'facetrm run' wrote, or check the name, the network and your access",
+        ) from None
+
+
+def _load_foreign(folder: Path, settings: dict[str, object]) -> RewardModel:
+    value = read_json(folder / "config.json", ModelError, fix="give a folder that holds manifest.json or config.json")
+    names = value.get("architectures") if isinstance(value, dict) else None
+    architecture = str(names[0]) if isinstance(names, list) and names else "none"
+    if not architecture.endswith((ARCHITECTURE, CLASSIFIER)):
+        raise ModelError(
+            f"architecture '{architecture}' is no reward model",
+            place=folder / "config.json",
+            fix=f"give a model whose architecture ends with {ARCHITECTURE} or {CLASSIFIER}; "
+            "a language model is a backbone: fit heads on it with 'facetrm run'",
+        )
+    if (folder / "adapter_config.json").exists():
+        raise ModelError("an adapter beside the weights", place=folder, fix="merge the adapter into its model first")
+    config = parse_config(BackboneConfig, {"path": str(folder), "kind": "decoder", **settings}, place=folder)
+    encoder = load_encoder(config)
+    _check_trunk(folder, encoder)
+    return (read_published if architecture.endswith(ARCHITECTURE) else read_classifier)(folder, encoder)
+
+
+def _check_trunk(folder: Path, encoder: TransformerEncoder) -> None:
+    """Raise ModelError where the files hold a trunk's tensor that the architecture does not know."""
+    known = set(encoder.model.state_dict())
+    prefix = f"{encoder.model.base_model_prefix}."
+    mine: list[str] = [name.removeprefix(prefix) for name in tensor_files(folder) if name.startswith(prefix)]
+    unknown = sorted(name for name in mine if name not in known and not name.endswith("inv_freq"))
+    if unknown:
+        raise ModelError(
+            f"tensor '{prefix}{unknown[0]}' is unexpected: '{type(encoder.model).__name__}' has none of this name",
+            place=folder,
+            fix="fetch the weights that belong to this config.json",
+        )

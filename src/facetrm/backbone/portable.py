@@ -1,0 +1,129 @@
+"""The tokenizer of a backbone for programs that know nothing of facetrm, checked to read what we read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from facetrm.backbone.chat import DecoderChat, Ids, Tokenized
+from facetrm.backbone.checkpoint import quiet_transformers
+from facetrm.core.errors import BackboneError
+from facetrm.data.records import Conversation, Message
+
+_ANSWERS: Final = ("Yes.", "no", "7 is prime", "(perhaps)", "\u00dcber alles")
+
+
+@dataclass(frozen=True)
+class Portable:
+    """What another program needs beside the tokenizer's files.
+
+    Attributes:
+        pad, bos, eos: ids; ``pad`` is never ``eos``.
+        header: the ids from the token that closes the prompt to the last one before the response's text: where they
+            stand for the last time, the prompt ends.
+    """
+
+    pad: int
+    bos: int | None
+    eos: int | None
+    header: Ids
+
+
+def write_tokenizer(tokenizer: PreTrainedTokenizerBase, chat: DecoderChat, folder: Path) -> Portable:
+    """Write the tokenizer to ``folder``, with a template that gives our ids, and a padding token of its own.
+
+    Args:
+        tokenizer: the backbone's; it is not changed.
+        chat: what renders and tokenises here.
+        folder: where the files go.
+
+    Raises:
+        BackboneError: another program would read other ids than we do, or could not tell where a prompt ends.
+    """
+    probes = [probe for probe in _probes() if _accepted(chat, probe)]
+    rows = [chat.tokenize(probe, row=n) for n, probe in enumerate(probes)]
+    header = _header(rows, place=tokenizer.name_or_path)
+    pad = _padding(tokenizer, used={i for row in rows for i in row.ids})
+    tokenizer.save_pretrained(folder)
+    (folder / "chat_template.jinja").write_text(chat.portable_template, encoding="utf-8")
+    _name_padding(folder, str(tokenizer.convert_ids_to_tokens(pad)))
+    with quiet_transformers():
+        written = AutoTokenizer.from_pretrained(folder)
+    for probe, row in zip(probes, rows, strict=True):
+        messages = [m.model_dump(include={"role", "content"}) for m in probe]
+        theirs = tuple(
+            written(written.apply_chat_template(messages, tokenize=False), add_special_tokens=False).input_ids
+        )
+        if theirs != row.ids:
+            raise BackboneError(
+                f"a plain tokenizer reads {theirs[:8]}... where facetrm reads {row.ids[:8]}...",
+                place=tokenizer.name_or_path,
+                fix="give a chat template (backbone.template) that writes the BOS itself and no date of today",
+            )
+    return Portable(pad, tokenizer.bos_token_id, tokenizer.eos_token_id, header)
+
+
+def _probes() -> list[Conversation]:
+    def turns(*texts: str) -> Conversation:
+        return tuple(Message(role=("user", "assistant")[n % 2], content=text) for n, text in enumerate(texts))
+
+    system = Message(role="system", content="Be brief.")
+    single = [turns("Is it 7?", answer) for answer in _ANSWERS]
+    return [*single, turns("a", "b", "Why so?\nTell me", "Because."), (system, *single[0])]
+
+
+def _accepted(chat: DecoderChat, probe: Conversation) -> bool:
+    """Return whether the template takes the conversation; templates without system turns refuse one of the probes."""
+    if probe[0].role != "system":
+        return True
+    try:
+        chat.tokenize(probe, row=0)
+    except BackboneError:
+        return False
+    return True
+
+
+def _header(rows: Sequence[Tokenized], *, place: str) -> Ids:
+    found = {row.ids[row.prompt_end : row.response_start] for row in rows}
+    if len(found) != 1:
+        raise BackboneError(
+            f"the ids between prompt and response are not always the same ({sorted(found)[:2]})",
+            place=place,
+            fix="give a chat template (backbone.template) that opens the response with a token of its own",
+        )
+    return found.pop()
+
+
+def _padding(tokenizer: PreTrainedTokenizerBase, *, used: set[int]) -> int:
+    """Return the id to pad with: the tokenizer's own, unless text uses it, else a control token that is free."""
+    own = tokenizer.pad_token_id
+    if own is not None and own != tokenizer.eos_token_id and own not in used:
+        return int(own)
+    controls = sorted(i for i, token in tokenizer.added_tokens_decoder.items() if token.special)
+    free = [i for i in controls if i not in used and i not in (tokenizer.eos_token_id, tokenizer.unk_token_id)]
+    fallback = (tokenizer.unk_token_id, tokenizer.bos_token_id)
+    free += [i for i in fallback if i is not None and i != tokenizer.eos_token_id]
+    if not free:
+        raise BackboneError(
+            "no token is free for padding: the only control token closes turns",
+            place=tokenizer.name_or_path,
+            fix="add a padding token to the tokenizer and the model",
+        )
+    return int(free[0])
+
+
+def _name_padding(folder: Path, token: str) -> None:
+    """Make ``token`` the padding token of the tokenizer in ``folder``."""
+    path = folder / "tokenizer_config.json"
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    settings["pad_token"] = token
+    path.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    special = folder / "special_tokens_map.json"
+    if special.exists():
+        known = json.loads(special.read_text(encoding="utf-8")) | {"pad_token": token}
+        special.write_text(json.dumps(known, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,165 @@
+"""Our models out, in the layout of ArmoRM's checkpoint: one folder that Transformers loads without facetrm.
+
+    gate        its centring, scaling and projection go into the first layer: W (((x - c) * s) P) + b
+    transform   units of weight, penalties and edits go into reward_transform_matrix, so that
+                score = sum(gating_output * (rewards @ transform)) is the reward
+    intercepts, a length expert, names, scales: entries of config.json; the layout has no tensor for them
+
+Shapes: K objectives, D hidden size, R gate input size.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import shutil
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from huggingface_hub import save_torch_state_dict
+from torch import Tensor
+
+from facetrm.backbone.transformer import TransformerEncoder
+from facetrm.core.errors import ModelError
+from facetrm.hub import modeling_custom
+from facetrm.hub.layout import ARCHITECTURE
+from facetrm.model.aggregate import GatedSum
+from facetrm.model.gate import Gate
+from facetrm.model.mixture import Mixture
+from facetrm.model.reward_model import RewardModel
+
+MODELING: Final = "modeling_custom"
+_NEVER: Final = -1e9  # a logit whose softmax is 0 exactly, in every type
+
+
+def export_published(model: RewardModel, folder: str | Path) -> Path:
+    """Write ``model`` in ArmoRM's layout; its scores in float32 are the model's, to the rounding of sums.
+
+    Args:
+        model: with one mixture and a decoder as its backbone.
+        folder: new or empty.
+
+    Returns:
+        The folder, with weights, tokenizer, config.json and a modelling file that needs Transformers alone.
+
+    Raises:
+        ModelError: the folder is in use, or the model does not fit the layout.
+        BackboneError: Transformers' tokenizer would read other ids than ours.
+    """
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ModelError("exists already", place=folder, fix="give a new folder")
+    encoder = model.encoder
+    if not isinstance(encoder, TransformerEncoder) or encoder.kind != "decoder":
+        kind = encoder.kind if isinstance(encoder, TransformerEncoder) else type(encoder).__name__
+        raise ModelError(f"the backbone is no decoder ({kind})", place=folder, fix="export a model on a decoder")
+    if len(model.mixtures) > 1:
+        raise ModelError(f"{len(model.mixtures)} tasks and a router", place=folder, fix="export a model of one task")
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    mixture = model.mixture()
+    portable = encoder.save_tokenizer(temporary)
+    prefix = encoder.model.base_model_prefix
+    tensors = {f"{prefix}.{name}": tensor for name, tensor in encoder.model.state_dict().items()}
+    save_torch_state_dict(tensors | heads(mixture), temporary, max_shard_size="5GB")
+    name = type(encoder.model).__name__.removesuffix("Model")
+    config = encoder.model.config.to_dict() | {
+        "architectures": [f"{name}{ARCHITECTURE}"],
+        "auto_map": {"AutoModelForSequenceClassification": f"{MODELING}.{name}{ARCHITECTURE}"},
+        "id2label": {"0": "LABEL_0"},
+        "label2id": {"LABEL_0": 0},
+        "problem_type": "regression",
+        "pad_token_id": portable.pad,
+        "bos_token_id": portable.bos,
+        "eos_token_id": portable.eos,
+        "gating_token_pattern": list(portable.header),
+        **_entries(mixture),
+    }
+    (temporary / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    source = inspect.getsource(modeling_custom)
+    (temporary / f"{MODELING}.py").write_text(source.replace("Llama", name), encoding="utf-8")
+    if folder.exists():
+        folder.rmdir()
+    temporary.rename(folder)
+    return folder
+
+
+def heads(mixture: Mixture) -> dict[str, Tensor]:
+    """Return the tensors of the layout beside the trunk's, float32.
+
+    Args:
+        mixture: of K experts.
+    """
+    experts, aggregator = mixture.experts, mixture.aggregator
+    weight_KD = torch.zeros(len(experts.names), experts.hidden_size)
+    weight_KD[: len(experts.weight_KD)] = experts.weight_KD
+    tensors = {
+        "regression_layer.weight": weight_KD,
+        "reward_transform_matrix": _transform(aggregator),
+        "gating.logit_scale": torch.tensor([aggregator.scale]),
+    }
+    for n, (weight, bias) in enumerate(_gate_layers(aggregator)):
+        tensors |= {f"gating.layers.{n}.weight": weight, f"gating.layers.{n}.bias": bias}
+    return {name: tensor.detach().float().cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def _entries(mixture: Mixture) -> dict[str, Any]:
+    """Return the settings of the gate, and what the layout has no tensor for."""
+    experts, gate = mixture.experts, mixture.aggregator.gate
+    entries: dict[str, Any] = {
+        "num_objectives": len(experts.names),
+        "gating_hidden_dim": max(gate.shape.hidden, 1),
+        "gating_n_hidden": gate.shape.n_hidden,
+        "gating_temperature": gate.shape.temperature,
+        "objectives": [objective.model_dump(mode="json") for objective in experts.objectives],
+        "reference_scores": mixture.aggregator.reference_K.tolist(),
+        "beta": mixture.beta,
+    }
+    bias_K = torch.zeros(len(experts.names))
+    bias_K[: len(experts.bias_K)] = experts.bias_K
+    if bool(bias_K.any()):
+        entries["objective_bias"] = bias_K.tolist()
+    if experts.length is not None:
+        entries["length_expert"] = experts.length.model_dump(mode="json")
+    return entries
+
+
+def _transform(aggregator: GatedSum) -> Tensor:
+    """Return the transform T [K, K] with scale * softmax @ T.T equal to the coefficients of the scores.
+
+    With an edit the weights are factor * (pinned + left * softmax), and softmax sums to 1, so what is pinned is the
+    same row added to every row.
+    """
+    rows_KK = aggregator.factor_K.double()[:, None] * aggregator.coefficients_KK.double()
+    if bool(aggregator.free_K.any()):
+        left = 1.0 - aggregator.edit.pinned_total
+        mixed_KK = aggregator.pinned_K.double() @ rows_KK + left * rows_KK
+    else:
+        mixed_KK = (aggregator.pinned_K.double() @ rows_KK).expand(len(rows_KK), -1)
+    return mixed_KK.T / aggregator.scale
+
+
+def _gate_layers(aggregator: GatedSum) -> list[tuple[Tensor, Tensor]]:
+    """Return weight and bias of the gate's linear layers on the bare prompt vector."""
+    gate: Gate = aggregator.gate
+    open_K = aggregator.free_K if bool(aggregator.free_K.any()) else torch.ones_like(aggregator.free_K)
+    linears = [layer for layer in gate.body if isinstance(layer, torch.nn.Linear)]
+    size = gate.shape.hidden_size
+    if gate.head is None:
+        last = (torch.zeros(gate.shape.choices, size), gate.bias_K)
+    else:
+        last = (gate.head.weight, gate.bias_K)
+    layers = [(layer.weight.double(), layer.bias.double()) for layer in linears]
+    layers.append((last[0].double(), last[1].double()))
+    if gate.head is not None:
+        weight, bias = layers[0]
+        if gate.projection_DR is not None:
+            weight = weight @ gate.projection_DR.double().T
+        weight = weight * gate.spread_D.double()
+        layers[0] = (weight, bias - weight @ gate.center_D.double())
+    weight, bias = layers[-1]
+    closed_K = ~(open_K & gate.gated_K)
+    layers[-1] = (weight.masked_fill(closed_K[:, None], 0.0), bias.masked_fill(closed_K, _NEVER))
+    return layers

@@ -1,0 +1,197 @@
+"""A gated multi-objective reward model in the layout of ArmoRM, for Transformers alone.
+
+This file stands beside the weights of an exported model and needs nothing but PyTorch and Transformers:
+
+    model = AutoModelForSequenceClassification.from_pretrained(FOLDER, trust_remote_code=True)
+
+    rewards       = hidden state of the last token @ regression_layer.T (+ objective_bias)      one column per objective
+    gating_output = softmax(gating(hidden state where the prompt ends) / temperature) * logit_scale
+    score         = sum(gating_output * (rewards @ reward_transform_matrix))
+
+The heads compute in float32 whatever the type of the trunk. The prompt ends where ``gating_token_pattern`` (the ids
+from the token that closes the last user turn to the response's first) stands for the last time.
+
+Reference: ArmoRM (arXiv 2406.12845), sections 3.1 to 3.3.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import LlamaModel, PreTrainedModel
+from transformers.utils.generic import ModelOutput
+
+
+class GatingNetwork(nn.Module):
+    """A multi-layer perceptron and a softmax over the objectives, in float32.
+
+    Args:
+        config: ``hidden_size``, ``num_objectives``, ``gating_hidden_dim``, ``gating_n_hidden``, ``gating_temperature``.
+    """
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.temperature = float(config.gating_temperature)
+        self.logit_scale = nn.Parameter(torch.ones(1))
+        sizes = [config.hidden_size, *[config.gating_hidden_dim] * config.gating_n_hidden, config.num_objectives]
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the weights of the objectives, [B, K], of prompt vectors ``x`` [B, D]; rows sum to ``logit_scale``."""
+        for layer in self.layers[:-1]:
+            x = torch.relu(_linear(layer, x))
+        logits = _linear(self.layers[-1], x) / self.temperature
+        return torch.softmax(logits, dim=-1) * self.logit_scale.float()
+
+
+@dataclass
+class CustomOutput(ModelOutput):
+    """What a model gives for B conversations.
+
+    Attributes:
+        rewards: [B, K], before the transform. hidden_state: [B, D], at the last token.
+        prompt_embedding: [B, D], where the prompt ends. gating_output: [B, K].
+        score: [B]. logits: [B, 1], the same.
+    """
+
+    rewards: Tensor | None = None
+    hidden_state: Tensor | None = None
+    prompt_embedding: Tensor | None = None
+    gating_output: Tensor | None = None
+    score: Tensor | None = None
+    logits: Tensor | None = None
+
+
+class LlamaForRewardModelWithGating(PreTrainedModel):
+    """The trunk, the regression heads, the transform and the gate.
+
+    Args:
+        config: of the trunk, with the entries that the module docstring names.
+    """
+
+    config_class = LlamaModel.config_class
+    base_model_prefix = LlamaModel.base_model_prefix
+    supports_gradient_checkpointing = True
+    _no_split_modules = LlamaModel._no_split_modules
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flash_attn_2 = True
+    _supports_attention_backend = True
+    _keep_in_fp32_modules_strict = ["regression_layer", "reward_transform_matrix", "gating"]  # noqa: RUF012
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        setattr(self, self.base_model_prefix, LlamaModel(config))
+        objectives = config.num_objectives
+        self.regression_layer = nn.Linear(config.hidden_size, objectives, bias=False)
+        self.reward_transform_matrix = nn.Parameter(torch.eye(objectives), requires_grad=False)
+        self.gating = GatingNetwork(config)
+        self.post_init()  # type: ignore[no-untyped-call]
+
+    def forward(
+        self, input_ids: Any = None, attention_mask: Tensor | None = None, position_ids: Tensor | None = None, **_: Any
+    ) -> CustomOutput:
+        """Return rewards, gate and score of B templated conversations.
+
+        Args:
+            input_ids: [B, L] as ``tokenizer.apply_chat_template`` gives them: a tensor, or the mapping that holds it.
+            attention_mask: [B, L]; without it, padding is what equals ``pad_token_id`` at either end.
+            position_ids: as the trunk takes them.
+        """
+        if isinstance(input_ids, Mapping):
+            attention_mask = input_ids.get("attention_mask", attention_mask)
+            input_ids = input_ids["input_ids"]
+        mask = attention_mask
+        if mask is None:
+            mask = real_tokens(input_ids, pad=self.config.pad_token_id, bos=self.config.bos_token_id)
+        positions = {} if position_ids is None else {"position_ids": position_ids}
+        hidden = self.base_model(input_ids=input_ids, attention_mask=mask, use_cache=False, **positions)[0]
+        rows = torch.arange(len(input_ids), device=hidden.device)
+        last, ends = last_tokens(mask), prompt_ends(input_ids, self.config.gating_token_pattern)
+        hidden_state, prompt_embedding = hidden[rows, last], hidden[rows, ends]
+        with torch.autocast(device_type=hidden.device.type, enabled=False):
+            rewards = self._rewards(hidden_state.float(), last - ends)
+            gating_output = self.gating(prompt_embedding.float())
+            score = (gating_output * (rewards @ self.reward_transform_matrix.float())).sum(dim=-1)
+        return CustomOutput(
+            rewards=rewards,
+            hidden_state=hidden_state,
+            prompt_embedding=prompt_embedding,
+            gating_output=gating_output,
+            score=score,
+            logits=score[:, None],
+        )
+
+    def _rewards(self, hidden_state: Tensor, behind_prompt: Tensor) -> Tensor:
+        """Return the ratings [B, K]; ``behind_prompt`` [B] counts the tokens from the prompt's end to the last."""
+        rewards = _linear(self.regression_layer, hidden_state)
+        bias = getattr(self.config, "objective_bias", None)
+        if bias is not None:
+            rewards = rewards + torch.tensor(bias, device=rewards.device)
+        scale = getattr(self.config, "length_expert", None)
+        if scale is not None:
+            tokens = (behind_prompt - len(self.config.gating_token_pattern) + 1).double()
+            low, high = scale["low"], scale["high"]
+            if scale["log"]:
+                tokens, low, high = torch.log1p(tokens), math.log1p(low), math.log1p(high)
+            unit = (tokens - low) / (high - low)
+            unit = 1.0 - unit if scale["direction"] == "lower" else unit
+            rewards = torch.cat([rewards[:, :-1], unit.float()[:, None].to(rewards.device)], dim=1)
+        return rewards
+
+
+def real_tokens(input_ids: Tensor, *, pad: int | None, bos: int | None) -> Tensor:
+    """Return the attention mask [B, L] of conversations that are padded at either end, or not at all.
+
+    Args:
+        input_ids: [B, L].
+        pad: the padding id; a single conversation is taken as it is.
+        bos: the id that opens a conversation; where it also pads, the last of the leading ones is real.
+    """
+    if len(input_ids) == 1:
+        return torch.ones_like(input_ids)
+    if pad is None:
+        raise ValueError("several conversations need an attention_mask, or a pad_token_id in the configuration")
+    real = (input_ids != pad).long()
+    seen = real.cumsum(-1) > 0
+    if pad == bos:
+        seen = torch.cat([seen[:, 1:], seen[:, -1:]], dim=1)
+    return (seen & (real.flip(-1).cumsum(-1).flip(-1) > 0)).long()
+
+
+def prompt_ends(input_ids: Tensor, pattern: Sequence[int]) -> Tensor:
+    """Return where ``pattern`` begins for the last time in each row: the token that closes the prompt, [B].
+
+    Args:
+        input_ids: [B, L].
+        pattern: the ids from there to the response's first.
+    """
+    wanted = torch.tensor(list(pattern), device=input_ids.device)
+    found = torch.zeros(len(input_ids), 1, dtype=torch.bool)
+    if input_ids.shape[1] >= len(wanted):
+        found = (input_ids.unfold(1, len(wanted), 1) == wanted).all(dim=-1)
+    missing = (~found.any(dim=1)).nonzero().flatten().tolist()
+    if missing:
+        raise ValueError(
+            f"conversation {missing[0]} does not hold the tokens {list(pattern)} that open the response: "
+            "render it with the chat template of this folder, and do not truncate the opening away"
+        )
+    return found.shape[1] - 1 - found.flip(1).int().argmax(dim=1)
+
+
+def last_tokens(mask: Tensor) -> Tensor:
+    """Return the place of each row's last real token, [B], of an attention mask [B, L]."""
+    places = torch.arange(1, mask.shape[1] + 1, device=mask.device)
+    return (mask.long() * places).argmax(dim=-1)
+
+
+def _linear(layer: Any, x: Tensor) -> Tensor:
+    """Return ``layer`` applied in float32."""
+    bias = None if layer.bias is None else layer.bias.float()
+    return nn.functional.linear(x, layer.weight.float(), bias)
