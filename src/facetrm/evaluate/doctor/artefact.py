@@ -16,30 +16,15 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
-from transformers.utils.hub import cached_file
 
 from facetrm.backbone.checkpoint import quiet_transformers
 from facetrm.core.errors import ModelError
+from facetrm.hub.load import MANIFEST, local_folder
 
 Kind = Literal["native", "classifier", "gated", "adapter", "other"]
 
 GATED_KEYS: Final = ("regression_layer.weight", "reward_transform_matrix", "gating.")
 _INDEX: Final = "model.safetensors.index.json"
-_SMALL_FILES: Final = (
-    "config.json",
-    "adapter_config.json",
-    "tokenizer_config.json",
-    "tokenizer.json",
-    "special_tokens_map.json",
-    "chat_template.jinja",
-    "tokenizer.model",
-    "vocab.json",
-    "merges.txt",
-    "vocab.txt",
-)
-_MISSING_IS_FINE: Final[dict[str, bool]] = {
-    "_raise_exceptions_for_missing_entries": False,
-}
 
 
 @dataclass(frozen=True)
@@ -141,14 +126,9 @@ def read_artefact(name: str) -> Artefact:
     Raises:
         ModelError: no such folder or model.
     """
-    folder = Path(name).expanduser()
-    if not folder.is_dir():
-        if folder.exists() or name.startswith((".", "~", "/")) or name.count("/") > 1:
-            raise ModelError("no such model folder", place=name, fix="give a folder, a hub id, or the URL of a server")
-        folder = _fetched(name)
-    for native in (folder, folder / "model"):
-        if (native / "manifest.json").is_file():
-            return Artefact(name, native, "native")
+    folder = local_folder(name)
+    if (folder / MANIFEST).is_file():
+        return Artefact(name, folder, "native")
     unreadable: list[str] = []
     config, tokenizer_config, adapter_config = (
         _json(folder / file, unreadable) for file in ("config.json", "tokenizer_config.json", "adapter_config.json")
@@ -206,29 +186,3 @@ def _tensors(folder: Path, unreadable: list[str]) -> dict[str, TensorInfo]:
     if isinstance(index, dict):
         found = {name: TensorInfo((), None) for name in index if name not in found} | found
     return found
-
-
-def _fetched(name: str) -> Path:
-    """Return the folder in the cache of the files of a model on the Hub."""
-    try:
-        with quiet_transformers():
-            for file in (*_SMALL_FILES, _INDEX):
-                cached_file(name, file, **_MISSING_IS_FINE)
-            found = cached_file(name, "config.json", **_MISSING_IS_FINE)
-            found = found or cached_file(name, "adapter_config.json", **_MISSING_IS_FINE)
-            if found is None:
-                raise ModelError("no config.json on the Hub", place=name, fix="give a folder, or the name of a model")
-            folder = Path(found).parent
-            shards = set(dict(_json(folder / _INDEX, []).get("weight_map") or {}).values())
-            for file in shards or {"model.safetensors", "adapter_model.safetensors"}:
-                cached_file(name, str(file), **_MISSING_IS_FINE)
-    except ModelError:
-        raise
-    except Exception as exc:
-        reason = " ".join(str(exc).split())[:200]
-        raise ModelError(
-            f"no such folder, and the Hub does not give it ({type(exc).__name__}: {reason})",
-            place=name,
-            fix="check the name and the network, or give a folder",
-        ) from None
-    return folder

@@ -78,7 +78,9 @@ def _probe(
     artefact: Artefact, groups: Groups, *, threshold: float, device: str
 ) -> tuple[list[Finding], tuple[Variant, ...]]:
     conversations = [answer for group in groups for answer in group]
-    model = load_model(artefact.folder, device=device)
+    # One of ours is read as it was fitted; others in float32 on every device, so that bfloat16 is a reading of its own.
+    settings = None if artefact.kind == "native" else {"dtype": "float32"}
+    model = load_model(artefact.folder, device=device, settings=settings)
     probed, rows = probe_model(model, conversations, plain=artefact.kind != "classifier")
     place = getattr(getattr(model.encoder, "model", None), "device", torch.device("cpu"))
     del model  # the classifier's own class takes as much memory again
