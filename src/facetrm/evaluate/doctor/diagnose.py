@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import torch
 
-from facetrm.core.errors import BackboneError, FacetrmError
+from facetrm.backbone.transformer import TransformerEncoder
+from facetrm.core.errors import BackboneError, FacetrmError, ModelError
 from facetrm.data.records import Conversation
 from facetrm.evaluate.doctor.artefact import Artefact, read_artefact
 from facetrm.evaluate.doctor.drift import answer_pairs
 from facetrm.evaluate.doctor.findings import Diagnosis, Finding, Variant, worst_first
 from facetrm.evaluate.doctor.inspection import inspect_files
-from facetrm.evaluate.doctor.probes import probe_model, probe_own_forward
+from facetrm.evaluate.doctor.probes import Probed, probe_model, probe_own_forward
+from facetrm.evaluate.doctor.served import (
+    SERVED,
+    judge_server,
+    probe_length,
+    probe_server,
+    suspect_activation,
+    truncates,
+)
+from facetrm.evaluate.doctor.server import connect
 from facetrm.evaluate.doctor.verdicts import judge, tabulate
 from facetrm.hub.load import load_model
 
@@ -72,6 +82,70 @@ def diagnose(
         skipped=tuple(skipped),
         allowed=tuple(allowed),
     )
+
+
+def diagnose_server(
+    url: str,
+    groups: Groups,
+    *,
+    against: str | None = None,
+    threshold: float = THRESHOLD,
+    device: str = "auto",
+    timeout: float = 60.0,
+    allowed: Sequence[str] = (),
+) -> Diagnosis:
+    """Return what is wrong with the rewards of a running server.
+
+    Args:
+        url: its address, or that of one endpoint.
+        groups: the answers to each prompt, as whole conversations; at least one.
+        against: a local copy of the model, a folder or a hub id.
+        threshold: drift, in spreads of the rewards, above which readings disagree.
+        device: where the local copy computes.
+        timeout: seconds to wait for one answer.
+        allowed: codes that do not count for the exit code.
+
+    Raises:
+        ModelError: the server cannot be reached or is no reward server, or the local copy cannot be loaded.
+        BackboneError: a conversation that the local copy cannot read.
+    """
+    conversations = [answer for group in groups for answer in group]
+    if not conversations:
+        raise ModelError("a server has no files to look at", place=url, fix="give --data FILE")
+    local, render = (None, None) if against is None else _local_copy(against, conversations, device=device)
+    server = connect(url, conversations[0], render=render, timeout=timeout)
+    reference = None if local is None else local.rewards()
+    probed, found = probe_server(server, conversations, local=reference)
+    table = tabulate(probed, pairs_P2=answer_pairs([len(group) for group in groups]), threshold=threshold)
+    found += judge_server(table, probed, local=local, threshold=threshold)
+    served, codes = probed.rewards(SERVED), {finding.code for finding in found}
+    if served is not None and "server-constant" not in codes:
+        if local is None and server.dialect != "facetrm":
+            found += suspect_activation(served)
+        cut, failed = probe_length(server, conversations[0])
+        found += failed if cut is None else [truncates(cut)]
+    return Diagnosis(
+        model=url,
+        kind=f"server of {server.dialect}",
+        conversations=len(conversations),
+        threshold=threshold,
+        findings=worst_first(found),
+        variants=table,
+        skipped=() if local is not None else ("nothing tells whether the rewards are right: give --against MODEL",),
+        allowed=tuple(allowed),
+    )
+
+
+def _local_copy(
+    against: str, conversations: Sequence[Conversation], *, device: str
+) -> tuple[Probed, Callable[[Conversation], str] | None]:
+    """Return the readings of a local copy, and what renders a conversation as it reads it."""
+    model = load_model(against, device=device)
+    probed, _ = probe_model(model, conversations, plain=False)
+    encoder = model.encoder
+    if not isinstance(encoder, TransformerEncoder):
+        return probed, None
+    return probed, lambda messages: str(encoder.tokenizer.decode(list(encoder.tokenize(messages).ids)))
 
 
 def _probe(

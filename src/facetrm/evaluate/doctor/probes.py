@@ -27,8 +27,8 @@ PACKED: Final = "engine, packs"
 PLAIN: Final = "plain, one by one"
 RIGHT: Final = "plain, padded right"
 LEFT: Final = "plain, padded left"
-OTHER_DTYPE: Final = {torch.float32: ("bfloat16 trunk", torch.bfloat16)}
-OTHERWISE: Final = ("float32 trunk", torch.float32)
+BF16: Final = "bfloat16 trunk"
+FP32: Final = "float32 trunk"
 ROUNDED: Final = "rewards in bfloat16"
 DROPPED: Final = "oldest quarter dropped"
 
@@ -112,8 +112,10 @@ def probe_model(
         probed.add(PLAIN, REFERENCE, lambda: reader.plain(rows, side="alone"))
         probed.add(RIGHT, PLAIN, lambda: reader.plain(rows, side="right"))
         probed.add(LEFT, PLAIN, lambda: reader.plain(rows, side="left"))
-    name, dtype = OTHER_DTYPE.get(reader.trunk.dtype, OTHERWISE)
-    probed.add(name, REFERENCE, lambda: reader.in_dtype(rows, dtype))
+    if probed.full_precision:
+        probed.add(BF16, REFERENCE, lambda: reader.in_dtype(rows, torch.bfloat16))
+    else:
+        probed.add(FP32, REFERENCE, lambda: reader.in_dtype(rows, torch.float32))
     probed.add(ROUNDED, REFERENCE, lambda: in_bf16(probed.rewards() or []), moves=True)
     for mistake, change in mistakes(reader).items():
         changed = [change(row) for row in rows]

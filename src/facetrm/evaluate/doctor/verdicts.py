@@ -138,7 +138,7 @@ def show_drift(moved: Drift) -> str:
 
 
 def _is_fault(name: str, moved: Drift, probed: Probed, *, threshold: float) -> bool:
-    if name in (probes.OTHERWISE[0], *(n for n, _ in probes.OTHER_DTYPE.values())) or not probed.full_precision:
+    if name in (probes.BF16, probes.FP32) or not probed.full_precision:
         return moved.mean_spreads > PRECISION_FACTOR * threshold
     return moved.largest_spreads > threshold
 
