@@ -18,6 +18,8 @@ from facetrm.explain.overall import explain_overall
 from facetrm.fit.debias import DebiasConfig, fit_debias
 from facetrm.fit.gate import GateConfig, fit_gate
 from facetrm.fit.ridge import RidgeConfig, fit_linear_experts
+from facetrm.hub.auto import register as _register
+from facetrm.hub.export import export_published
 from facetrm.hub.load import load_model
 from facetrm.model.aggregate import GatedSum
 from facetrm.model.experts import LinearExperts
@@ -27,6 +29,7 @@ from facetrm.model.output import RewardOutput, Score, Scorer
 from facetrm.model.reward_model import RewardModel
 from facetrm.recipes.run import run_recipe
 
+_register()
 __version__ = _version("facetrm")
 
 __all__ = [
@@ -60,6 +63,7 @@ __all__ = [
     "explain_local",
     "explain_overall",
     "explain_pair",
+    "export_published",
     "fit_debias",
     "fit_gate",
     "fit_linear_experts",

@@ -60,6 +60,24 @@ class Features:
         )
 
 
+@dataclass(frozen=True)
+class Portable:
+    """What another program needs beside the files of a decoder's tokenizer.
+
+    Attributes:
+        pad, bos, eos: ids; ``pad`` is never ``eos``, and never ends a conversation.
+        opening: the id that opens every conversation, None where they differ.
+        header: the ids from the token that closes the prompt to the last one before the response's text: where they
+            stand for the last time, the prompt ends.
+    """
+
+    pad: int
+    bos: int | None
+    eos: int | None
+    opening: int | None
+    header: tuple[int, ...]
+
+
 @runtime_checkable
 class Encoder(Protocol):
     """Anything that turns conversations into :class:`Features`.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -12,26 +11,11 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from facetrm.backbone.chat import DecoderChat, Ids, Tokenized
 from facetrm.backbone.checkpoint import quiet_transformers
+from facetrm.backbone.encoder import Portable
 from facetrm.core.errors import BackboneError
 from facetrm.data.records import Conversation, Message
 
 _ANSWERS: Final = ("Yes.", "no", "7 is prime", "(perhaps)", "\u00dcber alles")
-
-
-@dataclass(frozen=True)
-class Portable:
-    """What another program needs beside the tokenizer's files.
-
-    Attributes:
-        pad, bos, eos: ids; ``pad`` is never ``eos``.
-        header: the ids from the token that closes the prompt to the last one before the response's text: where they
-            stand for the last time, the prompt ends.
-    """
-
-    pad: int
-    bos: int | None
-    eos: int | None
-    header: Ids
 
 
 def write_tokenizer(tokenizer: PreTrainedTokenizerBase, chat: DecoderChat, folder: Path) -> Portable:
@@ -48,7 +32,9 @@ def write_tokenizer(tokenizer: PreTrainedTokenizerBase, chat: DecoderChat, folde
     probes = [probe for probe in _probes() if _accepted(chat, probe)]
     rows = [chat.tokenize(probe, row=n) for n, probe in enumerate(probes)]
     header = _header(rows, place=tokenizer.name_or_path)
-    pad = _padding(tokenizer, used={i for row in rows for i in row.ids})
+    openings = {row.ids[0] for row in rows}
+    opening = openings.pop() if len(openings) == 1 else None
+    pad = _padding(tokenizer, rows, opening=opening)
     tokenizer.save_pretrained(folder)
     (folder / "chat_template.jinja").write_text(chat.portable_template, encoding="utf-8")
     _name_padding(folder, str(tokenizer.convert_ids_to_tokens(pad)))
@@ -65,7 +51,7 @@ def write_tokenizer(tokenizer: PreTrainedTokenizerBase, chat: DecoderChat, folde
                 place=tokenizer.name_or_path,
                 fix="give a chat template (backbone.template) that writes the BOS itself and no date of today",
             )
-    return Portable(pad, tokenizer.bos_token_id, tokenizer.eos_token_id, header)
+    return Portable(pad, tokenizer.bos_token_id, tokenizer.eos_token_id, opening, header)
 
 
 def _probes() -> list[Conversation]:
@@ -99,22 +85,22 @@ def _header(rows: Sequence[Tokenized], *, place: str) -> Ids:
     return found.pop()
 
 
-def _padding(tokenizer: PreTrainedTokenizerBase, *, used: set[int]) -> int:
-    """Return the id to pad with: the tokenizer's own, unless text uses it, else a control token that is free."""
-    own = tokenizer.pad_token_id
-    if own is not None and own != tokenizer.eos_token_id and own not in used:
-        return int(own)
+def _padding(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Tokenized], *, opening: int | None) -> int:
+    """Return the id to pad with: the tokenizer's own, else a control token, best one that no conversation holds.
+
+    It must never end a conversation. It may open all of them: of the leading ones the last is real.
+    """
+    used, lasts = {i for row in rows for i in row.ids}, {row.ids[-1] for row in rows}
     controls = sorted(i for i, token in tokenizer.added_tokens_decoder.items() if token.special)
-    free = [i for i in controls if i not in used and i not in (tokenizer.eos_token_id, tokenizer.unk_token_id)]
-    fallback = (tokenizer.unk_token_id, tokenizer.bos_token_id)
-    free += [i for i in fallback if i is not None and i != tokenizer.eos_token_id]
-    if not free:
-        raise BackboneError(
-            "no token is free for padding: the only control token closes turns",
-            place=tokenizer.name_or_path,
-            fix="add a padding token to the tokenizer and the model",
-        )
-    return int(free[0])
+    unused = [i for i in controls if i not in used and i != tokenizer.unk_token_id]
+    for pad in (tokenizer.pad_token_id, *unused, tokenizer.unk_token_id, opening):
+        if pad is not None and pad != tokenizer.eos_token_id and pad not in lasts:
+            return int(pad)
+    raise BackboneError(
+        "no token is free for padding: every control token closes conversations",
+        place=tokenizer.name_or_path,
+        fix="add a padding token to the tokenizer and a row to the model's embeddings",
+    )
 
 
 def _name_padding(folder: Path, token: str) -> None:

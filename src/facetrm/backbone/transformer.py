@@ -35,9 +35,9 @@ from facetrm.backbone.checkpoint import (
     tokenizer_fingerprint,
     weights_fingerprint,
 )
-from facetrm.backbone.encoder import Features
+from facetrm.backbone.encoder import Features, Portable
 from facetrm.backbone.engine import DecoderEngine, Mode, OnBatch
-from facetrm.backbone.portable import Portable, write_tokenizer
+from facetrm.backbone.portable import write_tokenizer
 from facetrm.backbone.truncate import Truncation
 from facetrm.core.config import Section
 from facetrm.core.errors import BackboneError

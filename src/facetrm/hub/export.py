@@ -75,6 +75,7 @@ def export_published(model: RewardModel, folder: str | Path) -> Path:
         "bos_token_id": portable.bos,
         "eos_token_id": portable.eos,
         "gating_token_pattern": list(portable.header),
+        "opening_token_id": portable.opening,
         **_entries(mixture),
     }
     (temporary / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

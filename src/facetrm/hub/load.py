@@ -23,9 +23,10 @@ from facetrm.core.files import read_json
 from facetrm.hub.classifier import read_classifier
 from facetrm.hub.layout import ARCHITECTURE, tensor_files
 from facetrm.hub.published import read_published
+from facetrm.model.door import MODEL_TYPE
 from facetrm.model.reward_model import RewardModel
+from facetrm.model.store import MANIFEST
 
-MANIFEST: Final = "manifest.json"
 CLASSIFIER: Final = "ForSequenceClassification"
 _USELESS: Final = ["*.bin", "*.pt", "*.pth", "*.ckpt", "*.gguf", "*.onnx", "*.msgpack", "*.h5", "original/*"]
 
@@ -108,13 +109,16 @@ def local_folder(folder: str | Path, *, revision: str | None = None) -> Path:
 
 
 def _load_foreign(folder: Path, settings: dict[str, object]) -> RewardModel:
-    value = read_json(folder / "config.json", ModelError, fix="give a folder that holds manifest.json or config.json")
+    path = folder / "config.json"
+    value = read_json(path, ModelError, fix="fetch it again") if path.is_file() else None
+    if value is None or (isinstance(value, dict) and value.get("model_type") == MODEL_TYPE):
+        raise ModelError(f"no file '{MANIFEST}'", place=folder, fix="give a folder that 'facetrm run' wrote, whole")
     names = value.get("architectures") if isinstance(value, dict) else None
     architecture = str(names[0]) if isinstance(names, list) and names else "none"
     if not architecture.endswith((ARCHITECTURE, CLASSIFIER)):
         raise ModelError(
             f"architecture '{architecture}' is no reward model",
-            place=folder / "config.json",
+            place=path,
             fix=f"give a model whose architecture ends with {ARCHITECTURE} or {CLASSIFIER}; "
             "a language model is a backbone: fit heads on it with 'facetrm run'",
         )

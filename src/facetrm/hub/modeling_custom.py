@@ -109,7 +109,8 @@ class LlamaForRewardModelWithGating(PreTrainedModel):
             input_ids = input_ids["input_ids"]
         mask = attention_mask
         if mask is None:
-            mask = real_tokens(input_ids, pad=self.config.pad_token_id, bos=self.config.bos_token_id)
+            opening = getattr(self.config, "opening_token_id", None)
+            mask = real_tokens(input_ids, pad=self.config.pad_token_id, opening=opening)
         positions = {} if position_ids is None else {"position_ids": position_ids}
         hidden = self.base_model(input_ids=input_ids, attention_mask=mask, use_cache=False, **positions)[0]
         rows = torch.arange(len(input_ids), device=hidden.device)
@@ -146,13 +147,13 @@ class LlamaForRewardModelWithGating(PreTrainedModel):
         return rewards
 
 
-def real_tokens(input_ids: Tensor, *, pad: int | None, bos: int | None) -> Tensor:
+def real_tokens(input_ids: Tensor, *, pad: int | None, opening: int | None) -> Tensor:
     """Return the attention mask [B, L] of conversations that are padded at either end, or not at all.
 
     Args:
         input_ids: [B, L].
         pad: the padding id; a single conversation is taken as it is.
-        bos: the id that opens a conversation; where it also pads, the last of the leading ones is real.
+        opening: the id that opens every conversation; where it also pads, the last of the leading ones is real.
     """
     if len(input_ids) == 1:
         return torch.ones_like(input_ids)
@@ -160,7 +161,7 @@ def real_tokens(input_ids: Tensor, *, pad: int | None, bos: int | None) -> Tenso
         raise ValueError("several conversations need an attention_mask, or a pad_token_id in the configuration")
     real = (input_ids != pad).long()
     seen = real.cumsum(-1) > 0
-    if pad == bos:
+    if pad == opening:
         seen = torch.cat([seen[:, 1:], seen[:, -1:]], dim=1)
     return (seen & (real.flip(-1).cumsum(-1).flip(-1) > 0)).long()
 

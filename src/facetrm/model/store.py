@@ -4,6 +4,7 @@
     mixture-0.safetensors  experts and aggregator of the first task, and so on; its sha256 stands in the manifest
     router.safetensors     where there is a router
     backbone/              where the backbone was copied
+    config.json, tokenizer files: what AutoModelForSequenceClassification needs, where the backbone is a decoder
 
 ``hash`` names what the model computes and where it came from. It leaves out where the backbone lies and the versions of
 libraries, so moving a folder does not rename the model.
@@ -31,6 +32,7 @@ from facetrm.core.config import Section
 from facetrm.core.errors import ModelError
 from facetrm.core.files import read_json, write_bytes, write_json
 from facetrm.core.fingerprint import fingerprint
+from facetrm.model.door import open_to_others
 from facetrm.model.gate import Gate
 from facetrm.model.mixture import Mixture
 
@@ -50,11 +52,12 @@ class PortableEncoder(Protocol):
 
 @dataclass(frozen=True)
 class Described:
-    """A model as it is written: the manifest and the bytes of each weight file."""
+    """A model as it is written: the manifest, the bytes of each weight file, and the objectives of all tasks."""
 
     encoder: Encoder
     manifest: dict[str, Any]
     files: dict[str, bytes]
+    objectives: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,8 @@ def describe(
         "versions": _versions(),
     }
     manifest["hash"] = model_hash(manifest)
-    return Described(encoder, manifest, files)
+    objectives = tuple(dict.fromkeys(name for mixture in mixtures.values() for name in mixture.names))
+    return Described(encoder, manifest, files, objectives)
 
 
 def model_hash(manifest: Mapping[str, Any]) -> str:
@@ -127,6 +131,7 @@ def save(folder: Path, described: Described, *, backbone: Literal["copy", "refer
         path.unlink()
     for name, data in described.files.items():
         write_bytes(folder / name, data)
+    open_to_others(folder, described.encoder, described.objectives)
     write_json(folder / MANIFEST, manifest)
 
 

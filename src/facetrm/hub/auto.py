@@ -1,0 +1,279 @@
+"""Our folders through ``AutoModelForSequenceClassification``: importing facetrm registers the class, no remote code.
+
+    logits [B, 1] = reward      problem_type: regression      id2label: the objectives
+
+Programs that tokenise themselves (TRL with ``reward_funcs=FOLDER``) render with the folder's template, pad as they like
+and call the model; the prompt ends where ``gating_token_pattern`` stands for the last time, and heads compute in
+float32 even inside an autocast or after ``.to(bfloat16)``.
+
+Shapes: B conversations, L tokens, D hidden size, K objectives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, final
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForSequenceClassification, PretrainedConfig, PreTrainedModel
+from transformers.utils.generic import ModelOutput
+
+from facetrm.backbone.encoder import Features
+from facetrm.backbone.transformer import TransformerEncoder
+from facetrm.core.errors import ModelError
+from facetrm.hub.load import load_model
+from facetrm.hub.modeling_custom import last_tokens, prompt_ends, real_tokens
+from facetrm.model.door import MODEL_TYPE
+from facetrm.model.output import RewardOutput
+from facetrm.model.reward_model import RewardModel
+
+_READ_BY_US: Final = frozenset(
+    {
+        "config",
+        "dtype",
+        "torch_dtype",
+        "device_map",
+        "trust_remote_code",
+        "revision",
+        "output_loading_info",
+        "state_dict",
+    }
+    | {
+        "cache_dir",
+        "force_download",
+        "local_files_only",
+        "token",
+        "attn_implementation",
+        "low_cpu_mem_usage",
+        "adapter_kwargs",
+    }
+    | {"_from_auto", "_commit_hash", "name_or_path", "code_revision", "subfolder", "use_safetensors"}
+)
+
+
+@final
+class FacetrmConfig(PretrainedConfig):
+    """``config.json`` of one of our folders.
+
+    Args:
+        gating_token_pattern: the ids that open a response.
+        opening_token_id: the id that opens every conversation.
+        hidden_size: D.
+        kwargs: what every configuration of Transformers has.
+    """
+
+    model_type = MODEL_TYPE
+
+    def __init__(
+        self,
+        gating_token_pattern: list[int] | None = None,
+        opening_token_id: int | None = None,
+        hidden_size: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.opening_token_id = opening_token_id
+        self.gating_token_pattern = list(gating_token_pattern or [])
+        self.hidden_size = hidden_size
+
+
+@dataclass
+class RewardModelOutput(ModelOutput):
+    """What a model gives for B conversations.
+
+    Attributes:
+        logits: [B, 1], the reward.
+        rewards, contributions, gating_output: [B, K] each: the experts' scores, what each adds to the reward beyond
+            ``base``, and the weights; None where the model has several tasks.
+        base: [B].
+        hidden_state, prompt_embedding: [B, D], what the heads read.
+    """
+
+    logits: Tensor | None = None
+    rewards: Tensor | None = None
+    contributions: Tensor | None = None
+    gating_output: Tensor | None = None
+    base: Tensor | None = None
+    hidden_state: Tensor | None = None
+    prompt_embedding: Tensor | None = None
+
+
+class _Float32(nn.ModuleDict):
+    """Heads that go where the trunk goes and stay in float32."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> _Float32:
+        here = next(self.parameters(), torch.empty(0))
+        there = fn(torch.empty(0, device=here.device)).device
+        super()._apply(lambda tensor: tensor.to(there), recurse)  # type: ignore[no-untyped-call]
+        return self
+
+
+@final
+class FacetrmForSequenceClassification(PreTrainedModel):
+    """A reward model of ours behind the interface of a Transformers classifier.
+
+    Args:
+        config: of its folder.
+        reward_model: whose trunk and heads it holds.
+
+    Raises:
+        ModelError: the backbone is no decoder.
+    """
+
+    config_class = FacetrmConfig
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_attention_backend = True
+
+    def __init__(self, config: FacetrmConfig, reward_model: RewardModel) -> None:
+        super().__init__(config)
+        encoder = reward_model.encoder
+        if not isinstance(encoder, TransformerEncoder) or encoder.kind != "decoder":
+            raise ModelError(
+                "the backbone is no decoder", place=config.name_or_path or None, fix="score with facetrm.load_model"
+            )
+        self.model = encoder.model
+        parts: dict[str, nn.Module] = {f"mixture-{n}": part for n, part in enumerate(reward_model.mixtures.values())}
+        if reward_model.router is not None:
+            parts["router"] = reward_model.router
+        self.heads = _Float32(parts)
+        self._reward_model = reward_model
+        self.eval()  # type: ignore[no-untyped-call]
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Return the model of a folder that ``RewardModel.save`` or ``facetrm run`` wrote, or of one on the Hub.
+
+        Args:
+            pretrained_model_name_or_path: the folder, or a name on the Hub.
+            args: none.
+            kwargs: ``config``, ``dtype``, ``device_map`` (one device), ``revision``, and what AutoModel passes on.
+
+        Raises:
+            ModelError: a broken folder, or an argument that this loader cannot follow.
+        """
+        place = str(pretrained_model_name_or_path)
+        unknown = sorted(name for name, value in kwargs.items() if name not in _READ_BY_US and value is not None)
+        if args or unknown:
+            raise ModelError(
+                f"argument {unknown[0] if unknown else args[0]!r} cannot be followed",
+                place=place,
+                fix="give dtype, device_map, revision or config alone",
+            )
+        model = load_model(place, device=_device(kwargs.get("device_map"), place), revision=kwargs.get("revision"))
+        config = kwargs.get("config") or FacetrmConfig.from_pretrained(place)
+        dtype = kwargs.get("dtype", kwargs.get("torch_dtype"))
+        loaded = cls(config, model)
+        if dtype not in (None, "auto"):
+            loaded = loaded.to(getattr(torch, dtype) if isinstance(dtype, str) else dtype)
+        if kwargs.get("output_loading_info"):
+            nothing = {name: set[str]() for name in ("missing_keys", "unexpected_keys", "mismatched_keys")}
+            return loaded, {**nothing, "error_msgs": []}
+        return loaded
+
+    def save_pretrained(  # type: ignore[override]
+        self, save_directory: str | Path, is_main_process: bool = True, push_to_hub: bool = False, **kwargs: Any
+    ) -> None:
+        """Write our own folder, backbone included.
+
+        Args:
+            save_directory: new, empty, or an earlier folder of ours.
+            is_main_process: of several processes, one writes.
+            push_to_hub: must be False: ``facetrm.push_to_hub`` writes the card as well.
+            kwargs: how Transformers would split its files; not used.
+
+        Raises:
+            ModelError: the folder holds other things.
+        """
+        if push_to_hub:
+            raise ModelError("push_to_hub is given", place=save_directory, fix="use facetrm.push_to_hub")
+        if is_main_process:
+            self._reward_model.save(save_directory, backbone="copy")
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        **_: Any,
+    ) -> RewardModelOutput:
+        """Return the rewards of B rendered conversations.
+
+        Args:
+            input_ids: [B, L], rendered with the folder's chat template and tokenised without special tokens.
+            attention_mask: [B, L]; without it, padding is what equals ``pad_token_id`` at either end.
+            position_ids: as the trunk takes them.
+
+        Raises:
+            ValueError: no ids, or a conversation whose response's opening is not found.
+        """
+        if input_ids is None:
+            raise ValueError("the prompt's end is found in input_ids: give them")
+        mask = attention_mask
+        if mask is None:
+            mask = real_tokens(input_ids, pad=self.config.pad_token_id, opening=self.config.opening_token_id)
+        pattern = self.config.gating_token_pattern
+        last_B, end_B = last_tokens(mask), prompt_ends(input_ids, pattern)
+        positions = {} if position_ids is None else {"position_ids": position_ids}
+        trunk = self.model(input_ids=input_ids, attention_mask=mask, use_cache=False, **positions)
+        hidden_BLD = trunk.last_hidden_state
+        row_B = torch.arange(len(input_ids), device=hidden_BLD.device)
+        features = Features(
+            prompt_ND=hidden_BLD[row_B, end_B].float(),
+            response_NAD=hidden_BLD[row_B, last_B].float()[:, None],
+            length_N=last_B - end_B - len(pattern) + 1,
+            tokens_N=mask.sum(dim=-1),
+            truncated_N=torch.zeros_like(last_B, dtype=torch.bool),
+        )
+        with torch.autocast(device_type=hidden_BLD.device.type, enabled=False):
+            return self._outputs(features)
+
+    def _outputs(self, features: Features) -> RewardModelOutput:
+        mixtures = list(self._reward_model.mixtures.values())
+        vectors = {"hidden_state": features.response_NAD[:, 0], "prompt_embedding": features.prompt_ND}
+        if len(mixtures) == 1:
+            output: RewardOutput = mixtures[0](features)
+            return RewardModelOutput(
+                logits=output.reward_N[:, None],
+                rewards=output.scores_NK,
+                contributions=output.contributions_NK,
+                gating_output=output.weights_NK,
+                base=output.base_N,
+                **vectors,
+            )
+        task_B = self._reward_model.route(features)
+        reward_B = torch.zeros_like(features.prompt_ND[:, 0])
+        base_B = torch.zeros_like(reward_B)
+        for n, mixture in enumerate(mixtures):
+            rows = torch.nonzero(task_B == n).flatten()
+            if len(rows):
+                routed: RewardOutput = mixture(features.select(rows))
+                reward_B, base_B = (
+                    reward_B.index_copy(0, rows, routed.reward_N),
+                    base_B.index_copy(0, rows, routed.base_N),
+                )
+        return RewardModelOutput(logits=reward_B[:, None], base=base_B, **vectors)
+
+
+def _device(device_map: Any, place: str) -> str:
+    """Return the device that ``device_map`` names; a model is not split over several."""
+    if device_map is None:
+        return "cpu"
+    if device_map == "auto":
+        return "auto"
+    if isinstance(device_map, dict) and len(set(map(str, device_map.values()))) == 1:
+        device_map = next(iter(device_map.values()))
+    if isinstance(device_map, str | int | torch.device):
+        return f"cuda:{device_map}" if isinstance(device_map, int) else str(device_map)
+    raise ModelError(f"device_map {device_map!r} splits the model", place=place, fix="give one device")
+
+
+def register() -> None:
+    """Let Transformers' Auto classes know our folders; a second call changes nothing."""
+    AutoConfig.register(MODEL_TYPE, FacetrmConfig, exist_ok=True)
+    AutoModelForSequenceClassification.register(FacetrmConfig, FacetrmForSequenceClassification, exist_ok=True)

@@ -1,0 +1,59 @@
+"""The door for other programs: ``config.json`` and the tokenizer beside our manifest.
+
+With them ``AutoTokenizer`` and, once facetrm is imported, ``AutoModelForSequenceClassification`` load the folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, Protocol, runtime_checkable
+
+from facetrm.backbone.encoder import Encoder, Portable
+from facetrm.core.errors import BackboneError
+from facetrm.core.files import write_json
+from facetrm.core.progress import log
+
+MODEL_TYPE: Final = "facetrm"
+ARCHITECTURE: Final = "FacetrmForSequenceClassification"
+CONFIG: Final = "config.json"
+
+
+@runtime_checkable
+class PortableTokenizer(Protocol):
+    """An encoder whose tokenizer other programs can read."""
+
+    def save_tokenizer(self, folder: Path) -> Portable:
+        """Write the tokenizer's files to ``folder``; a BackboneError says why other programs could not read them."""
+
+
+def open_to_others(folder: Path, encoder: Encoder, objectives: Sequence[str]) -> None:
+    """Write ``config.json`` and the tokenizer; where other programs would read other ids, the log says why not.
+
+    Args:
+        folder: of the model.
+        encoder: the model's.
+        objectives: the names of all columns.
+    """
+    (folder / CONFIG).unlink(missing_ok=True)
+    if not isinstance(encoder, PortableTokenizer):
+        return
+    try:
+        ids = encoder.save_tokenizer(folder)
+    except BackboneError as exc:
+        log("no config.json for other programs", reason=exc.problem)
+        return
+    config = {
+        "model_type": MODEL_TYPE,
+        "architectures": [ARCHITECTURE],
+        "id2label": {str(k): name for k, name in enumerate(objectives)},
+        "label2id": {name: k for k, name in enumerate(objectives)},
+        "problem_type": "regression",
+        "pad_token_id": ids.pad,
+        "bos_token_id": ids.bos,
+        "eos_token_id": ids.eos,
+        "gating_token_pattern": list(ids.header),
+        "opening_token_id": ids.opening,
+        "hidden_size": encoder.hidden_size,
+    }
+    write_json(folder / CONFIG, config)
