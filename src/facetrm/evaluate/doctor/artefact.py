@@ -19,7 +19,9 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 
 from facetrm.backbone.checkpoint import quiet_transformers
 from facetrm.core.errors import ModelError
-from facetrm.hub.load import MANIFEST, local_folder
+from facetrm.hub.load import local_folder
+from facetrm.model.door import MODEL_TYPE
+from facetrm.model.store import MANIFEST
 
 Kind = Literal["native", "classifier", "gated", "adapter", "other"]
 
@@ -70,6 +72,11 @@ class Artefact:
     adapter_config: Mapping[str, Any] = field(default_factory=dict)
     tensors: Mapping[str, TensorInfo] = field(default_factory=dict)
     unreadable: tuple[str, ...] = ()
+
+    @property
+    def has_own_class(self) -> bool:
+        """Whether ``AutoModelForSequenceClassification`` reads it: a classifier, or one of ours with its door open."""
+        return self.kind == "classifier" or (self.kind == "native" and self.config.get("model_type") == MODEL_TYPE)
 
     def read(self, name: str) -> Tensor:
         """Return the tensor ``name``, on the CPU."""
@@ -128,7 +135,7 @@ def read_artefact(name: str) -> Artefact:
     """
     folder = local_folder(name)
     if (folder / MANIFEST).is_file():
-        return Artefact(name, folder, "native")
+        return Artefact(name, folder, "native", _json(folder / "config.json", []))
     unreadable: list[str] = []
     config, tokenizer_config, adapter_config = (
         _json(folder / file, unreadable) for file in ("config.json", "tokenizer_config.json", "adapter_config.json")

@@ -7,7 +7,7 @@ from typing import Final
 
 import torch
 
-from facetrm.backbone.transformer import TransformerEncoder
+from facetrm.backbone.transformer import TransformerEncoder, chat_template
 from facetrm.core.errors import BackboneError, FacetrmError, ModelError
 from facetrm.data.records import Conversation
 from facetrm.evaluate.doctor.artefact import Artefact, read_artefact
@@ -143,9 +143,18 @@ def _local_copy(
     model = load_model(against, device=device)
     probed, _ = probe_model(model, conversations, plain=False)
     encoder = model.encoder
-    if not isinstance(encoder, TransformerEncoder):
+    if not isinstance(encoder, TransformerEncoder) or encoder.kind != "decoder":
         return probed, None
-    return probed, lambda messages: str(encoder.tokenizer.decode(list(encoder.tokenize(messages).ids)))
+    template = chat_template(encoder.tokenizer, encoder.config)
+
+    def render(messages: Conversation) -> str:
+        turns = [{"role": m.role, "content": m.content} for m in messages]
+        text = encoder.tokenizer.apply_chat_template(
+            turns, chat_template=template, tokenize=False, date_string=encoder.config.date
+        )
+        return str(text)
+
+    return probed, render
 
 
 def _probe(
@@ -155,10 +164,10 @@ def _probe(
     # One of ours is read as it was fitted; others in float32 on every device, so that bfloat16 is a reading of its own.
     settings = None if artefact.kind == "native" else {"dtype": "float32"}
     model = load_model(artefact.folder, device=device, settings=settings)
-    probed, rows = probe_model(model, conversations, plain=artefact.kind != "classifier")
+    probed, rows = probe_model(model, conversations, plain=not artefact.has_own_class)
     place = getattr(getattr(model.encoder, "model", None), "device", torch.device("cpu"))
-    del model  # the classifier's own class takes as much memory again
-    if artefact.kind == "classifier" and rows:
+    del model  # its own class takes as much memory again
+    if artefact.has_own_class and rows:
         probe_own_forward(probed, artefact, rows, device=place)
     table = tabulate(probed, pairs_P2=answer_pairs([len(group) for group in groups]), threshold=threshold)
     return judge(probed, table, artefact=artefact, threshold=threshold), table

@@ -13,11 +13,12 @@ from facetrm.backbone.checkpoint import quiet_transformers
 from facetrm.core.errors import ModelError
 from facetrm.evaluate.doctor.artefact import Artefact
 from facetrm.evaluate.doctor.readings import Side, in_batches, padded
+from facetrm.hub.auto import register
 
 
 @final
 class OwnForward:
-    """A sequence classifier read by its own class, in float32.
+    """A model read by the class that ``AutoModelForSequenceClassification`` finds for it, in float32.
 
     Args:
         artefact: the folder.
@@ -28,6 +29,7 @@ class OwnForward:
     """
 
     def __init__(self, artefact: Artefact, *, device: torch.device) -> None:
+        register()
         try:
             with quiet_transformers():
                 model = AutoModelForSequenceClassification.from_pretrained(str(artefact.folder), dtype=torch.float32)

@@ -133,11 +133,11 @@ def probe_model(
 
 
 def probe_own_forward(probed: Probed, artefact: Artefact, rows: Sequence[Tokenized], *, device: torch.device) -> None:
-    """Add the readings of the classifier's own class: what its users get.
+    """Add the readings of the class that Transformers finds for the model: what its users get.
 
     Args:
         probed: the readings so far.
-        artefact: the classifier's folder.
+        artefact: the model's folder.
         rows: as the engine read them.
         device: where to compute.
 

@@ -74,8 +74,8 @@ def probe_server(
 def probe_length(server: RewardServer, messages: Conversation) -> tuple[Cut | None, list[Finding]]:
     """Return whether the server cuts long conversations without a word, and what it failed at.
 
-    The answer is repeated until it is long; then other endings, and other prompts, must give other rewards. A server
-    that refuses the length with a 4xx status, or says ``truncated``, does right.
+    The answer is repeated until it is long; then other endings, and a long text before the prompt, must give other
+    rewards. A server that refuses the length with a 4xx status, or says ``truncated``, does right.
 
     Args:
         server: connected.
@@ -85,7 +85,7 @@ def probe_length(server: RewardServer, messages: Conversation) -> tuple[Cut | No
         whole = _grown(messages, words)
         versions = {
             "end": [_with_end(whole, text) for text in _TEXTS],
-            "beginning": [_with_start(whole, text) for text in _TEXTS],
+            "beginning": [_with_start(whole, text, words // 4) for text in _TEXTS],
         }
         for side, texts in versions.items():
             try:
@@ -278,5 +278,8 @@ def _with_end(messages: Conversation, text: str) -> Conversation:
     return (*messages[:-1], Message(role=last.role, content=f"{last.content} {text}"))
 
 
-def _with_start(messages: Conversation, text: str) -> Conversation:
-    return (Message(role="user", content=text), messages[-1])
+def _with_start(messages: Conversation, text: str, words: int) -> Conversation:
+    """Return the conversation with so many words before it: enough that a reward must feel them."""
+    prefix = " ".join([text] * max(1, words // len(text.split())))
+    first = messages[0]
+    return (Message(role=first.role, content=f"{prefix} {first.content}"), *messages[1:])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from typing import IO, Final
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -40,14 +41,15 @@ def _show_finding(console: Console, finding: Finding, *, allowed: bool) -> None:
     style = "dim" if allowed else _STYLES[finding.severity]
     console.print()
     console.print(Text.assemble((f"{mark} ", style), (finding.code, "bold"), f": {_clean(finding.problem)}"))
+    grid = Table.grid(padding=(0, 1, 0, 2))
     for name, text in (("measured", finding.measured), ("culprit", finding.culprit), ("fix", finding.fix)):
-        console.print(Text.assemble((f"  {name:9}", "dim"), _clean(text)))
+        grid.add_row(Text(name, style="dim"), Text(_clean(text)))
+    console.print(grid)
 
 
 def _table(diagnosis: Diagnosis) -> Table:
-    table = Table(
-        title=f"{diagnosis.conversations} conversations; drift in spreads of the rewards", title_justify="left"
-    )
+    title = f"{diagnosis.conversations} conversations; drift in spreads (standard deviations) of the rewards"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for name in ("reading", "against"):
         table.add_column(name)
     for name in ("largest", "mean", "flips", "ties"):
@@ -76,7 +78,8 @@ def _verdict(diagnosis: Diagnosis) -> str:
     if not counted:
         return f"\nhealthy at a threshold of {diagnosis.threshold:g} spreads"
     errors = sum(finding.severity == "error" for finding in counted)
-    return f"\n{errors} errors, {len(counted) - errors} warnings at a threshold of {diagnosis.threshold:g} spreads"
+    found = f"errors: {errors}, warnings: {len(counted) - errors}"
+    return f"\n{found}, at a threshold of {diagnosis.threshold:g} spreads"
 
 
 def _clean(text: str) -> str:
