@@ -14,7 +14,7 @@ from facetrm.evaluate.doctor.artefact import Artefact, read_artefact
 from facetrm.evaluate.doctor.drift import answer_pairs
 from facetrm.evaluate.doctor.findings import Diagnosis, Finding, Variant, worst_first
 from facetrm.evaluate.doctor.inspection import inspect_files
-from facetrm.evaluate.doctor.probes import Probed, probe_model, probe_own_forward
+from facetrm.evaluate.doctor.probes import Probed, probe_model, probe_own_forward, rendered
 from facetrm.evaluate.doctor.served import (
     SERVED,
     judge_server,
@@ -64,7 +64,8 @@ def diagnose(
             found += _loads(artefact, device=device)
     else:
         try:
-            more, table = _probe(artefact, groups, threshold=threshold, device=device)
+            sound = all(finding.severity == "note" for finding in found)
+            more, table = _probe(artefact, groups, sound=sound, threshold=threshold, device=device)
             found += more
         except FacetrmError as exc:
             if not found and isinstance(exc, BackboneError) and exc.row is not None:
@@ -158,19 +159,40 @@ def _local_copy(
 
 
 def _probe(
-    artefact: Artefact, groups: Groups, *, threshold: float, device: str
+    artefact: Artefact, groups: Groups, *, sound: bool, threshold: float, device: str
 ) -> tuple[list[Finding], tuple[Variant, ...]]:
+    """Return findings and readings; a ``sound`` classifier that our engine cannot load is read by its own class."""
     conversations = [answer for group in groups for answer in group]
+    found: list[Finding] = []
     # One of ours is read as it was fitted; others in float32 on every device, so that bfloat16 is a reading of its own.
     settings = None if artefact.kind == "native" else {"dtype": "float32"}
-    model = load_model(artefact.folder, device=device, settings=settings)
-    probed, rows = probe_model(model, conversations, plain=not artefact.has_own_class)
-    place = getattr(getattr(model.encoder, "model", None), "device", torch.device("cpu"))
-    del model  # its own class takes as much memory again
+    place = torch.device("cpu")
+    try:
+        model = load_model(artefact.folder, device=device, settings=settings)
+    except FacetrmError as exc:
+        if artefact.kind != "classifier" or not sound:
+            raise
+        probed, rows = Probed(), rendered(artefact, conversations)
+        found.append(_read_by_others(exc))
+    else:
+        probed, rows = probe_model(model, conversations, plain=not artefact.has_own_class)
+        place = getattr(getattr(model.encoder, "model", None), "device", place)
+        del model  # its own class takes as much memory again
     if artefact.has_own_class and rows:
         probe_own_forward(probed, artefact, rows, device=place)
     table = tabulate(probed, pairs_P2=answer_pairs([len(group) for group in groups]), threshold=threshold)
-    return judge(probed, table, artefact=artefact, threshold=threshold), table
+    return found + judge(probed, table, artefact=artefact, threshold=threshold), table
+
+
+def _read_by_others(exc: FacetrmError) -> Finding:
+    return Finding(
+        "does-not-load",
+        "note",
+        "facetrm cannot load it; it was read by its own class of Transformers alone",
+        str(exc),
+        "an architecture or a naming of tensors that facetrm's loader does not know",
+        "nothing, to use it elsewhere",
+    )
 
 
 def _loads(artefact: Artefact, *, device: str) -> list[Finding]:

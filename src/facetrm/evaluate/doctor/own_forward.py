@@ -32,7 +32,9 @@ class OwnForward:
         register()
         try:
             with quiet_transformers():
-                model = AutoModelForSequenceClassification.from_pretrained(str(artefact.folder), dtype=torch.float32)
+                model, report = AutoModelForSequenceClassification.from_pretrained(
+                    str(artefact.folder), dtype=torch.float32, output_loading_info=True
+                )
         except Exception as exc:  # the loaders raise errors of every kind on files that others wrote
             reason = " ".join(str(exc).split())[:200]
             raise ModelError(
@@ -40,6 +42,13 @@ class OwnForward:
                 place=artefact.folder,
                 fix="give a folder written by save_pretrained",
             ) from None
+        drawn = sorted(report["missing_keys"])
+        if drawn:
+            raise ModelError(
+                f"Transformers draws {', '.join(drawn[:3])} at random",
+                place=artefact.folder,
+                fix="save or fetch the whole folder again",
+            )
         self._model = model.to(device).eval()
         own = None if artefact.tokenizer is None else artefact.tokenizer.pad_token_id
         self.pad: int | None = own if own is not None else model.config.get_text_config().pad_token_id

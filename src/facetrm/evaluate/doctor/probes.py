@@ -82,9 +82,10 @@ class Probed:
             name, against, "moves" if moves else "agree", rewards, "" if rewards is not None else note
         )
 
-    def rewards(self, name: str = REFERENCE) -> list[float] | None:
-        """Return the rewards of a reading, None where it was not run."""
-        return self.readings[name].rewards if name in self.readings else None
+    def rewards(self, name: str | None = None) -> list[float] | None:
+        """Return the rewards of a reading by ``name`` (the one that others are compared with), None where not run."""
+        wanted = next((key for key, r in self.readings.items() if not r.against), "") if name is None else name
+        return self.readings[wanted].rewards if wanted in self.readings else None
 
 
 def probe_model(
@@ -145,10 +146,30 @@ def probe_own_forward(probed: Probed, artefact: Artefact, rows: Sequence[Tokeniz
         ModelError: Transformers cannot load the folder.
     """
     own, ids = OwnForward(artefact, device=device), [row.ids for row in rows]
-    probed.add(PLAIN, REFERENCE, lambda: own.rewards(ids, side="alone"))
+    against = REFERENCE if REFERENCE in probed.readings else ""
+    probed.add(PLAIN, against, lambda: own.rewards(ids, side="alone"))
     note = "no padding token" if own.pad is None else ""
     probed.add(RIGHT, PLAIN, lambda: None if own.pad is None else own.rewards(ids, side="right"), note=note)
     probed.add(LEFT, PLAIN, lambda: None if own.pad is None else own.rewards(ids, side="left"), note=note)
+
+
+def rendered(artefact: Artefact, conversations: Sequence[Conversation]) -> list[Tokenized]:
+    """Return the rows as the folder's own tokenizer and template make them, for a model that our engine cannot read.
+
+    Args:
+        artefact: the folder, with a tokenizer and a template.
+        conversations: to be rendered.
+    """
+    rows: list[Tokenized] = []
+    tokenizer = artefact.tokenizer
+    if tokenizer is None:
+        return rows
+    for messages in conversations:
+        turns = [{"role": m.role, "content": m.content} for m in messages]
+        text = str(tokenizer.apply_chat_template(turns, tokenize=False))
+        ids = tuple(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+        rows.append(Tokenized(ids, 0, 1, len(ids)))
+    return rows
 
 
 def closest(rewards: Sequence[float], candidates: Mapping[str, Sequence[float]], *, within: float) -> str | None:

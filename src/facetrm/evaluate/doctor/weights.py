@@ -162,11 +162,15 @@ def _values(artefact: Artefact, names: Sequence[str]) -> Iterator[Finding]:
 
 def _trunk(artefact: Artefact) -> Iterator[Finding]:
     lost = sorted(name for name, info in artefact.tensors.items() if info.file is None)
-    expected = artefact.expected
-    held = {name.removeprefix(expected.prefix) for name in artefact.tensors} if expected else set()
-    # An older naming of the whole trunk is renamed by the loader; only single holes are faults here.
-    known = [name for name in expected.trunk if name in held] if expected else []
-    holes = [name for name in expected.trunk if name not in held] if expected and known else []
+    holes: list[str] = []
+    if artefact.expected is not None:
+        prefix, trunk = artefact.expected.prefix, artefact.expected.trunk
+        named = any(name.startswith(prefix) for name in artefact.tensors)
+        inside = (name for name in artefact.tensors if name.startswith(prefix) or not named)
+        held = {name.removeprefix(prefix) for name in inside if name not in head_names(artefact)}
+        # Loaders rename some checkpoints (fused experts, older names): with an unknown name, nothing can be said.
+        known = all(name in trunk or name.endswith("inv_freq") for name in held)
+        holes = [name for name in trunk if name not in held] if held and known else []
     if lost or holes:
         names = lost or holes
         yield Finding(
