@@ -21,6 +21,7 @@ from facetrm.fit.ridge import RidgeConfig, fit_linear_experts
 from facetrm.hub.auto import register as _register
 from facetrm.hub.export import export_published
 from facetrm.hub.load import load_model
+from facetrm.hub.push import push_to_hub
 from facetrm.model.aggregate import GatedSum
 from facetrm.model.experts import LinearExperts
 from facetrm.model.gate import Gate
@@ -70,6 +71,7 @@ __all__ = [
     "flip_pair",
     "load_encoder",
     "load_model",
+    "push_to_hub",
     "ratings_to_preferences",
     "run_recipe",
 ]

@@ -51,6 +51,10 @@ Sets = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="A setting, such as gate.settings.steps=500.")
 ]
 Data = Annotated[Path, typer.Option("--data", help="JSONL or Parquet: rows with 'messages', or preference rows.")]
+Reading = Annotated[
+    list[str],
+    typer.Option("--set", metavar="KEY=VALUE", help="How a model of others is read, such as truncation=drop_oldest."),
+]
 AskedMode = Annotated[
     Literal["fast", "exact"] | None,
     typer.Option(
@@ -93,18 +97,19 @@ def encode(
 
 @app.command()
 def score(
-    model: Annotated[Path, typer.Argument(help="A model folder, or a run folder.")],
+    model: Annotated[Path, typer.Argument(help="A model folder, a run folder, or a name on the Hub.")],
     data: Data,
     out: Annotated[Path | None, typer.Option(help="JSONL of score rows (standard output by default).")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
     mode: AskedMode = None,
+    sets: Reading = [],  # noqa: B006
     drop: Drop = [],  # noqa: B006
     scale: Scale = [],  # noqa: B006
     pin: Pin = [],  # noqa: B006
 ) -> None:
     """Score conversations: JSONL in, JSONL of readable scores out."""
     asked = read_asked(data)
-    scorer = _edited(load_model(model, device=device, mode=mode), drop, scale, pin)
+    scorer = _edited(load_model(model, device=device, mode=mode, settings=apply_sets({}, sets)), drop, scale, pin)
     rows = score_rows(scorer, asked, quiet=out is None)
     if out is not None:
         print(f"{write_scores(rows, out)} scores in {out}")
@@ -115,7 +120,7 @@ def score(
 
 @app.command()
 def explain(
-    model: Annotated[Path, typer.Argument(help="A model folder, or a run folder.")],
+    model: Annotated[Path, typer.Argument(help="A model folder, a run folder, or a name on the Hub.")],
     data: Annotated[
         Path | None, typer.Option("--data", help="Rows to explain (the run's own pair by default).")
     ] = None,
@@ -127,12 +132,13 @@ def explain(
     ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
     mode: AskedMode = None,
+    sets: Reading = [],  # noqa: B006
     drop: Drop = [],  # noqa: B006
     scale: Scale = [],  # noqa: B006
     pin: Pin = [],  # noqa: B006
 ) -> None:
     """Explain one answer, one pair, or the whole model."""
-    scorer = _edited(load_model(model, device=device, mode=mode), drop, scale, pin)
+    scorer = _edited(load_model(model, device=device, mode=mode, settings=apply_sets({}, sets)), drop, scale, pin)
     path = data or model / "pair.jsonl"
     if data is None and not path.exists():
         raise DataError("no rows to explain", place=model, fix="give --data FILE")

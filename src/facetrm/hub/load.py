@@ -22,7 +22,7 @@ from facetrm.core.errors import ModelError
 from facetrm.core.files import read_json
 from facetrm.hub.classifier import read_classifier
 from facetrm.hub.layout import ARCHITECTURE, tensor_files
-from facetrm.hub.published import read_published
+from facetrm.hub.published import check_gate_names, read_published
 from facetrm.model.door import MODEL_TYPE
 from facetrm.model.reward_model import RewardModel
 from facetrm.model.store import MANIFEST
@@ -112,7 +112,11 @@ def _load_foreign(folder: Path, settings: dict[str, object]) -> RewardModel:
     path = folder / "config.json"
     value = read_json(path, ModelError, fix="fetch it again") if path.is_file() else None
     if value is None or (isinstance(value, dict) and value.get("model_type") == MODEL_TYPE):
-        raise ModelError(f"no file '{MANIFEST}'", place=folder, fix="give a folder that 'facetrm run' wrote, whole")
+        raise ModelError(
+            f"no file '{MANIFEST}'",
+            place=folder,
+            fix="give a folder that RewardModel.save or 'facetrm run' wrote, whole",
+        )
     names = value.get("architectures") if isinstance(value, dict) else None
     architecture = str(names[0]) if isinstance(names, list) and names else "none"
     if not architecture.endswith((ARCHITECTURE, CLASSIFIER)):
@@ -124,10 +128,13 @@ def _load_foreign(folder: Path, settings: dict[str, object]) -> RewardModel:
         )
     if (folder / "adapter_config.json").exists():
         raise ModelError("an adapter beside the weights", place=folder, fix="merge the adapter into its model first")
+    gated = architecture.endswith(ARCHITECTURE)
+    if gated:
+        check_gate_names(folder)
     config = parse_config(BackboneConfig, {"path": str(folder), "kind": "decoder", **settings}, place=folder)
     encoder = load_encoder(config)
     _check_trunk(folder, encoder)
-    return (read_published if architecture.endswith(ARCHITECTURE) else read_classifier)(folder, encoder)
+    return (read_published if gated else read_classifier)(folder, encoder)
 
 
 def _check_trunk(folder: Path, encoder: TransformerEncoder) -> None:

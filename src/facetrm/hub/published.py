@@ -48,13 +48,6 @@ def read_published(folder: Path, encoder: TransformerEncoder) -> RewardModel:
     normalised = any(name.endswith(".running_mean") for name in files)
     shapes = head_shapes(config, normalised=normalised)
     heads = [name for name in files if not name.startswith(f"{encoder.model.base_model_prefix}.")]
-    stray = [name for name in heads if name.startswith(("layers.", "logit_scale"))]
-    if stray:
-        raise ModelError(
-            f"'{stray[0]}' belongs to the gate, but has no 'gating.' before it (the stage-2 script saves it so)",
-            place=folder,
-            fix="rename the gate's tensors: put 'gating.' before each",
-        )
     tensors = read_tensors(files, heads)
     check_tensors(tensors, shapes, place=str(folder))
     experts = _experts(config, tensors)
@@ -68,6 +61,17 @@ def read_published(folder: Path, encoder: TransformerEncoder) -> RewardModel:
     )
     mixture = Mixture(experts, aggregator, beta=config.beta)
     return RewardModel(encoder, {"all": mixture}, provenance=_provenance(config))
+
+
+def check_gate_names(folder: Path) -> None:
+    """Raise ModelError where the gate in ``folder`` was saved under its own names, as the stage-2 script does."""
+    stray = sorted(name for name in tensor_files(folder) if name.startswith(("layers.", "logit_scale")))
+    if stray:
+        raise ModelError(
+            f"'{stray[0]}' belongs to the gate, but has no 'gating.' before it (the stage-2 script saves it so)",
+            place=folder,
+            fix="rename the gate's tensors: put 'gating.' before each",
+        )
 
 
 def _provenance(config: LayoutConfig) -> dict[str, Any]:

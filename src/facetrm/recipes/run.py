@@ -2,7 +2,7 @@
 
 RUN/
   config.resolved.yaml    every setting, defaults written out
-  model/                  what ``facetrm score`` and ``facetrm explain`` read
+  model/                  what ``facetrm score`` and ``facetrm explain`` read, with a model card
   metrics.json            figures, in the schema of docs/metrics.md
   report.html             the same to read
   pair.jsonl              the explained pair, as a preference row
@@ -24,6 +24,7 @@ from facetrm.core.files import write_json, write_text
 from facetrm.core.registry import Registry
 from facetrm.data.files import write_records
 from facetrm.data.records import Preference
+from facetrm.hub.card import write_card
 from facetrm.recipes.armorm import ArmormFit, Stopwatch, fit_armorm, prepare
 from facetrm.recipes.compare import margins
 from facetrm.recipes.config import ArmormConfig
@@ -96,6 +97,7 @@ def run_armorm(config: ArmormConfig, folder: Path) -> Run:
         build_report(page, folder)
     values = metrics(config, rows, fit, judgement, seconds=watch.seconds, training=training)
     write_json(folder / "metrics.json", values)
+    write_card(folder / "model", fit.model, metrics=values, name=folder.name)
     return Run(folder, values, fit, judgement, explained)
 
 

@@ -1,0 +1,189 @@
+"""Native folders through AutoModelForSequenceClassification, and as TRL's reward function."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from datasets import Dataset
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, LlamaForCausalLM
+from trl import GRPOConfig, GRPOTrainer
+
+from facetrm import load_model
+from facetrm.backbone.transformer import BackboneConfig, load_encoder
+from facetrm.core.errors import ModelError
+from facetrm.hub.auto import FacetrmConfig, FacetrmForSequenceClassification, register
+from facetrm.model.gate import Gate, GateShape
+from facetrm.model.reward_model import RewardModel
+from fakes import STYLES, tiny_decoder, tiny_encoder
+from gated_models import SIZE, encoder, mixture, model
+from published_samples import ROWS
+
+MESSAGES = [[m.model_dump(include={"role", "content"}) for m in row] for row in ROWS]
+
+
+@pytest.fixture(scope="module", params=["copy", "reference"])
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("native")
+    model(place / "backbone-of-its-own").save(place / "model", backbone=request.param)
+    return place / "model"
+
+
+def batch(folder: Path, side: str) -> dict[str, torch.Tensor]:
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    texts = tokenizer.apply_chat_template(MESSAGES, tokenize=False)
+    return dict(tokenizer(texts, padding=True, padding_side=side, add_special_tokens=False, return_tensors="pt"))
+
+
+def rewards(folder: Path) -> torch.Tensor:
+    return torch.tensor([s.reward for s in load_model(folder).score(ROWS)])
+
+
+def test_the_folder_loads_with_no_remote_code(folder: Path) -> None:
+    loaded, report = AutoModelForSequenceClassification.from_pretrained(folder, output_loading_info=True)
+    assert isinstance(loaded, FacetrmForSequenceClassification)
+    assert not any(report.values())
+    config = AutoConfig.from_pretrained(folder)
+    assert config.problem_type == "regression"
+    assert list(config.id2label.values()) == list(load_model(folder).mixture().names)
+    assert config.pad_token_id is not None
+    assert config.pad_token_id != config.eos_token_id
+    assert AutoTokenizer.from_pretrained(folder).pad_token_id == config.pad_token_id
+    assert not loaded.training
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("masked", [True, False])
+def test_logits_are_the_rewards(folder: Path, side: str, masked: bool) -> None:
+    loaded, inputs = AutoModelForSequenceClassification.from_pretrained(folder), batch(folder, side)
+    if not masked:
+        inputs = {"input_ids": inputs["input_ids"]}
+    with torch.no_grad():
+        output = loaded(**inputs)
+    assert output.logits.shape == (len(ROWS), 1)
+    want = rewards(folder)
+    assert (output.logits[:, 0] - want).abs().max() < 1e-5
+    assert (output.base + output.contributions.sum(-1) - want).abs().max() < 1e-5
+    assert want.std() > 0.01
+
+
+def test_heads_stay_in_float32(folder: Path) -> None:
+    loaded = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.bfloat16)
+    loaded = loaded.to(torch.bfloat16)
+    assert {p.dtype for p in loaded.model.parameters()} == {torch.bfloat16}
+    assert {t.dtype for t in loaded.heads.state_dict().values() if t.is_floating_point()} == {torch.float32}
+    plain = AutoModelForSequenceClassification.from_pretrained(folder)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = plain(**batch(folder, "right"))
+    assert mixed.logits.dtype == torch.float32
+    head = load_model(folder).mixture().experts
+    exact = mixed.hidden_state.float() @ head.weight_KD.T + head.bias_K
+    assert (mixed.rewards[:, :-1] - exact).abs().max() < 1e-6, "the heads did not compute in bfloat16"
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_every_template_opens_the_door(tmp_path: Path, style: str) -> None:
+    RewardModel(encoder(tmp_path / style, style=style), {"all": mixture()}).save(tmp_path / "model")
+    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model", num_labels=1)
+    with torch.no_grad():
+        found = loaded(**batch(tmp_path / "model", "right")).logits[:, 0]
+    assert (found - rewards(tmp_path / "model")).abs().max() < 1e-5
+
+
+def test_padding_that_is_the_end_of_turn_is_replaced(tmp_path: Path) -> None:
+    made = encoder(tmp_path / "b", pad="<|eot_id|>")
+    RewardModel(made, {"all": mixture()}).save(tmp_path / "model")
+    config = AutoConfig.from_pretrained(tmp_path / "model")
+    assert config.pad_token_id != config.eos_token_id == made.tokenizer.pad_token_id
+    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model")
+    with torch.no_grad():
+        found = loaded(input_ids=batch(tmp_path / "model", "left")["input_ids"]).logits[:, 0]
+    assert (found - rewards(tmp_path / "model")).abs().max() < 1e-5
+
+
+def test_a_routed_model_gives_each_row_its_task(tmp_path: Path) -> None:
+    made = encoder(tmp_path / "b")
+    prompt_ND = made.encode(ROWS).prompt_ND
+    across_D, middle_D = prompt_ND[0] - prompt_ND[1], (prompt_ND[0] + prompt_ND[1]) / 2
+    router = Gate(GateShape(SIZE, 2, hidden=8, n_hidden=0))
+    state = router.state_dict() | {"head.weight": torch.stack([across_D, -across_D])}
+    router.load_state_dict(state | {"bias_K": torch.tensor([-1.0, 1.0]) * (across_D @ middle_D)})
+    ours = RewardModel(made, {"chat": mixture(), "maths": mixture(seed=5)}, router)
+    ours.save(tmp_path / "model")
+    assert {s.task for s in ours.score(ROWS)} == {"chat", "maths"}
+    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model")
+    with torch.no_grad():
+        found = loaded(**batch(tmp_path / "model", "left")).logits[:, 0]
+    assert found.tolist() == pytest.approx([s.reward for s in ours.score(ROWS)], abs=1e-5)
+
+
+def test_a_saved_copy_is_a_native_folder(folder: Path, tmp_path: Path) -> None:
+    loaded = AutoModelForSequenceClassification.from_pretrained(folder)
+    loaded.save_pretrained(tmp_path / "copy")
+    assert torch.equal(rewards(tmp_path / "copy"), rewards(folder))
+
+
+def test_an_encoder_has_no_door(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bert = load_encoder(BackboneConfig(path=str(tiny_encoder(tmp_path / "bert")), device="cpu"))
+    RewardModel(bert, {"all": mixture()}).save(tmp_path / "model")
+    assert not (tmp_path / "model" / "config.json").exists()
+    assert "no config.json for other programs" in capsys.readouterr().err
+    assert len(load_model(tmp_path / "model").score(ROWS)) == len(ROWS)
+
+
+def test_bad_arguments_are_named(folder: Path) -> None:
+    with pytest.raises(ModelError, match="'quantization_config' cannot be followed"):
+        AutoModelForSequenceClassification.from_pretrained(folder, quantization_config=object())
+    with pytest.raises(ModelError, match="splits the model"):
+        AutoModelForSequenceClassification.from_pretrained(folder, device_map={"model": 0, "heads": 1})
+    loaded = AutoModelForSequenceClassification.from_pretrained(folder, device_map="cpu")
+    with pytest.raises(ValueError, match="give them"):
+        loaded()
+    with pytest.raises(ModelError, match=r"facetrm\.push_to_hub"):
+        loaded.save_pretrained(folder.parent / "x", push_to_hub=True)
+
+
+def test_registering_twice_changes_nothing() -> None:
+    register()
+    assert AutoConfig.for_model("facetrm").__class__ is FacetrmConfig
+
+
+def test_a_folder_is_a_reward_function_of_trl(folder: Path, tmp_path: Path) -> None:
+    tiny_decoder(tmp_path / "policy")
+    seen: list[float] = []
+    ours, tokenizer = AutoModelForSequenceClassification.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    policy = LlamaForCausalLM.from_pretrained(tmp_path / "policy")
+    prompts = Dataset.from_list([{"prompt": [{"role": "user", "content": f"say {n}"}]} for n in range(4)])
+
+    def watch(prompts: list, completions: list, **_: object) -> list[float]:
+        rows = [[*prompt, *completion] for prompt, completion in zip(prompts, completions, strict=True)]
+        with torch.no_grad():
+            ids = [tokenizer.apply_chat_template(row, return_tensors="pt", return_dict=False) for row in rows]
+            seen.append(sum(float(ours(one).logits[0, 0]) for one in ids) / len(rows))
+        return [0.0] * len(prompts)
+
+    config = GRPOConfig(
+        output_dir=str(tmp_path / "out"),
+        per_device_train_batch_size=4,
+        num_generations=2,
+        max_completion_length=6,
+        max_steps=2,
+        bf16=False,
+        use_cpu=True,
+        report_to=[],
+        logging_steps=1,
+        gradient_checkpointing=False,
+    )
+    trainer = GRPOTrainer(
+        model=policy,
+        reward_funcs=[str(folder), watch],
+        args=config,
+        train_dataset=prompts,
+        processing_class=tokenizer,
+    )
+    trainer.train()
+    logged = [row[name] for row in trainer.state.log_history if (name := f"rewards/{folder.name}/mean") in row]
+    assert len(logged) == 2
+    assert logged == pytest.approx(seen, abs=1e-4)
+    assert abs(logged[0] - logged[1]) > 1e-6
