@@ -163,6 +163,7 @@ def doctor(
     allow: Annotated[list[str], typer.Option(metavar="CODE", help="A finding that does not count.")] = [],  # noqa: B006
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
+    sets: Reading = [],  # noqa: B006
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for one answer of a server.")] = 60.0,
 ) -> None:
     """Find what makes a model's scores wrong. Exit code 0: healthy; 3: an error or a warning was found."""
@@ -171,12 +172,17 @@ def doctor(
         raise ConfigError(f"no finding '{unknown}'", place="--allow", fix=did_you_mean(unknown, CODES))
     asked = [] if data is None else read_asked(data)[:rows]
     groups = [row.answers for row in asked]
-    settings: Any = {"threshold": threshold, "device": device, "allowed": allow}
+    options: Any = {
+        "threshold": threshold,
+        "device": device,
+        "allowed": allow,
+        "settings": apply_sets({}, sets),
+    }
     try:
         if model.startswith(("http://", "https://")):
-            found = diagnose_server(model, groups, against=against, timeout=timeout, **settings)
+            found = diagnose_server(model, groups, against=against, timeout=timeout, **options)
         else:
-            found = diagnose(model, groups, **settings)
+            found = diagnose(model, groups, **options)
     except BackboneError as exc:
         raise located(exc, [row for row in asked for _ in row.answers]) from None
     if as_json:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import torch
 
 from facetrm.backbone.transformer import TransformerEncoder, chat_template
-from facetrm.core.errors import BackboneError, FacetrmError, ModelError
+from facetrm.core.errors import BackboneError, ConfigError, FacetrmError, ModelError
 from facetrm.data.records import Conversation
 from facetrm.evaluate.doctor.artefact import Artefact, read_artefact
 from facetrm.evaluate.doctor.drift import answer_pairs
@@ -40,6 +40,7 @@ def diagnose(
     threshold: float = THRESHOLD,
     device: str = "auto",
     allowed: Sequence[str] = (),
+    settings: Mapping[str, object] | None = None,
 ) -> Diagnosis:
     """Return what is wrong with a model in files.
 
@@ -49,12 +50,17 @@ def diagnose(
         threshold: drift, in spreads of the rewards, above which readings disagree.
         device: where to compute.
         allowed: codes that do not count for the exit code.
+        settings: of the backbone of a model of others, as ``load_model`` takes them; float32 by default.
 
     Raises:
         ModelError: no such model.
-        BackboneError: a conversation that cannot be read, of a model without a fault that explains it.
+        ConfigError: a setting that the model does not take.
+        BackboneError: a conversation that cannot be read, and no fault of the template explains it.
     """
     artefact = read_artefact(model)
+    if artefact.kind == "native" and settings:
+        problem = f"the setting '{next(iter(settings))}' cannot be changed: the model is read as it was fitted"
+        raise ConfigError(problem, place="--set", fix="take it out")
     found = inspect_files(artefact)
     skipped: list[str] = []
     table: tuple[Variant, ...] = ()
@@ -65,10 +71,13 @@ def diagnose(
     else:
         try:
             sound = all(finding.severity == "note" for finding in found)
-            more, table = _probe(artefact, groups, sound=sound, threshold=threshold, device=device)
+            more, table = _probe(artefact, groups, sound=sound, threshold=threshold, device=device, settings=settings)
             found += more
+        except ConfigError:
+            raise
         except FacetrmError as exc:
-            if not found and isinstance(exc, BackboneError) and exc.row is not None:
+            explained = any(finding.code.startswith("template") for finding in found)
+            if isinstance(exc, BackboneError) and exc.row is not None and not explained:
                 raise
             if not any(finding.severity != "note" for finding in found):
                 found.append(_not_loaded(exc))
@@ -94,6 +103,7 @@ def diagnose_server(
     device: str = "auto",
     timeout: float = 60.0,
     allowed: Sequence[str] = (),
+    settings: Mapping[str, object] | None = None,
 ) -> Diagnosis:
     """Return what is wrong with the rewards of a running server.
 
@@ -105,6 +115,7 @@ def diagnose_server(
         device: where the local copy computes.
         timeout: seconds to wait for one answer.
         allowed: codes that do not count for the exit code.
+        settings: of the local copy's backbone, as ``load_model`` takes them.
 
     Raises:
         ModelError: the server cannot be reached or is no reward server, or the local copy cannot be loaded.
@@ -113,7 +124,9 @@ def diagnose_server(
     conversations = [answer for group in groups for answer in group]
     if not conversations:
         raise ModelError("a server has no files to look at", place=url, fix="give --data FILE")
-    local, render = (None, None) if against is None else _local_copy(against, conversations, device=device)
+    local, render = (
+        (None, None) if against is None else _local_copy(against, conversations, device=device, settings=settings)
+    )
     server = connect(url, conversations[0], render=render, timeout=timeout)
     reference = None if local is None else local.rewards()
     probed, found = probe_server(server, conversations, local=reference)
@@ -138,10 +151,10 @@ def diagnose_server(
 
 
 def _local_copy(
-    against: str, conversations: Sequence[Conversation], *, device: str
+    against: str, conversations: Sequence[Conversation], *, device: str, settings: Mapping[str, object] | None
 ) -> tuple[Probed, Callable[[Conversation], str] | None]:
     """Return the readings of a local copy, and what renders a conversation as it reads it."""
-    model = load_model(against, device=device)
+    model = load_model(against, device=device, settings=_settings(read_artefact(against), settings))
     probed, _ = probe_model(model, conversations, plain=False)
     encoder = model.encoder
     if not isinstance(encoder, TransformerEncoder) or encoder.kind != "decoder":
@@ -159,18 +172,22 @@ def _local_copy(
 
 
 def _probe(
-    artefact: Artefact, groups: Groups, *, sound: bool, threshold: float, device: str
+    artefact: Artefact,
+    groups: Groups,
+    *,
+    sound: bool,
+    threshold: float,
+    device: str,
+    settings: Mapping[str, object] | None,
 ) -> tuple[list[Finding], tuple[Variant, ...]]:
     """Return findings and readings; a ``sound`` classifier that our engine cannot load is read by its own class."""
     conversations = [answer for group in groups for answer in group]
     found: list[Finding] = []
-    # One of ours is read as it was fitted; others in float32 on every device, so that bfloat16 is a reading of its own.
-    settings = None if artefact.kind == "native" else {"dtype": "float32"}
     place = torch.device("cpu")
     try:
-        model = load_model(artefact.folder, device=device, settings=settings)
+        model = load_model(artefact.folder, device=device, settings=_settings(artefact, settings))
     except FacetrmError as exc:
-        if artefact.kind != "classifier" or not sound:
+        if artefact.kind != "classifier" or not sound or isinstance(exc, ConfigError):
             raise
         probed, rows = Probed(), rendered(artefact, conversations)
         found.append(_read_by_others(exc))
@@ -182,6 +199,11 @@ def _probe(
         probe_own_forward(probed, artefact, rows, device=place)
     table = tabulate(probed, pairs_P2=answer_pairs([len(group) for group in groups]), threshold=threshold)
     return found + judge(probed, table, artefact=artefact, threshold=threshold), table
+
+
+def _settings(artefact: Artefact, settings: Mapping[str, object] | None) -> dict[str, object]:
+    """Return how to read a model: one of ours as it was fitted, others in float32, so that bfloat16 is a reading."""
+    return {**({} if artefact.kind == "native" else {"dtype": "float32"}), **(settings or {})}
 
 
 def _read_by_others(exc: FacetrmError) -> Finding:
