@@ -128,7 +128,15 @@ def load_checkpoint(
             place=path,
             fix="use the tokenizer that was saved with this model",
         )
+    _keep_caps(model)
     return cast(PreTrainedModel, model.to(device).eval()), tokenizer
+
+
+def _keep_caps(model: PreTrainedModel) -> None:
+    """Take the attention that caps its products (Gemma 2): Transformers 5.0 chooses one that drops the cap."""
+    text = model.config.get_text_config()
+    if getattr(text, "attn_logit_softcapping", None) and text._attn_implementation == "sdpa":
+        model.set_attn_implementation("eager")
 
 
 def model_kind(config: PretrainedConfig, *, place: str) -> Kind:

@@ -108,6 +108,8 @@ def _name_padding(folder: Path, token: str) -> None:
     path = folder / "tokenizer_config.json"
     settings = json.loads(path.read_text(encoding="utf-8"))
     settings["pad_token"] = token
+    if settings.get("tokenizer_class") == "TokenizersBackend":  # its name in Transformers 5 alone
+        settings["tokenizer_class"] = "PreTrainedTokenizerFast"
     path.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     special = folder / "special_tokens_map.json"
     if special.exists():
