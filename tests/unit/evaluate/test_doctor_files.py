@@ -174,7 +174,13 @@ def test_a_pad_of_the_tokenizer_alone_is_not_enough(folder: Path) -> None:
 
 def test_one_of_several_end_tokens_as_padding(folder: Path) -> None:
     config(folder, eos_token_id=[2, 0])
-    assert "pad_token_id 0 is the end token" in found(folder)["pad-is-eos"].problem
+    finding = found(folder)["pad-is-eos"]
+    assert "pad_token_id 0 is the end token" in finding.problem
+    # Turns are closed with another one, so that what is read in a rendered conversation is right.
+    assert finding.severity == "note"
+    config(folder, eos_token_id=[0, 2], pad_token_id=2)
+    config(folder, "tokenizer_config.json", pad_token="<end>")
+    assert found(folder)["pad-is-eos"].severity == "warning"
 
 
 def test_a_tokenizer_without_a_limit_is_not_blamed(folder: Path) -> None:
@@ -235,6 +241,34 @@ def test_a_tokenizer_of_gpt2s_kind_is_not_blamed_for_bos(folder: Path) -> None:
     template(folder, PLAIN)
     config(folder, "tokenizer_config.json", bos_token="<end>")
     assert "no-bos" not in found(folder)
+
+
+JUNK = [5, "x", [], [1], {"a": {}}, True]
+SETTINGS = {
+    "config.json": [
+        "id2label",
+        "num_labels",
+        "pad_token_id",
+        "eos_token_id",
+        "architectures",
+        "auto_map",
+        "vocab_size",
+    ],
+    "tokenizer_config.json": ["chat_template", "pad_token", "bos_token", "model_max_length"],
+}
+
+
+@pytest.mark.parametrize(("name", "key"), [(name, key) for name, keys in SETTINGS.items() for key in keys])
+def test_settings_of_the_wrong_kind_end_in_findings_not_in_an_exception(name: str, key: str, folder: Path) -> None:
+    for value in JUNK:
+        config(folder, name, **{key: value})
+        assert all(finding.fix for finding in found(folder).values()), value
+
+
+@pytest.mark.parametrize("text", ["{{ 1 / 0 }}", "{% for %}", "{{ messages[9].content }}", "{{ nothing() }}"])
+def test_a_template_is_a_program_that_may_fail(text: str, folder: Path) -> None:
+    template(folder, text)
+    assert "template-fails" in found(folder)
 
 
 def test_no_such_folder() -> None:

@@ -6,11 +6,11 @@ A broken folder is read as far as it goes; what is wrong with it is the business
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
 import torch
 from safetensors import safe_open
@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
 
 from facetrm.backbone.checkpoint import quiet_transformers
-from facetrm.core.errors import ModelError
+from facetrm.core.errors import ModelError, short
 from facetrm.hub.load import local_folder
 from facetrm.model.door import MODEL_TYPE
 from facetrm.model.store import MANIFEST
@@ -74,6 +74,11 @@ class Artefact:
     unreadable: tuple[str, ...] = ()
 
     @property
+    def architectures(self) -> list[str]:
+        """The classes that the configuration names."""
+        return names_in(self.config.get("architectures"))
+
+    @property
     def has_own_class(self) -> bool:
         """Whether ``AutoModelForSequenceClassification`` reads it: a classifier, or one of ours with its door open."""
         return self.kind == "classifier" or (self.kind == "native" and self.config.get("model_type") == MODEL_TYPE)
@@ -102,7 +107,28 @@ class Artefact:
                 found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(self.folder))
         except Exception:  # loaders raise errors of every kind on files that others wrote
             return None
-        return found
+        return found if isinstance(found.model_max_length, int | float) else None
+
+    def render(self, turns: Sequence[Mapping[str, str]], *, opened: bool = False) -> str:
+        """Return a conversation as the chat template writes it.
+
+        Args:
+            turns: role and content of each.
+            opened: whether the next answer is opened, as for generating.
+
+        Raises:
+            ModelError: there is no template, or it refuses.
+        """
+        if self.tokenizer is None:
+            raise ModelError("the tokenizer cannot be loaded", place=self.folder, fix="save it into the folder")
+        try:
+            text = self.tokenizer.apply_chat_template(
+                cast(Any, [dict(turn) for turn in turns]), tokenize=False, add_generation_prompt=opened
+            )
+        except Exception as exc:  # a template is a program that others wrote
+            reason = f"{type(exc).__name__}: {' '.join(str(exc).split())}"
+            raise ModelError(f"the template refuses ({short(reason, 200)})", place=self.folder) from None
+        return str(text)
 
     @cached_property
     def expected(self) -> Expected | None:
@@ -155,12 +181,17 @@ def read_artefact(name: str) -> Artefact:
     )
 
 
+def names_in(value: object) -> list[str]:
+    """Return the strings of a list in JSON; nothing where ``value`` is no list."""
+    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
+
+
 def _kind(config: Mapping[str, Any], adapter: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> Kind:
     if adapter and not config:
         return "adapter"
     if any(name.startswith(GATED_KEYS) for name in tensors):
         return "gated"
-    architectures = [str(a) for a in config.get("architectures") or ()]
+    architectures = names_in(config.get("architectures"))
     if any(a.endswith("ForRewardModelWithGating") for a in architectures):
         return "gated"
     return "classifier" if any(a.endswith("ForSequenceClassification") for a in architectures) else "other"
@@ -191,5 +222,5 @@ def _tensors(folder: Path, unreadable: list[str]) -> dict[str, TensorInfo]:
             unreadable.append(f"{file.name} is not a whole safetensors file ({' '.join(str(exc).split())[:80]})")
     index = _json(folder / _INDEX, unreadable).get("weight_map")
     if isinstance(index, dict):
-        found = {name: TensorInfo((), None) for name in index if name not in found} | found
+        found = {str(name): TensorInfo((), None) for name in index if name not in found} | found
     return found

@@ -159,14 +159,12 @@ def _local_copy(
     encoder = model.encoder
     if not isinstance(encoder, TransformerEncoder) or encoder.kind != "decoder":
         return probed, None
-    template = chat_template(encoder.tokenizer, encoder.config)
+    tokenizer, date = encoder.tokenizer, encoder.config.date  # the trunk is not kept
+    template = chat_template(tokenizer, encoder.config)
 
     def render(messages: Conversation) -> str:
         turns = [{"role": m.role, "content": m.content} for m in messages]
-        text = encoder.tokenizer.apply_chat_template(
-            turns, chat_template=template, tokenize=False, date_string=encoder.config.date
-        )
-        return str(text)
+        return str(tokenizer.apply_chat_template(turns, chat_template=template, tokenize=False, date_string=date))
 
     return probed, render
 

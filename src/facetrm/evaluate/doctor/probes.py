@@ -159,6 +159,9 @@ def rendered(artefact: Artefact, conversations: Sequence[Conversation]) -> list[
     Args:
         artefact: the folder, with a tokenizer and a template.
         conversations: to be rendered.
+
+    Raises:
+        ModelError: the template refuses one.
     """
     rows: list[Tokenized] = []
     tokenizer = artefact.tokenizer
@@ -166,7 +169,7 @@ def rendered(artefact: Artefact, conversations: Sequence[Conversation]) -> list[
         return rows
     for messages in conversations:
         turns = [{"role": m.role, "content": m.content} for m in messages]
-        text = str(tokenizer.apply_chat_template(turns, tokenize=False))
+        text = artefact.render(turns)
         ids = tuple(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
         rows.append(Tokenized(ids, 0, 1, len(ids)))
     return rows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from facetrm.core.errors import ModelError, short
 from facetrm.evaluate.doctor.artefact import Artefact
 from facetrm.evaluate.doctor.findings import Finding
 
@@ -20,7 +21,7 @@ def check_settings(artefact: Artefact) -> Iterator[Finding]:
             "remote-code",
             "warning",
             "the folder needs code of its own",
-            f"auto_map: {', '.join(map(str, dict(artefact.config['auto_map'])))}",
+            f"auto_map: {short(artefact.config['auto_map'])}",
             "the architecture is not one of Transformers', or a copy of one",
             "read that code; a class of Transformers, where it fits, gives scores that outlive a release",
         )
@@ -30,7 +31,8 @@ def check_settings(artefact: Artefact) -> Iterator[Finding]:
 
 def _outputs(artefact: Artefact) -> Iterator[Finding]:
     config = artefact.config
-    labels = config.get("num_labels") or (len(config["id2label"]) if config.get("id2label") else None)
+    named = config.get("id2label")
+    labels = config.get("num_labels") or (len(named) if isinstance(named, dict) and named else None)
     if labels != 1:
         stated = "states no number of labels, and Transformers takes 2" if labels is None else f"has {labels} labels"
         yield Finding(
@@ -55,7 +57,7 @@ def _outputs(artefact: Artefact) -> Iterator[Finding]:
 def _padding(artefact: Artefact) -> Iterator[Finding]:
     config, tokenizer = artefact.config, artefact.tokenizer
     pad, end = config.get("pad_token_id"), config.get("eos_token_id")
-    ends = {end} if isinstance(end, int) else set(end or ())
+    ends = {token for token in (end if isinstance(end, list) else [end]) if isinstance(token, int)}
     own = None if tokenizer is None else tokenizer.pad_token_id
     ends |= set() if tokenizer is None or tokenizer.eos_token_id is None else {tokenizer.eos_token_id}
     fix = "add a token that is used for nothing else, and write its id into config.json and tokenizer_config.json"
@@ -78,16 +80,32 @@ def _padding(artefact: Artefact) -> Iterator[Finding]:
             "the tokenizer was changed after the model was trained, or the other way round",
             f"write the same id into both: {fix}",
         )
-    if pad is not None and pad in ends:
+    if isinstance(pad, int) and pad in ends:
+        closes = _closes_turns(artefact, pad)
         yield Finding(
             "pad-is-eos",
-            "warning",
+            "warning" if closes else "note",
             f"pad_token_id {pad} is the end token",
             f"Transformers' head reads the last token that is not {pad}: the one before the end, where a rendered "
-            "conversation ends with it; engines that read the last token (vLLM, this one) read another place",
+            "conversation ends with it; engines that read the last token (vLLM, this one) read another place"
+            if closes
+            else "the chat template closes turns with another token, so rendered conversations are read rightly; text "
+            "that is closed with the end token is not",
             "training set pad = eos because the base model had no padding token",
             fix + "; train with it, or score only where the same place is read as in training",
         )
+
+
+def _closes_turns(artefact: Artefact, pad: int) -> bool:
+    """Return whether a rendered conversation ends with ``pad``; True where nothing tells."""
+    tokenizer = artefact.tokenizer
+    try:
+        text = artefact.render([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}])
+    except ModelError:
+        return True
+    if tokenizer is None:
+        return True
+    return bool(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"][-1:] == [pad])
 
 
 def _vocabulary(artefact: Artefact) -> Iterator[Finding]:
@@ -114,7 +132,7 @@ def _vocabulary(artefact: Artefact) -> Iterator[Finding]:
 def _length(artefact: Artefact) -> Iterator[Finding]:
     positions = artefact.config.get("max_position_embeddings") or artefact.config.get("n_positions")
     limit = None if artefact.tokenizer is None else artefact.tokenizer.model_max_length
-    if isinstance(positions, int) and limit is not None and positions < limit < _UNSET:
+    if isinstance(positions, int) and isinstance(limit, int | float) and positions < limit < _UNSET:
         yield Finding(
             "max-length",
             "warning",

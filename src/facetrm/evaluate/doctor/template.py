@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Callable, Iterator
-from typing import Any, Final
+from collections.abc import Iterator
+from typing import Final
 
-import jinja2
 from transformers import PreTrainedTokenizerBase
 
-from facetrm.core.errors import short
+from facetrm.core.errors import ModelError, short
 from facetrm.evaluate.doctor.artefact import Artefact
 from facetrm.evaluate.doctor.findings import Finding
 
@@ -22,8 +21,6 @@ _ONE: Final = [_U1, _A1]
 _TWO: Final = [_U1, _A1, _U2, _A2]
 _THINK: Final = re.compile(r"<\W?(?:think|thinking|reasoning|thought)\W?>", re.IGNORECASE)
 _SHOWN: Final = 60
-
-Render = Callable[[list[dict[str, str]]], str]
 
 
 def check_template(artefact: Artefact) -> Iterator[Finding]:
@@ -51,24 +48,21 @@ def check_template(artefact: Artefact) -> Iterator[Finding]:
         )
         return
 
-    def render(turns: list[dict[str, str]], **settings: Any) -> str:
-        return str(tokenizer.apply_chat_template(turns, tokenize=False, **settings))
-
     try:
-        text = render(_ONE)
-    except (jinja2.TemplateError, TypeError, ValueError, KeyError) as exc:
+        text = artefact.render(_ONE)
+    except ModelError as exc:
         yield Finding(
             "template-fails",
             "error",
             "the chat template refuses a user turn and an answer",
-            short(" ".join(str(exc).split()), 200),
+            exc.problem,
             "the template wants variables or roles that callers do not give",
             "mend the template: it must render user and assistant turns without further arguments",
         )
         return
     yield from _date(tokenizer, text)
-    yield from _thinking(text, render)
-    yield from _history(render)
+    yield from _thinking(text, artefact)
+    yield from _history(artefact)
     yield from _beginning(tokenizer, text)
     yield from _end(tokenizer, text)
 
@@ -89,9 +83,12 @@ def _date(tokenizer: PreTrainedTokenizerBase, text: str) -> Iterator[Finding]:
         )
 
 
-def _thinking(text: str, render: Callable[..., str]) -> Iterator[Finding]:
+def _thinking(text: str, artefact: Artefact) -> Iterator[Finding]:
     in_text = _THINK.search(text)
-    opened = None if in_text else _THINK.search(render([_U1], add_generation_prompt=True))
+    try:
+        opened = None if in_text else _THINK.search(artefact.render([_U1], opened=True))
+    except ModelError:
+        return  # it opens no answers: nothing is generated with it
     if in_text or opened:
         yield Finding(
             "template-think",
@@ -104,10 +101,10 @@ def _thinking(text: str, render: Callable[..., str]) -> Iterator[Finding]:
         )
 
 
-def _history(render: Render) -> Iterator[Finding]:
+def _history(artefact: Artefact) -> Iterator[Finding]:
     try:
-        short_text, long_text = render(_ONE).rstrip(), render(_TWO)
-    except (jinja2.TemplateError, TypeError, ValueError, KeyError):
+        short_text, long_text = artefact.render(_ONE).rstrip(), artefact.render(_TWO)
+    except ModelError:
         return
     if not long_text.startswith(short_text):
         at = next(i for i, (a, b) in enumerate(zip(short_text, long_text + "\0", strict=False)) if a != b)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from safetensors import SafetensorError
 
-from facetrm.evaluate.doctor.artefact import GATED_KEYS, Artefact
+from facetrm.evaluate.doctor.artefact import GATED_KEYS, Artefact, names_in
 from facetrm.evaluate.doctor.findings import Finding
 
 _HEADS = ("score", "classifier", "v_head", "regression_head", "value_head")
@@ -58,7 +58,7 @@ def head_names(artefact: Artefact) -> list[str]:
 
 
 def _adapter(artefact: Artefact) -> Iterator[Finding]:
-    saved = [str(name) for name in artefact.adapter_config.get("modules_to_save") or ()]
+    saved = names_in(artefact.adapter_config.get("modules_to_save"))
     held = [name for name in artefact.tensors if any(part in _HEADS for part in name.split("."))]
     if held:
         return
@@ -85,7 +85,7 @@ def _gated(artefact: Artefact) -> Iterator[Finding]:
             "the gate or the heads were not exported",
             "export the whole model; fetch the folder again",
         )
-    architectures = [str(a) for a in artefact.config.get("architectures") or ()]
+    architectures = artefact.architectures
     plain = not any("Gating" in name for name in architectures)
     yield Finding(
         "gated-head",
@@ -110,7 +110,7 @@ def _classifier_head(artefact: Artefact) -> Iterator[Finding]:
     missing = [name for name in expected.head if name not in artefact.tensors]
     other = [name for name in artefact.tensors if any(part in _HEADS for part in name.split("."))]
     if missing:
-        architecture = ", ".join(artefact.config.get("architectures") or ()) or "none"
+        architecture = ", ".join(artefact.architectures) or "none"
         yield Finding(
             "head-missing",
             "error",
