@@ -4,9 +4,11 @@
     python benchmarks/engine.py --only shared --rounds 3
 
     shared     16 responses of 60 to 200 tokens to one prompt of 400: packs against one padded batch, bfloat16
-    overhead   long conversations one by one: the engine, tokenisation included, against a bare unpadded forward pass
-    exact      100 conversations, 200 regroupings and orders: exact mode bit for bit, fast mode's largest difference
+    overhead   conversations of 2,000 tokens, bfloat16: the engine, tokenisation included, against a bare unpadded
+               forward pass, and its share of the most that this processor multiplies, at hidden 576, 1024 and 2048
+    heads      gate, heads and explanation of ArmoRM's size against the forward pass of the same rows, hidden 1024
 
+Real pairs by source: benchmarks/sources.py; exact mode: benchmarks/invariance.py; on a GPU: benchmarks/gpu.py.
 Prints a table and writes benchmarks/results/engine.json. Sides take turns, and the median of the rounds' ratios counts.
 """
 
@@ -14,88 +16,47 @@ from __future__ import annotations
 
 import argparse
 import random
-import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
-from facetrm.backbone.chat import Tokenized
-from facetrm.backbone.engine import DecoderEngine
-from facetrm.backbone.tiny import TinyShape, tiny_decoder, word_tokenizer
+from decoders import alone, engine_of, ids, llama, operations, padded, row
+from facetrm.backbone.tiny import word_tokenizer
 from facetrm.backbone.transformer import BackboneConfig, TransformerEncoder
 from facetrm.core.files import write_json
 from facetrm.data.records import Message
-from facetrm.data.world import World, vocabulary
+from facetrm.explain.local import explain_local
+from facetrm.model.reward_model import RewardModel
+from mixtures import random_mixture
 from provenance import provenance
+from timing import in_turns, matmul_peak, ratio
 
 ROOT = Path(__file__).resolve().parents[1]
+WORDS = [f"w{n}" for n in range(8000)]
+SHAPES = {576: {"layers": 12, "heads": 9, "kv": 3}, 1024: {"layers": 6, "heads": 16, "kv": 4}}
+SHAPES[2048] = {"layers": 2, "heads": 32, "kv": 8}
 
 
-def llama(*, hidden: int, layers: int, heads: int, kv: int, dtype: torch.dtype, words: int = 8192) -> LlamaForCausalLM:
-    """Return a randomly initialised decoder."""
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=words,
-        hidden_size=hidden,
-        intermediate_size=hidden * 8 // 3 // 64 * 64,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=kv,
-        max_position_embeddings=8192,
-    )
-    return LlamaForCausalLM(config).to(dtype).eval()
+def encoder_of(model: LlamaForCausalLM) -> TransformerEncoder:
+    """Return ``model`` behind a tokenizer of 8,000 words."""
+    tokenizer = word_tokenizer(WORDS, max_tokens=8192)
+    return TransformerEncoder(model, tokenizer, config=BackboneConfig(path="in memory", device="cpu"))
 
 
-def engine_of(model: LlamaForCausalLM, *, mode: str = "fast", token_budget: int = 8192) -> DecoderEngine:
-    """Return the engine over the trunk of ``model``."""
-    inputs = frozenset({"position_ids", "use_cache", "input_ids", "attention_mask"})
-    return DecoderEngine(model.model, mode=mode, token_budget=token_budget, pad=0, inputs=inputs)  # type: ignore[arg-type]
+def conversations(count: int, *, prompt: int, response: int) -> list[tuple[Message, ...]]:
+    """Return ``count`` conversations of random words."""
+    draw = random.Random(0)
 
+    def text(length: int) -> str:
+        return " ".join(draw.choices(WORDS, k=length))
 
-def ids(length: int, seed: int) -> tuple[int, ...]:
-    """Return random ids."""
-    generator = torch.Generator().manual_seed(seed)
-    return tuple(torch.randint(10, 8000, (length,), generator=generator).tolist())
-
-
-def row(prompt: tuple[int, ...], response: tuple[int, ...]) -> Tokenized:
-    """Return a conversation whose prompt is the first part."""
-    return Tokenized(prompt + response, len(prompt) - 1, len(prompt), len(response))
-
-
-def padded(model: LlamaForCausalLM, rows: list[Tokenized]) -> torch.Tensor:
-    """Return the last states of one padded batch, as plain Transformers gives them."""
-    width = max(len(r.ids) for r in rows)
-    batch = torch.zeros(len(rows), width, dtype=torch.int64)
-    mask = torch.zeros_like(batch)
-    for n, r in enumerate(rows):
-        batch[n, : len(r.ids)], mask[n, : len(r.ids)] = torch.tensor(r.ids), 1
-    hidden = model.model(input_ids=batch, attention_mask=mask, use_cache=False).last_hidden_state
-    return hidden[torch.arange(len(rows)), torch.tensor([len(r.ids) - 1 for r in rows])]
-
-
-def against(ours: Callable[[], object], theirs: Callable[[], object], rounds: int) -> dict[str, Any]:
-    """Time both sides in turns; ratios are theirs over ours."""
-    ours(), theirs()
-    pairs = []
-    for _ in range(rounds):
-        seconds = []
-        for side in (ours, theirs):
-            start = time.perf_counter()
-            side()
-            seconds.append(time.perf_counter() - start)
-        pairs.append(seconds)
-    ratios = sorted(b / a for a, b in pairs)
-    return {
-        "ours": statistics.median(a for a, _ in pairs),
-        "theirs": statistics.median(b for _, b in pairs),
-        "ratio": statistics.median(ratios),
-        "worst": ratios[0],
-    }
+    return [
+        (Message(role="user", content=text(prompt)), Message(role="assistant", content=text(response)))
+        for _ in range(count)
+    ]
 
 
 @torch.no_grad()
@@ -103,60 +64,61 @@ def shared(rounds: int) -> dict[str, Any]:
     """Sixteen responses to one prompt."""
     draw, prompt = random.Random(0), ids(400, 1)
     rows = [row(prompt, ids(draw.randint(60, 200), 2 + n)) for n in range(16)]
+    texts = [r.ids for r in rows]
     model = llama(hidden=576, layers=30, heads=9, kv=3, dtype=torch.bfloat16)
     engine = engine_of(model)
-    found = against(lambda: engine.read(rows, lambda *_: None), lambda: padded(model, rows), rounds)
+    sides = {"ours": lambda: engine.read(rows, lambda *_: None), "theirs": lambda: padded(model, texts)}
+    found = ratio(in_turns(sides, rounds=rounds), ours="ours", theirs="theirs")
     model = model.float()
-    difference = engine_of(model).read(rows, lambda *_: None)[1] - padded(model, rows)
+    difference = engine_of(model).read(rows, lambda *_: None)[1] - padded(model, texts)
     return found | {"largest difference in float32": float(difference.abs().max())}
 
 
 @torch.no_grad()
 def overhead(rounds: int) -> dict[str, Any]:
     """Long conversations, tokenisation included, against the bare forward pass of the same tokens."""
-    words = [f"w{n}" for n in range(8000)]
-    tokenizer = word_tokenizer(words, max_tokens=8192)
-    model = llama(hidden=576, layers=30, heads=9, kv=3, dtype=torch.bfloat16)
-    encoder = TransformerEncoder(model, tokenizer, config=BackboneConfig(path="in memory", device="cpu"))
-    draw = random.Random(0)
-
-    def text(length: int) -> str:
-        return " ".join(draw.choices(words, k=length))
-
-    rows = [(Message(role="user", content=text(500)), Message(role="assistant", content=text(1500))) for _ in range(4)]
-    bare = [torch.tensor([encoder.tokenize(r).ids]) for r in rows]
-    found = against(
-        lambda: encoder.encode(rows),
-        lambda: [model.model(input_ids=x, use_cache=False).last_hidden_state[0, -1] for x in bare],
-        rounds,
-    )
-    return found | {"tokens per second": sum(x.numel() for x in bare) / found["ours"]}
+    results: dict[str, Any] = {}
+    for hidden, shape in SHAPES.items():
+        model = llama(hidden=hidden, dtype=torch.bfloat16, **shape)
+        encoder, rows = encoder_of(model), conversations(2, prompt=500, response=1500)
+        bare = [encoder.tokenize(r).ids for r in rows]
+        lengths = [len(tokens) for tokens in bare]
+        sides = {
+            "ours": lambda e=encoder, r=rows: e.encode(r),
+            "theirs": lambda m=model, b=bare: [alone(m, x) for x in b],
+        }
+        found = ratio(in_turns(sides, rounds=rounds), ours="ours", theirs="theirs")
+        peak = max(matmul_peak(torch.bfloat16) for _ in range(2))
+        share = operations(model, lengths) / found["ours"] / peak
+        found |= {"tokens per second": sum(lengths) / found["ours"], "matmul peak, GFLOP/s": peak / 1e9}
+        found |= {"share of the peak": share, "layers": shape["layers"]}
+        results |= {f"{hidden}: {key}": value for key, value in found.items()}
+    return results
 
 
 @torch.no_grad()
-def exact(rounds: int) -> dict[str, Any]:
-    """Exact mode over regroupings; fast mode's bound from the same rows."""
-    model, tokenizer = tiny_decoder(vocabulary(), shape=TinyShape(), seed=0)
-    rows = [r.messages for r in World().ratings(100)]
+def heads(rounds: int) -> dict[str, Any]:
+    """Nineteen experts, a gate of 3 x 1,024 and an explanation a row, against the forward passes of these rows."""
+    encoder = encoder_of(llama(hidden=1024, layers=24, heads=16, kv=4, dtype=torch.bfloat16))
+    mixture = random_mixture(hidden=1024, experts=19, gate_hidden=1024, gate_layers=3)
+    model, rows = RewardModel(encoder, {"all": mixture}), conversations(8, prompt=150, response=150)
+    features = encoder.encode(rows)
 
-    def made(mode: str) -> TransformerEncoder:
-        config = BackboneConfig(path="in memory", device="cpu", mode=mode, token_budget=2048)  # type: ignore[arg-type]
-        return TransformerEncoder(model, tokenizer, config=config)
+    def explained() -> list[Any]:
+        return [explain_local(score, objectives=mixture.objectives) for score in model.score_features(features)]
 
-    slow, fast, draw = made("exact"), made("fast"), random.Random(0)
-    expected, equal, bound = slow.encode(rows), 0, 0.0
-    for _ in range(200):
-        order = draw.sample(range(100), k=draw.randint(1, 20))
-        chosen = expected.select(torch.tensor(order))
-        found = slow.encode([rows[n] for n in order])
-        equal += torch.equal(found.response_NAD, chosen.response_NAD) and torch.equal(found.prompt_ND, chosen.prompt_ND)
-        quick = fast.encode([rows[n] for n in order])
-        bound = max(bound, float((quick.response_NAD - chosen.response_NAD).abs().max()))
-    timed = against(lambda: fast.encode(rows), lambda: slow.encode(rows), rounds)
-    return {"bit-equal of 200": equal, "fast differs by at most": bound, "exact takes times": timed["ratio"]}
+    seconds = in_turns({"forward": lambda: encoder.encode(rows), "heads": explained}, rounds=rounds)
+    found = ratio(seconds, ours="forward", theirs="heads")
+    return {
+        "rows": len(rows),
+        "tokens": int(features.tokens_N.sum()),
+        "forward": found["ours"],
+        "gate, heads and explanation": found["theirs"],
+        "share of the forward": found["ratio"],
+    }
 
 
-PARTS: dict[str, Callable[[int], dict[str, Any]]] = {"shared": shared, "overhead": overhead, "exact": exact}
+PARTS: dict[str, Callable[[int], dict[str, Any]]] = {"shared": shared, "overhead": overhead, "heads": heads}
 
 
 def main() -> None:
@@ -165,15 +127,14 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "engine.json")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
-    results: dict[str, Any] = {
-        **provenance(),
-        "threads": torch.get_num_threads(),
-    }
+    torch.set_num_threads(options.threads)
+    results: dict[str, Any] = {**provenance(), "threads": options.threads}
     for name in options.only:
         results[name] = PARTS[name](options.rounds)
         for key, value in results[name].items():
-            print(f"{name:10} {key:32} {value:12.5g}", flush=True)
+            print(f"{name:10} {key:34} {value:12.5g}", flush=True)
     write_json(options.out, results)
 
 

@@ -20,6 +20,7 @@ from facetrm.backbone.store import encode as encode_rows
 from facetrm.backbone.transformer import BackboneConfig, load_encoder
 from facetrm.core.config import apply_sets, parse_config
 from facetrm.core.errors import BackboneError, ConfigError, DataError, FacetrmError, did_you_mean
+from facetrm.data.records import Preference
 from facetrm.evaluate.doctor.diagnose import THRESHOLD, diagnose, diagnose_server
 from facetrm.evaluate.doctor.findings import CODES
 from facetrm.evaluate.doctor.terminal import show_diagnosis
@@ -32,6 +33,7 @@ from facetrm.explain.overall import OverallExplanation, explain_overall
 from facetrm.explain.terminal import AnswerView, PairView, show
 from facetrm.hub.load import load_model
 from facetrm.model.reward_model import RewardModel
+from facetrm.recipes.finetune import FineTuneRun
 from facetrm.recipes.run import Run, run_recipe
 from facetrm.recipes.scoring import Asked, located, read_asked, score_rows, write_scores
 from facetrm.report.page import write_page
@@ -73,7 +75,11 @@ def run(
     sets: Sets = [],  # noqa: B006  (typer reads the default and never changes it)
 ) -> None:
     """Run a recipe: train, compare, explain, save."""
-    _show_run(run_recipe(recipe, sets=sets, out=out))
+    done = run_recipe(recipe, sets=sets, out=out)
+    if isinstance(done, FineTuneRun):
+        _show_fine_tuned(done)
+    elif done is not None:  # nothing comes from the processes beside the first
+        _show_run(done)
 
 
 @app.command()
@@ -299,13 +305,38 @@ def _show_run(run: Run) -> None:
         print(f"final score with length inside prompts: {before:+.3f} before, {after:+.3f} after debiasing")
     if recovery is not None:
         print(f"learned against true task weights: Spearman {recovery:.2f}")
-    model, pair = run.fit.model, run.explained
-    scores = model.score([pair.chosen, pair.rejected])
-    explained = explain_pair(scores[0], scores[1], objectives=run.fit.mixture.objectives, beta=run.fit.mixture.beta)
-    flip = flip_pair(explained, aggregator=run.fit.mixture.aggregator)
-    show(PairView(explained, (pair.chosen, pair.rejected), flip, top=6))
+    _show_pair(run.fit.model, run.explained)
     print(f"\n{run.metrics['seconds']['total']:.0f} s. Open {run.folder / 'report.html'}")
     print(f"Next: facetrm explain {run.folder}    facetrm score {run.folder} --data FILE.jsonl")
+
+
+def _show_fine_tuned(run: FineTuneRun) -> None:
+    figures, console = run.figures, _console()
+    table = Table(title=f"Accuracy on {run.metrics['rows']['preferences_test']} held-out pairs, 95% interval")
+    for column in ("head", "fine-tuned", "on the frozen trunk", "difference"):
+        table.add_column(column, justify="left" if column == "head" else "right")
+    for name in ("preference", "objectives"):
+        cells = [figures.noisy.get(name), figures.noisy.get(f"frozen_{name}"), figures.gained.get(name)]
+        if cells[0] is not None:
+            shown = [
+                "-" if c is None else f"{100 * c.value:.1f}  ({100 * c.low:.1f} to {100 * c.high:.1f})" for c in cells
+            ]
+            table.add_row({"preference": "preference", "objectives": "mean of the objectives"}[name], *shown)
+    console.print(table)
+    after, before = run.metrics["mean_spearman"], run.metrics["mean_spearman_frozen"]
+    if after is not None:
+        beside = "" if before is None else f" (heads on the frozen trunk: {before:.3f})"
+        print(f"mean rank correlation with held-out ratings: {after:.3f}{beside}")
+    _show_pair(run.model, run.explained)
+    print(f"\n{run.metrics['seconds']['total']:.0f} s. Figures: {run.folder / 'metrics.json'}")
+    print(f"Next: facetrm explain {run.folder}    facetrm score {run.folder} --data FILE.jsonl")
+
+
+def _show_pair(model: RewardModel, pair: Preference) -> None:
+    mixture, scores = model.mixture(), model.score([pair.chosen, pair.rejected])
+    explained = explain_pair(scores[0], scores[1], objectives=mixture.objectives, beta=mixture.beta)
+    flip = flip_pair(explained, aggregator=mixture.aggregator)
+    show(PairView(explained, (pair.chosen, pair.rejected), flip, top=6))
 
 
 def _console() -> Console:

@@ -130,8 +130,12 @@ class DecoderChat:
     @property
     def template_hash(self) -> str:
         """The sha256 of template, date and format version."""
-        dated = self._date if self._source != self._template or "date_string" in self._template else ""
-        return fingerprint({"template": self._template, "date": dated, "format": FORMAT})
+        return fingerprint({"template": self._template, "date": self._date if self.dated else "", "format": FORMAT})
+
+    @property
+    def dated(self) -> bool:
+        """Whether the template asks for a date: it gets the fixed one."""
+        return "strftime_now" in self._template or "date_string" in self._template
 
     @property
     def portable_template(self) -> str:

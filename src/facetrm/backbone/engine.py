@@ -4,33 +4,50 @@
     exact   one conversation a pass, without padding: a score cannot depend on what else was asked, bit for bit
 
 A model whose attention does not go through Transformers' interface, or that fails the check at the first call, is read
-in padded batches instead of packs; the log says so. Where memory runs out, a pass is halved and tried again.
+in padded batches instead of packs; so is given up, one by one, what makes packs faster: compiled code, a kernel. The
+log says so. Where memory runs out, a pass is halved and tried again.
 
-Shapes: N conversations, T tokens of a pack, L tokens of the longest row of a batch, D hidden size.
+Shapes: N conversations, B of a pass, T tokens of a pack, L tokens of the longest row of a batch, D hidden size.
 """
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Final, Literal, TypeAlias, final
+from typing import Any, Final, Literal, TypeAlias, final
 
 import torch
 from torch import Tensor
+from torch._dynamo.exc import TorchDynamoException
 from transformers import PreTrainedModel
 
+from facetrm.backbone.attention import PackingError, kernel_error, read_pack
 from facetrm.backbone.batching import pad_right, token_batches
 from facetrm.backbone.chat import Ids, Tokenized
-from facetrm.backbone.packing import PackingError, pack_rows, read_pack
+from facetrm.backbone.packing import Pack, pack_rows
+from facetrm.backbone.varlen import Kernel, kernel_for
 from facetrm.core.errors import BackboneError
 from facetrm.core.progress import log
 
 Mode: TypeAlias = Literal["fast", "exact"]
 OnBatch: TypeAlias = Callable[[int, int], None]
 
-_TOLERANCE: Final = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}
+TOLERANCE: Final = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}
+"""By how much of its norm a vector from a pack may differ from that of the conversation read alone."""
+
 _STRETCHED: Final = frozenset({"dynamic", "longrope"})  # positions that depend on the longest row of a pass
+_CACHED: Final = 1024  # tokens whose activations a processor's caches hold: a longer pack is no faster there, or slower
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """One forward pass: the numbers of its conversations, its tokens, and what reads their vectors, two of [B, D]."""
+
+    rows: list[int]
+    tokens: int
+    read: Callable[[], tuple[Tensor, Tensor]]
 
 
 @final
@@ -43,15 +60,28 @@ class DecoderEngine:
         token_budget: the most tokens of a pass (of one conversation in ``exact``).
         pad: any id that the model has, for batches.
         inputs: the arguments that the model's forward takes.
+        compiled: a compiled form of ``model``, for ``fast``; None for none.
+        kernel: attends to all segments of a pack at once; None takes PyTorch's, where it has one for this device.
     """
 
     def __init__(
-        self, model: PreTrainedModel, *, mode: Mode, token_budget: int, pad: int, inputs: frozenset[str]
+        self,
+        model: PreTrainedModel,
+        *,
+        mode: Mode,
+        token_budget: int,
+        pad: int,
+        inputs: frozenset[str],
+        compiled: Callable[..., Any] | None = None,
+        kernel: Kernel | None = None,
     ) -> None:
         self.model, self.mode, self.token_budget = model, mode, token_budget
         self._pad, self._inputs = pad, inputs
+        self._compiled = compiled
+        self._kernel = kernel_for(model.device, model.dtype) if kernel is None else kernel
         self._packs: bool | None = None
 
+    @torch.no_grad()
     def read(self, rows: Sequence[Tokenized], on_batch: OnBatch) -> tuple[Tensor, Tensor]:
         """Return the vectors [N, D] where prompts end and those of the last tokens, float32 on the CPU.
 
@@ -62,76 +92,62 @@ class DecoderEngine:
         Raises:
             BackboneError: memory does not hold a single conversation.
         """
-        if self.mode == "exact":
-            return self._exact(rows, on_batch)
-        if self._packs is None:
+        if self.mode == "fast" and self._packs is None:
             self._packs = self._can_pack()
-        if self._packs:
-            return self._packed(rows, on_batch)
-        return self._padded(rows, on_batch)
-
-    def _exact(self, rows: Sequence[Tokenized], on_batch: OnBatch) -> tuple[Tensor, Tensor]:
-        prompt_ND, response_ND = self._empty(len(rows))
-        for n, row in enumerate(rows):
-            hidden_NLD = _unless_out_of_memory(partial(self._plain, [row.ids]))
-            if hidden_NLD is None:
-                raise _too_long(len(row.ids))
-            prompt_ND[n], response_ND[n] = hidden_NLD[0, row.prompt_end].float(), hidden_NLD[0, -1].float()
-            on_batch(1, len(row.ids))
-        return prompt_ND.cpu(), response_ND.cpu()
-
-    def _packed(self, rows: Sequence[Tokenized], on_batch: OnBatch) -> tuple[Tensor, Tensor]:
-        prompt_ND, response_ND = self._empty(len(rows))
-        ids, prompts = [row.ids for row in rows], [row.prompt_end + 1 for row in rows]
+        passes = self._alone if self.mode == "exact" else self._packed if self._packs else self._padded
+        size = int(self.model.config.get_text_config().hidden_size)
+        prompt_ND, response_ND = torch.empty(2, len(rows), size, device=self.model.device).unbind(0)
 
         def read(numbers: Sequence[int], budget: int) -> None:
-            chosen = [ids[n] for n in numbers], [prompts[n] for n in numbers]
-            for pack in pack_rows(*chosen, token_budget=budget):
-                here = [numbers[i] for i in pack.rows]
-                hidden_TD = _unless_out_of_memory(partial(read_pack, self.model, pack))
-                if hidden_TD is None:
-                    if len({ids[n] for n in here}) == 1:
-                        raise _too_long(len(ids[here[0]]))
-                    smaller = len(pack.ids) // 2
-                    self._free(tokens=len(pack.ids), next_try=smaller)
-                    read(here, smaller)
+            for one in passes([rows[n] for n in numbers], budget):
+                here = [numbers[n] for n in one.rows]
+                vectors = _unless_out_of_memory(one.read)
+                if vectors is None:
+                    if len({rows[n].ids for n in here}) == 1:
+                        raise _too_long(len(rows[here[0]].ids))
+                    self._free(tokens=one.tokens, next_try=one.tokens // 2)
+                    read(here, one.tokens // 2)
                     continue
-                prompt_ND[here] = hidden_TD[pack.ends].float()
-                response_ND[here] = hidden_TD[pack.lasts].float()
-                on_batch(len(here), sum(len(ids[n]) for n in here))
+                at_B = torch.tensor(here, device=self.model.device)
+                prompt_ND[at_B], response_ND[at_B] = vectors[0].float(), vectors[1].float()
+                on_batch(len(here), sum(len(rows[n].ids) for n in here))
 
         read(range(len(rows)), self.token_budget)
-        # A prompt in several packs is read several times; its answers get one vector, or the gate weighs them apart.
-        return _shared(prompt_ND.cpu(), ids, prompts), response_ND.cpu()
+        prompt_ND, response_ND = prompt_ND.cpu(), response_ND.cpu()
+        return prompt_ND if self.mode == "exact" else _shared(prompt_ND, rows), response_ND
 
-    def _padded(self, rows: Sequence[Tokenized], on_batch: OnBatch) -> tuple[Tensor, Tensor]:
-        prompt_ND, response_ND = self._empty(len(rows))
-        ids, prompts = [row.ids for row in rows], [row.prompt_end + 1 for row in rows]
-        first: dict[Ids, int] = {}
-        copies = [first.setdefault(row, n) for n, row in enumerate(ids)]
+    def _alone(self, rows: Sequence[Tokenized], budget: int) -> Iterator[_Pass]:
+        for n, row in enumerate(rows):
+            yield _Pass([n], len(row.ids), partial(self._read_batch, [row.ids], [0], [row.prompt_end]))
 
-        def read(numbers: Sequence[int], budget: int) -> None:
-            for batch in token_batches([len(ids[n]) for n in numbers], token_budget=budget):
-                here = [numbers[i] for i in batch]
-                hidden_NLD = _unless_out_of_memory(partial(self._plain, [ids[n] for n in here]))
-                width = max(len(ids[n]) for n in here)
-                if hidden_NLD is None:
-                    if len(here) == 1:
-                        raise _too_long(width)
-                    self._free(tokens=width * len(here), next_try=width * (len(here) // 2))
-                    read(here, width * (len(here) // 2))
-                    continue
-                at = torch.arange(len(here), device=hidden_NLD.device)
-                prompt_ND[here] = hidden_NLD[at, [prompts[n] - 1 for n in here]].float()
-                response_ND[here] = hidden_NLD[at, [len(ids[n]) - 1 for n in here]].float()
-                on_batch(len(here), sum(len(ids[n]) for n in here))
+    def _packed(self, rows: Sequence[Tokenized], budget: int) -> Iterator[_Pass]:
+        enough = _CACHED if self.model.device.type == "cpu" else None
+        prompts = [row.prompt_end + 1 for row in rows]
+        for pack in pack_rows([row.ids for row in rows], prompts, token_budget=budget, enough=enough):
+            yield _Pass(pack.rows, len(pack.ids), partial(self._read_pack, pack))
 
-        unique = list(first.values())
-        read(unique, self.token_budget)
-        on_batch(len(rows) - len(unique), 0)
-        return _shared(prompt_ND.cpu()[copies], ids, prompts), response_ND.cpu()[copies]
+    def _read_pack(self, pack: Pack) -> tuple[Tensor, Tensor]:
+        hidden_TD = self._run(partial(read_pack, self.model, pack, kernel=self._kernel))
+        return hidden_TD[pack.ends], hidden_TD[pack.lasts]
 
-    def _plain(self, rows: Sequence[Ids]) -> Tensor:
+    def _padded(self, rows: Sequence[Tokenized], budget: int) -> Iterator[_Pass]:
+        equal: dict[Ids, list[int]] = {}
+        for n, row in enumerate(rows):
+            equal.setdefault(row.ids, []).append(n)
+        unique = list(equal)
+        for batch in token_batches([len(ids) for ids in unique], token_budget=budget):
+            ids = [unique[b] for b in batch]
+            here = [(n, line) for line, row in enumerate(ids) for n in equal[row]]
+            numbers, lines = [n for n, _ in here], [line for _, line in here]
+            ends = [rows[n].prompt_end for n in numbers]
+            tokens = len(ids) * max(map(len, ids))
+            yield _Pass(numbers, tokens, partial(self._read_batch, ids, lines, ends))
+
+    def _read_batch(self, ids: Sequence[Ids], lines: list[int], ends: list[int]) -> tuple[Tensor, Tensor]:
+        hidden_NLD = self._run(partial(self._plain, ids))
+        return hidden_NLD[lines, ends], hidden_NLD[lines, [len(ids[line]) - 1 for line in lines]]
+
+    def _plain(self, rows: Sequence[Ids], *, forward: Callable[..., Any] | None = None) -> Tensor:
         """Return the last hidden states [N, L, D] of a batch padded on the right."""
         device = self.model.device
         ids_NL, mask_NL = pad_right(rows, pad=self._pad)
@@ -141,21 +157,51 @@ class DecoderEngine:
         if "position_ids" in self._inputs:
             inputs["position_ids"] = torch.arange(ids_NL.shape[1], device=device).expand_as(ids_NL)
         cache = {"use_cache": False} if "use_cache" in self._inputs else {}
-        hidden_NLD: Tensor = self.model(**inputs, **cache).last_hidden_state
+        read = self.model if forward is None else forward
+        hidden_NLD: Tensor = read(**inputs, **cache).last_hidden_state
         return hidden_NLD
 
-    def _empty(self, rows: int) -> tuple[Tensor, Tensor]:
-        size = int(self.model.config.get_text_config().hidden_size)
-        prompt_ND, response_ND = torch.empty(2, rows, size, device=self.model.device).unbind(0)
-        return prompt_ND, response_ND
+    def _run(self, read: Callable[..., Tensor]) -> Tensor:
+        """Return what ``read`` returns with the compiled model, or with the model itself where that cannot be made."""
+        if self._compiled is not None:
+            try:
+                return read(forward=self._compiled)
+            except TorchDynamoException as exc:
+                self._give_up("compile", " ".join(str(exc).strip().split("\n\n")[0].split()))
+        return read()
+
+    def _give_up(self, what: Literal["compile", "the attention kernel", "packing"], reason: str) -> None:
+        log(f"{what} is off", reason=reason)
+        if what == "compile":
+            self._compiled = None
+        elif what == "the attention kernel":
+            self._kernel = None
 
     def _can_pack(self) -> bool:
         """Read five short conversations in a pack and alone: they must agree, or a layer looks across conversations."""
-        reason = self._why_not()
-        if reason is not None:
-            log("packing is off", reason=reason)
+        if self._kernel is not None and (reason := self._why_no_kernel(self._kernel)) is not None:
+            self._give_up("the attention kernel", reason)
+        if self._compiled is not None and (reason := self._why_not_compiled()) is not None:
+            self._give_up("compile", reason)
+        if (reason := self._why_not()) is not None:
+            self._give_up("packing", reason)
         return reason is None
 
+    def _why_no_kernel(self, kernel: Kernel) -> str | None:
+        try:
+            worst = kernel_error(kernel, dtype=self.model.dtype, device=self.model.device)
+        except (RuntimeError, TypeError, ValueError) as exc:
+            return str(exc).strip().splitlines()[0]
+        limit = TOLERANCE.get(self.model.dtype, 1e-3)
+        return f"it differs from attention by segments by {worst:.2g} of its norm" if worst > limit else None
+
+    def _why_not_compiled(self) -> str | None:
+        rows, _ = self._probes()
+        plain_NLD = self._plain(rows[:1])
+        found_NLD = self._run(partial(self._plain, rows[:1]))
+        return self._differs(found_NLD[0], plain_NLD[0], "it differs from the model")
+
+    @torch.no_grad()
     def _why_not(self) -> str | None:
         text = self.model.config.get_text_config()
         rope = getattr(text, "rope_parameters", None) or {}
@@ -164,23 +210,33 @@ class DecoderEngine:
             return f"positions of type {', '.join(sorted(kinds & _STRETCHED))} depend on the longest row of a pass"
         if "position_ids" not in self._inputs:
             return "the model takes no position_ids"
-        vocabulary = int(text.vocab_size)
-        rows = [tuple((7 * i * i + 3 * n) % vocabulary for i in range(1, 12 + n)) for n in range(2)]
-        ids = [rows[0], rows[0][:5] + rows[1], rows[1], rows[0] + rows[1], rows[0][:7]]
-        prompts = [5, 5, 4, 5, 5]
+        ids, prompts = self._probes()
         (pack,) = pack_rows(ids, prompts, token_budget=10_000)
-        with torch.no_grad():
+        alone_ND = torch.stack([self._plain([ids[n]])[0, -1] for n in pack.rows])
+        while True:
             try:
-                hidden_TD = read_pack(self.model, pack)
+                _, packed_ND = self._read_pack(pack)
             except PackingError as exc:
                 return str(exc)
-            worst = 0.0
-            for n, last in zip(pack.rows, pack.lasts, strict=True):
-                alone_D = self._plain([ids[n]])[0, -1].float()
-                worst = max(worst, float((hidden_TD[last].float() - alone_D).norm() / alone_D.norm().clamp_min(1e-6)))
-        if worst > _TOLERANCE.get(self.model.dtype, 1e-3):
-            return f"a conversation in a pack differs from itself alone by {worst:.2g} of its norm"
-        return None
+            reason = self._differs(packed_ND, alone_ND, "a conversation in a pack differs from itself alone")
+            if reason is not None and self._compiled is not None:
+                self._give_up("compile", reason)
+            elif reason is not None and self._kernel is not None:
+                self._give_up("the attention kernel", reason)
+            else:
+                return reason
+
+    def _probes(self) -> tuple[list[Ids], list[int]]:
+        """Return five short conversations, and the tokens of each one's prompt; four share one."""
+        vocabulary = int(self.model.config.get_text_config().vocab_size)
+        rows = [tuple((7 * i * i + 3 * n) % vocabulary for i in range(1, 12 + n)) for n in range(2)]
+        return [rows[0], rows[0][:5] + rows[1], rows[1], rows[0] + rows[1], rows[0][:7]], [5, 5, 4, 5, 5]
+
+    def _differs(self, found_ND: Tensor, expected_ND: Tensor, what: str) -> str | None:
+        gap_N = (found_ND.float() - expected_ND.float()).norm(dim=-1)
+        worst = float((gap_N / expected_ND.float().norm(dim=-1).clamp_min(1e-6)).max())
+        limit = TOLERANCE.get(self.model.dtype, 1e-3)
+        return None if worst <= limit else f"{what} by {worst:.2g} of its norm"
 
     def _free(self, *, tokens: int, next_try: int) -> None:
         log("out of memory", tokens=tokens, next_try=next_try)
@@ -189,7 +245,7 @@ class DecoderEngine:
             torch.cuda.empty_cache()
 
 
-def _unless_out_of_memory(read: Callable[[], Tensor]) -> Tensor | None:
+def _unless_out_of_memory(read: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor] | None:
     """Return what ``read`` returns, or None where memory runs out (its error, which holds tensors, is gone by then)."""
     try:
         return read()
@@ -201,11 +257,13 @@ def _unless_out_of_memory(read: Callable[[], Tensor]) -> Tensor | None:
         return None
 
 
-def _shared(prompt_ND: Tensor, ids: Sequence[Ids], prompts: Sequence[int]) -> Tensor:
-    """Return the vectors with those of equal prompts made equal: the first one's."""
+def _shared(prompt_ND: Tensor, rows: Sequence[Tokenized]) -> Tensor:
+    """Return the vectors with those of equal prompts made equal: the first one's.
+
+    A prompt in several passes is read several times; its answers get one vector, or the gate weighs them apart.
+    """
     first: dict[Ids, int] = {}
-    which = [first.setdefault(row[:prompt], n) for n, (row, prompt) in enumerate(zip(ids, prompts, strict=True))]
-    return prompt_ND[which]
+    return prompt_ND[[first.setdefault(row.ids[: row.prompt_end + 1], n) for n, row in enumerate(rows)]]
 
 
 def _too_long(tokens: int) -> BackboneError:

@@ -9,9 +9,7 @@ where h is the last hidden state after the final norm. Shapes: N conversations, 
 from __future__ import annotations
 
 import inspect
-import os
 import re
-import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,15 +18,15 @@ from typing import Final, Literal, cast, final
 
 import torch
 from pydantic import Field, field_validator
-from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from facetrm.backbone.batching import pad_right, token_batches
+from facetrm.backbone.adapters import ADAPTER_FOLDER, adapter_names, adapter_settings, load_adapter, write_trunk
 from facetrm.backbone.chat import PLAIN_TEMPLATE, ChatFormat, DecoderChat, EncoderChat, Limit, Tokenized
 from facetrm.backbone.checkpoint import (
     Kind,
     load_checkpoint,
     model_kind,
+    new_folder,
     position_limit,
     quiet_transformers,
     token_limit,
@@ -37,11 +35,13 @@ from facetrm.backbone.checkpoint import (
 )
 from facetrm.backbone.encoder import Features, Portable
 from facetrm.backbone.engine import DecoderEngine, Mode, OnBatch
+from facetrm.backbone.pooling import MeanPooling
 from facetrm.backbone.portable import write_tokenizer
 from facetrm.backbone.truncate import Truncation
 from facetrm.core.config import Section
 from facetrm.core.errors import BackboneError
 from facetrm.core.fingerprint import fingerprint
+from facetrm.core.progress import log
 from facetrm.data.records import Conversation
 
 _WINDOW: Final = 16  # characters tokenised at a time, per token of a pass: a few passes
@@ -53,6 +53,7 @@ class BackboneConfig(Section):
 
     Attributes:
         path: a folder, or a name on the Hub.
+        adapter: the folder of a LoRA adapter on it, as PEFT writes it.
         kind: ``decoder`` (last-token features), ``encoder`` (mean pooling), or what the architecture says.
         dtype: of the trunk; ``auto`` is float32 on a CPU and bfloat16 on a GPU. Features are float32 always.
         device: ``cpu``, ``cuda``, ``cuda:1``, ...; ``auto`` takes a GPU where there is one.
@@ -63,11 +64,14 @@ class BackboneConfig(Section):
         mode: ``fast`` shares prompts and passes; ``exact`` reads one conversation a pass, so that a score cannot depend
             on what else was asked, not even in its last bit.
         token_budget: tokens of one pass.
+        compile: let ``torch.compile`` make the passes of a decoder in ``fast`` mode faster; the first takes minutes.
+            Compiled code that fails, or that differs from the model, is given up, and the log says so.
         trust_remote_code: let code that comes with the model run.
         revision: a commit or branch on the Hub.
     """
 
     path: str
+    adapter: str | None = None
     kind: Literal["auto", "decoder", "encoder"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: str = "auto"
@@ -77,6 +81,7 @@ class BackboneConfig(Section):
     date: str = "26 Jul 2024"
     mode: Mode = "fast"
     token_budget: int = Field(default=8192, ge=1)
+    compile: bool = False
     trust_remote_code: bool = False
     revision: str | None = None
 
@@ -132,15 +137,26 @@ class TransformerEncoder:
                 )
             self._chat = EncoderChat(tokenizer, limit=limit)
         else:
-            self._chat = DecoderChat(tokenizer, template=self._template, limit=limit, date=config.date)
-        # Where a row is padded is known from the lengths, so any id that the model has will do.
-        self._pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
-        self._accepts = frozenset(inspect.signature(self.model.forward).parameters)
-        self._engine = DecoderEngine(
-            self.model, mode=config.mode, token_budget=config.token_budget, pad=self._pad, inputs=self._accepts
-        )
-        self._weights: tuple[int, str] | None = None
+            reader = DecoderChat(tokenizer, template=self._template, limit=limit, date=config.date)
+            if reader.dated:
+                log("the chat template prints the day's date", instead=config.date, setting="backbone.date")
+            self._chat = reader
+        self._engine = self._made_engine(config)
+        self._weights: tuple[tuple[int, int], str] | None = None
         self._tokenizer_hash = tokenizer_fingerprint(tokenizer)
+
+    def _made_engine(self, config: BackboneConfig) -> DecoderEngine | MeanPooling:
+        # Where a row is padded is known from the lengths, so any id that the model has will do.
+        pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
+        inputs = frozenset(inspect.signature(self.model.forward).parameters)
+        compiles = config.compile and self.kind == "decoder" and config.mode == "fast"
+        if config.compile and not compiles:
+            log("compile is off", reason="it makes passes of a decoder in fast mode only")
+        mode, budget = config.mode, config.token_budget
+        if self.kind == "encoder":
+            return MeanPooling(self.model, mode=mode, token_budget=budget, pad=pad, inputs=inputs)
+        compiled = torch.compile(self.model, dynamic=True) if compiles else None
+        return DecoderEngine(self.model, mode=mode, token_budget=budget, pad=pad, inputs=inputs, compiled=compiled)
 
     @property
     def hidden_size(self) -> int:
@@ -161,26 +177,29 @@ class TransformerEncoder:
     def fingerprint(self) -> str:
         """The sha256 over weights, tokenizer, template and every setting that changes what is read.
 
-        ``mode`` and ``token_budget`` change the last digits only and are left out.
+        ``mode``, ``token_budget`` and ``compile`` change the last digits only and are left out.
         """
-        version = sum(tensor._version for tensor in self.model.state_dict().values())
+        tensors = self.model.state_dict().values()
+        version = (len(tensors), sum(tensor._version for tensor in tensors))
         if self._weights is None or self._weights[0] != version:
             self._weights = (version, weights_fingerprint(self.model))
-        return fingerprint(
-            {
-                "weights": self._weights[1],
-                "tokenizer": self._tokenizer_hash,
-                "template": self.template_hash,
-                "kind": self.kind,
-                "max_tokens": self.max_tokens,
-                "truncation": self.config.truncation,
-            }
-        )
+        known: dict[str, object] = {
+            "weights": self._weights[1],
+            "tokenizer": self._tokenizer_hash,
+            "template": self.template_hash,
+            "kind": self.kind,
+            "max_tokens": self.max_tokens,
+            "truncation": self.config.truncation,
+        }
+        adapters = adapter_settings(self.model)
+        return fingerprint(known | {"adapters": adapters} if adapters else known)
 
     def spec(self) -> dict[str, object]:
         """Return the settings that :func:`load_encoder` needs from any folder: ``dtype`` is what the trunk has."""
-        path = Path(self.config.path).expanduser()
-        fixed = {"dtype": self._dtype} | ({"path": str(path.resolve())} if path.is_dir() else {})
+        fixed = {"dtype": self._dtype}
+        for key, place in (("path", self.config.path), ("adapter", self.config.adapter)):
+            if place is not None and Path(place).expanduser().is_dir():
+                fixed[key] = str(Path(place).expanduser().resolve())
         return self.config.model_copy(update=fixed).model_dump(mode="json")
 
     @property
@@ -204,12 +223,11 @@ class TransformerEncoder:
         """
         if not conversations:
             return Features.empty(self.hidden_size)
-        read = self._engine.read if self.kind == "decoder" else self._encode
         order: list[int] = []
         parts: list[Features] = []
         with self._evaluating():
             for numbers, rows in self._tokenized(conversations):
-                prompt_ND, response_ND = read(rows, on_batch or (lambda rows, tokens: None))
+                prompt_ND, response_ND = self._engine.read(rows, on_batch or (lambda rows, tokens: None))
                 order.extend(numbers)
                 parts.append(
                     Features(
@@ -272,68 +290,23 @@ class TransformerEncoder:
         return write_tokenizer(self.tokenizer, self._chat, folder)
 
     def save_backbone(self, folder: Path) -> BackboneConfig:
-        """Write trunk, tokenizer and chat template to ``folder``, whole or not at all.
+        """Write trunk, tokenizer and chat template to ``folder``, whole or not at all; an adapter goes below it.
 
         Returns:
             The settings that load it again, with the same fingerprint.
 
         Raises:
-            BackboneError: the folder holds something already.
+            BackboneError: the folder holds something already, or the trunk holds several adapters.
         """
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise BackboneError("exists already", place=folder, fix="give a new folder")
-        temporary = folder.with_name(f".{folder.name}.tmp")
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        with quiet_transformers():
-            self.model.save_pretrained(temporary)
-            self.tokenizer.save_pretrained(temporary)
-        if self._template is not None:
-            (temporary / "chat_template.jinja").write_text(self._template, encoding="utf-8")
-        os.replace(temporary, folder)
+        with new_folder(folder) as temporary:
+            write_trunk(self.model, temporary)
+            with quiet_transformers():
+                self.tokenizer.save_pretrained(temporary)
+            if self._template is not None:
+                (temporary / "chat_template.jinja").write_text(self._template, encoding="utf-8")
         fixed = {"path": str(folder), "kind": self.kind, "max_tokens": self.max_tokens, "template": None}
-        fixed["dtype"] = self._dtype
+        fixed |= {"dtype": self._dtype, "adapter": str(folder / ADAPTER_FOLDER) if adapter_names(self.model) else None}
         return self.config.model_copy(update={**fixed, "revision": None, "trust_remote_code": False})
-
-    def _encode(self, rows: Sequence[Tokenized], on_batch: OnBatch) -> tuple[Tensor, Tensor]:
-        prompts: dict[tuple[int, ...], int] = {}
-        which = [prompts.setdefault(row.prompt_ids, len(prompts)) for row in rows]
-        types = {row.prompt_ids: row.prompt_types for row in rows}
-        unique = list(prompts)
-        spans = [(0, len(ids)) for ids in unique]
-        prompt_PD = self._pooled(unique, [types[ids] for ids in unique], spans, lambda _, tokens: on_batch(0, tokens))
-        spans = [(row.response_start, row.response_start + row.length) for row in rows]
-        response_ND = self._pooled([row.ids for row in rows], [row.types for row in rows], spans, on_batch)
-        return prompt_PD[which], response_ND
-
-    def _pooled(
-        self,
-        ids: Sequence[tuple[int, ...]],
-        types: Sequence[tuple[int, ...]],
-        spans: Sequence[tuple[int, int]],
-        on_batch: OnBatch,
-    ) -> Tensor:
-        """Return the mean of the hidden states over ``[start, end)`` of each row."""
-        mean_ND = torch.empty(len(ids), self.hidden_size)
-        budget = 1 if self.config.mode == "exact" else self.config.token_budget
-        for batch in token_batches([len(row) for row in ids], token_budget=budget):
-            hidden_NLD = self._hidden([ids[n] for n in batch], [types[n] for n in batch])
-            for row, n in enumerate(batch):
-                mean_ND[n] = hidden_NLD[row, slice(*spans[n])].float().mean(dim=0).cpu()
-            on_batch(len(batch), sum(len(ids[n]) for n in batch))
-        return mean_ND
-
-    def _hidden(self, ids: Sequence[Sequence[int]], types: Sequence[Sequence[int]]) -> Tensor:
-        """Return the last hidden state, [N, L, D]: padded on the right, with the mask made from the lengths."""
-        ids_NL, mask_NL = pad_right(ids, pad=self._pad)
-        inputs = {"input_ids": ids_NL, "attention_mask": mask_NL}
-        if any(types) and "token_type_ids" in self._accepts:
-            inputs["token_type_ids"] = pad_right(types, pad=0)[0]
-        device = self.model.device
-        cache = {"use_cache": False} if "use_cache" in self._accepts else {}
-        output = self.model(**{name: tensor.to(device) for name, tensor in inputs.items()}, **cache)
-        hidden_NLD: Tensor = output.last_hidden_state
-        return hidden_NLD
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
@@ -395,4 +368,6 @@ def load_encoder(config: BackboneConfig) -> TransformerEncoder:
         trust_remote_code=config.trust_remote_code,
         revision=config.revision,
     )
+    if config.adapter is not None:
+        load_adapter(cast(PreTrainedModel, model.base_model), config.adapter)
     return TransformerEncoder(model, tokenizer, config=config)

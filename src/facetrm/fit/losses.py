@@ -1,4 +1,4 @@
-"""The losses of preferences and of distributions, stable in float32.
+"""The losses of ratings, of preferences and of distributions, stable in float32.
 
 Shapes: N pairs, K objectives.
 """
@@ -25,6 +25,23 @@ def bradley_terry_loss(margin_N: Tensor, weights_N: Tensor | None = None) -> Ten
     Reference: ArmoRM (arXiv 2406.12845), section 3.2.
     """
     return weighted_mean(softplus(-margin_N), weights_N)
+
+
+def masked_mse_loss(scores_NK: Tensor, labels_NK: Tensor) -> Tensor:
+    """Return the squared error over the labels that are known, each row counted once however many it has.
+
+        1/M sum_n 1/|K_n| sum_{k in K_n} (scores_nk - labels_nk)^2
+
+    K_n are the objectives that row n rates, and M is the number of rows that rate any; 0 where there is none.
+
+    Args:
+        scores_NK: predictions.
+        labels_NK: unit labels, NaN where not rated.
+    """
+    known_NK = torch.isfinite(labels_NK)
+    error_NK = torch.where(known_NK, scores_NK - labels_NK.nan_to_num(), 0.0).square()
+    count_N = known_NK.sum(dim=-1)
+    return (error_NK.sum(dim=-1) / count_N.clamp(min=1)).sum() / (count_N > 0).sum().clamp(min=1)
 
 
 def divergence(logits_NK: Tensor, prior_K: Tensor) -> Tensor:

@@ -79,13 +79,15 @@ class LlamaForRewardModelWithGating(PreTrainedModel):
     base_model_prefix = LlamaModel.base_model_prefix
     supports_gradient_checkpointing = True
     _no_split_modules = LlamaModel._no_split_modules
-    _supports_sdpa = True
+    _supports_sdpa = getattr(LlamaModel, "_supports_sdpa", True)
     _supports_flash_attn = True
     _supports_flash_attn_2 = True
     _supports_attention_backend = True
     _keep_in_fp32_modules_strict = ["regression_layer", "reward_transform_matrix", "gating"]  # noqa: RUF012
 
     def __init__(self, config: Any) -> None:
+        if getattr(config, "attn_logit_softcapping", None) and config._attn_implementation == "sdpa":
+            config._attn_implementation = "eager"  # the other would drop the cap
         super().__init__(config)
         setattr(self, self.base_model_prefix, LlamaModel(config))
         objectives = config.num_objectives

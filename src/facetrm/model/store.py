@@ -39,6 +39,7 @@ from facetrm.model.mixture import Mixture
 FORMAT = 1
 KIND = "facetrm-reward-model"
 MANIFEST = "manifest.json"
+_PLACES = ("path", "adapter")  # what a spec names that is copied with the backbone
 _FETCH = "fetch or save the whole folder again"
 
 
@@ -198,7 +199,9 @@ def load_same_encoder(
     if kept == "copy":
         if not isinstance(spec.get("path"), str):
             raise ModelError(f"the backbone's path is {spec.get('path')!r}", place=path, fix=_FETCH)
-        spec["path"] = str(folder / spec["path"])
+        for key in _PLACES:
+            if isinstance(spec.get(key), str):
+                spec[key] = str(folder / spec[key])
     encoder = load_encoder(spec)
     if encoder.fingerprint != saved["fingerprint"]:
         found, wanted = encoder.fingerprint[:12], str(saved["fingerprint"])[:12]
@@ -233,9 +236,10 @@ def _read(folder: Path, entry: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def _copy_backbone(encoder: Encoder, folder: Path) -> dict[str, object]:
-    """Write the backbone to ``folder``, unless it lies there; return its spec, with the path inside the model."""
-    spec = encoder.spec()
-    if Path(str(spec.get("path", ""))).resolve() != folder.resolve():
+    """Write the backbone to ``folder``, unless it lies there; return its spec, with the paths inside the model."""
+    spec, home = encoder.spec(), folder.resolve()
+    places = [Path(str(spec[key])).resolve() for key in _PLACES if spec.get(key) is not None]
+    if not places or not all(place.is_relative_to(home) for place in places):
         if not isinstance(encoder, PortableEncoder):
             raise ModelError(
                 f"the backbone of a {type(encoder).__name__} cannot be copied",
@@ -244,7 +248,8 @@ def _copy_backbone(encoder: Encoder, folder: Path) -> dict[str, object]:
             )
         shutil.rmtree(folder, ignore_errors=True)
         spec = encoder.save_backbone(folder).model_dump(mode="json")
-    return {**spec, "path": folder.name}
+    inside = {key: Path(str(spec[key])).resolve() for key in _PLACES if spec.get(key) is not None}
+    return {**spec, **{key: str(place.relative_to(home.parent)) for key, place in inside.items()}}
 
 
 def _versions() -> dict[str, str]:

@@ -137,3 +137,15 @@ def difference(
         "micro": paired_difference(a_N, b_N, groups, samples=samples, seed=seed),
         MACRO: paired_difference(a_N, b_N, groups, strata=names, samples=samples, seed=seed),
     }
+
+
+def typical_pair(preferences: Sequence[Preference], margin_N: Floats) -> Preference:
+    """Return one of the preferences to explain.
+
+    It is one whose margin is above 0, the one nearest to the 75% quantile of such margins; the first where none is.
+    """
+    right = np.flatnonzero(margin_N > 0)
+    if not len(right):
+        return preferences[0]
+    goal = np.quantile(margin_N[right], 0.75)
+    return preferences[int(right[np.argmin(np.abs(margin_N[right] - goal))])]

@@ -68,20 +68,28 @@ def add_preference(
         config: of the head.
     """
     fit = fit_bradley_terry(pairs.chosen, pairs.rejected, groups=pairs.groups, config=config, weights=weights)
-    weight_1D = fit.mixture.experts.weight_KD.double()
+    return preference_expert(experts, fit.mixture.experts.weight_KD.double(), pairs), fit.ridge
+
+
+def preference_expert(experts: LinearExperts, weight_1D: Tensor, pairs: Pairs) -> LinearExperts:
+    """Return the experts with one more behind the objectives, whose scores are standardised log odds.
+
+    Args:
+        experts: K experts; a length expert stays the last one.
+        weight_1D: of the log odds, float64. pairs: whose answers give mean and deviation.
+    """
     odds_N = pairs.both().response_NAD[:, 0].double() @ weight_1D[0]
     mean, deviation = float(odds_N.mean()), float(odds_N.std().clamp_min(1e-12))
     factor, reach = _SPREAD / deviation, _MIDDLE / _SPREAD * deviation
     bias_1 = torch.tensor([_MIDDLE - factor * mean])
     preference = PREFERENCE.model_copy(update={"low": mean - reach, "high": mean + reach})
     rated = experts.objectives[: len(experts.weight_KD)]
-    joined = LinearExperts(
+    return LinearExperts(
         [*rated, preference],
         torch.cat([experts.weight_KD, (factor * weight_1D).float()]),
         torch.cat([experts.bias_K, bias_1]),
         length=experts.length,
     )
-    return joined, fit.ridge
 
 
 def cross_fitted(

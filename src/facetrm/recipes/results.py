@@ -102,10 +102,10 @@ def metrics(
         },
         "weight_recovery_spearman": judgement.recovery,
         "seeds": _seeds(config),
-        "versions": _versions(),
+        "versions": versions(),
         "hashes": {"data": rows.hash, "model": fit.model.hash, "encoder": fit.model.encoder.fingerprint},
     }
-    return dict(_clean(values))
+    return dict(plain(values))
 
 
 def report(
@@ -167,7 +167,7 @@ def report(
         training=Training(points=tuple(_point(p) for p in fit.gate.history), best_step=fit.gate.best_step),
         pair=explain_preference(fit, explained),
         seeds=_seeds(config),
-        versions=_versions(),
+        versions=versions(),
         hashes={"data": rows.hash, "model": fit.model.hash, "encoder": fit.model.encoder.fingerprint},
         notes=(f"Objectives are measured on {which}.",),
     )
@@ -238,7 +238,8 @@ def _seeds(config: ArmormConfig) -> dict[str, int]:
     return seeds if world is None else {**seeds, "world": world.seed}
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that decide numbers, the platform and the threads."""
     packages = {name: version(name) for name in _PACKAGES}
     return {
         "python": sys.version.split()[0],
@@ -252,10 +253,10 @@ def _number(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def _clean(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Return ``value`` with every NaN and infinity as None, so that it is JSON."""
     if isinstance(value, Mapping):
-        return {str(key): _clean(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_clean(item) for item in value]
+        return [plain(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

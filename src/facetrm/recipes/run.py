@@ -16,9 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from facetrm.core.config import apply_sets, dump_yaml, parse_config, read_yaml
+from facetrm.core.config import Section, apply_sets, dump_yaml, parse_config, read_yaml
 from facetrm.core.errors import ConfigError, did_you_mean
 from facetrm.core.files import write_json, write_text
 from facetrm.core.registry import Registry
@@ -26,9 +24,11 @@ from facetrm.data.files import write_records
 from facetrm.data.records import Preference
 from facetrm.hub.card import write_card
 from facetrm.recipes.armorm import ArmormFit, Stopwatch, fit_armorm, prepare
-from facetrm.recipes.compare import margins
+from facetrm.recipes.compare import margins, typical_pair
 from facetrm.recipes.config import ArmormConfig
 from facetrm.recipes.data import Rows
+from facetrm.recipes.finetune import run_finetune
+from facetrm.recipes.finetune_config import FineTuneRecipe
 from facetrm.recipes.judge import Judgement, judge
 from facetrm.recipes.results import metrics, report
 from facetrm.report.build import build_report
@@ -49,12 +49,12 @@ class Run:
 class Recipe:
     """A program that ``facetrm run`` knows: its settings, and the function that runs it in a folder."""
 
-    config: type[ArmormConfig]
-    run: Callable[[ArmormConfig, Path], Run]
+    config: type[Section]
+    run: Callable[[Any, Path], Any]
 
 
-def read_recipe(path: Path, sets: Sequence[str] = ()) -> ArmormConfig:
-    """Read a recipe and apply ``section.key=value`` settings.
+def read_recipe(path: Path, sets: Sequence[str] = ()) -> Any:
+    """Read a recipe, apply ``section.key=value`` settings, and return its settings.
 
     Raises:
         ConfigError: an unknown recipe, section, key or value.
@@ -106,19 +106,20 @@ def pick_pair(rows: Rows, fit: ArmormFit) -> Preference:
 
     It is one that the fit orders rightly, with the margin nearest to the 75% quantile of such margins.
     """
-    margin_N = margins({"gate": fit.mixture}, fit.test_pairs)["gate"]
-    right = np.flatnonzero(margin_N > 0)
-    if not len(right):
-        return rows.test[0]
-    goal = np.quantile(margin_N[right], 0.75)
-    return rows.test[int(right[np.argmin(np.abs(margin_N[right] - goal))])]
+    return typical_pair(rows.test, margins({"gate": fit.mixture}, fit.test_pairs)["gate"])
 
 
 RECIPES: Registry[Recipe] = Registry("recipe")
 RECIPES.add("armorm", Recipe(ArmormConfig, run_armorm))
+RECIPES.add("finetune", Recipe(FineTuneRecipe, run_finetune))
 
 
-def run_recipe(path: Path, *, sets: Sequence[str] = (), out: Path | None = None) -> Run:
-    """Run the recipe at ``path`` with settings ``sets``; the run folder ``out`` is ``runs/NAME`` by default."""
+def run_recipe(path: Path, *, sets: Sequence[str] = (), out: Path | None = None) -> Any:
+    """Run the recipe at ``path`` with settings ``sets``; the run folder ``out`` is ``runs/NAME`` by default.
+
+    Returns:
+        What the recipe leaves: a :class:`Run`, or a :class:`~facetrm.recipes.finetune.FineTuneRun` (None in a process
+        that is not the first).
+    """
     config = read_recipe(path, sets)
     return RECIPES[config.recipe].run(config, out or Path("runs") / path.stem)

@@ -12,10 +12,11 @@ from facetrm.backbone import store as store_module
 from facetrm.backbone.encoder import Features
 from facetrm.backbone.shards import locked
 from facetrm.backbone.store import FeatureStore, encode
+from facetrm.backbone.transformer import BackboneConfig, load_encoder
 from facetrm.core import files
 from facetrm.core.errors import StoreError
 from facetrm.data.records import conversation_key
-from fakes import HashEncoder, chat
+from fakes import HashEncoder, chat, tiny_decoder
 
 ROWS = [chat(f"question {i % 5}", f"answer {i}") for i in range(11)]
 
@@ -144,6 +145,19 @@ def test_bytes_do_not_depend_on_the_run(tmp_path):
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
     with safe_open(tmp_path / "one" / "shard-00000.safetensors", framework="pt") as handle:
         assert list(handle.metadata()) == ["facetrm"]
+
+
+def test_a_shard_of_a_decoder_depends_on_its_own_rows_alone(tmp_path):
+    encoder = load_encoder(BackboneConfig(path=str(tiny_decoder(tmp_path / "b")), device="cpu"))
+    rows = [chat(f"question {i // 3} {'why ' * (i // 3)}", f"answer {'x' * i}") for i in range(24)]
+    encode(encoder, rows, tmp_path / "all", shard_rows=8)
+    shards = [name for name in contents(tmp_path / "all") if name.endswith(".safetensors")]
+    for number, name in enumerate(shards):
+        alone = tmp_path / f"alone {number}"
+        encode(encoder, rows[8 * number : 8 * number + 8], alone, shard_rows=8)
+        (only,) = (data for file, data in contents(alone).items() if file.endswith(".safetensors"))
+        assert only == (tmp_path / "all" / name).read_bytes(), "prompt 2 and 5 lie in two shards, and are read in both"
+    assert len(shards) == 3
 
 
 def test_traces_of_a_crash_are_removed_and_other_files_are_not(tmp_path):

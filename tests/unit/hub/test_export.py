@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers as tf
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -19,7 +21,7 @@ from facetrm.core.errors import BackboneError, ModelError
 from facetrm.model.aggregate import WeightEdit
 from facetrm.model.gate import GateShape
 from facetrm.model.reward_model import RewardModel
-from fakes import STYLES, tiny_decoder, tiny_encoder
+from fakes import STYLES, tiny_decoder, tiny_encoder, tiny_tokenizer
 from gated_models import SIZE, encoder, mixture, model
 from published_samples import ROWS
 from reward_models import routed
@@ -168,6 +170,37 @@ def test_every_template_is_exported_with_its_ids(tmp_path: Path, style: str) -> 
     with torch.no_grad():
         found = [float(theirs(tokenizer.apply_chat_template(m, return_tensors="pt")).score) for m in MESSAGES]
     assert found == pytest.approx([s.reward for s in ours.score(ROWS)], abs=1e-5)
+
+
+SHAPE = {"hidden_size": SIZE, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+TRUNKS = {
+    "Qwen3": tf.Qwen3Config(**SHAPE, num_key_value_heads=2, head_dim=8, initializer_range=0.2),
+    "Gemma2": tf.Gemma2Config(**SHAPE, num_key_value_heads=2, head_dim=8, initializer_range=0.2),
+    "Gemma3Text": tf.Gemma3TextConfig(**SHAPE, num_key_value_heads=2, head_dim=8, initializer_range=0.2),
+    "Mistral": tf.MistralConfig(**SHAPE, num_key_value_heads=2, initializer_range=0.2),
+    "Phi": tf.PhiConfig(**SHAPE, initializer_range=0.2),
+    "GPTNeoX": tf.GPTNeoXConfig(**SHAPE, initializer_range=0.2),
+}
+
+
+@pytest.mark.parametrize("name", TRUNKS)
+def test_every_decoder_is_exported_under_its_own_names(tmp_path: Path, name: str) -> None:
+    tokenizer = tiny_tokenizer("llama3")
+    config = copy.deepcopy(TRUNKS[name])
+    config.vocab_size, config.max_position_embeddings = len(tokenizer), 512
+    torch.manual_seed(0)
+    tf.AutoModel.from_config(config).save_pretrained(tmp_path / "b")
+    tokenizer.save_pretrained(tmp_path / "b")
+    ours = model(tmp_path / "b")
+    folder = export_published(ours, tmp_path / "export")
+    want = [s.reward for s in ours.score(ROWS)]
+    assert [s.reward for s in load_model(folder).score(ROWS)] == pytest.approx(want, abs=1e-5)
+    theirs, read = through_transformers(folder), AutoTokenizer.from_pretrained(folder)
+    assert type(theirs).__name__ == f"{name}ForRewardModelWithGating"
+    with torch.no_grad():
+        found = [float(theirs(read.apply_chat_template(m, return_tensors="pt")).score) for m in MESSAGES]
+    assert found == pytest.approx(want, abs=1e-5)
+    assert max(want) - min(want) > 0.01
 
 
 def test_a_response_without_its_opening_is_an_error(backbone: Path, tmp_path: Path) -> None:
