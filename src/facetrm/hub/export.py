@@ -10,6 +10,7 @@ Shapes: K objectives, D hidden size, R gate input size.
 
 from __future__ import annotations
 
+import copy
 import inspect
 import json
 import shutil
@@ -19,7 +20,9 @@ from typing import Any, Final
 import torch
 from huggingface_hub import save_torch_state_dict
 from torch import Tensor
+from transformers import PreTrainedModel
 
+from facetrm.backbone.adapters import adapter_names, merge_adapter
 from facetrm.backbone.transformer import TransformerEncoder
 from facetrm.core.errors import ModelError
 from facetrm.hub import modeling_custom
@@ -35,6 +38,8 @@ _NEVER: Final = -1e9  # a logit whose softmax is 0 exactly, in every type
 
 def export_published(model: RewardModel, folder: str | Path) -> Path:
     """Write ``model`` in ArmoRM's layout; its scores in float32 are the model's, to the rounding of sums.
+
+    An adapter is merged, which rounds once more where the trunk is not in float32.
 
     Args:
         model: with one mixture and a decoder as its backbone.
@@ -61,11 +66,11 @@ def export_published(model: RewardModel, folder: str | Path) -> Path:
     temporary.mkdir(parents=True)
     mixture = model.mixture()
     portable = encoder.save_tokenizer(temporary)
-    prefix = encoder.model.base_model_prefix
-    tensors = {f"{prefix}.{name}": tensor for name, tensor in encoder.model.state_dict().items()}
+    trunk = _merged(encoder.model)
+    tensors = {f"{trunk.base_model_prefix}.{name}": tensor for name, tensor in trunk.state_dict().items()}
     save_torch_state_dict(tensors | heads(mixture), temporary, max_shard_size="5GB")
-    name = type(encoder.model).__name__.removesuffix("Model")
-    config = encoder.model.config.to_dict() | {
+    name = type(trunk).__name__.removesuffix("Model")
+    config = trunk.config.to_dict() | {
         "architectures": [f"{name}{ARCHITECTURE}"],
         "auto_map": {"AutoModelForSequenceClassification": f"{MODELING}.{name}{ARCHITECTURE}"},
         "id2label": {"0": "LABEL_0"},
@@ -85,6 +90,16 @@ def export_published(model: RewardModel, folder: str | Path) -> Path:
         folder.rmdir()
     temporary.rename(folder)
     return folder
+
+
+def _merged(trunk: PreTrainedModel) -> PreTrainedModel:
+    """Return the trunk, or a copy of it with its adapter added into the weights."""
+    names = adapter_names(trunk)
+    if not names:
+        return trunk
+    copied = copy.deepcopy(trunk)
+    merge_adapter(copied, name=names[0])
+    return copied
 
 
 def heads(mixture: Mixture) -> dict[str, Tensor]:

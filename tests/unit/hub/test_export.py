@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from facetrm import export_published, load_model
+from facetrm.backbone.adapters import LoraSettings, add_adapter
 from facetrm.backbone.transformer import BackboneConfig, load_encoder
 from facetrm.core.errors import BackboneError, ModelError
 from facetrm.model.aggregate import WeightEdit
@@ -201,6 +202,21 @@ def test_every_decoder_is_exported_under_its_own_names(tmp_path: Path, name: str
         found = [float(theirs(read.apply_chat_template(m, return_tensors="pt")).score) for m in MESSAGES]
     assert found == pytest.approx(want, abs=1e-5)
     assert max(want) - min(want) > 0.01
+
+
+def test_an_adapter_is_merged_into_the_export(tmp_path: Path) -> None:
+    made = encoder(tmp_path / "b")
+    add_adapter(made.model, LoraSettings(rank=4), seed=0)
+    for name, parameter in made.model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.2)
+    ours = RewardModel(made, {"all": mixture()})
+    want = [s.reward for s in ours.score(ROWS)]
+    folder = export_published(ours, tmp_path / "export")
+    assert [s.reward for s in load_model(folder).score(ROWS)] == pytest.approx(want, abs=1e-5)
+    assert [s.reward for s in ours.score(ROWS)] == want, "the model itself keeps its adapter"
+    bare = [s.reward for s in model(tmp_path / "b").score(ROWS)]
+    assert max(abs(a - b) for a, b in zip(bare, want, strict=True)) > 1e-3
 
 
 def test_a_response_without_its_opening_is_an_error(backbone: Path, tmp_path: Path) -> None:
