@@ -184,8 +184,11 @@ def doctor(
         "allowed": allow,
         "settings": apply_sets({}, sets),
     }
+    served = model.startswith(("http://", "https://"))
+    if against is not None and not served:
+        raise ConfigError("a copy is compared with a server", place="--against", fix="give the server's URL as MODEL")
     try:
-        if model.startswith(("http://", "https://")):
+        if served:
             found = diagnose_server(model, groups, against=against, timeout=timeout, **options)
         else:
             found = diagnose(model, groups, **options)

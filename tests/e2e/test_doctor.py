@@ -89,7 +89,7 @@ def test_a_healthy_model_has_no_finding(which: str, pairs: Path, request: pytest
     assert lines["engine, again"]["drift"]["largest"] == 0.0
     assert 0 < lines["plain, padded left"]["drift"]["largest_spreads"] < 1e-4
     assert lines["bfloat16 trunk"]["drift"]["largest_spreads"] > 1e-4
-    for mistake in ("double BOS", "no BOS", "no end of turn", "a quarter cut off the end", "oldest quarter dropped"):
+    for mistake in ("double BOS", "no BOS", "no end of turn", "last quarter cut", "oldest dropped"):
         assert lines[mistake]["verdict"] == "moves"
         assert lines[mistake]["drift"]["largest_spreads"] > 0.01, mistake
         assert lines[mistake]["drift"]["pairs"] == 6
@@ -194,6 +194,7 @@ def test_what_is_no_model_is_refused(tmp_path: Path, pairs: Path, healthy: Path)
     assert_refused(command("doctor", tmp_path / "nothing"), "no such model folder")
     assert_refused(command("doctor", "nobody/nothing"), "nobody/nothing", "Hub")
     assert_refused(command("doctor", healthy, "--allow", "pad-is-eoss"), "no finding 'pad-is-eoss'", "'pad-is-eos'")
+    assert_refused(command("doctor", healthy, "--against", healthy), "--against", "the server's URL")
     assert_refused(command("doctor", "http://127.0.0.1:9"), "no files to look at", "--data")
     assert_refused(command("doctor", "http://127.0.0.1:9", "--data", pairs), "cannot be reached", "check the address")
     said = command("doctor", tmp_path)

@@ -26,7 +26,7 @@ def diagnosis(*findings: Finding, **parts: object) -> Diagnosis:
 @pytest.mark.parametrize("width", [40, 80, 200])
 def test_every_part_is_shown(width: int) -> None:
     variants = (
-        Variant("plain, padded left", "plain, one by one", "agree", MOVED, "fault"),
+        Variant("plain, padded left", "plain, alone", "agree", MOVED, "fault"),
         Variant("no BOS", "engine", "moves", None, "not run", "nothing to take away"),
     )
     found = Finding("pad-is-eos", "warning", "the problem", "the figure", "the culprit", "the fix")

@@ -21,16 +21,16 @@ from facetrm.evaluate.doctor.own_forward import OwnForward
 from facetrm.evaluate.doctor.readings import Reader, mistakes, rewards_of
 from facetrm.model.reward_model import RewardModel
 
-REFERENCE: Final = "engine, one by one"
+REFERENCE: Final = "engine, alone"
 AGAIN: Final = "engine, again"
 PACKED: Final = "engine, packs"
-PLAIN: Final = "plain, one by one"
+PLAIN: Final = "plain, alone"
 RIGHT: Final = "plain, padded right"
 LEFT: Final = "plain, padded left"
 BF16: Final = "bfloat16 trunk"
 FP32: Final = "float32 trunk"
 ROUNDED: Final = "rewards in bfloat16"
-DROPPED: Final = "oldest quarter dropped"
+DROPPED: Final = "oldest dropped"
 
 
 @dataclass(frozen=True)

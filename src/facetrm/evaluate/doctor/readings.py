@@ -163,7 +163,7 @@ def mistakes(reader: Reader) -> dict[str, Callable[[Tokenized], Tokenized]]:
     special = {*tokenizer.all_special_ids, *(i for i, t in tokenizer.added_tokens_decoder.items() if t.special)}
     found: dict[str, Callable[[Tokenized], Tokenized]] = {
         "no end of turn": lambda row: _without_end(row, special),
-        "a quarter cut off the end": lambda row: _cut(row, max(2, len(row.ids) - len(row.ids) // 4)),
+        "last quarter cut": lambda row: _cut(row, max(2, len(row.ids) - len(row.ids) // 4)),
     }
     if bos is not None:
         found["double BOS"] = lambda row: _shifted(row, (bos, *row.ids), 1)

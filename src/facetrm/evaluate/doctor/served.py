@@ -15,7 +15,7 @@ from facetrm.evaluate.doctor.probes import BF16, REFERENCE, Probed, closest
 from facetrm.evaluate.doctor.server import AT_ONCE, Answer, RewardServer
 from facetrm.evaluate.doctor.verdicts import show_drift
 
-SERVED: Final = "server, one by one"
+SERVED: Final = "server, alone"
 AGAIN: Final = "server, again"
 REVERSED: Final = "server, in reverse"
 TOGETHER: Final = f"server, {AT_ONCE} at once"
