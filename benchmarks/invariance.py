@@ -73,11 +73,11 @@ def scorers(name: str) -> tuple[RewardModel, RewardModel]:
     return made("exact"), made("fast")
 
 
-def regroupings(rows: int, *, times: int, largest: int = 20) -> Iterator[list[list[int]]]:
-    """Yield ``times`` random orders of ``rows`` numbers, each cut into groups of 1 to ``largest``."""
+def regroupings(rows: int, *, times: int, drawn: int, largest: int = 20) -> Iterator[list[list[int]]]:
+    """Yield ``times`` random orders of ``drawn`` of ``rows`` numbers, each cut into groups of 1 to ``largest``."""
     draw = random.Random(0)
     for _ in range(times):
-        order = draw.sample(range(rows), k=rows)
+        order = draw.sample(range(rows), k=drawn)
         groups = []
         while order:
             size = draw.randint(1, largest)
@@ -86,14 +86,14 @@ def regroupings(rows: int, *, times: int, largest: int = 20) -> Iterator[list[li
         yield groups
 
 
-def measured(name: str, conversations: list[Conversation], *, times: int) -> dict[str, Any]:
+def measured(name: str, conversations: list[Conversation], *, times: int, drawn: int) -> dict[str, Any]:
     """Return how many regroupings of ``conversations`` give the same bits, and how far fast mode is from them."""
     exact, fast = scorers(name)
     expected = exact.encoder.encode(conversations)
     scores = exact.score_features(expected)
     same_features = same_scores = 0
     vector = reward = 0.0
-    for number, groups in enumerate(regroupings(len(conversations), times=times)):
+    for number, groups in enumerate(regroupings(len(conversations), times=times, drawn=drawn)):
         equal_features = equal_scores = True
         for group in groups:
             chosen, at = [conversations[n] for n in group], torch.tensor(group)
@@ -113,6 +113,7 @@ def measured(name: str, conversations: list[Conversation], *, times: int) -> dic
     rewards = torch.tensor([score.reward for score in scores])
     return {
         "regroupings": times,
+        "conversations in each": drawn,
         "features bit-equal": same_features,
         "scores bit-equal": same_scores,
         "fast: vectors differ by at most, of their norm": vector,
@@ -126,6 +127,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=list(MODELS), default=list(MODELS))
     parser.add_argument("--times", type=int, default=200)
+    parser.add_argument("--drawn", type=int, default=100, help="conversations of each order, drawn from the 100")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "invariance.json")
     options = parser.parse_args()
@@ -135,7 +137,7 @@ def main() -> None:
     results: dict[str, Any] = {**provenance(), "threads": options.threads, "conversations": len(conversations)}
     results["architectures"] = {}
     for name in options.only:
-        found = results["architectures"][name] = measured(name, conversations, times=options.times)
+        found = results["architectures"][name] = measured(name, conversations, times=options.times, drawn=options.drawn)
         print(f"{name:12} " + "  ".join(f"{key} {value:.4g}" for key, value in found.items()), flush=True)
     write_json(options.out, results)
 

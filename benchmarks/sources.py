@@ -140,6 +140,7 @@ def main() -> None:
     model = llama(**shape, dtype=getattr(torch, options.dtype), words=len(tokenizer))
     encoder = TransformerEncoder(model, tokenizer, config=BackboneConfig(path="in memory", device="cpu"))
     results: dict[str, Any] = {**provenance(), "threads": options.threads, "dtype": options.dtype, **shape}
+    results["command"] = results["command"].replace(str(options.folder), "PACK")
     results["sources"] = {}
     for source, rows in sampled(preferences, pairs=options.pairs).items():
         if options.only and source not in options.only:

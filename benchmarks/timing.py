@@ -8,8 +8,12 @@ from collections.abc import Callable, Mapping
 
 import torch
 
+CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "processor": time.process_time}
 
-def in_turns(sides: Mapping[str, Callable[[], object]], *, rounds: int, device: str = "cpu") -> dict[str, list[float]]:
+
+def in_turns(
+    sides: Mapping[str, Callable[[], object]], *, rounds: int, device: str = "cpu", clock: str = "wall"
+) -> dict[str, list[float]]:
     """Return the seconds of each side in each round; every side runs once before, unmeasured.
 
     The order turns from round to round, so that no side always follows the same one.
@@ -18,7 +22,9 @@ def in_turns(sides: Mapping[str, Callable[[], object]], *, rounds: int, device: 
         sides: what to time, by name.
         rounds: how often each.
         device: whose work has to be done before a clock is read.
+        clock: ``wall``, or ``processor``: the seconds of all threads of this process, whatever else the machine does.
     """
+    now = CLOCKS[clock]
     wait = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
     for side in sides.values():
         side()
@@ -27,10 +33,10 @@ def in_turns(sides: Mapping[str, Callable[[], object]], *, rounds: int, device: 
     for number in range(rounds):
         for name in names[number % len(names) :] + names[: number % len(names)]:
             wait()
-            start = time.perf_counter()
+            start = now()
             sides[name]()
             wait()
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(now() - start)
     return seconds
 
 
@@ -45,8 +51,10 @@ def ratio(seconds: Mapping[str, list[float]], *, ours: str, theirs: str) -> dict
     }
 
 
-def matmul_peak(dtype: torch.dtype, *, device: str = "cpu", size: int = 2048, tries: int = 7) -> float:
+def matmul_peak(
+    dtype: torch.dtype, *, device: str = "cpu", size: int = 2048, tries: int = 7, clock: str = "wall"
+) -> float:
     """Return the operations a second of the fastest of ``tries`` products of two square matrices of ``size``."""
     one, other = torch.randn(2, size, size, device=device).to(dtype)
-    seconds = in_turns({"product": lambda: one @ other}, rounds=tries, device=device)
+    seconds = in_turns({"product": lambda: one @ other}, rounds=tries, device=device, clock=clock)
     return 2 * size**3 / min(seconds["product"])

@@ -6,6 +6,7 @@ import copy
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +14,9 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
-from test_recipe_lines import sources
+from test_recipe_lines import files, sources
 
 from command_line import Said, assert_refused, command
 from facetrm.fit.finetune import HeadsTrainer
@@ -193,6 +195,44 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bytes(lora: Path, tmp_path: P
     assert_refused(other, "holds a training with other settings (trainer)", "give another run folder")
 
 
+def test_frozen_heads_of_other_settings_are_refused(lora: Path, tmp_path: Path) -> None:
+    shutil.copytree(lora, tmp_path / "run")
+    said = run(tmp_path / "run", frozen={**SMALL["frozen"], "ridge": {**SMALL["frozen"]["ridge"], "alphas": [3.0]}})
+    assert_refused(said, "frozen.safetensors", "holds heads of another backbone, of other data or settings")
+
+
+def test_an_objective_that_nobody_rates_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    sets = files(tmp_path / "data")
+    declared = yaml.safe_load((tmp_path / "data" / "objectives.yaml").read_text())
+    bare = {"name": "mine-z", "low": 0, "high": 4}
+    (tmp_path / "data" / "objectives.yaml").write_text(yaml.safe_dump([*declared, bare]))
+    value = small(tiny=None, backbone={"path": str(tiny_decoder(tmp_path / "b")), "device": "cpu"})
+    value["data"] = {"kind": "files", "ratings": ["x"], "preferences": ["x"], "objectives": "x"}
+    path = write_recipe(tmp_path / "r.yaml", value)
+    said = command("run", path, "--out", tmp_path / "run", *(part for item in sets for part in ("--set", item)))
+    assert_refused(said, "objective 'mine-z'", "no training row rates it")
+
+
+def test_a_wholly_trained_trunk_is_float32_unless_it_is_told_otherwise(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    data = files(tmp_path / "data")
+    backbone = tiny_decoder(tmp_path / "b")
+    value = small(tiny=None, backbone={"path": str(backbone), "device": "cpu"}, finetune={"method": "full"})
+    value["data"] = {"kind": "files", "ratings": ["x"], "preferences": ["x"], "objectives": "x"}
+    value["frozen"] = {"fit": False}
+    sets = [part for item in data for part in ("--set", item)]
+    for dtype, wanted in (("auto", torch.float32), ("bfloat16", torch.bfloat16)):
+        path = write_recipe(tmp_path / f"{dtype}.yaml", {**value, "backbone": {**value["backbone"], "dtype": dtype}})
+        said = command("run", path, "--out", tmp_path / dtype, *sets)
+        assert said.code == 0, said.err
+        trunk = load_file(tmp_path / dtype / "backbone" / "model.safetensors")
+        assert {tensor.dtype for tensor in trunk.values()} == {wanted}
+        assert ("lose small updates" in said.err) == (dtype == "bfloat16")
+        heads = load_file(tmp_path / dtype / "heads.safetensors")
+        assert {tensor.dtype for tensor in heads.values()} == {torch.float32}
+
+
 def test_the_trained_trunk_is_a_backbone_of_the_armorm_recipe(lora: Path, tmp_path: Path) -> None:
     value = recipe(tiny=None, backbone={"path": str(lora / "base"), "adapter": str(lora / "adapter")})
     done = run_recipe(write_recipe(tmp_path / "armorm.yaml", value), out=tmp_path / "armorm")
@@ -224,7 +264,7 @@ def test_two_processes_train_one_model(tmp_path: Path) -> None:
     path = write_recipe(
         tmp_path / "r.yaml", small(finetune={"trainer": {**SMALL["finetune"]["trainer"], "save_steps": 3}})
     )
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     done = subprocess.run(
         [*launch, "-m", "facetrm", "run", str(path), "--out", str(tmp_path / "run")],
         capture_output=True,
@@ -240,6 +280,25 @@ def test_two_processes_train_one_model(tmp_path: Path) -> None:
     first = metrics["training"]["history"][0]
     assert first["epoch"] == pytest.approx(1 / 19, rel=1e-3)
     assert len(scored(tmp_path / "run", tmp_path)) == 2
+
+
+@pytest.mark.slow
+def test_a_sharded_trunk_has_the_gradients_of_a_whole_one(tmp_path: Path) -> None:
+    backbone = tiny_decoder(tmp_path / "backbone")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    done = subprocess.run(
+        [*launch, str(ROOT / "tests" / "sharded_training.py"), str(backbone)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (ROOT / "src", ROOT / "tests")))},
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    said = json.loads(done.stdout.strip().splitlines()[-1])
+    assert said["largest"] > 0.01
+    assert said["difference"] <= 1e-5 * said["largest"]
+    assert said["gathered"] is True
 
 
 def test_the_recipe_for_a_large_model_runs_on_a_tiny_one(tmp_path: Path) -> None:

@@ -218,6 +218,11 @@ class DecoderEngine:
                 _, packed_ND = self._read_pack(pack)
             except PackingError as exc:
                 return str(exc)
+            except RuntimeError as exc:
+                if self._kernel is None:
+                    raise
+                self._give_up("the attention kernel", str(exc).strip().splitlines()[0])
+                continue
             reason = self._differs(packed_ND, alone_ND, "a conversation in a pack differs from itself alone")
             if reason is not None and self._compiled is not None:
                 self._give_up("compile", reason)

@@ -101,7 +101,14 @@ def fine_tune(
         raise ConfigError(f"the Trainer refuses to start ({said})", place="trainer", fix=_MEND) from None
     trainer.remove_callback(PrinterCallback)
     with nullcontext() if config.dropout else without_dropout(encoder.model):
-        trainer.train(resume_from_checkpoint=_last_whole_checkpoint(folder))
+        try:
+            trainer.train(resume_from_checkpoint=_last_whole_checkpoint(folder))
+        except torch.OutOfMemoryError:
+            raise FitError(
+                "memory does not hold a batch",
+                place="trainer",
+                fix="lower per_device_train_batch_size, or set gradient_checkpointing: true",
+            ) from None
     state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     if arguments.should_save:
         kept = {name: state[name].detach().cpu().contiguous() for name in sorted(trainer.kept)}
@@ -185,17 +192,32 @@ class HeadsTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        """Return the loss of one batch; see ``Trainer.compute_loss`` for model, inputs, outputs and items."""
+        """Return the loss of one batch, and keep its parts for the log.
+
+        Args:
+            model, inputs, return_outputs: as in ``Trainer.compute_loss``.
+            num_items_in_batch: not used: the loss is a mean over rows and pairs, not over tokens.
+        """
         outputs = model(**inputs)
         self._parts.append((outputs["regression"], outputs["preference"]))
         return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the means of both losses since the last entry to ``logs``; see ``Trainer.log`` for the time."""
+        """Add the means of both losses since the last entry to ``logs``, and write the log so far.
+
+        Args:
+            logs, start_time: as in ``Trainer.log``.
+        """
         if self._parts and "loss" in logs:
             regression, preference = torch.tensor([[float(x) for x in part] for part in self._parts]).mean(dim=0)
-            logs |= {"regression": round(float(regression), 6), "preference": round(float(preference), 6)}
             self._parts.clear()
+            if not bool(torch.isfinite(regression + preference)):
+                raise FitError(
+                    f"the loss is {float(regression + preference)} at step {self.state.global_step}",
+                    place="trainer",
+                    fix="lower learning_rate",
+                )
+            logs |= {"regression": round(float(regression), 6), "preference": round(float(preference), 6)}
         super().log(logs, start_time)
         if self.args.process_index != 0:
             return
@@ -221,6 +243,8 @@ def _prepare(encoder: TransformerEncoder, heads: Heads, config: FineTuneConfig) 
     trunk = encoder.model
     if config.method == "full":
         trunk.requires_grad_(True)
+        if trunk.dtype != torch.float32:
+            log("fine-tune", warning=f"weights of {trunk.dtype} lose small updates: set backbone.dtype: float32")
         for name, parameter in trunk.named_parameters():
             if name.startswith("pooler."):  # no feature passes through it
                 parameter.requires_grad_(False)

@@ -146,20 +146,26 @@ class TrunkWithHeads(nn.Module):
             self.trunk.enable_input_require_grads()  # frozen embeddings feed the layers
         self.trunk.activation_checkpointing_enable(activation_checkpointing_kwargs, **more)
 
+    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: Any = None) -> None:
+        """Do the same under its name in earlier releases of Transformers, with ``gradient_checkpointing_kwargs``."""
+        if adapter_names(self.trunk):
+            self.trunk.enable_input_require_grads()
+        self.trunk.gradient_checkpointing_enable(gradient_checkpointing_kwargs)
+
 
 @contextmanager
-def without_dropout(trunk: nn.Module) -> Iterator[None]:
+def without_dropout(trunk: PreTrainedModel) -> Iterator[None]:
     """Keep the dropout of ``trunk`` off for a while, in training mode too; that of an adapter is left alone."""
-    before: list[tuple[nn.Module, str, float]] = []
-    for path, module in trunk.named_modules():
-        if "lora_dropout" in path:
-            continue
-        names = ["p"] if isinstance(module, nn.Dropout) else [key for key in vars(module) if "dropout" in key]
-        before += [(module, key, getattr(module, key)) for key in names if isinstance(getattr(module, key), float)]
-    for module, key, _ in before:
-        setattr(module, key, 0.0)
+    before: list[tuple[object, str, float]] = []
+    holders: list[object] = [trunk.config, trunk.config.get_text_config()]
+    holders += [module for path, module in trunk.named_modules() if "lora_dropout" not in path]
+    for holder in holders:
+        names = ["p"] if isinstance(holder, nn.Dropout) else [key for key in vars(holder) if "drop" in key]
+        before += [(holder, key, getattr(holder, key)) for key in names if isinstance(getattr(holder, key), float)]
+    for holder, key, _ in before:
+        setattr(holder, key, 0.0)
     try:
         yield
     finally:
-        for module, key, value in before:
-            setattr(module, key, value)
+        for holder, key, value in reversed(before):
+            setattr(holder, key, value)

@@ -166,6 +166,8 @@ def _base(config: FineTuneRecipe, rows: Rows, folder: Path) -> BackboneConfig:
         return encoder.config
     if config.backbone is None:
         raise ConfigError("no backbone", place="recipe", fix="give the section 'backbone' or 'tiny'")
+    if config.finetune.method == "full" and config.backbone.dtype == "auto":
+        return config.backbone.model_copy(update={"dtype": "float32"})  # bfloat16 swallows small steps
     return config.backbone
 
 

@@ -182,3 +182,43 @@ def test_a_bad_row_far_down_is_named_by_its_number(folders):
 def test_the_mode_stands_in_the_encoder(folders, kind):
     assert loaded(folders[kind]).mode == "fast"
     assert loaded(folders[kind], mode="exact").mode == "exact"
+
+
+def test_the_host_waits_for_the_device_once_a_pass_not_once_a_row(folders, monkeypatch):
+    encoder = loaded(folders["decoder"])
+    rows = [encoder.tokenize(row) for row in ROWS]
+    encoder._engine.read(rows, lambda *_: None)
+    waits: list[str] = []
+    for name in ("cpu", "item", "tolist", "__bool__", "__int__", "__float__", "numpy"):
+        original = getattr(torch.Tensor, name)
+
+        def counted(tensor, *args, _name=name, _original=original, **settings):
+            waits.append(_name)
+            return _original(tensor, *args, **settings)
+
+        monkeypatch.setattr(torch.Tensor, name, counted)
+    counts = []
+    for number in (2, 6, len(rows)):
+        waits.clear()
+        encoder._engine.read(rows[:number], lambda *_: None)
+        counts.append(sorted(waits))
+    assert counts[0] == counts[1] == counts[2]
+    assert counts[0].count("cpu") == 2
+
+
+def test_a_processor_reads_several_prompts_in_small_passes_and_one_prompt_in_one(folders, monkeypatch):
+    encoder = loaded(folders["decoder"])
+    encoder.encode(ROWS[:1])
+    sizes: list[int] = []
+    forward = encoder.model.forward
+    monkeypatch.setattr(
+        encoder.model, "forward", lambda **inputs: sizes.append(inputs["input_ids"].numel()) or forward(**inputs)
+    )
+    encoder.encode([chat(f"question {n} of many, put at length", "an answer") for n in range(30)])
+    assert len(sizes) > 1
+    assert max(sizes) <= 1024
+    assert sum(sizes) > 1024
+    sizes.clear()
+    encoder.encode([chat("one question", f"answer {n} of many, put at length") for n in range(40)])
+    assert len(sizes) == 1
+    assert sizes[0] > 1024

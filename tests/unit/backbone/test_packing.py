@@ -102,3 +102,18 @@ def test_a_prompt_is_read_once_and_equal_conversations_are_too() -> None:
     (pack,) = pack_rows(ROWS, PROMPTS, token_budget=1000)
     assert len(pack.ids) == len(A) + 5 + 8 + 1 + len(B) + 11 + len(C) + 2
     assert sorted(pack.rows) == [0, 1, 2, 3, 4, 5]
+
+
+@given(rows_of, st.one_of(st.integers(1, 60), st.just(1000)), st.integers(1, 60))
+@settings(max_examples=100, deadline=None)
+def test_a_pack_begins_no_further_prompt_beyond_what_is_enough(
+    tails: list[tuple[int, int]], budget: int, enough: int
+) -> None:
+    prompts = [ids(5 + 3 * p, p) for p, _ in tails]
+    rows = [prompt + ids(length, 50 + length) for prompt, (_, length) in zip(prompts, tails, strict=True)]
+    packs = list(pack_rows(rows, [len(p) for p in prompts], token_budget=budget, enough=enough))
+    assert sorted(n for pack in packs for n in pack.rows) == list(range(len(rows)))
+    for pack in packs:
+        assert len(pack.trees) == 1 or len(pack.ids) <= min(enough, budget)
+    if budget == 1000:
+        assert sum(len(pack.trees) for pack in packs) == len(set(prompts)), "no prompt is read twice"

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 import torch
 import transformers as tf
+from safetensors.torch import load_file, save_file
 
 from facetrm.backbone.chat import Tokenized
 from facetrm.backbone.engine import DecoderEngine
+from facetrm.backbone.transformer import BackboneConfig, load_encoder
+from fakes import tiny_decoder
 from tiny_decoders import MODELS, ids, made
 
 A, B, ANSWER, OTHER = ids(9, 1), ids(14, 2), ids(5, 3), ids(11, 4)
@@ -110,3 +114,22 @@ def test_training_mode_and_its_attention_are_given_back_after_an_error():
         engine.read([row(A, (10**6,))], lambda *_: None)
     assert model.config._attn_implementation == before
     assert torch.isfinite(states(model, input_ids=torch.tensor([A]), use_cache=False)).all()
+
+
+def test_a_reward_model_with_code_of_its_own_gives_its_trunk_and_no_random_head(tmp_path):
+    # Transformers' own classes load such a folder as a plain classifier with a random head, and only log it.
+    folder = tiny_decoder(tmp_path / "armorm")
+    tensors = load_file(folder / "model.safetensors")
+    gate = {"gating.layers.0.weight": torch.ones(4, 32), "regression_layer.weight": torch.ones(19, 32)}
+    save_file({**tensors, **gate}, folder / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    own = {"architectures": ["LlamaForRewardModelWithGating"]}
+    own["auto_map"] = {"AutoModelForSequenceClassification": "modeling_custom.LlamaForRewardModelWithGating"}
+    (folder / "config.json").write_text(json.dumps({**config, **own}))
+    silent = tf.AutoModelForSequenceClassification.from_pretrained(folder)
+    assert "score.weight" in silent.state_dict(), "the trap is real"
+    encoder = load_encoder(BackboneConfig(path=str(folder), device="cpu"))
+    assert type(encoder.model) is tf.LlamaModel
+    plain = load_encoder(BackboneConfig(path=str(tiny_decoder(tmp_path / "plain")), device="cpu"))
+    assert encoder.fingerprint == plain.fingerprint
+    assert not [name for name in encoder.model.state_dict() if "score" in name or "gating" in name]

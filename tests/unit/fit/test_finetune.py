@@ -254,7 +254,7 @@ def test_a_finished_training_is_read_and_another_question_is_refused(base, tmp_p
 
 def test_a_loss_that_runs_away_is_an_error(base, tmp_path):
     config = settings(method="full", trainer={"max_steps": 20, "learning_rate": 1e30, "max_grad_norm": 0})
-    with pytest.raises(FitError, match="is not finite after training"):
+    with pytest.raises(FitError, match=r"the loss is (nan|inf) at step 5|is not finite after training"):
         trained(base, tmp_path, config)
     assert not (tmp_path / WEIGHTS).exists()
 
