@@ -1,7 +1,7 @@
 """The command line: verbs to functions. Settings are ``--set section.key=value``; inputs and outputs are options.
 
 Each argument says in its own help what it is: model, data, row, html, as_json (``--json``), overall, device, the edits
-drop, scale and pin, and for ``encode`` the shard_rows.
+drop, scale and pin, for ``encode`` the shard_rows, and for ``doctor`` against, threshold, rows, allow and timeout.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -19,8 +19,11 @@ from rich.table import Table
 from facetrm.backbone.store import encode as encode_rows
 from facetrm.backbone.transformer import BackboneConfig, load_encoder
 from facetrm.core.config import apply_sets, parse_config
-from facetrm.core.errors import BackboneError, DataError, FacetrmError, did_you_mean
+from facetrm.core.errors import BackboneError, ConfigError, DataError, FacetrmError, did_you_mean
 from facetrm.data.records import Preference
+from facetrm.evaluate.doctor.diagnose import THRESHOLD, diagnose, diagnose_server
+from facetrm.evaluate.doctor.findings import CODES
+from facetrm.evaluate.doctor.terminal import show_diagnosis
 from facetrm.explain.ablate import AblationTable, ablate
 from facetrm.explain.edit import edit as edit_model
 from facetrm.explain.edit import parse_edit
@@ -150,6 +153,52 @@ def explain(
         _explain_overall(scorer, asked, as_json=as_json)
     else:
         _explain_row(scorer, _find(asked, row, path), html=html, as_json=as_json)
+
+
+@app.command()
+def doctor(
+    model: Annotated[str, typer.Argument(help="A model folder, a run folder, a name on the Hub, or a server's URL.")],
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Rows to read in many ways (without: the files alone).")
+    ] = None,
+    against: Annotated[str | None, typer.Option(help="A local copy of what the server serves.")] = None,
+    threshold: Annotated[
+        float, typer.Option(min=0.0, help="Drift that is a fault, in standard deviations of the rewards.")
+    ] = THRESHOLD,
+    rows: Annotated[int, typer.Option(min=1, help="Rows of the data to read.")] = 32,
+    allow: Annotated[list[str], typer.Option(metavar="CODE", help="A finding that does not count.")] = [],  # noqa: B006
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
+    sets: Reading = [],  # noqa: B006
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for one answer of a server.")] = 60.0,
+) -> None:
+    """Find what makes a model's scores wrong. Exit code 0: healthy; 3: an error or a warning was found."""
+    unknown = next((code for code in allow if code not in CODES), None)
+    if unknown is not None:
+        raise ConfigError(f"no finding '{unknown}'", place="--allow", fix=did_you_mean(unknown, CODES))
+    asked = [] if data is None else read_asked(data)[:rows]
+    groups = [row.answers for row in asked]
+    options: Any = {
+        "threshold": threshold,
+        "device": device,
+        "allowed": allow,
+        "settings": apply_sets({}, sets),
+    }
+    served = model.startswith(("http://", "https://"))
+    if against is not None and not served:
+        raise ConfigError("a copy is compared with a server", place="--against", fix="give the server's URL as MODEL")
+    try:
+        if served:
+            found = diagnose_server(model, groups, against=against, timeout=timeout, **options)
+        else:
+            found = diagnose(model, groups, **options)
+    except BackboneError as exc:
+        raise located(exc, [row for row in asked for _ in row.answers]) from None
+    if as_json:
+        print(json.dumps(found.to_dict(), indent=2, ensure_ascii=False, allow_nan=False))
+    else:
+        show_diagnosis(found)
+    raise typer.Exit(found.exit_code)
 
 
 def _find(asked: list[Asked], row: str, path: Path) -> Asked:
@@ -300,7 +349,8 @@ def _console() -> Console:
 def main() -> None:
     """Run the command line; a user sees a message, never a traceback.
 
-    Code 2 is for what the user can mend, 1 for an error of the program itself, which ``FACETRM_TRACEBACK=1`` shows.
+    Code 2 is for what the user can mend, 1 for an error of the program itself, which ``FACETRM_TRACEBACK=1`` shows, and
+    3 for a model in which ``doctor`` found a fault.
     """
     try:
         app(prog_name="facetrm")

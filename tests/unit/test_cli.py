@@ -1,4 +1,4 @@
-"""The four verbs on good input: what they print, what they write, and that it is what Python gives."""
+"""The verbs on good input: what they print, what they write, and that it is what Python gives."""
 
 from __future__ import annotations
 
