@@ -272,7 +272,8 @@ def _check_report(model: PreTrainedModel, report: dict[str, Any], path: str) -> 
     prefix = f"{model.base_model_prefix}."
 
     def in_trunk(key: str) -> bool:
-        return key.removeprefix(prefix).split(".")[0] in trunk or "lora_" in key
+        claimed = key.startswith(prefix) and not key.endswith(".inv_freq")
+        return claimed or key.split(".")[0] in trunk or "lora_" in key
 
     _refuse("missing", (k for k in report["missing_keys"] if not k.startswith("pooler.")), path)
     _refuse("of another shape", (k[0] if isinstance(k, tuple) else k for k in report["mismatched_keys"]), path)

@@ -16,12 +16,12 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 
 from facetrm.backbone.encoder import Encoder
 from facetrm.backbone.engine import Mode
-from facetrm.backbone.transformer import BackboneConfig, TransformerEncoder, load_encoder
+from facetrm.backbone.transformer import BackboneConfig, load_encoder
 from facetrm.core.config import parse_config
 from facetrm.core.errors import ModelError
 from facetrm.core.files import read_json
 from facetrm.hub.classifier import read_classifier
-from facetrm.hub.layout import ARCHITECTURE, tensor_files
+from facetrm.hub.layout import ARCHITECTURE
 from facetrm.hub.published import check_gate_names, read_published
 from facetrm.model.door import MODEL_TYPE
 from facetrm.model.reward_model import RewardModel
@@ -133,19 +133,4 @@ def _load_foreign(folder: Path, settings: dict[str, object]) -> RewardModel:
         check_gate_names(folder)
     config = parse_config(BackboneConfig, {"path": str(folder), "kind": "decoder", **settings}, place=folder)
     encoder = load_encoder(config)
-    _check_trunk(folder, encoder)
     return (read_published if gated else read_classifier)(folder, encoder)
-
-
-def _check_trunk(folder: Path, encoder: TransformerEncoder) -> None:
-    """Raise ModelError where the files hold a trunk's tensor that the architecture does not know."""
-    known = set(encoder.model.state_dict())
-    prefix = f"{encoder.model.base_model_prefix}."
-    mine: list[str] = [name.removeprefix(prefix) for name in tensor_files(folder) if name.startswith(prefix)]
-    unknown = sorted(name for name in mine if name not in known and not name.endswith("inv_freq"))
-    if unknown:
-        raise ModelError(
-            f"tensor '{prefix}{unknown[0]}' is unexpected: '{type(encoder.model).__name__}' has none of this name",
-            place=folder,
-            fix="fetch the weights that belong to this config.json",
-        )

@@ -12,6 +12,8 @@ from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
     LlamaForSequenceClassification,
+    MixtralConfig,
+    MixtralForSequenceClassification,
     PreTrainedTokenizerBase,
 )
 
@@ -19,7 +21,7 @@ from facetrm import load_model
 from facetrm.backbone.checkpoint import quiet_transformers
 from facetrm.core.errors import ModelError
 from facetrm.data.records import Conversation
-from fakes import tiny_decoder
+from fakes import tiny_decoder, tiny_tokenizer
 from published_samples import ROWS, change_tensors
 
 
@@ -51,6 +53,26 @@ def test_scores_are_those_of_transformers_one_by_one(tmp_path: Path) -> None:
     assert [s.reward for s in scores] == pytest.approx(want, abs=1e-5)
     assert [s.contributions["score"] for s in scores] == pytest.approx(want, abs=1e-5)
     assert max(want) - min(want) > 0.05
+
+
+def test_weights_that_transformers_renames_while_it_loads_are_read(tmp_path: Path) -> None:
+    tokenizer = tiny_tokenizer("llama3")
+    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = MixtralConfig(
+        **shape,
+        num_key_value_heads=2,
+        num_local_experts=4,
+        vocab_size=len(tokenizer),
+        num_labels=1,
+        initializer_range=0.2,
+    )
+    torch.manual_seed(0)
+    theirs = MixtralForSequenceClassification(config).eval()
+    theirs.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    with torch.no_grad():
+        want = [float(theirs(torch.tensor([templated(tokenizer, row)])).logits[0, 0]) for row in ROWS]
+    assert [s.reward for s in load_model(tmp_path).score(ROWS)] == pytest.approx(want, abs=1e-5)
 
 
 def test_where_padding_is_the_end_of_turn_only_we_read_the_last_token(tmp_path: Path) -> None:
