@@ -124,6 +124,7 @@ GEMMA = (
 STYLES: dict[str, tuple[str | None, str, tuple[str, ...], str, bool]] = {
     "llama3": ("<|begin_of_text|>", "<|eot_id|>", ("<|start_header_id|>", "<|end_header_id|>"), LLAMA3, True),
     "chatml": (None, "<|im_end|>", ("<|im_start|>",), CHATML, False),
+    "merging": (None, "<|im_end|>", ("<|im_start|>",), CHATML, False),  # reads two line breaks as one token
     "gemma": ("<bos>", "<eos>", ("<start_of_turn>", "<end_of_turn>"), GEMMA, True),
 }
 
@@ -132,7 +133,12 @@ def tiny_tokenizer(style: str = "llama3", *, pad: str | None = None, max_tokens:
     """Return a tokenizer of bytes with the special tokens and the chat template of ``style``."""
     bos, eos, others, template, adds_bos = STYLES[style]
     letters = {letter: i for i, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
-    tokenizer = Tokenizer(models.BPE(vocab=letters, merges=[]))
+    merges = []
+    if style == "merging":
+        line = pre_tokenizers.ByteLevel(add_prefix_space=False).pre_tokenize_str("\n")[0][0]
+        letters[line + line] = len(letters)
+        merges.append((line, line))
+    tokenizer = Tokenizer(models.BPE(vocab=letters, merges=merges))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     special = [text for text in (bos, eos, *others) if text is not None]

@@ -14,13 +14,15 @@ from typing import Any
 
 @dataclass
 class Hub:
-    """Where it listens, whom it refuses, and the files of the last commit by their path."""
+    """Where it listens, whom it refuses, the files of the last commit by their path, and what it deleted."""
 
     url: str = ""
     refuse: int | None = None
     created: list[dict[str, Any]] = field(default_factory=list)
     files: dict[str, bytes] = field(default_factory=dict)
     message: str = ""
+    present: list[str] = field(default_factory=list)
+    deleted: list[str] = field(default_factory=list)
 
 
 @contextmanager
@@ -45,6 +47,8 @@ def hub() -> Iterator[Hub]:
                 for line in map(json.loads, body.splitlines()):
                     if line["key"] == "file":
                         state.files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+                    elif line["key"] == "deletedFile":
+                        state.deleted.append(line["value"]["path"])
                     elif line["key"] == "header":
                         state.message = line["value"]["summary"]
                 self._say({"commitUrl": f"{state.url}/me/name/commit/abc", "commitOid": "abc", "success": True})
@@ -52,7 +56,10 @@ def hub() -> Iterator[Hub]:
                 self._say({}, 200)
 
         def do_GET(self) -> None:
-            self._say({"id": "me/name", "sha": "0" * 40, "siblings": []}, state.refuse or 200)
+            if "/tree/" in self.path:
+                self._say([{"type": "file", "path": path, "size": 1, "oid": "0" * 40} for path in state.present])
+            else:
+                self._say({"id": "me/name", "sha": "0" * 40, "siblings": []}, state.refuse or 200)
 
         def _say(self, value: Any, status: int = 200) -> None:
             data = json.dumps(value).encode()

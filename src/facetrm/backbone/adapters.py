@@ -128,8 +128,11 @@ def load_adapter(trunk: PreTrainedModel, folder: str | Path, *, name: str = NAME
     except (SafetensorError, TypeError, ValueError) as exc:
         raise BackboneError(f"cannot be read ({' '.join(str(exc).split())[:200]})", place=folder, fix=fix) from None
     config.inference_mode = True
+    _refuse_variants(config, folder)
+    patterns = [_for_trunk(trunk, config, key) for key in ("alpha_pattern", "rank_pattern")]
     found = {_trunk_key(trunk, key): tensor for key, tensor in found.items()}
     _inject(trunk, config, name, place=folder)
+    _check_patterns(trunk, name, [key for pattern in patterns for key in pattern], folder)
     wanted = adapter_tensors(trunk, name=name)
     _refuse("missing from the adapter", wanted.keys() - found.keys(), folder)
     _refuse("in the adapter and not in the trunk's layers", found.keys() - wanted.keys(), folder)
@@ -180,8 +183,12 @@ def base_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {key.replace(".base_layer.", "."): t for key, t in state.items() if "lora_" not in key}
 
 
-def save_adapter(trunk: PreTrainedModel, folder: Path, *, name: str = NAME) -> None:
+def save_adapter(trunk: PreTrainedModel, folder: Path, *, name: str = NAME, beside: bool = False) -> None:
     """Write the adapter ``name`` of ``trunk`` to a new or empty ``folder``, whole or not at all, in PEFT's format.
+
+    Args:
+        trunk: that holds it. folder: where to. name: of the adapter.
+        beside: the trunk is written as it stands too, so that a start which changes it (PiSSA) must not run again.
 
     Raises:
         BackboneError: the folder holds something already.
@@ -189,6 +196,8 @@ def save_adapter(trunk: PreTrainedModel, folder: Path, *, name: str = NAME) -> N
     tensors = adapter_tensors(trunk, name=name)
     kept = {f"{_PEFT_PREFIX}{key}": tensor.detach().cpu().contiguous() for key, tensor in sorted(tensors.items())}
     settings = {key: _plain(value) for key, value in _settings(trunk, name).items()}
+    if beside:
+        settings["init_lora_weights"] = True
     with new_folder(folder) as temporary:
         write_bytes(temporary / WEIGHTS_FILE, save_tensors(kept, metadata={"format": "pt"}))
         write_json(temporary / CONFIG_FILE, settings | {"inference_mode": True})
@@ -227,7 +236,7 @@ def write_trunk(trunk: PreTrainedModel, folder: Path, *, state: Mapping[str, Ten
     with quiet_transformers():
         trunk.save_pretrained(folder, state_dict=base_tensors(trunk.state_dict() if state is None else state))
     for name in names:
-        save_adapter(trunk, folder / ADAPTER_FOLDER, name=name)
+        save_adapter(trunk, folder / ADAPTER_FOLDER, name=name, beside=True)
 
 
 def _inject(trunk: PreTrainedModel, config: PeftConfig, name: str, *, place: object) -> None:
@@ -247,6 +256,36 @@ def _inject(trunk: PreTrainedModel, config: PeftConfig, name: str, *, place: obj
         if _belongs(key, name):
             parameter.data = parameter.data.float()
     trunk.train(training)
+
+
+def _refuse_variants(config: PeftConfig, folder: Path) -> None:
+    for key, what in (("use_dora", "DoRA"), ("lora_bias", "a LoRA with biases")):
+        if getattr(config, key, False):
+            raise BackboneError(f"{what} is not read", place=folder, fix="merge the adapter into its trunk with PEFT")
+
+
+def _for_trunk(trunk: PreTrainedModel, config: PeftConfig, key: str) -> dict[str, Any]:
+    """Return a pattern of ``config`` by the names of a bare trunk, and put it there: it may have had a head around."""
+    prefix = re.escape(trunk.base_model_prefix)
+    inside = any(child == trunk.base_model_prefix for child, _ in trunk.named_children())
+    pattern = dict(getattr(config, key, None) or {})
+    if not inside:
+        outer = re.compile(rf"^(\^?)(?:base_model\\?\.model\\?\.)?{prefix}\\?\.")
+        pattern = {outer.sub(r"\1", name): value for name, value in pattern.items()}
+    setattr(config, key, pattern)
+    return pattern
+
+
+def _check_patterns(trunk: PreTrainedModel, name: str, keys: Iterable[str], place: object) -> None:
+    """Refuse a pattern that no layer follows: its scale or rank would be lost without a word."""
+    paths = [path for path, m in trunk.named_modules() if isinstance(m, LoraLayer) and name in m.scaling]
+    for key in keys:
+        if not any(re.match(rf"(.*\.)?({key})$", path) for path in paths):
+            raise BackboneError(
+                f"the pattern '{key}' fits no layer that has the adapter",
+                place=place,
+                fix="give a LoRA of this trunk, as it was saved",
+            )
 
 
 def _settings(trunk: PreTrainedModel, name: str) -> dict[str, Any]:

@@ -15,7 +15,9 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cached_property
+from threading import Lock, RLock
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -35,12 +37,17 @@ class PackingError(Exception):
 
 @dataclass
 class _Reading:
-    """What the attention needs to know during one forward pass, and what its layers share."""
+    """What the attention needs to know during one forward pass, and what its layers share.
+
+    ``asked`` holds the windows that the model's masks have, ``followed`` those that its layers pass on.
+    """
 
     trees: Sequence[Tree]
     device: torch.device
     kernel: Kernel | None = None
     calls: int = 0
+    asked: set[int] = field(default_factory=set)
+    followed: set[int] = field(default_factory=set)
     masks: dict[tuple[int, int, int], Tensor] = field(default_factory=dict)
 
     @cached_property
@@ -59,6 +66,14 @@ class _Reading:
 
 
 _reading: ContextVar[_Reading | None] = ContextVar("reading", default=None)
+_locks: WeakKeyDictionary[PreTrainedModel, RLock] = WeakKeyDictionary()
+_making = Lock()
+
+
+def _lock_of(model: PreTrainedModel) -> RLock:
+    """Return the lock of a model: its configuration says how it attends, so one thread reads packs at a time."""
+    with _making:
+        return _locks.setdefault(model, RLock())
 
 
 @contextmanager
@@ -67,17 +82,18 @@ def reading(model: PreTrainedModel, trees: Sequence[Tree], *, kernel: Kernel | N
     configs = {id(m.config): m.config for m in model.modules() if isinstance(m, PreTrainedModel)}
     text = model.config.get_text_config()
     configs[id(text)] = text
-    before = [(config, config._attn_implementation) for config in configs.values()]
     state = _Reading(trees, model.device, kernel)
-    token = _reading.set(state)
-    try:
-        for config, _ in before:
-            config._attn_implementation_internal = ATTENTION
-        yield state
-    finally:
-        _reading.reset(token)
-        for config, name in before:
-            config._attn_implementation_internal = name
+    with _lock_of(model):
+        before = [(config, config._attn_implementation) for config in configs.values()]
+        token = _reading.set(state)
+        try:
+            for config, _ in before:
+                config._attn_implementation_internal = ATTENTION
+            yield state
+        finally:
+            _reading.reset(token)
+            for config, name in before:
+                config._attn_implementation_internal = name
 
 
 def packed_attention(
@@ -112,6 +128,8 @@ def packed_attention(
     if state is None or attention_mask is not None or unknown or not causal:
         raise PackingError(f"attention with {', '.join(unknown) or 'a mask, both ways, or outside of a pack'}")
     state.calls += 1
+    if sliding_window is not None:
+        state.followed.add(sliding_window)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     if state.kernel is None or softcap is not None or key.shape[-1] != value.shape[-1]:
         return _by_segments(state, query, key, value, scale=scale, window=sliding_window, softcap=softcap), None
@@ -174,10 +192,13 @@ def _capped(
     return torch.softmax(product_1HQK, dim=-1, dtype=torch.float32).to(query_1HQE.dtype) @ value_1HKE
 
 
-def _no_mask(*args: Any, **kwargs: Any) -> None:
-    """Make no mask: the trees say who sees whom."""
-    if _reading.get() is None:
+def _no_mask(*args: Any, local_size: int | None = None, **kwargs: Any) -> None:
+    """Make no mask: the trees say who sees whom. A window that the mask would have must be passed on by a layer."""
+    state = _reading.get()
+    if state is None:
         raise PackingError("attention outside of a pack")
+    if local_size is not None:
+        state.asked.add(local_size)
 
 
 # Who sees whom changes with every pack: compiled code would be made anew for each.
@@ -233,5 +254,8 @@ def read_pack(
     layers = model.config.get_text_config().num_hidden_layers
     if state.calls != layers:
         raise PackingError(f"{state.calls} of {layers} layers attend through the interface of Transformers")
+    lost = state.asked - state.followed
+    if lost:
+        raise PackingError(f"a window of {min(lost)} tokens that the layers do not pass on to their attention")
     hidden_TD: Tensor = output.last_hidden_state[0]
     return hidden_TD

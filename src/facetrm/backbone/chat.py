@@ -171,6 +171,10 @@ class DecoderChat:
         start = self._response_start(turns, ids, place, after=end)
         return Tokenized(ids, end, start, len(ids) - start, truncated)
 
+    def is_control(self, token: int) -> bool:
+        """Return whether no text of a message can make ``token``: it opens or closes turns."""
+        return self._neutral.count((token,)) == 1
+
     def _prompt_end(self, turns: Turns, ids: Ids, place: str) -> int:
         text = self._render(turns[:-1], place=place).rstrip()
         prompt_ids = self._prefix_ids(text)

@@ -10,6 +10,7 @@ import hashlib
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from logging import CRITICAL
@@ -95,11 +96,20 @@ def new_folder(folder: Path) -> Iterator[Path]:
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise BackboneError("exists already", place=folder, fix="give a new folder")
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    yield temporary
-    os.replace(temporary, folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
+    try:
+        temporary.chmod(0o777 & ~_umask())
+        yield temporary
+        os.replace(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def load_checkpoint(
@@ -187,6 +197,17 @@ def weights_fingerprint(model: PreTrainedModel) -> str:
     known = {"tensors": digest.hexdigest(), "settings": _plain(settings)}
     code = _code_of(model)
     return fingerprint(known | {"code": code} if code else known)
+
+
+def weights_state(model: PreTrainedModel) -> str:
+    """Return a quick name of the tensors as they stand: it changes when they are trained, cast or replaced.
+
+    It is no fingerprint: 64 numbers of each tensor, spread over it, stand for all of them.
+    """
+    tensors = [tensor.detach().reshape(-1) for tensor in model.state_dict().values() if tensor.numel()]
+    drawn = torch.cat([tensor[:: max(1, len(tensor) // 64)][:64].double().cpu() for tensor in tensors])
+    versions = [(str(tensor.dtype), len(tensor), tensor._version) for tensor in tensors]
+    return fingerprint([versions, hashlib.sha256(drawn.numpy().tobytes()).hexdigest()])
 
 
 def _code_of(model: PreTrainedModel) -> dict[str, str]:

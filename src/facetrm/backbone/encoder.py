@@ -67,8 +67,9 @@ class Portable:
     Attributes:
         pad, bos, eos: ids; ``pad`` is never ``eos``, and never ends a conversation.
         opening: the id that opens every conversation, None where they differ.
-        header: the ids from the token that closes the prompt to the last one before the response's text: where they
-            stand for the last time, the prompt ends.
+        header: the ids from the token that closes the prompt to the last one before the response's text.
+        pattern: the first of them, up to the last control token, which no text can make: where they stand for the last
+            time, the prompt ends.
     """
 
     pad: int
@@ -76,6 +77,7 @@ class Portable:
     eos: int | None
     opening: int | None
     header: tuple[int, ...]
+    pattern: tuple[int, ...]
 
 
 @runtime_checkable

@@ -16,6 +16,7 @@ from facetrm.core.errors import BackboneError
 from facetrm.data.records import Conversation, Message
 
 _ANSWERS: Final = ("Yes.", "no", "7 is prime", "(perhaps)", "\u00dcber alles")
+_ODD: Final = ("\nYes", "\n\nYes", " Yes", "Yes\n\n", "] [1] see")  # whose first token may swallow the header's last
 
 
 def write_tokenizer(tokenizer: PreTrainedTokenizerBase, chat: DecoderChat, folder: Path) -> Portable:
@@ -31,7 +32,8 @@ def write_tokenizer(tokenizer: PreTrainedTokenizerBase, chat: DecoderChat, folde
     """
     probes = [probe for probe in _probes() if _accepted(chat, probe)]
     rows = [chat.tokenize(probe, row=n) for n, probe in enumerate(probes)]
-    header = _header(rows, place=tokenizer.name_or_path)
+    header = _header(rows[: len(_ANSWERS)], place=tokenizer.name_or_path)
+    pattern = _pattern(header, rows, chat, place=tokenizer.name_or_path)
     openings = {row.ids[0] for row in rows}
     opening = openings.pop() if len(openings) == 1 else None
     pad = _padding(tokenizer, rows, opening=opening)
@@ -51,7 +53,7 @@ def write_tokenizer(tokenizer: PreTrainedTokenizerBase, chat: DecoderChat, folde
                 place=tokenizer.name_or_path,
                 fix="give a chat template (backbone.template) that writes the BOS itself and no date of today",
             )
-    return Portable(pad, tokenizer.bos_token_id, tokenizer.eos_token_id, opening, header)
+    return Portable(pad, tokenizer.bos_token_id, tokenizer.eos_token_id, opening, header, pattern)
 
 
 def _probes() -> list[Conversation]:
@@ -59,8 +61,9 @@ def _probes() -> list[Conversation]:
         return tuple(Message(role=("user", "assistant")[n % 2], content=text) for n, text in enumerate(texts))
 
     system = Message(role="system", content="Be brief.")
-    single = [turns("Is it 7?", answer) for answer in _ANSWERS]
-    return [*single, turns("a", "b", "Why so?\nTell me", "Because."), (system, *single[0])]
+    single = [turns("Is it 7?", answer) for answer in (*_ANSWERS, *_ODD)]
+    several = [turns("a", "b", "Why so?\nTell me", answer) for answer in ("Because.", *_ODD)]
+    return [*single, *several, (system, *single[0])]
 
 
 def _accepted(chat: DecoderChat, probe: Conversation) -> bool:
@@ -83,6 +86,27 @@ def _header(rows: Sequence[Tokenized], *, place: str) -> Ids:
             fix="give a chat template (backbone.template) that opens the response with a token of its own",
         )
     return found.pop()
+
+
+def _pattern(header: Ids, rows: Sequence[Tokenized], chat: DecoderChat, *, place: str) -> Ids:
+    """Return the part of ``header`` that marks the prompt's end in any text: up to its last control token."""
+    controls = [i for i, token in enumerate(header) if chat.is_control(token)]
+    if not controls:
+        raise BackboneError(
+            f"nothing but ordinary text ({list(header)}) stands between prompt and response, and an answer may hold it",
+            place=place,
+            fix="give a chat template (backbone.template) that opens the response with a special token",
+        )
+    pattern = header[: controls[-1] + 1]
+    for row in rows:
+        found = max((i for i in range(len(row.ids)) if row.ids[i : i + len(pattern)] == pattern), default=-1)
+        if found != row.prompt_end:
+            raise BackboneError(
+                f"the ids {list(pattern)} do not stand where every prompt ends",
+                place=place,
+                fix="give a chat template (backbone.template) that opens every response in the same way",
+            )
+    return pattern
 
 
 def _padding(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Tokenized], *, opening: int | None) -> int:

@@ -32,6 +32,7 @@ from facetrm.backbone.checkpoint import (
     token_limit,
     tokenizer_fingerprint,
     weights_fingerprint,
+    weights_state,
 )
 from facetrm.backbone.encoder import Features, Portable
 from facetrm.backbone.engine import DecoderEngine, Mode, OnBatch
@@ -142,7 +143,7 @@ class TransformerEncoder:
                 log("the chat template prints the day's date", instead=config.date, setting="backbone.date")
             self._chat = reader
         self._engine = self._made_engine(config)
-        self._weights: tuple[tuple[int, int], str] | None = None
+        self._weights: tuple[str, str] | None = None
         self._tokenizer_hash = tokenizer_fingerprint(tokenizer)
 
     def _made_engine(self, config: BackboneConfig) -> DecoderEngine | MeanPooling:
@@ -179,8 +180,7 @@ class TransformerEncoder:
 
         ``mode``, ``token_budget`` and ``compile`` change the last digits only and are left out.
         """
-        tensors = self.model.state_dict().values()
-        version = (len(tensors), sum(tensor._version for tensor in tensors))
+        version = weights_state(self.model)
         if self._weights is None or self._weights[0] != version:
             self._weights = (version, weights_fingerprint(self.model))
         known: dict[str, object] = {

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, final
+from typing import Any, Final, cast, final
 
 import torch
 from torch import Tensor, nn
@@ -24,33 +24,16 @@ from transformers.utils.generic import ModelOutput
 from facetrm.backbone.encoder import Features
 from facetrm.backbone.transformer import TransformerEncoder
 from facetrm.core.errors import ModelError
-from facetrm.hub.load import load_model
-from facetrm.hub.modeling_custom import last_tokens, prompt_ends, real_tokens
+from facetrm.hub.load import load_model, local_folder
+from facetrm.hub.modeling_custom import last_tokens, positions_of, prompt_ends, real_tokens, response_lengths
 from facetrm.model.door import MODEL_TYPE
 from facetrm.model.output import RewardOutput
 from facetrm.model.reward_model import RewardModel
 
-_READ_BY_US: Final = frozenset(
-    {
-        "config",
-        "dtype",
-        "torch_dtype",
-        "device_map",
-        "trust_remote_code",
-        "revision",
-        "output_loading_info",
-        "state_dict",
-    }
-    | {
-        "cache_dir",
-        "force_download",
-        "local_files_only",
-        "token",
-        "attn_implementation",
-        "low_cpu_mem_usage",
-        "adapter_kwargs",
-    }
-    | {"_from_auto", "_commit_hash", "name_or_path", "code_revision", "subfolder", "use_safetensors"}
+_READ: Final = frozenset({"config", "dtype", "torch_dtype", "device_map", "revision", "output_loading_info"})
+# What Auto classes add, and what makes no difference here: no code of the folder runs, and weights are safetensors.
+_HARMLESS: Final = frozenset(
+    {"trust_remote_code", "low_cpu_mem_usage", "use_safetensors", "_from_auto", "_commit_hash", "adapter_kwargs"}
 )
 
 
@@ -59,7 +42,8 @@ class FacetrmConfig(PretrainedConfig):
     """``config.json`` of one of our folders.
 
     Args:
-        gating_token_pattern: the ids that open a response.
+        gating_token_pattern: the ids that open a response, up to the last control token.
+        response_header: all of them.
         opening_token_id: the id that opens every conversation.
         hidden_size: D.
         kwargs: what every configuration of Transformers has.
@@ -70,6 +54,7 @@ class FacetrmConfig(PretrainedConfig):
     def __init__(
         self,
         gating_token_pattern: list[int] | None = None,
+        response_header: list[int] | None = None,
         opening_token_id: int | None = None,
         hidden_size: int = 0,
         **kwargs: Any,
@@ -77,6 +62,7 @@ class FacetrmConfig(PretrainedConfig):
         super().__init__(**kwargs)
         self.opening_token_id = opening_token_id
         self.gating_token_pattern = list(gating_token_pattern or [])
+        self.response_header = list(response_header or [])
         self.hidden_size = hidden_size
 
 
@@ -158,7 +144,8 @@ class FacetrmForSequenceClassification(PreTrainedModel):
             ModelError: a broken folder, or an argument that this loader cannot follow.
         """
         place = str(pretrained_model_name_or_path)
-        unknown = sorted(name for name, value in kwargs.items() if name not in _READ_BY_US and value is not None)
+        given = {name: v for name, v in kwargs.items() if v is not None and v is not False}
+        unknown = sorted(given.keys() - _READ - _HARMLESS)
         if args or unknown:
             raise ModelError(
                 f"argument {unknown[0] if unknown else args[0]!r} cannot be followed",
@@ -166,11 +153,14 @@ class FacetrmForSequenceClassification(PreTrainedModel):
                 fix="give dtype, device_map, revision or config alone",
             )
         model = load_model(place, device=_device(kwargs.get("device_map"), place), revision=kwargs.get("revision"))
-        config = kwargs.get("config") or FacetrmConfig.from_pretrained(place)
+        folder = local_folder(place, revision=kwargs.get("revision"))
+        loaded = cls(kwargs.get("config") or FacetrmConfig.from_pretrained(folder), model)
         dtype = kwargs.get("dtype", kwargs.get("torch_dtype"))
-        loaded = cls(config, model)
         if dtype not in (None, "auto"):
-            loaded = loaded.to(getattr(torch, dtype) if isinstance(dtype, str) else dtype)
+            wanted = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+            if not isinstance(wanted, torch.dtype):
+                raise ModelError(f"dtype {dtype!r}", place=place, fix="give float32, bfloat16 or float16")
+            cast(nn.Module, loaded).to(wanted)
         if kwargs.get("output_loading_info"):
             nothing = {name: set[str]() for name in ("missing_keys", "unexpected_keys", "mismatched_keys")}
             return loaded, {**nothing, "error_msgs": []}
@@ -218,15 +208,15 @@ class FacetrmForSequenceClassification(PreTrainedModel):
         if mask is None:
             mask = real_tokens(input_ids, pad=self.config.pad_token_id, opening=self.config.opening_token_id)
         pattern = self.config.gating_token_pattern
-        last_B, end_B = last_tokens(mask), prompt_ends(input_ids, pattern)
-        positions = {} if position_ids is None else {"position_ids": position_ids}
+        last_B, end_B = last_tokens(mask), prompt_ends(input_ids, pattern, mask)
+        positions = positions_of(mask, self.model) if position_ids is None else {"position_ids": position_ids}
         trunk = self.model(input_ids=input_ids, attention_mask=mask, use_cache=False, **positions)
         hidden_BLD = trunk.last_hidden_state
         row_B = torch.arange(len(input_ids), device=hidden_BLD.device)
         features = Features(
             prompt_ND=hidden_BLD[row_B, end_B].float(),
             response_NAD=hidden_BLD[row_B, last_B].float()[:, None],
-            length_N=last_B - end_B - len(pattern) + 1,
+            length_N=response_lengths(input_ids, end_B, last_B, self.config.response_header),
             tokens_N=mask.sum(dim=-1),
             truncated_N=torch.zeros_like(last_B, dtype=torch.bool),
         )

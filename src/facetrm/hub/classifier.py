@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from facetrm.backbone.encoder import Encoder
+from facetrm.backbone.transformer import TransformerEncoder
 from facetrm.core.errors import ModelError
 from facetrm.data.objectives import Objective
 from facetrm.hub.layout import read_tensors, tensor_files
@@ -25,7 +25,7 @@ from facetrm.model.reward_model import RewardModel
 SCORE = "score"
 
 
-def read_classifier(folder: Path, encoder: Encoder) -> RewardModel:
+def read_classifier(folder: Path, encoder: TransformerEncoder) -> RewardModel:
     """Return the model of a folder that holds a trunk and a linear head ``score`` with one row.
 
     Args:
@@ -35,10 +35,8 @@ def read_classifier(folder: Path, encoder: Encoder) -> RewardModel:
     Raises:
         ModelError: the head is missing (Transformers would draw it at random), has several labels, or is none.
     """
-    files = tensor_files(folder)
-    found = sorted(
-        name for name in files if name.split(".")[0] in (SCORE, "classifier", "value_head", "v_head", "lm_head")
-    )
+    files, trunk = tensor_files(folder), f"{encoder.model.base_model_prefix}."
+    found = sorted(name for name in files if not name.startswith(trunk))
     if f"{SCORE}.weight" not in files:
         other = f"; it holds {', '.join(found[:3])}" if found else ""
         raise ModelError(

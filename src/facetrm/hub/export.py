@@ -13,7 +13,6 @@ from __future__ import annotations
 import copy
 import inspect
 import json
-import shutil
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,6 +22,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from facetrm.backbone.adapters import adapter_names, merge_adapter
+from facetrm.backbone.checkpoint import new_folder
 from facetrm.backbone.transformer import TransformerEncoder
 from facetrm.core.errors import ModelError
 from facetrm.hub import modeling_custom
@@ -49,21 +49,22 @@ def export_published(model: RewardModel, folder: str | Path) -> Path:
         The folder, with weights, tokenizer, config.json and a modelling file that needs Transformers alone.
 
     Raises:
-        ModelError: the folder is in use, or the model does not fit the layout.
-        BackboneError: Transformers' tokenizer would read other ids than ours.
+        ModelError: the model does not fit the layout.
+        BackboneError: the folder is in use, or Transformers' tokenizer would read other ids than ours.
     """
     folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ModelError("exists already", place=folder, fix="give a new folder")
     encoder = model.encoder
     if not isinstance(encoder, TransformerEncoder) or encoder.kind != "decoder":
         kind = encoder.kind if isinstance(encoder, TransformerEncoder) else type(encoder).__name__
         raise ModelError(f"the backbone is no decoder ({kind})", place=folder, fix="export a model on a decoder")
     if len(model.mixtures) > 1:
         raise ModelError(f"{len(model.mixtures)} tasks and a router", place=folder, fix="export a model of one task")
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    with new_folder(folder) as temporary:
+        _write(model, encoder, temporary)
+    return folder
+
+
+def _write(model: RewardModel, encoder: TransformerEncoder, temporary: Path) -> None:
     mixture = model.mixture()
     portable = encoder.save_tokenizer(temporary)
     trunk = _merged(encoder.model)
@@ -76,20 +77,18 @@ def export_published(model: RewardModel, folder: str | Path) -> Path:
         "id2label": {"0": "LABEL_0"},
         "label2id": {"LABEL_0": 0},
         "problem_type": "regression",
+        "hidden_size": encoder.hidden_size,
         "pad_token_id": portable.pad,
         "bos_token_id": portable.bos,
         "eos_token_id": portable.eos,
-        "gating_token_pattern": list(portable.header),
+        "gating_token_pattern": list(portable.pattern),
+        "response_header": list(portable.header),
         "opening_token_id": portable.opening,
         **_entries(mixture),
     }
     (temporary / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     source = inspect.getsource(modeling_custom)
     (temporary / f"{MODELING}.py").write_text(source.replace("Llama", name), encoding="utf-8")
-    if folder.exists():
-        folder.rmdir()
-    temporary.rename(folder)
-    return folder
 
 
 def _merged(trunk: PreTrainedModel) -> PreTrainedModel:

@@ -43,7 +43,7 @@ class LayoutConfig(Section):
         objectives, objective_bias, length_expert, reference_scores, beta: what the layout has no tensor for: names and
             scales, intercepts, the scale of a length expert (the last objective), the reference answer, and the factor
             of P(A > B); only in checkpoints that facetrm wrote.
-        gating_token_pattern: the ids that open the response, in checkpoints that facetrm wrote.
+        dtype: of the trunk, as it was written.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
@@ -59,7 +59,7 @@ class LayoutConfig(Section):
     length_expert: LengthScale | None = None
     reference_scores: tuple[float, ...] | None = None
     beta: float = Field(default=1.0, gt=0.0)
-    gating_token_pattern: tuple[int, ...] | None = None
+    dtype: str | None = None
 
     def names(self) -> tuple[Objective, ...]:
         """Return the K objectives: as stated, as ArmoRM published its 19, or numbered."""
@@ -139,6 +139,12 @@ def tensor_files(folder: Path) -> dict[str, Path]:
         ModelError: there is no such file, or one is broken.
     """
     index = folder / INDEX
+    if index.is_file() and (folder / WEIGHTS).is_file():
+        raise ModelError(
+            f"holds {WEIGHTS} and {INDEX}: two checkpoints in one folder",
+            place=folder,
+            fix="delete the one that is old",
+        )
     if index.is_file():
         found = read_json(index, ModelError, fix="fetch the checkpoint again")
         try:

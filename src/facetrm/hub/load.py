@@ -21,7 +21,7 @@ from facetrm.core.config import parse_config
 from facetrm.core.errors import ModelError
 from facetrm.core.files import read_json
 from facetrm.hub.classifier import read_classifier
-from facetrm.hub.layout import ARCHITECTURE
+from facetrm.hub.layout import ARCHITECTURE, read_layout
 from facetrm.hub.published import check_gate_names, read_published
 from facetrm.model.door import MODEL_TYPE
 from facetrm.model.reward_model import RewardModel
@@ -131,6 +131,13 @@ def _load_foreign(folder: Path, settings: dict[str, object]) -> RewardModel:
     gated = architecture.endswith(ARCHITECTURE)
     if gated:
         check_gate_names(folder)
+    for key in ("path", "kind", "adapter"):
+        if key in settings:
+            raise ModelError(f"the setting '{key}' would read another model", place=folder, fix="take it out")
+    if gated and "dtype" not in settings:
+        layout = read_layout(folder)
+        if layout.objectives is not None and layout.dtype in ("float32", "bfloat16", "float16"):
+            settings = {**settings, "dtype": layout.dtype}  # one of ours: it scores as it did
     config = parse_config(BackboneConfig, {"path": str(folder), "kind": "decoder", **settings}, place=folder)
     encoder = load_encoder(config)
     return (read_published if gated else read_classifier)(folder, encoder)

@@ -9,13 +9,14 @@ This file stands beside the weights of an exported model and needs nothing but P
     score         = sum(gating_output * (rewards @ reward_transform_matrix))
 
 The heads compute in float32 whatever the type of the trunk. The prompt ends where ``gating_token_pattern`` (the ids
-from the token that closes the last user turn to the response's first) stands for the last time.
+from the token that closes the last user turn to the last control token before the response) stands for the last time.
 
 Reference: ArmoRM (arXiv 2406.12845), sections 3.1 to 3.3.
 """
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -113,13 +114,16 @@ class LlamaForRewardModelWithGating(PreTrainedModel):
         if mask is None:
             opening = getattr(self.config, "opening_token_id", None)
             mask = real_tokens(input_ids, pad=self.config.pad_token_id, opening=opening)
-        positions = {} if position_ids is None else {"position_ids": position_ids}
-        hidden = self.base_model(input_ids=input_ids, attention_mask=mask, use_cache=False, **positions)[0]
+        trunk = self.base_model
+        positions = positions_of(mask, trunk) if position_ids is None else {"position_ids": position_ids}
+        hidden = trunk(input_ids=input_ids, attention_mask=mask, use_cache=False, **positions)[0]
         rows = torch.arange(len(input_ids), device=hidden.device)
-        last, ends = last_tokens(mask), prompt_ends(input_ids, self.config.gating_token_pattern)
+        last, ends = last_tokens(mask), prompt_ends(input_ids, self.config.gating_token_pattern, mask)
         hidden_state, prompt_embedding = hidden[rows, last], hidden[rows, ends]
+        header = getattr(self.config, "response_header", self.config.gating_token_pattern)
+        lengths = response_lengths(input_ids, ends, last, header)
         with torch.autocast(device_type=hidden.device.type, enabled=False):
-            rewards = self._rewards(hidden_state.float(), last - ends)
+            rewards = self._rewards(hidden_state.float(), lengths)
             gating_output = self.gating(prompt_embedding.float())
             score = (gating_output * (rewards @ self.reward_transform_matrix.float())).sum(dim=-1)
         return CustomOutput(
@@ -131,15 +135,15 @@ class LlamaForRewardModelWithGating(PreTrainedModel):
             logits=score[:, None],
         )
 
-    def _rewards(self, hidden_state: Tensor, behind_prompt: Tensor) -> Tensor:
-        """Return the ratings [B, K]; ``behind_prompt`` [B] counts the tokens from the prompt's end to the last."""
+    def _rewards(self, hidden_state: Tensor, lengths: Tensor) -> Tensor:
+        """Return the ratings [B, K]; ``lengths`` [B] are the tokens of the responses."""
         rewards = _linear(self.regression_layer, hidden_state)
         bias = getattr(self.config, "objective_bias", None)
         if bias is not None:
             rewards = rewards + torch.tensor(bias, device=rewards.device)
         scale = getattr(self.config, "length_expert", None)
         if scale is not None:
-            tokens = (behind_prompt - len(self.config.gating_token_pattern) + 1).double()
+            tokens = lengths.double()
             low, high = scale["low"], scale["high"]
             if scale["log"]:
                 tokens, low, high = torch.log1p(tokens), math.log1p(low), math.log1p(high)
@@ -154,12 +158,12 @@ def real_tokens(input_ids: Tensor, *, pad: int | None, opening: int | None) -> T
 
     Args:
         input_ids: [B, L].
-        pad: the padding id; a single conversation is taken as it is.
+        pad: the padding id; without one, a single conversation is taken as it is.
         opening: the id that opens every conversation; where it also pads, the last of the leading ones is real.
     """
-    if len(input_ids) == 1:
-        return torch.ones_like(input_ids)
     if pad is None:
+        if len(input_ids) == 1:
+            return torch.ones_like(input_ids)
         raise ValueError("several conversations need an attention_mask, or a pad_token_id in the configuration")
     real = (input_ids != pad).long()
     seen = real.cumsum(-1) > 0
@@ -168,17 +172,19 @@ def real_tokens(input_ids: Tensor, *, pad: int | None, opening: int | None) -> T
     return (seen & (real.flip(-1).cumsum(-1).flip(-1) > 0)).long()
 
 
-def prompt_ends(input_ids: Tensor, pattern: Sequence[int]) -> Tensor:
+def prompt_ends(input_ids: Tensor, pattern: Sequence[int], mask: Tensor) -> Tensor:
     """Return where ``pattern`` begins for the last time in each row: the token that closes the prompt, [B].
 
     Args:
         input_ids: [B, L].
-        pattern: the ids from there to the response's first.
+        pattern: the ids from there to the last control token before the response.
+        mask: [B, L], 0 on padding, which may look like a control token.
     """
     wanted = torch.tensor(list(pattern), device=input_ids.device)
     found = torch.zeros(len(input_ids), 1, dtype=torch.bool)
     if input_ids.shape[1] >= len(wanted):
         found = (input_ids.unfold(1, len(wanted), 1) == wanted).all(dim=-1)
+        found = found & mask.bool().unfold(1, len(wanted), 1).all(dim=-1)
     missing = (~found.any(dim=1)).nonzero().flatten().tolist()
     if missing:
         raise ValueError(
@@ -186,6 +192,29 @@ def prompt_ends(input_ids: Tensor, pattern: Sequence[int]) -> Tensor:
             "render it with the chat template of this folder, and do not truncate the opening away"
         )
     return found.shape[1] - 1 - found.flip(1).int().argmax(dim=1)
+
+
+def response_lengths(input_ids: Tensor, ends: Tensor, last: Tensor, header: Sequence[int]) -> Tensor:
+    """Return the tokens of each response, its end of turn included, [B].
+
+    Args:
+        input_ids: [B, L].
+        ends: where each prompt ends, [B]. last: each row's last token, [B].
+        header: the ids from the prompt's end to the response's text; a first token that swallows the header's last is
+            the response's.
+    """
+    wanted = torch.tensor(list(header), device=input_ids.device)
+    places = (ends[:, None] + torch.arange(len(wanted), device=ends.device)).clamp(max=input_ids.shape[1] - 1)
+    shared = (input_ids.gather(1, places) == wanted).long().cumprod(dim=-1).sum(dim=-1)
+    start = torch.minimum((ends + shared).clamp(min=1), last).maximum(ends + 1)
+    return last - torch.minimum(start, last) + 1
+
+
+def positions_of(mask: Tensor, trunk: nn.Module) -> dict[str, Tensor]:
+    """Return each token's place in its own conversation, [B, L], where the trunk takes such: padding does not count."""
+    if "position_ids" not in inspect.signature(trunk.forward).parameters:
+        return {}
+    return {"position_ids": (mask.long().cumsum(dim=-1) - 1).clamp(min=0)}
 
 
 def last_tokens(mask: Tensor) -> Tensor:

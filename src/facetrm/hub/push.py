@@ -28,6 +28,8 @@ def push_to_hub(
 ) -> str:
     """Upload ``model`` with its backbone and a model card, and return the address of the commit.
 
+    Files of an earlier upload that this one does not have are deleted there.
+
     Args:
         model: what is uploaded.
         repo_id: ``user/name``; made if it is not there.
@@ -51,7 +53,11 @@ def push_to_hub(
         try:
             api.create_repo(repo_id, private=private, exist_ok=True, repo_type="model")
             commit = api.upload_folder(
-                repo_id=repo_id, folder_path=folder, revision=revision, commit_message="Upload a facetrm reward model"
+                repo_id=repo_id,
+                folder_path=folder,
+                revision=revision,
+                commit_message="Upload a facetrm reward model",
+                delete_patterns="*",  # what an earlier upload left would be read with this one
             )
         except (HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OfflineModeIsEnabled, OSError) as exc:
             reason = " ".join(str(exc).split())[:300]

@@ -52,7 +52,8 @@ def open_to_others(folder: Path, encoder: Encoder, objectives: Sequence[str]) ->
         "pad_token_id": ids.pad,
         "bos_token_id": ids.bos,
         "eos_token_id": ids.eos,
-        "gating_token_pattern": list(ids.header),
+        "gating_token_pattern": list(ids.pattern),
+        "response_header": list(ids.header),
         "opening_token_id": ids.opening,
         "hidden_size": encoder.hidden_size,
     }

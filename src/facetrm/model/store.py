@@ -126,7 +126,8 @@ def save(folder: Path, described: Described, *, backbone: Literal["copy", "refer
     manifest = {**described.manifest, "encoder": {**described.manifest["encoder"], "backbone": backbone}}
     folder.mkdir(parents=True, exist_ok=True)
     if backbone == "copy":
-        manifest["encoder"]["spec"] = _copy_backbone(described.encoder, folder / "backbone")
+        held = _held_fingerprint(folder / MANIFEST)
+        manifest["encoder"]["spec"] = _copy_backbone(described.encoder, folder / "backbone", held=held)
     (folder / MANIFEST).unlink(missing_ok=True)
     for path in (*folder.glob("mixture-*.safetensors"), *folder.glob("router.safetensors")):
         path.unlink()
@@ -235,19 +236,40 @@ def _read(folder: Path, entry: Mapping[str, Any]) -> dict[str, Tensor]:
         raise ModelError(f"not safetensors ({exc})", place=path, fix=_FETCH) from None
 
 
-def _copy_backbone(encoder: Encoder, folder: Path) -> dict[str, object]:
-    """Write the backbone to ``folder``, unless it lies there; return its spec, with the paths inside the model."""
+def _held_fingerprint(path: Path) -> str | None:
+    """Return the fingerprint of the encoder that an earlier manifest names, None without one that can be read."""
+    try:
+        value = read_json(path, ModelError, fix=_FETCH)
+    except ModelError:
+        return None
+    encoder = value.get("encoder") if isinstance(value, dict) else None
+    return str(encoder.get("fingerprint")) if isinstance(encoder, dict) else None
+
+
+def _copy_backbone(encoder: Encoder, folder: Path, *, held: str | None) -> dict[str, object]:
+    """Write the backbone to ``folder``, unless it lies there as it is; return its spec, with paths inside the model.
+
+    ``held`` is the fingerprint of what lies there. The old one goes when the new one is whole.
+    """
     spec, home = encoder.spec(), folder.resolve()
     places = [Path(str(spec[key])).resolve() for key in _PLACES if spec.get(key) is not None]
-    if not places or not all(place.is_relative_to(home) for place in places):
+    here = bool(places) and all(place.is_relative_to(home) for place in places)
+    if not here or encoder.fingerprint != held:
         if not isinstance(encoder, PortableEncoder):
             raise ModelError(
                 f"the backbone of a {type(encoder).__name__} cannot be copied",
                 place=folder.parent,
                 fix="save with backbone='reference'",
             )
+        fresh = folder.with_name(f"{folder.name}.new")
+        shutil.rmtree(fresh, ignore_errors=True)
+        spec = encoder.save_backbone(fresh).model_dump(mode="json")
         shutil.rmtree(folder, ignore_errors=True)
-        spec = encoder.save_backbone(folder).model_dump(mode="json")
+        fresh.rename(folder)
+        moved = {key: Path(str(spec[key])).resolve() for key in _PLACES if spec.get(key) is not None}
+        spec |= {
+            key: str(home / place.relative_to(fresh.resolve().parent / fresh.name)) for key, place in moved.items()
+        }
     inside = {key: Path(str(spec[key])).resolve() for key in _PLACES if spec.get(key) is not None}
     return {**spec, **{key: str(place.relative_to(home.parent)) for key, place in inside.items()}}
 

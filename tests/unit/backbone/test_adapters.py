@@ -129,6 +129,44 @@ def test_peft_reads_what_is_written_and_its_files_are_read(base, tmp_path):
     assert (hidden - ours.encode(ROWS[:1]).response_NAD[0, 0]).abs().max() < 1e-5
 
 
+@pytest.mark.parametrize("key", ["model.layers.0.self_attn.q_proj", r"^model\.layers\.1\..*q_proj"])
+def test_a_scale_of_one_layer_is_kept_whatever_stood_around_the_trunk(base, tmp_path, key):
+    model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1)
+    settings = LoraConfig(r=2, target_modules=["q_proj"], alpha_pattern={key: 200}, init_lora_weights=False)
+    wrapped = get_peft_model(model, settings).eval()
+    wrapped.save_pretrained(tmp_path / "theirs")
+    ours = load_encoder(BackboneConfig(path=str(base), adapter=str(tmp_path / "theirs")))
+    with torch.no_grad():
+        ids = torch.tensor([ours.tokenize(ROWS[0]).ids])
+        hidden = wrapped.base_model.model.model(input_ids=ids).last_hidden_state[0, -1]
+    assert (hidden - ours.encode(ROWS[:1]).response_NAD[0, 0]).abs().max() < 1e-4
+
+
+def test_a_scale_that_fits_no_layer_is_an_error(base, tmp_path):
+    save_adapter(adapted(base).model, tmp_path / "a")
+    known = json.loads((tmp_path / "a" / CONFIG).read_text())
+    (tmp_path / "a" / CONFIG).write_text(json.dumps(known | {"alpha_pattern": {"layers.9.q_proj": 2}}))
+    with pytest.raises(BackboneError, match=r"'layers\.9\.q_proj' fits no layer"):
+        load_encoder(BackboneConfig(path=str(base), adapter=str(tmp_path / "a")))
+
+
+def test_a_start_that_changed_the_trunk_does_not_run_again(base, tmp_path):
+    trunk = AutoModel.from_pretrained(base)
+    settings = LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights="pissa")
+    get_peft_model(trunk, settings).save_pretrained(tmp_path / "pissa")
+    encoder = load_encoder(BackboneConfig(path=str(base), adapter=str(tmp_path / "pissa")))
+    again = load_encoder(encoder.save_backbone(tmp_path / "saved"))
+    assert torch.equal(answers(again), answers(encoder))
+
+
+def test_dora_is_refused_by_its_name(base, tmp_path):
+    get_peft_model(
+        AutoModel.from_pretrained(base), LoraConfig(r=2, target_modules=["q_proj"], use_dora=True)
+    ).save_pretrained(tmp_path / "dora")
+    with pytest.raises(BackboneError, match="DoRA is not read; merge the adapter"):
+        load_encoder(BackboneConfig(path=str(base), adapter=str(tmp_path / "dora")))
+
+
 def test_tensors_stay_float32_on_a_half_precision_trunk(base, tmp_path):
     encoder = adapted(base, dtype="bfloat16")
     assert {t.dtype for t in adapter_tensors(encoder.model).values()} == {torch.float32}

@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 from datasets import Dataset
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, LlamaForCausalLM
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    GPT2Config,
+    GPT2Model,
+    LlamaForCausalLM,
+)
 from trl import GRPOConfig, GRPOTrainer
 
 from facetrm import load_model
@@ -16,7 +23,7 @@ from facetrm.core.errors import ModelError
 from facetrm.hub.auto import FacetrmConfig, FacetrmForSequenceClassification, register
 from facetrm.model.gate import Gate, GateShape
 from facetrm.model.reward_model import RewardModel
-from fakes import STYLES, tiny_decoder, tiny_encoder
+from fakes import STYLES, chat, tiny_decoder, tiny_encoder, tiny_tokenizer
 from gated_models import SIZE, encoder, mixture, model
 from published_samples import ROWS
 
@@ -124,6 +131,79 @@ def test_a_saved_copy_is_a_native_folder(folder: Path, tmp_path: Path) -> None:
     assert torch.equal(rewards(tmp_path / "copy"), rewards(folder))
 
 
+BARE = "{% for m in messages %}{{ '[INST] ' + m.content + ' [/INST] ' if m.role == 'user' else m.content + eos_token }}"
+
+
+def test_a_template_whose_opening_an_answer_may_hold_has_no_door(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny_decoder(tmp_path / "b")
+    (tmp_path / "bare.jinja").write_text(BARE + "{% endfor %}", encoding="utf-8")
+    config = BackboneConfig(path=str(tmp_path / "b"), device="cpu", template=str(tmp_path / "bare.jinja"))
+    ours = RewardModel(load_encoder(config), {"all": mixture()})
+    ours.save(tmp_path / "model")
+    assert not (tmp_path / "model" / "config.json").exists()
+    assert "nothing but ordinary text" in capsys.readouterr().err
+
+
+def test_an_answer_that_begins_like_the_opening_ends_is_read_in_its_own_turn(tmp_path: Path) -> None:
+    ours = RewardModel(encoder(tmp_path / "b", style="merging"), {"all": mixture()})
+    ours.save(tmp_path / "model")
+    rows = [chat("hi", "\nfine"), chat("hi", "x", "more", "\nfine"), chat("hi", "x", "more", "\n\nfine")]
+    loaded, tokenizer = (
+        AutoModelForSequenceClassification.from_pretrained(tmp_path / "model"),
+        AutoTokenizer.from_pretrained(tmp_path / "model"),
+    )
+    texts = [[m.model_dump(include={"role", "content"}) for m in row] for row in rows]
+    with torch.no_grad():
+        found = [
+            float(loaded(tokenizer.apply_chat_template(t, return_tensors="pt", return_dict=False)).logits)
+            for t in texts
+        ]
+    assert found == pytest.approx([s.reward for s in ours.score(rows)], abs=1e-5)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_one_padded_row_without_a_mask_is_read_without_its_padding(folder: Path, side: str) -> None:
+    loaded, inputs = AutoModelForSequenceClassification.from_pretrained(folder), batch(folder, side)
+    short = min(range(len(ROWS)), key=lambda n: int(inputs["attention_mask"][n].sum()))
+    with torch.no_grad():
+        found = loaded(input_ids=inputs["input_ids"][short : short + 1]).logits[0, 0]
+    assert found == pytest.approx(float(rewards(folder)[short]), abs=1e-5)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_absolute_positions_count_without_the_padding(tmp_path: Path, side: str) -> None:
+    tokenizer = tiny_tokenizer("llama3")
+    config = GPT2Config(vocab_size=len(tokenizer), n_embd=SIZE, n_layer=2, n_head=4, n_positions=512)
+    config.initializer_range = 0.2
+    torch.manual_seed(0)
+    GPT2Model(config).save_pretrained(tmp_path / "b")
+    tokenizer.save_pretrained(tmp_path / "b")
+    model(tmp_path / "b").save(tmp_path / "model")
+    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model")
+    with torch.no_grad():
+        found = loaded(**batch(tmp_path / "model", side)).logits[:, 0]
+    assert (found - rewards(tmp_path / "model")).abs().max() < 1e-5
+
+
+def test_a_trained_trunk_is_saved_over_its_own_folder(tmp_path: Path) -> None:
+    model(tmp_path / "b").save(tmp_path / "model", backbone="copy")
+    before = rewards(tmp_path / "model")
+    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model")
+    with torch.no_grad():
+        for parameter in loaded.model.parameters():
+            parameter.data.add_(0.05 * torch.randn_like(parameter))
+    loaded.save_pretrained(tmp_path / "model")
+    after = rewards(tmp_path / "model")
+    assert (after - before).abs().max() > 1e-3
+    with torch.no_grad():
+        assert (loaded(**batch(tmp_path / "model", "right")).logits[:, 0] - after).abs().max() < 1e-5
+    cast = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model", dtype="bfloat16")
+    cast.save_pretrained(tmp_path / "half")
+    assert (rewards(tmp_path / "half") - after).abs().max() < 0.3
+
+
 def test_an_encoder_has_no_door(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bert = load_encoder(BackboneConfig(path=str(tiny_encoder(tmp_path / "bert")), device="cpu"))
     RewardModel(bert, {"all": mixture()}).save(tmp_path / "model")
@@ -135,6 +215,12 @@ def test_an_encoder_has_no_door(tmp_path: Path, capsys: pytest.CaptureFixture[st
 def test_bad_arguments_are_named(folder: Path) -> None:
     with pytest.raises(ModelError, match="'quantization_config' cannot be followed"):
         AutoModelForSequenceClassification.from_pretrained(folder, quantization_config=object())
+    with pytest.raises(ModelError, match="'state_dict' cannot be followed"):
+        FacetrmForSequenceClassification.from_pretrained(folder, state_dict={"a": 1})
+    with pytest.raises(ModelError, match="'attn_implementation' cannot be followed"):
+        FacetrmForSequenceClassification.from_pretrained(folder, attn_implementation="eager")
+    with pytest.raises(ModelError, match="dtype 'bfloat17'"):
+        FacetrmForSequenceClassification.from_pretrained(folder, dtype="bfloat17")
     with pytest.raises(ModelError, match="splits the model"):
         AutoModelForSequenceClassification.from_pretrained(folder, device_map={"model": 0, "heads": 1})
     loaded = AutoModelForSequenceClassification.from_pretrained(folder, device_map="cpu")

@@ -65,9 +65,11 @@ def online(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_upload_sends_a_folder_that_loads(tmp_path: Path, layout: str) -> None:
     ours = model(tmp_path / "b")
     with hub() as server:
+        server.present = ["model-00001-of-00002.safetensors", "manifest.json", "README.md"]
         api = HfApi(endpoint=server.url, token="hf_" + "x" * 34)
         address = push_to_hub(ours, "me/name", layout=layout, private=True, api=api)  # type: ignore[arg-type]
     assert address == f"{server.url}/me/name/commit/abc"
+    assert set(server.deleted) == set(server.present) - server.files.keys(), "nothing of an earlier upload stays"
     assert server.created[0]["name"] == "name"
     assert server.created[0].get("private") is True or server.created[0].get("visibility") == "private"
     assert b'load_model("me/name")' in server.files["README.md"]

@@ -110,6 +110,26 @@ def test_another_head_beside_the_score_is_an_error(tmp_path: Path) -> None:
         load_model(folder)
 
 
+def test_any_other_tensor_beside_the_head_is_an_error(tmp_path: Path) -> None:
+    folder = classifier(tmp_path / "rm")
+    change_tensors(folder, norm_head__weight=torch.ones(1, 32))
+    with pytest.raises(ModelError, match=r"'norm_head\.weight' is unexpected"):
+        load_model(folder)
+
+
+def test_two_checkpoints_in_one_folder_are_an_error(tmp_path: Path) -> None:
+    folder = classifier(tmp_path / "rm")
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": {}}', encoding="utf-8")
+    with pytest.raises(ModelError, match="two checkpoints in one folder"):
+        load_model(folder)
+
+
+def test_a_setting_that_would_read_another_model_is_an_error(tmp_path: Path) -> None:
+    folder = classifier(tmp_path / "rm")
+    with pytest.raises(ModelError, match="'kind' would read another model"):
+        load_model(folder, settings={"kind": "encoder"})
+
+
 def test_a_language_model_is_no_reward_model(tmp_path: Path) -> None:
     folder = tiny_decoder(tmp_path / "lm")
     assert isinstance(LlamaForCausalLM.from_pretrained(folder), LlamaForCausalLM)

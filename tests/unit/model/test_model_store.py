@@ -249,3 +249,21 @@ def test_a_malformed_folder_is_a_model_error_with_place_and_fix(name: str, tmp_p
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"give a folder that RewardModel\.save wrote"):
         load(tmp_path / "nowhere")
+
+
+class _Failing(HashEncoder):
+    """An encoder whose backbone cannot be written."""
+
+    def save_backbone(self, folder):
+        raise ModelError("no space left", place=folder)
+
+
+def test_a_save_that_fails_leaves_the_old_backbone(tmp_path):
+    ours = model()
+    (tmp_path / "backbone").mkdir()
+    (tmp_path / "backbone" / "weights").write_text("old")
+    (tmp_path / "manifest.json").write_text("{}")
+    failing = RewardModel(_Failing(HIDDEN), ours.mixtures)
+    with pytest.raises(ModelError, match="no space left"):
+        failing.save(tmp_path, backbone="copy")
+    assert (tmp_path / "backbone" / "weights").read_text() == "old"
