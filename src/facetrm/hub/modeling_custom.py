@@ -211,7 +211,12 @@ def response_lengths(input_ids: Tensor, ends: Tensor, last: Tensor, header: Sequ
 
 
 def positions_of(mask: Tensor, trunk: nn.Module) -> dict[str, Tensor]:
-    """Return each token's place in its own conversation, [B, L], where the trunk takes such: padding does not count."""
+    """Return each token's place in its own conversation, [B, L], where the trunk takes such.
+
+    Args:
+        mask: [B, L], 0 on padding, which does not count.
+        trunk: what reads the ids.
+    """
     if "position_ids" not in inspect.signature(trunk.forward).parameters:
         return {}
     return {"position_ids": (mask.long().cumsum(dim=-1) - 1).clamp(min=0)}
