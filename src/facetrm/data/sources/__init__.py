@@ -9,6 +9,7 @@ from facetrm.data.sources import (
     codeultrafeedback,
     helpsteer,
     hh_rlhf,
+    mtmc_rlhf,
     pku_saferlhf,
     prm800k,
     prometheus,
@@ -17,10 +18,12 @@ from facetrm.data.sources import (
 )
 from facetrm.data.sources.armorm import ARMORM_OBJECTIVES
 from facetrm.data.sources.load import load_source
+from facetrm.data.sources.mtmc_rlhf import MTMC_TASKS
 from facetrm.data.sources.registry import SOURCES, Dropped, Source, source
 
 __all__ = [
     "ARMORM_OBJECTIVES",
+    "MTMC_TASKS",
     "SOURCES",
     "Dropped",
     "Source",
@@ -33,6 +36,7 @@ __all__ = [
     "helpsteer",
     "hh_rlhf",
     "load_source",
+    "mtmc_rlhf",
     "pku_saferlhf",
     "prm800k",
     "prometheus",
