@@ -1,7 +1,7 @@
 """The command line: verbs to functions. Settings are ``--set section.key=value``; inputs and outputs are options.
 
 Each argument says in its own help what it is: model, data, row, html, as_json (``--json``), overall, device, the edits
-drop, scale and pin, and for ``encode`` the shard_rows.
+drop, scale and pin, for ``encode`` the shard_rows, and for ``label`` the rubric, the base_url and dry_run.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from facetrm.backbone.store import encode as encode_rows
 from facetrm.backbone.transformer import BackboneConfig, load_encoder
 from facetrm.core.config import apply_sets, parse_config
 from facetrm.core.errors import BackboneError, DataError, FacetrmError, did_you_mean
+from facetrm.data.rubric import read_rubric
 from facetrm.explain.ablate import AblationTable, ablate
 from facetrm.explain.edit import edit as edit_model
 from facetrm.explain.edit import parse_edit
@@ -28,6 +29,12 @@ from facetrm.explain.local import explain_local, explain_pair
 from facetrm.explain.overall import OverallExplanation, explain_overall
 from facetrm.explain.terminal import AnswerView, PairView, show
 from facetrm.hub.load import load_model
+from facetrm.label.pairs import read_pairs
+from facetrm.label.plan import make_plan
+from facetrm.label.run import label_pairs
+from facetrm.label.settings import LabelConfig
+from facetrm.label.show import estimate_text, report_text
+from facetrm.label.store import stored_keys
 from facetrm.model.reward_model import RewardModel
 from facetrm.recipes.run import Run, run_recipe
 from facetrm.recipes.scoring import Asked, located, read_asked, score_rows, write_scores
@@ -90,6 +97,25 @@ def encode(
     except BackboneError as exc:
         raise located(exc, [row for row in asked for _ in row.answers]) from None
     print(f"{len(store)} conversations of {store.hidden_size} features in {out}")
+
+
+@app.command()
+def label(
+    data: Annotated[Path, typer.Option("--data", help="Preferences, or ratings with several answers to a prompt.")],
+    rubric: Annotated[str, typer.Option(help="A shipped rubric (dmoerm, dmoerm-zh, general), or a .yaml file.")],
+    model: Annotated[str, typer.Option(help="The judge's name, as the server knows it.")],
+    out: Annotated[Path, typer.Option(help="The folder of labels; run again, it goes on where it stopped.")],
+    base_url: Annotated[str | None, typer.Option(help="Of an OpenAI-compatible API, such as ending in /v1.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be asked and cost; ask nothing.")] = False,
+    sets: Sets = [],  # noqa: B006
+) -> None:
+    """Ask an LLM which reply is better in which capability, into a folder of labels."""
+    settings = apply_sets({"model": model, "base_url": base_url}, sets)
+    config = parse_config(LabelConfig, settings, place="--set")
+    plan = make_plan(read_pairs(data), read_rubric(rubric), config)
+    print(estimate_text(plan.estimate(stored_keys(out))))
+    if not dry_run:
+        print(report_text(label_pairs(plan, out).report, out))
 
 
 @app.command()

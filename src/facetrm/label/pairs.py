@@ -56,10 +56,8 @@ def read_pairs(path: Path) -> list[Pair]:
     """
     first = next(iter(read_rows(path)), None)
     names = set() if first is None or first.value is None else set(first.value)
-    if names & {"chosen", "responses"} or not names:
-        pairs = preference_pairs(read_preferences(path))
-    else:
-        pairs = rating_pairs(read_ratings(path))
+    rated = names & {"messages", "ratings", "response", "completion"} and not names & {"chosen", "responses"}
+    pairs = rating_pairs(read_ratings(path)) if rated else preference_pairs(read_preferences(path))
     if not pairs:
         raise DataError("no two replies to one prompt", place=path, fix="give preferences, or several rated answers")
     return pairs

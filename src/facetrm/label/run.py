@@ -23,15 +23,13 @@ from facetrm.core.files import write_json, write_text
 from facetrm.core.progress import Meter, progress
 from facetrm.data.files import write_records
 from facetrm.data.records import Preference
-from facetrm.data.rubric import Rubric
 from facetrm.label.ask import Asked, ask_all
 from facetrm.label.client import Judge, OpenAIJudge
 from facetrm.label.outcomes import KEPT, Judged, decide, judge_all
-from facetrm.label.pairs import Pair
-from facetrm.label.plan import Plan, make_plan
+from facetrm.label.plan import Plan
 from facetrm.label.report import summarise
 from facetrm.label.settings import LabelConfig
-from facetrm.label.store import LabelStore, stored_keys
+from facetrm.label.store import LabelStore
 from facetrm.label.verdicts import Verdict
 
 PREFERENCES: Final = "preferences.jsonl"
@@ -56,37 +54,19 @@ class Labelled:
     report: dict[str, Any]
 
 
-def estimate_labels(pairs: Sequence[Pair], rubric: Rubric, config: LabelConfig, *, out: Path) -> dict[str, Any]:
-    """Return what a run would ask and cost, see :meth:`facetrm.label.plan.Plan.estimate`; nothing is sent or written.
-
-    Args:
-        pairs, rubric, config: as in :func:`label_pairs`.
-        out: the folder; what is answered there is not counted again.
-
-    Raises:
-        DataError: see :func:`facetrm.label.plan.make_plan`.
-        StoreError: the folder's store cannot be read.
-    """
-    return make_plan(pairs, rubric, config).estimate(stored_keys(out))
-
-
 def label_pairs(
-    pairs: Sequence[Pair],
-    rubric: Rubric,
-    config: LabelConfig,
-    *,
+    plan: Plan,
     out: Path,
+    *,
     make_judge: Callable[[LabelConfig], Judge] | None = None,
     quiet: bool = False,
 ) -> Labelled:
-    """Ask about every pair in every capability of its task, both orders, and write the folder ``out``.
+    """Ask every question of ``plan`` and write the folder ``out``.
 
     Whatever is answered in ``out`` is not asked again. Use it outside a running event loop (it starts its own).
 
     Args:
-        pairs: what to compare.
-        rubric: tasks and capabilities.
-        config: the judge and the limits.
+        plan: from :func:`facetrm.label.plan.make_plan`: pairs, rubric, judge and limits.
         out: the folder to write, or to go on with.
         make_judge: who answers; None is :class:`facetrm.label.client.OpenAIJudge`.
         quiet: no progress.
@@ -95,12 +75,11 @@ def label_pairs(
         The labels; questions without an answer are in ``failures``, never silently absent.
 
     Raises:
-        ConfigError, DataError: the settings or the rows do not fit the rubric, or there is no key.
+        ConfigError: there is no key, or no client, or the address is none.
         LabelError: the server refuses everything, or answers nothing; what was answered before is kept.
         StoreError: the store cannot be used, or another run uses it.
     """
-    plan = make_plan(pairs, rubric, config)
-    judge = (make_judge or OpenAIJudge)(config)
+    judge = (make_judge or OpenAIJudge)(plan.config)
     with LabelStore(out) as store:
         verdicts = store.verdicts()
         asked = _ask(plan, judge, store, verdicts, quiet=quiet)
