@@ -77,25 +77,32 @@ class LabelServer:
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:
             await asyncio.sleep(self.delay)
-            return await self._answer(writer, body, content, number)
+            return await self._answer(reader, writer, body, content, number)
         finally:
             self.in_flight -= 1
 
-    async def _answer(self, writer: asyncio.StreamWriter, body: dict[str, Any], content: str, number: int) -> bool:
+    async def _answer(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        body: dict[str, Any],
+        content: str,
+        number: int,
+    ) -> bool:
         fault = self.fault(content, number)
         if fault is None and not self.schema and "response_format" in body:
             fault = "400:response_format is not supported here"
         if fault is not None:
             self.faults[fault.split(":")[0]] += 1
+            if fault == "timeout":
+                await reader.read(1)  # says nothing until the client has gone
+                return False
             return await self._fail(writer, body, fault)
         await say(writer, 200, json.dumps(completion(body, judge(body["messages"]))))
         self.answered[content] += 1
         return True
 
     async def _fail(self, writer: asyncio.StreamWriter, body: dict[str, Any], fault: str) -> bool:
-        if fault == "timeout":
-            await asyncio.sleep(30.0)
-            return False
         if fault == "drop":
             return False
         if fault == "half":

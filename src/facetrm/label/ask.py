@@ -47,6 +47,7 @@ async def ask_all(
     store: LabelStore,
     config: LabelConfig,
     heard: Callable[[str, Verdict | None], None],
+    proven: bool = False,
 ) -> Asked:
     """Ask every question and keep each answer in the store as soon as it is there.
 
@@ -56,11 +57,13 @@ async def ask_all(
         store: where answers go, before anything else.
         config: in_flight, rate, tries, waits and budgets.
         heard: called with the key and the verdict of each question that ended; None where it was given up.
+        proven: this judge has answered such questions before, so one that it refuses, or cannot answer in the right
+            form, is no sign that it would refuse all.
 
     Raises:
         StoreError: an answer cannot be kept.
     """
-    asking = _Asking(questions, judge, store, config, heard)
+    asking = _Asking(questions, judge, store, config, heard, proven)
     try:
         async with asyncio.TaskGroup() as group:
             for _ in range(config.in_flight):
@@ -81,12 +84,13 @@ class _Asking:
         store: LabelStore,
         config: LabelConfig,
         heard: Callable[[str, Verdict | None], None],
+        proven: bool,
     ) -> None:
         self.questions, self.judge, self.store, self.config, self.heard = questions, judge, store, config, heard
         self.asked = Asked()
         self._schema = config.answer_format != "text"
         self._settled = config.answer_format != "auto"
-        self._failed_in_a_row = 0
+        self._proven, self._failed_in_a_row = proven, 0
         self._next_slot = self._open_at = 0.0
         self._over = asyncio.Event()
 
@@ -105,7 +109,8 @@ class _Asking:
         reason = ""
         while True:
             if self.asked.stopped is not None:
-                return self._fail(question, f"{reason or 'not asked'}; {self.asked.stopped}")
+                left = f"{reason}; " if reason else "not asked: "
+                return self._fail(question, left + self.asked.stopped)
             if not await self._turn():
                 continue
             schema = self._schema and not plain
@@ -127,13 +132,13 @@ class _Asking:
                     # Perhaps it is the schema that the server refuses: only the same question without it can tell.
                     plain = True
                     continue
-                if self._is_over(said, tries):
-                    return self._fail(question, reason)
+                if self._is_over(said):
+                    return self._fail(question, reason, own=said.kind == "refused")
             if tries >= config.tries or unread >= config.readings:
-                return self._fail(question, f"{reason} (after {tries} tries)")
+                return self._fail(question, f"{reason} (after {tries} tries)", own=unread > 0)
             await self._wait(tries, said.wait if isinstance(said, Fault) else 0.0)
 
-    def _is_over(self, fault: Fault, tries: int) -> bool:
+    def _is_over(self, fault: Fault) -> bool:
         if fault.kind == "stop":
             self._stop(f"the server refuses all: {fault.reason}", fatal=True)
         return fault.kind != "again" or fault.wait > self.config.longest_wait
@@ -142,14 +147,15 @@ class _Asking:
         answer = Answer(verdict, said.text, said.model, said.tokens_in, said.tokens_out)
         self.store.put(question.key, answer)
         self.asked.answered += 1
-        self._failed_in_a_row = 0
+        self._proven, self._failed_in_a_row = True, 0
         if not self._settled:
             self._settled, self._schema = True, schema
         self.heard(question.key, verdict)
 
-    def _fail(self, question: Question, reason: str) -> None:
+    def _fail(self, question: Question, reason: str, *, own: bool = False) -> None:
+        """Give the question up; ``own``: it may be the question's own fault, not the server's."""
         self.asked.failures[question.key] = reason
-        self._failed_in_a_row += 1
+        self._failed_in_a_row += not (own and self._proven)
         if self._failed_in_a_row >= self.config.give_up_after:
             self._stop(f"{self._failed_in_a_row} questions failed in a row, the last: {reason}", fatal=True)
         self.heard(question.key, None)

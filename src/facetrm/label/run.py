@@ -99,7 +99,12 @@ def _ask(plan: Plan, judge: Judge, store: LabelStore, verdicts: dict[str, Verdic
         async def ask() -> Asked:
             try:
                 return await ask_all(
-                    plan.questions(set(verdicts)), judge=judge, store=store, config=plan.config, heard=tally.hear
+                    plan.questions(set(verdicts)),
+                    judge=judge,
+                    store=store,
+                    config=plan.config,
+                    heard=tally.hear,
+                    proven=todo < len(plan.keys),
                 )
             finally:
                 if isinstance(judge, OpenAIJudge):
