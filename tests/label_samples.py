@@ -34,6 +34,6 @@ def pairs(count: int) -> list[Pair]:
 
 def plan(url: str | None = None, *, rows: list[Pair] | None = None, of: Rubric | None = None, **settings: Any) -> Plan:
     """Return a plan for the server at ``url``: patient settings with short waits."""
-    quick = {"timeout": 5.0, "first_wait": 0.01, "longest_wait": 1.0, "in_flight": 4}
+    quick = {"timeout": 10.0, "first_wait": 0.01, "longest_wait": 1.0, "in_flight": 4}
     config = LabelConfig.model_validate({"model": "judge", "base_url": url, **quick, **settings})
     return make_plan(pairs(6) if rows is None else rows, of or rubric("kind", "clear"), config)

@@ -21,6 +21,8 @@ from facetrm.label.verdicts import SCHEMA
 _NAME: Final = re.compile(r"[A-Z_][A-Z0-9_]*")
 _SECRETS: Final = re.compile(r"(?i:bearer)\s+[^\s\"']+|\bsk-[\w*.-]+")
 _LONGEST_TEXT: Final = 300
+# Shorter ones are the dummies that servers without keys are given; a word like that may stand in any text.
+_SHORTEST_KEY: Final = 8
 _AGAIN: Final = frozenset({408, 409, 425, 429})
 _STOP: Final = frozenset({401, 402, 403, 404, 405})
 
@@ -126,7 +128,7 @@ class OpenAIJudge:
             choice = body["choices"][0]
             message, usage = choice["message"], body.get("usage") or {}
             text, refusal = message.get("content"), message.get("refusal")
-            model = str(body.get("model") or self._config.model)
+            model = self._clean(str(body.get("model") or self._config.model))
             sent, received = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
         except (ValueError, RecursionError, TypeError, KeyError, IndexError, AttributeError):
             shown = content[:200].decode("utf-8", errors="replace")
@@ -140,8 +142,9 @@ class OpenAIJudge:
 
     def _clean(self, text: str, *, cut: bool = True) -> str:
         """Return ``text`` without the key, in whatever form, and on one short line if it is to be ``cut``."""
-        for form in {self._key, quote(self._key, safe=""), json.dumps(self._key)[1:-1]} - {"none"}:
-            text = text.replace(form, "***")
+        if len(self._key) >= _SHORTEST_KEY:
+            for form in {self._key, quote(self._key, safe=""), json.dumps(self._key)[1:-1]}:
+                text = text.replace(form, "***")
         text = _SECRETS.sub("***", text)
         if not cut:
             return text

@@ -63,7 +63,8 @@ def label_pairs(
 ) -> Labelled:
     """Ask every question of ``plan`` and write the folder ``out``.
 
-    Whatever is answered in ``out`` is not asked again. Use it outside a running event loop (it starts its own).
+    Whatever is answered in ``out`` is not asked again. It starts an event loop; where one runs already, as in a
+    notebook, call it as ``await asyncio.to_thread(label_pairs, plan, out)``.
 
     Args:
         plan: from :func:`facetrm.label.plan.make_plan`: pairs, rubric, judge and limits.
@@ -76,9 +77,11 @@ def label_pairs(
 
     Raises:
         ConfigError: there is no key, or no client, or the address is none.
-        LabelError: the server refuses everything, or answers nothing; what was answered before is kept.
+        LabelError: the server refuses everything, or answers nothing; what was answered before is kept. Or an event
+            loop is running.
         StoreError: the store cannot be used, or another run uses it.
     """
+    _refuse_running_loop()
     judge = (make_judge or OpenAIJudge)(plan.config)
     with LabelStore(out) as store:
         verdicts = store.verdicts()
@@ -88,6 +91,15 @@ def label_pairs(
         answered = f"{len(plan.keys & verdicts.keys())} of {len(plan.keys)} questions are answered and kept"
         raise LabelError(str(asked.stopped), place=out, fix=f"{answered}; mend the cause and run it again")
     return labelled
+
+
+def _refuse_running_loop() -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    fix = "write await asyncio.to_thread(label_pairs, plan, out)"
+    raise LabelError("an event loop is running already, as in a notebook", place="label_pairs", fix=fix)
 
 
 def _ask(plan: Plan, judge: Judge, store: LabelStore, verdicts: dict[str, Verdict], *, quiet: bool) -> Asked:

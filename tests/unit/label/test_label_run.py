@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Iterator
@@ -70,7 +71,7 @@ def test_a_request_is_what_the_settings_say(server: LabelServer, tmp_path: Path)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_that_passes_costs_requests_and_no_label(server: LabelServer, fault: str, tmp_path: Path) -> None:
     server.fault = lambda content, n: fault if n == 0 and int(content[0], 16) < 8 else None
-    made = plan(server.url, timeout=0.3 if fault == "timeout" else 5.0)
+    made = plan(server.url, timeout=1.5 if fault == "timeout" else 10.0, in_flight=24)
     labelled = label_pairs(made, tmp_path, quiet=True)
     assert server.faults[fault] > 3, "the fault happened"
     assert labelled.failures == lines(tmp_path / "failures.jsonl") == []
@@ -82,7 +83,7 @@ def test_a_fault_that_passes_costs_requests_and_no_label(server: LabelServer, fa
 REASONS = {
     "429": "HTTP 429",
     "503": "HTTP 503",
-    "timeout": "no answer within 0.2 s",
+    "timeout": "no answer within 1.5 s",
     "drop": "the connection failed",
     "half": "the connection failed",
     "html": "the body is no chat completion: '<html>busy</html>'",
@@ -94,7 +95,7 @@ REASONS = {
 
 @pytest.mark.parametrize(("fault", "reason"), REASONS.items())
 def test_a_fault_that_stays_names_the_question(server: LabelServer, fault: str, reason: str, tmp_path: Path) -> None:
-    made = plan(server.url, timeout=0.2 if fault == "timeout" else 5.0, tries=3)
+    made = plan(server.url, timeout=1.5 if fault == "timeout" else 10.0, tries=3)
     label_pairs(made, tmp_path / "first", quiet=True)
     bad = sorted(server.asked)[:2]
     server.fault = lambda content, n: fault if content in bad else None
@@ -250,3 +251,30 @@ def test_without_openai_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(ConfigError, match=r'needs openai, which is not installed; pip install "facetrm\[label\]"'):
         label_pairs(plan("http://127.0.0.1:9/v1"), tmp_path, quiet=True)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_notebook_is_told_how(server: LabelServer, tmp_path: Path) -> None:
+    async def notebook() -> int:
+        with pytest.raises(LabelError, match=r"an event loop is running already.*await asyncio\.to_thread"):
+            label_pairs(plan(server.url), tmp_path, quiet=True)
+        labelled = await asyncio.to_thread(label_pairs, plan(server.url), tmp_path, quiet=True)
+        return len(labelled.preferences)
+
+    assert asyncio.run(notebook()) == 12
+
+
+def test_progress_says_what_is_kept_and_paid(
+    server: LabelServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("facetrm.core.progress._INTERVAL_SECONDS", 0.0)
+    label_pairs(plan(server.url, in_flight=1, price_in=0.0, price_out=1e6), tmp_path)
+    events = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [event["done"] for event in events if event["event"] == "label"] == list(range(25))
+    assert events[1]["note"] == "nothing judged, 0 failed, cost 9.00"
+    assert events[-1]["note"] == "100% kept, 0 failed, cost 216.00"
+
+
+def test_a_dummy_key_is_no_secret(server: LabelServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "reply")
+    assert len(label_pairs(plan(server.url), tmp_path, quiet=True).preferences) == 12
+    assert server.keys == {"reply"}
