@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import final
 
-from facetrm.core.errors import LabelError
+from facetrm.core.errors import LabelError, StoreError
 from facetrm.label.client import Fault, Judge, Reply
 from facetrm.label.plan import Question
 from facetrm.label.settings import LabelConfig
@@ -93,6 +93,8 @@ class _Asking:
         self._proven, self._failed_in_a_row = proven, 0
         self._next_slot = self._open_at = 0.0
         self._over = asyncio.Event()
+        self._unwritten: dict[str, Answer] = {}
+        self._written: asyncio.Future[None] | None = None
 
     async def work(self) -> None:
         """Take questions until there is none, or the run is stopped."""
@@ -124,7 +126,7 @@ class _Asking:
                     reason = f"{exc}; it was cut: raise max_tokens" if said.cut else str(exc)
                     self.store.spend(1, tokens_in=said.tokens_in, tokens_out=said.tokens_out)
                 else:
-                    return self._keep(question, verdict, said, schema=schema)
+                    return await self._keep(question, verdict, said, schema=schema)
             else:
                 reason = said.reason
                 self.store.spend(1, tokens_in=0, tokens_out=0)
@@ -143,14 +145,31 @@ class _Asking:
             self._stop(f"the server refuses all: {fault.reason}", fatal=True)
         return fault.kind != "again" or fault.wait > self.config.longest_wait
 
-    def _keep(self, question: Question, verdict: Verdict, said: Reply, *, schema: bool) -> None:
-        answer = Answer(verdict, said.text, said.model, said.tokens_in, said.tokens_out)
-        self.store.put(question.key, answer)
+    async def _keep(self, question: Question, verdict: Verdict, said: Reply, *, schema: bool) -> None:
+        await self._put(question.key, Answer(verdict, said.text, said.model, said.tokens_in, said.tokens_out))
         self.asked.answered += 1
         self._proven, self._failed_in_a_row = True, 0
         if not self._settled:
             self._settled, self._schema = True, schema
         self.heard(question.key, verdict)
+
+    async def _put(self, key: str, answer: Answer) -> None:
+        """Return when the answer is on the disk; answers that arrive together are flushed together."""
+        self._unwritten[key] = answer
+        if self._written is None:
+            loop = asyncio.get_running_loop()
+            self._written = loop.create_future()
+            loop.call_soon(self._write, self._written)
+        await asyncio.shield(self._written)
+
+    def _write(self, written: asyncio.Future[None]) -> None:
+        answers, self._unwritten, self._written = self._unwritten, {}, None
+        try:
+            self.store.put(answers)
+        except StoreError as exc:
+            written.set_exception(exc)
+        else:
+            written.set_result(None)
 
     def _fail(self, question: Question, reason: str, *, own: bool = False) -> None:
         """Give the question up; ``own``: it may be the question's own fault, not the server's."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -52,7 +52,7 @@ class Answer:
 @final
 @dataclass(frozen=True)
 class Spent:
-    """All requests of a folder, answered or not, and their tokens; what a killed run had in flight is not in it."""
+    """All requests of a folder, answered or not, and their tokens; of a killed run, those up to its last answer."""
 
     requests: int
     tokens_in: int
@@ -72,6 +72,7 @@ class LabelStore:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / NAME
+        self._noted = Spent(0, 0, 0)
         folder.mkdir(parents=True, exist_ok=True)
         self._base = self._guard(lambda: sqlite3.connect(self.path, timeout=0.0, isolation_level=None))
         try:
@@ -86,7 +87,11 @@ class LabelStore:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._base.close()
+        try:
+            if kind is None or not issubclass(kind, StoreError):
+                self.put({})
+        finally:
+            self._base.close()
 
     def keys(self) -> set[str]:
         """Return the keys of all answered questions."""
@@ -110,41 +115,45 @@ class LabelStore:
         query = "SELECT model, count(*) FROM answers GROUP BY model ORDER BY model"
         return self._guard(lambda: dict(self._base.execute(query).fetchall()))
 
-    def put(self, key: str, answer: Answer) -> None:
-        """Keep the ``answer`` to question ``key``, and count its request; the first answer stands."""
+    def put(self, answers: Mapping[str, Answer]) -> None:
+        """Keep ``answers`` by the keys of their questions, all or none, and count a request for each.
+
+        The first answer to a question stands. When this returns they are on the disk.
+        """
+        noted, now = self._noted, time.time()
+        requests = noted.requests + len(answers)
+        tokens_in = noted.tokens_in + sum(answer.tokens_in for answer in answers.values())
+        tokens_out = noted.tokens_out + sum(answer.tokens_out for answer in answers.values())
+        rows = [
+            (key, one.verdict, one.reply, one.model, one.tokens_in, one.tokens_out, now) for key, one in answers.items()
+        ]
 
         def write() -> None:
             self._base.execute("BEGIN IMMEDIATE")
+            self._base.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
             self._base.execute(
-                "INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (
-                    key,
-                    answer.verdict,
-                    answer.reply,
-                    answer.model,
-                    answer.tokens_in,
-                    answer.tokens_out,
-                    time.time(),
-                ),
+                "UPDATE spent SET requests = requests + ?, tokens_in = tokens_in + ?, tokens_out = tokens_out + ?",
+                (requests, tokens_in, tokens_out),
             )
-            self._add(1, answer.tokens_in, answer.tokens_out)
             self._base.execute("COMMIT")
 
         self._guard(write)
+        self._noted = Spent(0, 0, 0)
 
     def spend(self, requests: int, *, tokens_in: int, tokens_out: int) -> None:
-        """Note ``requests`` that brought no answer, with the tokens they cost (``tokens_in``, ``tokens_out``)."""
-        self._guard(lambda: self._add(requests, tokens_in, tokens_out))
+        """Note ``requests`` without an answer, and their ``tokens_in`` and ``tokens_out``, until the next write."""
+        old = self._noted
+        self._noted = Spent(old.requests + requests, old.tokens_in + tokens_in, old.tokens_out + tokens_out)
 
     def spent(self) -> Spent:
         """Return what this folder has cost so far."""
-        return self._guard(
-            lambda: Spent(*self._base.execute("SELECT requests, tokens_in, tokens_out FROM spent").fetchone())
-        )
-
-    def _add(self, *amounts: int) -> None:
-        self._base.execute(
-            "UPDATE spent SET requests = requests + ?, tokens_in = tokens_in + ?, tokens_out = tokens_out + ?", amounts
+        query = "SELECT requests, tokens_in, tokens_out FROM spent"
+        written = self._guard(lambda: Spent(*self._base.execute(query).fetchone()))
+        noted = self._noted
+        return Spent(
+            written.requests + noted.requests,
+            written.tokens_in + noted.tokens_in,
+            written.tokens_out + noted.tokens_out,
         )
 
     def _open(self) -> None:

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from facetrm.core.errors import ConfigError, LabelError
+from facetrm.core.errors import ConfigError, LabelError, StoreError
 from facetrm.data.files import read_preferences
 from facetrm.label.pairs import preference_pairs
 from facetrm.label.run import label_pairs
-from facetrm.label.store import stored_keys
+from facetrm.label.store import LabelStore, stored_keys
 from label_samples import plan, preference, rubric
 from label_server import FAULTS, KEY, LabelServer, label_server
 
@@ -95,7 +95,7 @@ REASONS = {
 
 @pytest.mark.parametrize(("fault", "reason"), REASONS.items())
 def test_a_fault_that_stays_names_the_question(server: LabelServer, fault: str, reason: str, tmp_path: Path) -> None:
-    made = plan(server.url, timeout=1.5 if fault == "timeout" else 10.0, tries=3)
+    made = plan(server.url, timeout=1.5 if fault == "timeout" else 10.0, tries=3, answer_format="schema")
     label_pairs(made, tmp_path / "first", quiet=True)
     bad = sorted(server.asked)[:2]
     server.fault = lambda content, n: fault if content in bad else None
@@ -251,6 +251,25 @@ def test_without_openai_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(ConfigError, match=r'needs openai, which is not installed; pip install "facetrm\[label\]"'):
         label_pairs(plan("http://127.0.0.1:9/v1"), tmp_path, quiet=True)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_store_that_fails_ends_the_run_with_its_error(
+    server: LabelServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = LabelStore.put
+
+    def put(store: LabelStore, answers: dict[str, Any]) -> None:
+        if len(store.keys()) >= 4:
+            raise StoreError("cannot be used (disk full)", place=store.path, fix="make room")
+        whole(store, answers)
+
+    monkeypatch.setattr(LabelStore, "put", put)
+    with pytest.raises(StoreError, match="disk full"):
+        label_pairs(plan(server.url), tmp_path, quiet=True)
+    monkeypatch.undo()
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    assert 4 <= len(stored_keys(tmp_path)) < 12
+    assert len(label_pairs(plan(server.url), tmp_path, quiet=True).preferences) == 12
 
 
 def test_a_notebook_is_told_how(server: LabelServer, tmp_path: Path) -> None:

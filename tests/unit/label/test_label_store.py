@@ -20,10 +20,10 @@ def answer(verdict: str = "tie", model: str = "m") -> Answer:
 
 def test_answers_and_costs_are_there_when_it_is_opened_again(tmp_path: Path) -> None:
     with LabelStore(tmp_path / "new" / "folder") as store:
-        store.put("a", answer("reply_1"))
-        store.put("b", answer("tie", "n"))
-        store.put("a", answer("reply_2"))
+        store.put({"a": answer("reply_1"), "b": answer("tie", "n")})
+        store.put({"a": answer("reply_2")})
         store.spend(3, tokens_in=5, tokens_out=1)
+        assert store.spent() == Spent(6, 305, 22)
     with LabelStore(tmp_path / "new" / "folder") as store:
         assert store.verdicts() == {"a": "reply_1", "b": "tie"}, "the first answer stands"
         assert store.models() == {"m": 1, "n": 1}
@@ -36,7 +36,7 @@ def test_answers_and_costs_are_there_when_it_is_opened_again(tmp_path: Path) -> 
 def put_and_die(folder: str) -> None:
     store = LabelStore(Path(folder))
     for n in range(5):
-        store.put(f"key {n}", answer())
+        store.put({f"key {n}": answer()})
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -72,3 +72,17 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         store._base.execute("INSERT INTO answers VALUES ('k', '1', '', '', 0, 0, 0)")
         with pytest.raises(StoreError, match="the verdict '1'"):
             store.verdicts()
+
+
+def put_many_on_a_full_disk(folder: Path) -> None:
+    with LabelStore(folder) as store:
+        store._base.execute("PRAGMA max_page_count = 1")
+        store.put({f"key {n}": answer() for n in range(500)})
+
+
+def test_a_full_disk_is_an_error_of_ours_and_keeps_what_was_there(tmp_path: Path) -> None:
+    with LabelStore(tmp_path) as store:
+        store.put({"a": answer()})
+    with pytest.raises(StoreError, match=r"cannot be used \(database or disk is full\)"):
+        put_many_on_a_full_disk(tmp_path)
+    assert stored_keys(tmp_path) == {"a"}
