@@ -32,11 +32,11 @@ class LabelServer:
     """The accounts, and what to do.
 
     ``fault(content, n)`` says what goes wrong with the n-th request, from 0, for one question: one of FAULTS, a
-    ``status:text`` of any other kind, or None.
+    ``status:text`` of any other kind, or None. ``schema`` is the status of requests with a schema; None knows schemas.
     """
 
     fault: Callable[[str, int], str | None] = lambda content, n: None
-    schema: bool = True
+    schema: str | None = None
     delay: float = 0.0
     url: str = ""
     asked: Counter[str] = field(default_factory=Counter)
@@ -90,8 +90,8 @@ class LabelServer:
         number: int,
     ) -> bool:
         fault = self.fault(content, number)
-        if fault is None and not self.schema and "response_format" in body:
-            fault = "400:response_format is not supported here"
+        if fault is None and self.schema and "response_format" in body:
+            fault = f"{self.schema}:response_format is not supported here"
         if fault is not None:
             self.faults[fault.split(":")[0]] += 1
             if fault == "timeout":

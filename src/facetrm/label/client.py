@@ -105,7 +105,7 @@ class OpenAIJudge:
             detail = "" if cause is None else f" ({type(cause).__name__}: {cause})"
             return Fault("again", self._clean(f"the connection failed{detail}"))
         except openai.APIStatusError as exc:
-            return self._status(exc.status_code, exc.response.headers, exc.response.text)
+            return self._status(exc.status_code, exc.response.headers, exc.response.text, schema=schema)
         except openai.OpenAIError as exc:
             return Fault("stop", self._clean(f"{type(exc).__name__}: {exc}"))
         return self._read(content)
@@ -114,8 +114,11 @@ class OpenAIJudge:
         """Close the connections."""
         await self._client.close()
 
-    def _status(self, status: int, headers: Mapping[str, str], text: str) -> Fault:
+    def _status(self, status: int, headers: Mapping[str, str], text: str, *, schema: bool) -> Fault:
         reason = self._clean(f"HTTP {status}: {text}")
+        if schema and status == 404:
+            # Routers of many models say so where none of them knows schemas.
+            return Fault("refused", reason)
         if status in _STOP or "insufficient_quota" in text:
             return Fault("stop", reason)
         if status in _AGAIN or (status >= 500 and status != 501):
