@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final, final
 
-from facetrm.core.errors import DataError, did_you_mean
+from facetrm.core.errors import DataError, did_you_mean, short
 from facetrm.core.fingerprint import fingerprint
 from facetrm.data.rubric import Capability, Rubric, RubricTask, capability_name
 from facetrm.label.pairs import Pair
@@ -170,7 +170,7 @@ def _task_of(pair: Pair, rubric: Rubric, config: LabelConfig) -> RubricTask | No
         return names[name]
     if config.unknown_task == "skip":
         return None
-    place = f"row '{pair.id}'"
+    place = f"row '{pair.id}' (asked: {short(pair.prompt[-1].content, 40)})"
     if name is None:
         fix = f"say which of {', '.join(names)} such rows are: --set task=NAME; or --set unknown_task=skip"
         raise DataError("it names no task", place=place, fix=fix)

@@ -18,7 +18,7 @@ def estimate_text(estimate: Mapping[str, Any]) -> str:
     if estimate["cost"] is None:
         lines.append("cost: unknown; give the prices of a million tokens: --set price_in=... --set price_out=...")
     else:
-        lines.append(f"cost: about {estimate['cost']:,.2f}, at the very most {estimate['largest_cost']:,.2f}")
+        lines.append(f"cost: about {estimate['cost']:,.4g}, at the very most {estimate['largest_cost']:,.4g}")
     lines += [f"skipped: {count} pairs whose {reason}" for reason, count in estimate["skipped"].items()]
     return "\n".join(lines)
 

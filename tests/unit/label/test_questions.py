@@ -144,9 +144,14 @@ def test_tasks_of_rows() -> None:
     rows = preference_pairs([preference(0, 1, 2, task="code"), preference(1, 1, 2, task="coding"), preference(2, 1, 2)])
     config = LabelConfig(model="m", task="chat", tasks={"coding": "code"})
     assert [j.task.name for j in make_plan(rows, own, config).judgements[::4]] == ["code", "code", "chat"]
-    with pytest.raises(DataError, match="row 'row1': task 'coding' is not in rubric 'general'; did you mean 'code'"):
+    with pytest.raises(
+        DataError,
+        match=r"row 'row1' \(asked: 'question 1 '\): task 'coding' is not in rubric 'general'; did you mean 'code'",
+    ):
         make_plan(rows, own, LabelConfig(model="m", task="chat"))
-    with pytest.raises(DataError, match="row 'row2': it names no task; say which of chat, reasoning"):
+    with pytest.raises(
+        DataError, match=r"row 'row2' \(asked: 'question 2 '\): it names no task; say which of chat, reasoning"
+    ):
         make_plan(rows, own, LabelConfig(model="m", tasks={"coding": "code"}))
     skipping = make_plan(rows, own, LabelConfig(model="m", unknown_task="skip"))
     assert skipping.skipped == {"task is not in the rubric": 2}
