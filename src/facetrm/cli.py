@@ -1,7 +1,8 @@
 """The command line: verbs to functions. Settings are ``--set section.key=value``; inputs and outputs are options.
 
 Each argument says in its own help what it is: model, data, row, html, as_json (``--json``), overall, device, the edits
-drop, scale and pin, for ``encode`` the shard_rows, and for ``doctor`` against, threshold, rows, allow and timeout.
+drop, scale and pin, for ``encode`` the shard_rows, for ``doctor`` against, threshold, rows, allow and timeout, and for
+``label`` the rubric, the base_url and dry_run.
 """
 
 from __future__ import annotations
@@ -13,31 +14,35 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from facetrm.backbone.store import encode as encode_rows
 from facetrm.backbone.transformer import BackboneConfig, load_encoder
 from facetrm.core.config import apply_sets, parse_config
 from facetrm.core.errors import BackboneError, ConfigError, DataError, FacetrmError, did_you_mean
-from facetrm.data.records import Preference
+from facetrm.data.rubric import read_rubric
 from facetrm.evaluate.doctor.diagnose import THRESHOLD, diagnose, diagnose_server
 from facetrm.evaluate.doctor.findings import CODES
 from facetrm.evaluate.doctor.terminal import show_diagnosis
-from facetrm.explain.ablate import AblationTable, ablate
+from facetrm.explain.ablate import ablate
 from facetrm.explain.edit import edit as edit_model
 from facetrm.explain.edit import parse_edit
 from facetrm.explain.flip import flip_pair
 from facetrm.explain.local import explain_local, explain_pair
-from facetrm.explain.overall import OverallExplanation, explain_overall
+from facetrm.explain.overall import explain_overall
 from facetrm.explain.terminal import AnswerView, PairView, show
 from facetrm.hub.load import load_model
+from facetrm.label.pairs import read_pairs
+from facetrm.label.plan import make_plan
+from facetrm.label.run import label_pairs
+from facetrm.label.settings import LabelConfig
+from facetrm.label.show import estimate_text, report_text
+from facetrm.label.store import stored_keys
 from facetrm.model.reward_model import RewardModel
 from facetrm.recipes.finetune import FineTuneRun
-from facetrm.recipes.run import Run, run_recipe
+from facetrm.recipes.run import run_recipe
 from facetrm.recipes.scoring import Asked, located, read_asked, score_rows, write_scores
+from facetrm.recipes.show import show_fine_tuned, show_overall, show_run
 from facetrm.report.page import write_page
-from facetrm.report.run_report import SYSTEMS
 
 TRACEBACK = "FACETRM_TRACEBACK"
 
@@ -77,9 +82,9 @@ def run(
     """Run a recipe: train, compare, explain, save."""
     done = run_recipe(recipe, sets=sets, out=out)
     if isinstance(done, FineTuneRun):
-        _show_fine_tuned(done)
+        show_fine_tuned(done)
     elif done is not None:  # nothing comes from the processes beside the first
-        _show_run(done)
+        show_run(done)
 
 
 @app.command()
@@ -99,6 +104,25 @@ def encode(
     except BackboneError as exc:
         raise located(exc, [row for row in asked for _ in row.answers]) from None
     print(f"{len(store)} conversations of {store.hidden_size} features in {out}")
+
+
+@app.command()
+def label(
+    data: Annotated[Path, typer.Option("--data", help="Preferences, or ratings with several answers to a prompt.")],
+    rubric: Annotated[str, typer.Option(help="A shipped rubric (dmoerm, dmoerm-zh, general), or a .yaml file.")],
+    model: Annotated[str, typer.Option(help="The judge's name, as the server knows it.")],
+    out: Annotated[Path, typer.Option(help="The folder of labels; run again, it goes on where it stopped.")],
+    base_url: Annotated[str | None, typer.Option(help="Of an OpenAI-compatible API, such as ending in /v1.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be asked and cost; ask nothing.")] = False,
+    sets: Sets = [],  # noqa: B006
+) -> None:
+    """Ask an LLM which reply is better in which capability, into a folder of labels."""
+    settings = apply_sets({"model": model, "base_url": base_url}, sets)
+    config = parse_config(LabelConfig, settings, place="--set")
+    plan = make_plan(read_pairs(data), read_rubric(rubric), config)
+    print(estimate_text(plan.estimate(stored_keys(out))))
+    if not dry_run:
+        print(report_text(label_pairs(plan, out).report, out))
 
 
 @app.command()
@@ -263,87 +287,7 @@ def _explain_overall(model: RewardModel, asked: list[Asked], *, as_json: bool) -
         shown = {"overall": whole.to_dict(), "ablation": None if effects is None else effects.to_dict()}
         print(json.dumps(shown, indent=2, ensure_ascii=False, allow_nan=False))
     else:
-        _show_overall(whole, effects)
-
-
-def _show_overall(whole: OverallExplanation, effects: AblationTable | None) -> None:
-    table = Table(title="Who is listened to (accounting) and what dropping it does (effect)")
-    table.add_column("objective", no_wrap=True, min_width=max(map(len, whole.everyone.weights)))
-    for column in ("mean weight", "mean |contribution|", "corr. with length", "accuracy if dropped"):
-        table.add_column(column, justify="right", overflow="fold")
-    lines = {} if effects is None else {line.objective: line for line in effects.lines}
-    for name in sorted(whole.everyone.contributions, key=lambda n: -whole.everyone.contributions[n]):
-        length, line = whole.length[name], lines.get(name)
-        table.add_row(
-            name,
-            f"{whole.everyone.weights[name]:.3f}",
-            f"{whole.everyone.contributions[name]:.4f}",
-            "-" if length is None else f"{length:+.2f}",
-            "-" if line is None else f"{100 * line.accuracy_change.value:+.1f} points",
-        )
-    _console().print(table)
-    if whole.decided is not None:
-        print(f"{100 * whole.decided.share.value:.0f}% of {whole.decided.pairs} margins are decided by one expert")
-
-
-def _show_run(run: Run) -> None:
-    table = Table(
-        title=f"Accuracy on {run.metrics['rows']['preferences_test']} held-out pairs, 95% interval over prompts"
-    )
-    table.add_column("system")
-    table.add_column("against the labels", justify="right")
-    if run.judgement.true:
-        table.add_column("against the true order", justify="right")
-    for name, title in SYSTEMS.items():
-        if name in run.judgement.noisy:
-            cells = [run.judgement.noisy[name], *([run.judgement.true[name]] if run.judgement.true else [])]
-            table.add_row(title, *(f"{100 * c.value:.1f}  ({100 * c.low:.1f} to {100 * c.high:.1f})" for c in cells))
-    console = _console()
-    console.print(table)
-    debias, recovery = run.metrics["debias"], run.metrics["weight_recovery_spearman"]
-    if debias["target"] is not None:
-        print(f"largest |rank correlation| with {debias['target']} on the reference set: {debias['max_abs_rho']:.4f}")
-    before, after = debias["within_prompt_length_rho_before"], debias["within_prompt_length_rho"]
-    if before is not None and after is not None:
-        print(f"final score with length inside prompts: {before:+.3f} before, {after:+.3f} after debiasing")
-    if recovery is not None:
-        print(f"learned against true task weights: Spearman {recovery:.2f}")
-    _show_pair(run.fit.model, run.explained)
-    print(f"\n{run.metrics['seconds']['total']:.0f} s. Open {run.folder / 'report.html'}")
-    print(f"Next: facetrm explain {run.folder}    facetrm score {run.folder} --data FILE.jsonl")
-
-
-def _show_fine_tuned(run: FineTuneRun) -> None:
-    figures, console = run.figures, _console()
-    table = Table(title=f"Accuracy on {run.metrics['rows']['preferences_test']} held-out pairs, 95% interval")
-    for column in ("head", "fine-tuned", "on the frozen trunk", "difference"):
-        table.add_column(column, justify="left" if column == "head" else "right")
-    for name in ("preference", "objectives"):
-        cells = [figures.noisy.get(name), figures.noisy.get(f"frozen_{name}"), figures.gained.get(name)]
-        if cells[0] is not None:
-            shown = [
-                "-" if c is None else f"{100 * c.value:.1f}  ({100 * c.low:.1f} to {100 * c.high:.1f})" for c in cells
-            ]
-            table.add_row({"preference": "preference", "objectives": "mean of the objectives"}[name], *shown)
-    console.print(table)
-    after, before = run.metrics["mean_spearman"], run.metrics["mean_spearman_frozen"]
-    if after is not None:
-        beside = "" if before is None else f" (heads on the frozen trunk: {before:.3f})"
-        print(f"mean rank correlation with held-out ratings: {after:.3f}{beside}")
-    _show_pair(run.model, run.explained)
-    print(f"\n{run.metrics['seconds']['total']:.0f} s. Figures: {run.folder / 'metrics.json'}")
-    print(f"Next: facetrm explain {run.folder}    facetrm score {run.folder} --data FILE.jsonl")
-
-
-def _show_pair(model: RewardModel, pair: Preference) -> None:
-    mixture, scores = model.mixture(), model.score([pair.chosen, pair.rejected])
-    explained = explain_pair(scores[0], scores[1], objectives=mixture.objectives, beta=mixture.beta)
-    flip = flip_pair(explained, aggregator=mixture.aggregator)
-    show(PairView(explained, (pair.chosen, pair.rejected), flip, top=6))
-
-
-def _console() -> Console:
-    return Console(highlight=False, markup=False, emoji=False)
+        show_overall(whole, effects)
 
 
 def main() -> None:

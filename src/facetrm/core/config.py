@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
@@ -75,6 +75,26 @@ def load_yaml(path: Path, error: type[FacetrmError], *, what: str) -> Any:
         raise error(f"not YAML ({exc})", place=path, fix="quote such a value") from None
 
 
+def yaml_line(text: str, keys: Sequence[int | str]) -> int:
+    """Return the line, from 1, of the deepest node of a YAML ``text`` on the path ``keys`` that is there.
+
+    Of a mapping's entry it is the line of its key; of a list's, that of the entry itself.
+    """
+    node, line = yaml.compose(text, Loader=yaml.SafeLoader), 1
+    for key in keys:
+        if isinstance(node, yaml.MappingNode):
+            entry = next(((k, child) for k, child in node.value if k.value == str(key)), None)
+            if entry is None:
+                break
+            line, node = entry[0].start_mark.line + 1, entry[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(key, int) and key < len(node.value):
+            node = node.value[key]
+            line = node.start_mark.line + 1
+        else:
+            break
+    return line
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a recipe: a YAML mapping.
 
@@ -118,13 +138,20 @@ def apply_sets(value: dict[str, Any], sets: Sequence[str]) -> dict[str, Any]:
     return result
 
 
-def parse_config(model: type[S], value: dict[str, Any], *, place: object) -> S:
+def parse_config(
+    model: type[S],
+    value: dict[str, Any],
+    *,
+    place: object,
+    locate: Callable[[Sequence[int | str]], object] | None = None,
+) -> S:
     """Validate ``value`` as ``model``.
 
     Args:
         model: the section that describes the recipe.
         value: the mapping read from YAML.
         place: the file's name, for messages.
+        locate: gives a better place, such as ``file:line``, from the path of keys to what is wrong.
 
     Returns:
         The frozen settings.
@@ -138,6 +165,7 @@ def parse_config(model: type[S], value: dict[str, Any], *, place: object) -> S:
         # A misspelt setting first: what it was meant to be is then missing too.
         errors = sorted(exc.errors(include_url=False), key=lambda error: error["type"] != "extra_forbidden")
     first = errors[0]
+    place = place if locate is None else locate(first["loc"])
     key, section = _locate(model, first["loc"])
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     raise _config_error(first, key, section, place=place, more=more)

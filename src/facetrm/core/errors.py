@@ -4,7 +4,8 @@
     ├── ConfigError      a recipe, a setting, or a command-line value
     ├── DataError        a row, a file or a column
     ├── BackboneError    a backbone folder, its tokenizer, its template, a conversation that does not fit
-    ├── StoreError       a feature folder on disk
+    ├── StoreError       a feature folder or a store of labels on disk
+    ├── LabelError       an API that judges, or what it said
     ├── FitError         data from which a part cannot be fitted
     └── ModelError       a model folder, or a question a model cannot answer
 
@@ -61,7 +62,11 @@ class BackboneError(FacetrmError):
 
 
 class StoreError(FacetrmError):
-    """A feature folder on disk is wrong."""
+    """A feature folder, or a store of labels, on disk is wrong."""
+
+
+class LabelError(FacetrmError):
+    """An API that judges does not work, or what it said is no verdict."""
 
 
 class FitError(FacetrmError):

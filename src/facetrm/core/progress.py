@@ -35,19 +35,21 @@ class Meter:
         self.skipped += units
         self.advance(units)
 
-    def advance(self, units: int, *, tokens: int = 0) -> None:
-        """Record ``units`` more units of work, and ``tokens`` more tokens."""
+    def advance(self, units: int, *, tokens: int = 0, note: str = "") -> None:
+        """Record ``units`` more units of work, and ``tokens`` more tokens; a ``note`` is shown in place of the rate."""
         self.done += units
         self.tokens += tokens
         seconds = max(time.monotonic() - self._start, 1e-9)
         rate = self.tokens / seconds
         if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=self.done, rate=f"{rate:,.0f} tokens/s" if self.tokens else "")
+            shown = note or (f"{rate:,.0f} tokens/s" if self.tokens else "")
+            self._bar.update(self._task, completed=self.done, rate=shown)
         elif time.monotonic() - self._last >= _INTERVAL_SECONDS:
             self._last = time.monotonic()
             each = seconds / max(self.done - self.skipped, 1)
             left = None if self.total is None else round(each * (self.total - self.done))
-            log(self.title, done=self.done, total=self.total, tokens_per_second=round(rate), seconds_left=left)
+            said: dict[str, Any] = {"note": note} if note else {"tokens_per_second": round(rate)}
+            log(self.title, done=self.done, total=self.total, **said, seconds_left=left)
 
 
 def log(event: str, **fields: Any) -> None:

@@ -1,0 +1,123 @@
+"""Pairs of replies to be judged, from preferences or from ratings, with what is known about them already."""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import final
+
+from facetrm.core.errors import DataError
+from facetrm.core.fingerprint import fingerprint
+from facetrm.data.files import read_preferences, read_ratings
+from facetrm.data.records import Conversation, Message, Preference, Rating, conversation_key, prompt_key
+from facetrm.data.rows import read_rows
+from facetrm.data.views import as_pairs
+
+
+@final
+@dataclass(frozen=True)
+class Pair:
+    """Two replies to one prompt, in an order that means nothing.
+
+    Attributes:
+        id: of the row, or a fingerprint of the texts.
+        prompt, replies: what is compared.
+        task, source, subset, split: as the row has them.
+        given: what is known already: aspect or objective -> +1 where the first reply is the better one (of ratings: has
+            the higher number), -1 where the second is. Only compared with, never shown to a judge.
+    """
+
+    id: str
+    prompt: Conversation
+    replies: tuple[Message, Message]
+    task: str | None = None
+    source: str = "local"
+    subset: str | None = None
+    split: str | None = None
+    given: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def prompt_key(self) -> str:
+        """The identity of the prompt."""
+        return prompt_key(self.prompt)
+
+
+def read_pairs(path: Path) -> list[Pair]:
+    """Read the pairs of a file of preferences, or of ratings (every two answers to one prompt).
+
+    Args:
+        path: JSONL or Parquet in any convention of :mod:`facetrm.data.formats`.
+
+    Raises:
+        DataError: a bad row (file, line, field, value, fix), or no pair at all.
+    """
+    first = next(iter(read_rows(path)), None)
+    names = set() if first is None or first.value is None else set(first.value)
+    rated = names & {"messages", "ratings", "response", "completion"} and not names & {"chosen", "responses"}
+    pairs = rating_pairs(read_ratings(path)) if rated else preference_pairs(read_preferences(path))
+    if not pairs:
+        raise DataError("no two replies to one prompt", place=path, fix="give preferences, or several rated answers")
+    return pairs
+
+
+def preference_pairs(preferences: Iterable[Preference]) -> list[Pair]:
+    """Return every two responses of each of ``preferences``; given is that the first is better in its aspect."""
+    return [
+        Pair(
+            id=pair.id or _name(pair.prompt, pair.responses),
+            prompt=pair.prompt,
+            replies=(pair.responses[0], pair.responses[1]),
+            task=pair.task,
+            source=pair.source,
+            subset=pair.subset,
+            split=pair.split,
+            given={pair.aspect: 1},
+        )
+        for preference in preferences
+        for pair in as_pairs(preference)
+    ]
+
+
+def rating_pairs(ratings: Iterable[Rating]) -> list[Pair]:
+    """Return every two answers to the same prompt among ``ratings``; given are the objectives that tell them apart.
+
+    Raises:
+        DataError: a prompt that does not end with a user message.
+    """
+    groups: dict[str, list[Rating]] = defaultdict(list)
+    for rating in ratings:
+        if rating.prompt[-1].role != "user":
+            raise DataError(
+                f"the prompt of rating '{rating.id}' ends with '{rating.prompt[-1].role}'",
+                fix="a pair's prompt ends with a user message",
+            )
+        groups[conversation_key(rating.prompt)].append(rating)
+    pairs = []
+    for group in groups.values():
+        for a, b in itertools.combinations(group, 2):
+            both = a.ratings.keys() & b.ratings.keys()
+            replies = (a.messages[-1], b.messages[-1])
+            pairs.append(
+                Pair(
+                    id=f"{a.id}|{b.id}" if a.id and b.id else _name(a.prompt, replies),
+                    prompt=a.prompt,
+                    replies=replies,
+                    task=a.task if a.task == b.task else None,
+                    source=a.source,
+                    subset=a.subset if a.subset == b.subset else None,
+                    split=a.split if a.split == b.split else None,
+                    given={
+                        name: 1 if a.ratings[name] > b.ratings[name] else -1
+                        for name in sorted(both)
+                        if a.ratings[name] != b.ratings[name]
+                    },
+                )
+            )
+    return pairs
+
+
+def _name(prompt: Conversation, replies: Iterable[Message]) -> str:
+    return fingerprint([conversation_key(prompt), [reply.content for reply in replies]])[:16]

@@ -1,0 +1,106 @@
+"""The report on labels: what was kept, what the place of a reply did, and how far capabilities and ratings agree."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, get_args
+
+from facetrm.core.statistics import bootstrap_mean
+from facetrm.label.outcomes import KEPT, Judged, Outcome
+
+
+def summarise(judged: Sequence[Judged]) -> dict[str, Any]:
+    """Return the figures of all judgements, and of each capability.
+
+    Args:
+        judged: every judgement, answered or not.
+
+    Returns:
+        ``all``, ``capabilities`` (name -> the same figures), ``between_capabilities`` and ``with_given``; see
+        :func:`figures`, :func:`between_capabilities` and :func:`with_given`.
+    """
+    by_aspect: dict[str, list[Judged]] = defaultdict(list)
+    for one in judged:
+        by_aspect[one.judgement.aspect].append(one)
+    return {
+        "all": figures(judged),
+        "capabilities": {aspect: figures(group) for aspect, group in by_aspect.items()},
+        "between_capabilities": between_capabilities(judged),
+        "with_given": with_given(judged),
+    }
+
+
+def figures(judged: Sequence[Judged]) -> dict[str, Any]:
+    """Return counts of outcomes and the rates that follow from them; a rate over nothing is None.
+
+    ``keep_rate``: kept among answered. ``position_bias_rate``: the same place twice among judgements with two winners.
+    ``first_share``: of those, how many named the first place.
+
+    Args:
+        judged: the judgements.
+    """
+    counts = Counter(one.outcome for one in judged)
+    kept = sum(counts[name] for name in KEPT)
+    answered = len(judged) - counts["unanswered"]
+    biased = counts["first_twice"] + counts["second_twice"]
+    return {
+        "judgements": len(judged),
+        "answered": answered,
+        "kept": kept,
+        "keep_rate": _rate(kept, answered),
+        "position_bias_rate": _rate(biased, kept + biased),
+        "first_share": _rate(counts["first_twice"], biased),
+        "outcomes": {name: counts[name] for name in get_args(Outcome)},
+    }
+
+
+def between_capabilities(judged: Sequence[Judged]) -> list[dict[str, Any]]:
+    """Return, for every two capabilities of a task, on how many pairs both are kept, and the share that agrees.
+
+    Args:
+        judged: the judgements.
+    """
+    winners: dict[int, list[Judged]] = defaultdict(list)
+    for one in judged:
+        if one.outcome in KEPT:
+            winners[id(one.judgement.pair)].append(one)
+    same: Counter[tuple[str, str]] = Counter()
+    both: Counter[tuple[str, str]] = Counter()
+    for group in winners.values():
+        for a, b in itertools.combinations(group, 2):
+            names = (a.judgement.aspect, b.judgement.aspect)
+            both[names] += 1
+            same[names] += a.outcome == b.outcome
+    return [{"capabilities": list(n), "pairs": both[n], "agreement": same[n] / both[n]} for n in sorted(both)]
+
+
+def with_given(judged: Sequence[Judged]) -> dict[str, dict[str, Any]]:
+    """Return capability -> given name -> on how many pairs the two agree, with an interval over prompts.
+
+    What was given is the order of the rows in their own aspect, or which answer has the higher rating: where low
+    ratings are the good ones, agreement is expected below one half.
+
+    Args:
+        judged: the judgements.
+    """
+    hits: dict[str, dict[str, list[tuple[float, str]]]] = defaultdict(lambda: defaultdict(list))
+    for one in judged:
+        if one.outcome in KEPT:
+            sign, prompt = (1 if one.outcome == "first" else -1), one.judgement.pair.prompt_key
+            for name, given in one.judgement.pair.given.items():
+                hits[one.judgement.aspect][name].append((float(given == sign), prompt))
+    return {aspect: {name: _agreement(rows) for name, rows in sorted(found.items())} for aspect, found in hits.items()}
+
+
+def _agreement(rows: Sequence[tuple[float, str]]) -> dict[str, Any]:
+    interval: Mapping[str, Any] = asdict(bootstrap_mean([hit for hit, _ in rows], [prompt for _, prompt in rows]))
+    shown = {name: None if math.isnan(value) else value for name, value in interval.items()}
+    return {"pairs": len(rows), "agreement": shown["value"], **{n: shown[n] for n in ("low", "high", "level")}}
+
+
+def _rate(part: int, whole: int) -> float | None:
+    return part / whole if whole else None

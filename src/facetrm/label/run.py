@@ -1,0 +1,215 @@
+"""Label a file: pairs in, a folder of labels out, which a later run goes on with.
+
+::
+
+    FOLDER/labels.sqlite        every answer, named by the content of its question
+    FOLDER/preferences.jsonl    what was kept, as preferences whose aspect is task/capability
+    FOLDER/undecided.jsonl      what was answered and not kept: ties, abstentions, the place deciding
+    FOLDER/failures.jsonl       the questions without an answer, each with its reason
+    FOLDER/report.json          the figures
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, final
+
+from facetrm.core.errors import LabelError
+from facetrm.core.files import write_json, write_text
+from facetrm.core.progress import Meter, progress
+from facetrm.data.files import write_records
+from facetrm.data.records import Preference
+from facetrm.label.ask import Asked, ask_all
+from facetrm.label.client import Judge, OpenAIJudge
+from facetrm.label.outcomes import KEPT, Judged, decide, judge_all
+from facetrm.label.plan import Plan
+from facetrm.label.report import summarise
+from facetrm.label.settings import LabelConfig
+from facetrm.label.store import LabelStore
+from facetrm.label.verdicts import Verdict
+
+PREFERENCES: Final = "preferences.jsonl"
+UNDECIDED: Final = "undecided.jsonl"
+FAILURES: Final = "failures.jsonl"
+REPORT: Final = "report.json"
+
+
+@final
+@dataclass(frozen=True)
+class Labelled:
+    """What a run left.
+
+    Attributes:
+        preferences: the labels that were kept.
+        failures: the questions without an answer.
+        report: as in ``report.json``.
+    """
+
+    preferences: list[Preference]
+    failures: list[dict[str, Any]]
+    report: dict[str, Any]
+
+
+def label_pairs(
+    plan: Plan,
+    out: Path,
+    *,
+    make_judge: Callable[[LabelConfig], Judge] | None = None,
+    quiet: bool = False,
+) -> Labelled:
+    """Ask every question of ``plan`` and write the folder ``out``.
+
+    Whatever is answered in ``out`` is not asked again. It starts an event loop; where one runs already, as in a
+    notebook, call it as ``await asyncio.to_thread(label_pairs, plan, out)``.
+
+    Args:
+        plan: from :func:`facetrm.label.plan.make_plan`: pairs, rubric, judge and limits.
+        out: the folder to write, or to go on with.
+        make_judge: who answers; None is :class:`facetrm.label.client.OpenAIJudge`.
+        quiet: no progress.
+
+    Returns:
+        The labels; questions without an answer are in ``failures``, never silently absent.
+
+    Raises:
+        ConfigError: there is no key, or no client, or the address is none.
+        LabelError: the server refuses everything, or answers nothing; what was answered before is kept. Or an event
+            loop is running.
+        StoreError: the store cannot be used, or another run uses it.
+    """
+    _refuse_running_loop()
+    judge = (make_judge or OpenAIJudge)(plan.config)
+    with LabelStore(out) as store:
+        verdicts = store.verdicts()
+        asked = _ask(plan, judge, store, verdicts, quiet=quiet)
+        labelled = _write(plan, asked, store, verdicts, out)
+    if asked.fatal:
+        answered = f"{len(plan.keys & verdicts.keys())} of {len(plan.keys)} questions are answered and kept"
+        raise LabelError(str(asked.stopped), place=out, fix=f"{answered}; mend the cause and run it again")
+    return labelled
+
+
+def _refuse_running_loop() -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    fix = "write await asyncio.to_thread(label_pairs, plan, out)"
+    raise LabelError("an event loop is running already, as in a notebook", place="label_pairs", fix=fix)
+
+
+def _ask(plan: Plan, judge: Judge, store: LabelStore, verdicts: dict[str, Verdict], *, quiet: bool) -> Asked:
+    todo = len(plan.keys - verdicts.keys())
+    with progress("label", len(plan.keys), quiet=quiet) as meter:
+        meter.skip(len(plan.keys) - todo)
+        tally = _Tally(plan, store, verdicts, meter)
+
+        async def ask() -> Asked:
+            try:
+                return await ask_all(
+                    plan.questions(set(verdicts)),
+                    judge=judge,
+                    store=store,
+                    config=plan.config,
+                    heard=tally.hear,
+                    proven=todo < len(plan.keys),
+                )
+            finally:
+                if isinstance(judge, OpenAIJudge):
+                    await judge.close()
+
+        return asyncio.run(ask())
+
+
+@final
+class _Tally:
+    """Counts what is kept while answers arrive, for the progress bar."""
+
+    def __init__(self, plan: Plan, store: LabelStore, verdicts: dict[str, Verdict], meter: Meter) -> None:
+        self._config, self._store, self._verdicts, self._meter = plan.config, store, verdicts, meter
+        self._pairs: dict[str, list[tuple[str, str]]] = {}
+        for judgement in plan.judgements:
+            for key in judgement.keys:
+                self._pairs.setdefault(key, []).append(judgement.keys)
+        known = [one.outcome for one in judge_all(plan.judgements, verdicts)]
+        self._answered = sum(outcome != "unanswered" for outcome in known)
+        self._kept = sum(outcome in KEPT for outcome in known)
+        self._failed = 0
+
+    def hear(self, key: str, verdict: Verdict | None) -> None:
+        if verdict is None:
+            self._failed += 1
+        else:
+            self._verdicts[key] = verdict
+            for first, second in self._pairs[key]:
+                outcome = decide(self._verdicts.get(first), self._verdicts.get(second))
+                self._answered += outcome != "unanswered"
+                self._kept += outcome in KEPT
+        self._meter.advance(1, note=self._note())
+
+    def _note(self) -> str:
+        spent = self._store.spent()
+        cost = self._config.cost(spent.tokens_in, spent.tokens_out)
+        paid = f"{spent.tokens_in + spent.tokens_out:,} tokens" if cost is None else f"cost {cost:,.2f}"
+        kept = f"{100 * self._kept / self._answered:.0f}% kept" if self._answered else "nothing judged"
+        return f"{kept}, {self._failed} failed, {paid}"
+
+
+def _write(plan: Plan, asked: Asked, store: LabelStore, verdicts: dict[str, Verdict], out: Path) -> Labelled:
+    judged = list(judge_all(plan.judgements, verdicts))
+    config, rubric = plan.config, plan.rubric
+    kept = [one.record(model=config.model, rubric=rubric.name) for one in judged if one.outcome in KEPT]
+    failures = [row for one in judged for row in _failures(one, asked)]
+    undecided = [
+        {"id": one.judgement.pair.id, "aspect": one.judgement.aspect, "outcome": one.outcome, "verdicts": one.verdicts}
+        for one in judged
+        if one.outcome not in KEPT and one.outcome != "unanswered"
+    ]
+    spent = store.spent()
+    report = {
+        "rubric": rubric.name,
+        "judge": config.model,
+        "models_that_answered": store.models(),
+        "settings": config.model_dump(mode="json", exclude={"extra", "base_url", "api_key_env"}),
+        "pairs": plan.pairs,
+        "skipped": plan.skipped,
+        "questions": len(plan.keys),
+        "answered": len(plan.keys & verdicts.keys()),
+        "failed": len({row["key"] for row in failures}),
+        "stopped": asked.stopped,
+        "this_run": {"requests": asked.requests, "answered": asked.answered},
+        "folder": {
+            "requests": spent.requests,
+            "tokens_in": spent.tokens_in,
+            "tokens_out": spent.tokens_out,
+            "cost": config.cost(spent.tokens_in, spent.tokens_out),
+        },
+        **summarise(judged),
+    }
+    write_records(out / PREFERENCES, kept)
+    _write_lines(out / UNDECIDED, undecided)
+    _write_lines(out / FAILURES, failures)
+    write_json(out / REPORT, report)
+    return Labelled(kept, failures, report)
+
+
+def _failures(one: Judged, asked: Asked) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": one.judgement.pair.id,
+            "aspect": one.judgement.aspect,
+            "swapped": bool(swapped),
+            "key": key,
+            "reason": asked.failures.get(key, f"not asked: {asked.stopped}"),
+        }
+        for swapped, key in enumerate(one.judgement.keys)
+        if one.verdicts[swapped] is None
+    ]
+
+
+def _write_lines(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))

@@ -1,0 +1,77 @@
+"""Settings of labelling: whom to ask, how, how often, and for how much."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from facetrm.core.config import Section, Seed
+
+
+class LabelConfig(Section):
+    """Settings of ``facetrm label``.
+
+    Attributes:
+        model: the judge's name, as the server knows it.
+        base_url: of an OpenAI-compatible API, up to ``/v1``; None is the client's own default.
+        api_key_env: the name of the environment variable that holds the key; the key itself stands nowhere.
+        task: the rubric's task of rows that name none.
+        tasks: from a row's own name of a task to the rubric's, where they differ.
+        unknown_task: a row whose task the rubric does not have is an error, or is skipped and counted.
+        answer_format: ``schema`` asks the server to enforce the JSON schema of a verdict, ``text`` does not, ``auto``
+            tries the first and takes the second where the server refuses. All are read by the same strict parser.
+        system_message: the instructions are a message of their own; off for models whose template has no such role.
+        temperature, seed: sent with each request; None leaves one out, for servers that refuse it.
+        max_tokens: the longest answer; a model that thinks aloud needs more.
+        max_tokens_field: how the server calls it.
+        extra: further fields of the request, such as ``{chat_template_kwargs: {enable_thinking: false}}``.
+        in_flight: requests at once.
+        requests_per_minute: the most that is sent; None is no limit of ours.
+        timeout: seconds after which an answer is no longer waited for.
+        tries: requests for one question, until it is given up and named in the list of failures.
+        readings: replies to one question that are no verdict, until it is given up.
+        first_wait: seconds before the second try; doubled for each further one, with jitter.
+        longest_wait: the longest such wait; a server that asks for more ends the question.
+        give_up_after: questions that fail one after the other, with no answer in between, until the run stops.
+        max_requests: the most requests of this run, repeated ones included; None is no limit.
+        max_cost: the most that this folder may cost, in the unit of the prices; what is in flight is paid beyond it.
+        price_in, price_out: of a million tokens; without them no cost is known, only tokens.
+    """
+
+    model: str = Field(min_length=1)
+    base_url: str | None = None
+    api_key_env: str = "OPENAI_API_KEY"
+    task: str | None = None
+    tasks: dict[str, str] = Field(default_factory=dict)
+    unknown_task: Literal["raise", "skip"] = "raise"
+    answer_format: Literal["auto", "schema", "text"] = "auto"
+    system_message: bool = True
+    temperature: float | None = Field(default=0.0, ge=0.0)
+    seed: Seed | None = 0
+    max_tokens: int = Field(default=64, ge=1)
+    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    extra: dict[str, Any] = Field(default_factory=dict)
+    in_flight: int = Field(default=16, ge=1)
+    requests_per_minute: float | None = Field(default=None, gt=0.0)
+    timeout: float = Field(default=120.0, gt=0.0)
+    tries: int = Field(default=8, ge=1)
+    readings: int = Field(default=2, ge=1)
+    first_wait: float = Field(default=0.5, gt=0.0)
+    longest_wait: float = Field(default=60.0, gt=0.0)
+    give_up_after: int = Field(default=20, ge=1)
+    max_requests: int | None = Field(default=None, ge=1)
+    max_cost: float | None = Field(default=None, gt=0.0)
+    price_in: float | None = Field(default=None, ge=0.0)
+    price_out: float | None = Field(default=None, ge=0.0)
+
+    def sampling(self) -> dict[str, Any]:
+        """Return what, beside the messages, decides the answer: part of a question's key."""
+        fixed = {"temperature": self.temperature, "seed": self.seed, "max_tokens": self.max_tokens}
+        return {"model": self.model, **fixed, "extra": self.extra}
+
+    def cost(self, tokens_in: int, tokens_out: int) -> float | None:
+        """Return the price of so many tokens sent (``tokens_in``) and received (``tokens_out``); None if unknown."""
+        if self.price_in is None or self.price_out is None:
+            return None
+        return (tokens_in * self.price_in + tokens_out * self.price_out) / 1e6

@@ -1,0 +1,88 @@
+"""The store: what is put is there after any end, one run at a time, and nothing else is taken for a store."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from facetrm.core.errors import StoreError
+from facetrm.label.store import NAME, Answer, LabelStore, Spent, stored_keys
+
+
+def answer(verdict: str = "tie", model: str = "m") -> Answer:
+    return Answer(verdict, f"reply {verdict}", model, 100, 7)  # type: ignore[arg-type]
+
+
+def test_answers_and_costs_are_there_when_it_is_opened_again(tmp_path: Path) -> None:
+    with LabelStore(tmp_path / "new" / "folder") as store:
+        store.put({"a": answer("reply_1"), "b": answer("tie", "n")})
+        store.put({"a": answer("reply_2")})
+        store.spend(3, tokens_in=5, tokens_out=1)
+        assert store.spent() == Spent(6, 305, 22)
+    with LabelStore(tmp_path / "new" / "folder") as store:
+        assert store.verdicts() == {"a": "reply_1", "b": "tie"}, "the first answer stands"
+        assert store.models() == {"m": 1, "n": 1}
+        assert store.spent() == Spent(6, 305, 22)
+    assert stored_keys(tmp_path / "new" / "folder") == {"a", "b"}
+    assert stored_keys(tmp_path / "none") == set()
+    assert not (tmp_path / "none").exists()
+
+
+def put_and_die(folder: str) -> None:
+    store = LabelStore(Path(folder))
+    for n in range(5):
+        store.put({f"key {n}": answer()})
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_what_is_put_outlives_a_kill(tmp_path: Path) -> None:
+    process = multiprocessing.get_context("spawn").Process(target=put_and_die, args=(str(tmp_path),))
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    assert stored_keys(tmp_path) == {f"key {n}" for n in range(5)}
+    with LabelStore(tmp_path) as store:
+        assert store.spent().requests == 5
+
+
+def test_one_run_at_a_time(tmp_path: Path) -> None:
+    with LabelStore(tmp_path), pytest.raises(StoreError, match="another run has these labels open; wait"):
+        LabelStore(tmp_path)
+    with LabelStore(tmp_path) as store:
+        assert store.keys() == set()
+
+
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    (tmp_path / NAME).write_text("no store " * 200, encoding="utf-8")
+    with pytest.raises(StoreError, match=r"labels\.sqlite: no store of labels .*; use another folder"):
+        LabelStore(tmp_path)
+    (tmp_path / NAME).unlink()
+    with sqlite3.connect(tmp_path / NAME) as base:
+        base.execute("PRAGMA user_version = 9")
+    base.close()
+    with pytest.raises(StoreError, match="a store of format 9, not 1"):
+        LabelStore(tmp_path)
+    (tmp_path / NAME).unlink()
+    with LabelStore(tmp_path) as store:
+        store._base.execute("INSERT INTO answers VALUES ('k', '1', '', '', 0, 0, 0)")
+        with pytest.raises(StoreError, match="the verdict '1'"):
+            store.verdicts()
+
+
+def put_many_on_a_full_disk(folder: Path) -> None:
+    with LabelStore(folder) as store:
+        store._base.execute("PRAGMA max_page_count = 1")
+        store.put({f"key {n}": answer() for n in range(500)})
+
+
+def test_a_full_disk_is_an_error_of_ours_and_keeps_what_was_there(tmp_path: Path) -> None:
+    with LabelStore(tmp_path) as store:
+        store.put({"a": answer()})
+    with pytest.raises(StoreError, match=r"cannot be used \(database or disk is full\)"):
+        put_many_on_a_full_disk(tmp_path)
+    assert stored_keys(tmp_path) == {"a"}

@@ -1,0 +1,86 @@
+"""Verdicts are JSON of one form; nothing is guessed from digits; two of them come to one named outcome."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from facetrm.core.errors import LabelError
+from facetrm.label.outcomes import decide
+from facetrm.label.verdicts import SCHEMA, VERDICTS, read_verdict
+
+
+@pytest.mark.parametrize("verdict", VERDICTS)
+def test_every_verdict_is_read_in_every_allowed_dress(verdict: str) -> None:
+    bare = json.dumps({"better": verdict})
+    other = json.dumps({"better": "tie" if verdict != "tie" else "reply_2"})
+    for text in (
+        bare,
+        f"  {bare}\n",
+        f"```json\n{bare}\n```",
+        f"```\n{bare}\n```",
+        f"<think>is it {other}? {{1, 2}}</think>\n\n{bare}",
+        json.dumps({"better": verdict}, indent=2),
+    ):
+        assert read_verdict(text) == verdict
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "1",
+        "2",
+        "10",
+        "reply 2 beats reply 1",
+        "reply_1",
+        '"reply_1"',
+        '["reply_1"]',
+        '{"better": "1"}',
+        '{"better": 1}',
+        '{"better": ["reply_1"]}',
+        '{"better": "Reply_1"}',
+        '{"best": "reply_1"}',
+        '{"better": "reply_1", "why": "shorter"}',
+        '{"better": "reply_1", "better": "reply_2"}',
+        'The verdict: {"better": "reply_1"}',
+        '{"better": "reply_1"} because it is shorter',
+        '{"better": "reply_1"}\n{"better": "reply_2"}',
+        '<think>{"better": "reply_1"}',
+        '{"better": "reply_1"',
+        "null",
+        "[" * 100_000,
+    ],
+)
+def test_anything_else_is_no_verdict(text: str) -> None:
+    with pytest.raises(LabelError, match=r"is no verdict; it should be \{\"better\""):
+        read_verdict(text)
+
+
+def test_the_schema_allows_just_what_is_read() -> None:
+    assert SCHEMA["properties"]["better"]["enum"] == list(VERDICTS)
+    assert SCHEMA["required"] == list(SCHEMA["properties"]) == ["better"]
+    assert SCHEMA["additionalProperties"] is False
+
+
+@pytest.mark.parametrize(
+    ("straight", "swapped", "outcome"),
+    [
+        ("reply_1", "reply_2", "first"),
+        ("reply_2", "reply_1", "second"),
+        ("reply_1", "reply_1", "first_twice"),
+        ("reply_2", "reply_2", "second_twice"),
+        ("tie", "tie", "tie"),
+        ("tie", "reply_1", "half_tie"),
+        ("reply_2", "tie", "half_tie"),
+        ("cannot_say", "reply_1", "cannot_say"),
+        ("tie", "cannot_say", "cannot_say"),
+        ("cannot_say", "cannot_say", "cannot_say"),
+        ("reply_1", None, "unanswered"),
+        (None, "cannot_say", "unanswered"),
+    ],
+)
+def test_two_verdicts_come_to_one_outcome(straight: Any, swapped: Any, outcome: str) -> None:
+    assert decide(straight, swapped) == outcome
