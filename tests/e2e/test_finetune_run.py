@@ -68,6 +68,8 @@ def scored(folder: Path, tmp_path: Path) -> list[dict[str, Any]]:
 
 def test_a_run_leaves_what_it_says(lora: Path, tmp_path: Path) -> None:
     metrics = json.loads((lora / "metrics.json").read_text())
+    card = (lora / "model" / "README.md").read_text(encoding="utf-8")
+    assert f"| this model | {100 * metrics['pair_accuracy']['noisy']['reward']['value']:.1f}% |" in card
     assert metrics["recipe"] == "finetune"
     assert metrics["training"]["steps"] == 6
     assert [e["step"] for e in metrics["training"]["history"] if "loss" in e] == [1, 2, 3, 4, 5, 6]

@@ -21,6 +21,8 @@ CARD: Final = "README.md"
 _HUB_LICENCES: Final = frozenset({"mit", "apache-2.0", "cc-by-4.0", "cc-by-nc-4.0"})
 _SYSTEMS: Final = {
     "gate": "this model",
+    "reward": "this model",
+    "frozen_preference": "a linear Bradley-Terry head on the frozen trunk",
     "unconditional": "weights that no prompt changes",
     "linear_bt": "a linear Bradley-Terry head on the same features",
     "best_objective": "the best single objective",
@@ -113,7 +115,14 @@ def _licences(objectives: list[Objective]) -> tuple[list[tuple[str, str, str]], 
 def _accuracy(metrics: Mapping[str, Any]) -> list[tuple[str, float, float, float]]:
     table = metrics.get("pair_accuracy", {})
     values, intervals = table.get("noisy", {}), table.get("intervals", {}).get("noisy", {})
-    return [(title, values[key], *intervals[key]) for key, title in _SYSTEMS.items() if key in values]
+    found = []
+    for key, title in _SYSTEMS.items():
+        value = values.get(key)
+        if isinstance(value, dict):
+            found.append((title, value["value"], value["low"], value["high"]))
+        elif value is not None:
+            found.append((title, value, *intervals[key]))
+    return found
 
 
 def _rated(metrics: Mapping[str, Any]) -> list[tuple[str, float, int]]:

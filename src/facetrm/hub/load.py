@@ -89,11 +89,15 @@ def local_folder(folder: str | Path, *, revision: str | None = None) -> Path:
         ModelError: there is none.
     """
     place = Path(folder).expanduser()
+    if str(folder).startswith(("http:/", "https:/")):
+        raise ModelError("an address of a server", place=folder, fix="only 'facetrm doctor' reads from a server")
     if place.is_dir():
         inner = place / "model"
         return inner if (inner / MANIFEST).exists() and not (place / MANIFEST).exists() else place
     name = str(folder)
-    if place.exists() or name.startswith((".", "~", "/")) or name.count("/") != 1:
+    if place.is_file():
+        raise ModelError("a file, not a model folder", place=place, fix="give the folder that holds manifest.json")
+    if name.startswith((".", "~", "/")) or name.count("/") != 1:
         raise ModelError(
             "no such model folder", place=place, fix="give the folder that 'facetrm run' wrote, or a name on the Hub"
         )

@@ -50,6 +50,7 @@ from facetrm.fit.finetune_data import MixedRows
 from facetrm.fit.finetune_model import Heads
 from facetrm.fit.ridge import fit_linear_experts
 from facetrm.fit.unconditional import fit_beta
+from facetrm.hub.card import write_card
 from facetrm.model.experts import LinearExperts
 from facetrm.model.mixture import Mixture
 from facetrm.model.reward_model import RewardModel
@@ -138,6 +139,7 @@ def run_finetune(config: FineTuneRecipe, folder: Path) -> FineTuneRun | None:
             shutil.rmtree(checkpoint, ignore_errors=True)
     values = training_figures(config, rows, model, figures, spent=spent, merged=merged, seconds=watch.seconds)
     write_json(folder / "metrics.json", values)
+    write_card(folder / "model", model, metrics=values, name=folder.name)
     return FineTuneRun(folder, values, model, figures, explained)
 
 

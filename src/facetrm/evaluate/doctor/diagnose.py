@@ -24,7 +24,7 @@ from facetrm.evaluate.doctor.served import (
     truncates,
 )
 from facetrm.evaluate.doctor.server import connect
-from facetrm.evaluate.doctor.verdicts import judge, tabulate
+from facetrm.evaluate.doctor.verdicts import FEW, judge, tabulate
 from facetrm.hub.load import load_model
 
 THRESHOLD: Final = 0.01
@@ -73,13 +73,15 @@ def diagnose(
             sound = all(finding.severity == "note" for finding in found)
             more, table = _probe(artefact, groups, sound=sound, threshold=threshold, device=device, settings=settings)
             found += more
+            if 0 < sum(map(len, groups)) < FEW:
+                skipped.append(f"{sum(map(len, groups))} rewards have hardly a spread to measure drift by: give {FEW}")
         except ConfigError:
             raise
         except FacetrmError as exc:
             explained = any(finding.code.startswith("template") for finding in found)
             if isinstance(exc, BackboneError) and exc.row is not None and not explained:
                 raise
-            if not any(finding.severity != "note" for finding in found):
+            if not any(finding.severity == "error" and finding.code not in allowed for finding in found):
                 found.append(_not_loaded(exc))
             skipped.append(f"no score was computed: {exc}")
     return Diagnosis(

@@ -82,6 +82,9 @@ _PRECISION: Final = Rule(
 )
 
 
+FEW: Final = 8  # rewards, below which drift in spreads says little
+
+
 def tabulate(probed: Probed, *, pairs_P2: NDArray[int64], threshold: float) -> tuple[Variant, ...]:
     """Return the table of readings with verdicts.
 
@@ -102,7 +105,9 @@ def tabulate(probed: Probed, *, pairs_P2: NDArray[int64], threshold: float) -> t
         moved = drift(reading.rewards, compared, pairs_P2=pairs_P2)
         verdict: Verdict = "moves"
         if reading.expected == "agree":
-            verdict = "fault" if _is_fault(reading.name, moved, probed, threshold=threshold) else "agrees"
+            finite = all(map(math.isfinite, (*reading.rewards, *compared)))
+            wrong = not finite or _is_fault(reading.name, moved, probed, threshold=threshold)
+            verdict = "fault" if wrong else "agrees"
         table.append(Variant(reading.name, reading.against, reading.expected, moved, verdict))
     return tuple(table)
 
@@ -156,6 +161,8 @@ def _drifted(line: Variant, probed: Probed, artefact: Artefact, *, threshold: fl
         if own is not None and own != stated:
             culprit = f"the tokenizer pads with {own}, the head looks for {stated}: it reads padding as the last token"
     measured = "" if line.drift is None else show_drift(line.drift)
+    if rule is _PRECISION and len(probed.rewards() or ()) < FEW:
+        return Finding(rule.code, "note", rule.problem, f"{line.name}: {measured}, of few rewards", culprit, rule.fix)
     return Finding(rule.code, rule.severity, rule.problem, f"{line.name}: {measured}", culprit, rule.fix)
 
 
