@@ -105,3 +105,22 @@ class Encoder(Protocol):
     def encode(
         self, conversations: Sequence[Conversation], *, on_batch: Callable[[int, int], None] | None = None
     ) -> Features: ...
+
+
+@runtime_checkable
+class AdapterEncoder(Encoder, Protocol):
+    """An :class:`Encoder` that reads the same conversations with several named adapters.
+
+    With ``adapters``, ``response_NAD`` has one vector per name, in their order; ``prompt_ND`` comes from the bare trunk
+    all the same. ``prompts`` gives the prompt vectors alone, [N, D], which costs no response.
+    """
+
+    def encode(
+        self,
+        conversations: Sequence[Conversation],
+        *,
+        adapters: Sequence[str] | None = None,
+        on_batch: Callable[[int, int], None] | None = None,
+    ) -> Features: ...
+
+    def prompts(self, conversations: Sequence[Conversation]) -> Tensor: ...

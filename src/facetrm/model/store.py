@@ -2,7 +2,7 @@
 
     manifest.json          format, kind, hash, encoder, router, mixtures (objectives, gate, beta, edit), provenance, ...
     mixture-0.safetensors  experts and aggregator of the first task, and so on; its sha256 stands in the manifest
-    router.safetensors     where there is a router
+    router.safetensors     where there is a router; ``routing`` in the manifest names its fall-back, where there is one
     backbone/              where the backbone was copied
     config.json, tokenizer files: what AutoModelForSequenceClassification needs, where the backbone is a decoder
 
@@ -35,6 +35,7 @@ from facetrm.core.fingerprint import fingerprint
 from facetrm.model.door import open_to_others
 from facetrm.model.gate import Gate
 from facetrm.model.mixture import Mixture
+from facetrm.model.routing import Fallback
 
 FORMAT = 1
 KIND = "facetrm-reward-model"
@@ -53,12 +54,13 @@ class PortableEncoder(Protocol):
 
 @dataclass(frozen=True)
 class Described:
-    """A model as it is written: the manifest, the bytes of each weight file, and the objectives of all tasks."""
+    """A model as it is written: the manifest, the bytes of each weight file, objectives and adapters of all tasks."""
 
     encoder: Encoder
     manifest: dict[str, Any]
     files: dict[str, bytes]
     objectives: tuple[str, ...]
+    adapters: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -68,10 +70,16 @@ class Saved:
     manifest: dict[str, Any]
     mixtures: dict[str, Mixture] = field(default_factory=dict)
     router: Gate | None = None
+    fallback: Fallback | None = None
 
 
 def describe(
-    encoder: Encoder, mixtures: Mapping[str, Mixture], router: Gate | None, provenance: Mapping[str, Any]
+    encoder: Encoder,
+    mixtures: Mapping[str, Mixture],
+    router: Gate | None,
+    *,
+    fallback: Fallback | None,
+    provenance: Mapping[str, Any],
 ) -> Described:
     """Return the manifest and the weight files of a model (see :class:`Described`); equal models give equal bytes."""
     files: dict[str, bytes] = {}
@@ -98,9 +106,12 @@ def describe(
         "provenance": dict(provenance),
         "versions": _versions(),
     }
+    if fallback is not None:
+        manifest["routing"] = fallback.to_dict()
     manifest["hash"] = model_hash(manifest)
     objectives = tuple(dict.fromkeys(name for mixture in mixtures.values() for name in mixture.names))
-    return Described(encoder, manifest, files, objectives)
+    adapters = tuple(dict.fromkeys(name for mixture in mixtures.values() for name in mixture.adapters))
+    return Described(encoder, manifest, files, objectives, adapters)
 
 
 def model_hash(manifest: Mapping[str, Any]) -> str:
@@ -132,7 +143,7 @@ def save(folder: Path, described: Described, *, backbone: Literal["copy", "refer
         path.unlink()
     for name, data in described.files.items():
         write_bytes(folder / name, data)
-    open_to_others(folder, described.encoder, described.objectives)
+    open_to_others(folder, described.encoder, described.objectives, adapters=described.adapters)
     write_json(folder / MANIFEST, manifest)
 
 
@@ -161,6 +172,7 @@ def load(folder: Path) -> Saved:
         }
         router = manifest["router"]
         gate = None if router is None else Gate.from_state(_read(folder, router), router["spec"])
+        fallback = Fallback.from_dict(manifest["routing"]) if "routing" in manifest else None
         manifest["encoder"]["spec"], manifest["encoder"]["fingerprint"]
         if not isinstance(manifest["provenance"], dict):
             raise ModelError(f"provenance is {manifest['provenance']!r}", place=path, fix=_FETCH)
@@ -173,7 +185,7 @@ def load(folder: Path) -> Saved:
             raise
         place = folder if exc.place is None else f"{folder}, {exc.place}"
         raise ModelError(exc.problem, place=place, fix=exc.fix) from None
-    return Saved(manifest, mixtures, gate)
+    return Saved(manifest, mixtures, gate, fallback)
 
 
 def load_same_encoder(
