@@ -15,7 +15,7 @@ from facetrm.model.concat import ConcatMLP
 from facetrm.model.gate import Gate, GateShape
 from facetrm.model.mixture import Mixture
 from facetrm.model.reward_model import RewardModel
-from fakes import HashEncoder, chat
+from fakes import HashEncoder, NamedHashEncoder, chat
 from preferences import random_tensor
 
 HIDDEN = 16
@@ -26,6 +26,13 @@ TALKS = [
     for i in range(12)
 ]
 PAIRS = [(talk, (*talk[:-1], other[-1])) for talk, other in pairwise(TALKS)]
+
+
+NAMED = [f"{task}-{name}" for task, names in (("chat", CHAT), ("maths", MATHS)) for name in names]
+
+
+def encoder() -> NamedHashEncoder:
+    return NamedHashEncoder(HIDDEN, named=NAMED)
 
 
 def experts(task: str = "chat", names: Sequence[str] = CHAT, seed: int = 0) -> AdapterExperts:
@@ -55,12 +62,12 @@ def gated(size: int = len(CHAT), seed: int = 0) -> GatedSum:
 
 def one_task() -> RewardModel:
     """DMoERM's inner model alone."""
-    return RewardModel(HashEncoder(HIDDEN), {"all": Mixture(experts(), network(), beta=2.0)})
+    return RewardModel(encoder(), {"all": Mixture(experts(), network(), beta=2.0)})
 
 
 def weighed() -> RewardModel:
     """LoRA experts that the prompt weighs."""
-    return RewardModel(HashEncoder(HIDDEN), {"all": Mixture(experts(), gated(), beta=2.0)})
+    return RewardModel(encoder(), {"all": Mixture(experts(), gated(), beta=2.0)})
 
 
 def router(tasks: int = 2) -> Gate:
@@ -78,7 +85,7 @@ def two_tasks(*, fallback: str | None = None, threshold: float = 0.0) -> RewardM
         "chat": Mixture(experts(), network(), beta=2.0),
         "maths": Mixture(experts("maths", MATHS, 5), network(2, 5), beta=3.0),
     }
-    return RewardModel(HashEncoder(HIDDEN), mixtures, router(), fallback=fallback, threshold=threshold)
+    return RewardModel(encoder(), mixtures, router(), fallback=fallback, threshold=threshold)
 
 
 def vectors(rows: int, size: int = len(CHAT), *, seed: int = 40) -> Features:

@@ -113,6 +113,24 @@ class HashEncoder:
         return np.random.default_rng(int.from_bytes(digest[:8], "big")).standard_normal(self._hidden_size)
 
 
+class NamedHashEncoder(HashEncoder):
+    """A hash encoder with named adapters: an :class:`~facetrm.backbone.encoder.AdapterEncoder`."""
+
+    def __init__(self, hidden_size: int = 16, *, named: Sequence[str], seed: int = 0) -> None:
+        super().__init__(hidden_size, seed=seed)
+        self.adapters = tuple(sorted(named))
+
+    @property
+    def trunk_fingerprint(self) -> str:
+        return fingerprint(super().spec())
+
+    def adapter_fingerprint(self, name: str) -> str:
+        return fingerprint(name)
+
+    def spec(self) -> dict[str, object]:
+        return {**super().spec(), "named": list(self.adapters)}
+
+
 def chat(*turns: str, system: str | None = None) -> Conversation:
     """Return a conversation from texts that alternate user, assistant, user, ..."""
     head = () if system is None else (Message(role="system", content=system),)

@@ -109,11 +109,22 @@ class Encoder(Protocol):
 
 @runtime_checkable
 class AdapterEncoder(Encoder, Protocol):
-    """An :class:`Encoder` that reads the same conversations with several named adapters.
+    """An encoder with named adapters: one trunk, K readings of a response.
 
-    With ``adapters``, ``response_NAD`` has one vector per name, in their order; ``prompt_ND`` comes from the bare trunk
-    all the same. ``prompts`` gives the prompt vectors alone, [N, D], which costs no response.
+    ``encode`` with ``adapters`` gives one response vector for each of these names, and the prompt vector of the bare
+    trunk; without, both by the bare trunk. ``prompts`` gives the prompt vectors [N, D] alone. ``trunk_fingerprint``
+    names what the bare trunk reads, ``adapter_fingerprint`` one adapter; ``fingerprint`` covers both.
     """
+
+    @property
+    def adapters(self) -> tuple[str, ...]: ...
+
+    @property
+    def trunk_fingerprint(self) -> str: ...
+
+    def adapter_fingerprint(self, name: str) -> str: ...
+
+    def prompts(self, conversations: Sequence[Conversation]) -> Tensor: ...
 
     def encode(
         self,
@@ -122,5 +133,3 @@ class AdapterEncoder(Encoder, Protocol):
         adapters: Sequence[str] | None = None,
         on_batch: Callable[[int, int], None] | None = None,
     ) -> Features: ...
-
-    def prompts(self, conversations: Sequence[Conversation]) -> Tensor: ...

@@ -90,6 +90,12 @@ class RewardModel:
                 place="reward model",
                 fix="use an encoder that reads with several adapters",
             )
+        known = self.encoder.adapters if isinstance(self.encoder, AdapterEncoder) else ()
+        missing = next((name for name in self.adapters if name not in known), None)
+        if missing is not None:
+            raise ModelError(
+                f"the encoder has no adapter '{missing}'", place="reward model", fix=did_you_mean(missing, known)
+            )
 
     @cached_property
     def hash(self) -> str:

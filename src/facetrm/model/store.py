@@ -40,7 +40,7 @@ from facetrm.model.routing import Fallback
 FORMAT = 1
 KIND = "facetrm-reward-model"
 MANIFEST = "manifest.json"
-_PLACES = ("path", "adapter")  # what a spec names that is copied with the backbone
+_PLACES = ("path", "adapter", "adapters")  # what a spec names that is copied with the backbone, one or some by name
 _FETCH = "fetch or save the whole folder again"
 
 
@@ -211,9 +211,7 @@ def load_same_encoder(
     if kept == "copy":
         if not isinstance(spec.get("path"), str):
             raise ModelError(f"the backbone's path is {spec.get('path')!r}", place=path, fix=_FETCH)
-        for key in _PLACES:
-            if isinstance(spec.get(key), str):
-                spec[key] = str(folder / spec[key])
+        spec = _with_places(spec, lambda place: str(folder / place))
     encoder = load_encoder(spec)
     if encoder.fingerprint != saved["fingerprint"]:
         found, wanted = encoder.fingerprint[:12], str(saved["fingerprint"])[:12]
@@ -250,8 +248,14 @@ def _read(folder: Path, entry: Mapping[str, Any]) -> dict[str, Tensor]:
 def _copy_backbone(encoder: Encoder, folder: Path) -> dict[str, object]:
     """Write the backbone to ``folder``, unless it lies there; return its spec, with the paths inside the model."""
     spec, home = encoder.spec(), folder.resolve()
-    places = [Path(str(spec[key])).resolve() for key in _PLACES if spec.get(key) is not None]
-    if not places or not all(place.is_relative_to(home) for place in places):
+    lies_inside: list[bool] = []
+
+    def look(place: str) -> str:
+        lies_inside.append(Path(place).resolve().is_relative_to(home))
+        return place
+
+    _with_places(spec, look)
+    if not lies_inside or not all(lies_inside):
         if not isinstance(encoder, PortableEncoder):
             raise ModelError(
                 f"the backbone of a {type(encoder).__name__} cannot be copied",
@@ -260,8 +264,19 @@ def _copy_backbone(encoder: Encoder, folder: Path) -> dict[str, object]:
             )
         shutil.rmtree(folder, ignore_errors=True)
         spec = encoder.save_backbone(folder).model_dump(mode="json")
-    inside = {key: Path(str(spec[key])).resolve() for key in _PLACES if spec.get(key) is not None}
-    return {**spec, **{key: str(place.relative_to(home.parent)) for key, place in inside.items()}}
+    return _with_places(spec, lambda place: str(Path(place).resolve().relative_to(home.parent)))
+
+
+def _with_places(spec: Mapping[str, object], change: Callable[[str], str]) -> dict[str, object]:
+    """Return the spec of an encoder with every place that it names changed."""
+    changed: dict[str, object] = {}
+    for key in _PLACES:
+        found = spec.get(key)
+        if isinstance(found, Mapping):
+            changed[key] = {name: change(str(place)) for name, place in found.items()}
+        elif isinstance(found, str):
+            changed[key] = change(found)
+    return {**spec, **changed}
 
 
 def _versions() -> dict[str, str]:

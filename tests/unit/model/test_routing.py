@@ -9,20 +9,23 @@ from pathlib import Path
 import pytest
 import torch
 
-from adapter_models import TALKS, experts, gated, network, one_task, router, two_tasks, weighed
+from adapter_models import MATHS, NAMED, TALKS, encoder, experts, gated, network, one_task, router, two_tasks, weighed
 from facetrm.backbone.encoder import AdapterEncoder, Encoder, Features
 from facetrm.backbone.words import BagOfWords
+from facetrm.core.config import Section
 from facetrm.core.errors import BackboneError, ModelError
+from facetrm.core.fingerprint import fingerprint
 from facetrm.data.records import Conversation
 from facetrm.model.mixture import Mixture
 from facetrm.model.reward_model import RewardModel
 from facetrm.model.store import model_hash
-from fakes import HashEncoder
+from fakes import HashEncoder, NamedHashEncoder
 from reward_models import QUESTIONS, routed
 
 
 def hash_encoder(spec: dict[str, object]) -> Encoder:
-    return HashEncoder(int(str(spec["hidden_size"])))
+    assert isinstance(spec["named"], list)
+    return NamedHashEncoder(int(str(spec["hidden_size"])), named=spec["named"])
 
 
 def probabilities(model: RewardModel) -> torch.Tensor:
@@ -56,13 +59,13 @@ def test_a_network_has_neither_weights_nor_coefficients_and_one_base_a_task() ->
 
 def test_each_row_is_read_with_the_adapters_of_its_task_alone() -> None:
     model = two_tasks()
-    encoder = model.encoder
-    assert isinstance(encoder, HashEncoder)
+    reader = model.encoder
+    assert isinstance(reader, HashEncoder)
     scores = model.score(TALKS)
     tasks = [score.task for score in scores]
     assert {*tasks} == {"chat", "maths"}
-    assert encoder.asked == [model.mixture("chat").adapters, model.mixture("maths").adapters]
-    assert encoder.rows == len(TALKS)
+    assert reader.asked == [model.mixture("chat").adapters, model.mixture("maths").adapters]
+    assert reader.rows == len(TALKS)
     assert tasks == [model.tasks[n] for n in probabilities(model).argmax(-1).tolist()] == model.tasks_of(TALKS)
     for task in ("chat", "maths"):
         reward_N = model.output(model.features(TALKS, task=task), task=task).reward_N
@@ -99,8 +102,8 @@ def test_below_the_threshold_rows_go_to_the_fall_back() -> None:
 
 
 def test_the_fall_back_may_be_a_mixture_that_the_router_does_not_know() -> None:
-    mixtures = {**two_tasks().mixtures, "general": Mixture(experts("general", ("quality", "safety"), 8), network(2, 8))}
-    model = RewardModel(HashEncoder(16), mixtures, router(), fallback="general", threshold=0.75)
+    mixtures = {**two_tasks().mixtures, "general": Mixture(experts("maths", MATHS, 8), network(2, 8))}
+    model = RewardModel(encoder(), mixtures, router(), fallback="general", threshold=0.75)
     scores = model.score(TALKS)
     assert {score.task for score in scores} > {"general"}
     for score in scores:
@@ -157,6 +160,52 @@ def test_a_malformed_fall_back_is_refused(routing: object, message: str, tmp_pat
         RewardModel.load(folder, load_encoder=hash_encoder)
 
 
+class AdapterPlaces(Section):
+    path: str
+    adapters: dict[str, str]
+
+
+class PlacedEncoder(NamedHashEncoder):
+    """Named adapters that lie in folders of their own."""
+
+    def __init__(self, path: str, adapters: dict[str, str]) -> None:
+        assert all(Path(place, "weights").is_file() for place in (path, *adapters.values()))
+        super().__init__(16, named=list(adapters))
+        self.places = adapters
+        self.path = path
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint(list(self.adapters))
+
+    def spec(self) -> dict[str, object]:
+        return {"path": self.path, "adapters": dict(self.places)}
+
+    def save_backbone(self, folder: Path) -> AdapterPlaces:
+        places = {name: folder / "adapters" / name for name in self.adapters}
+        for place in (folder, *places.values()):
+            place.mkdir(parents=True, exist_ok=True)
+            (place / "weights").touch()
+        return AdapterPlaces(path=str(folder), adapters={name: str(place) for name, place in places.items()})
+
+
+def test_a_copied_backbone_brings_its_adapters_along(tmp_path: Path) -> None:
+    for name in ("trunk", *NAMED):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "weights").touch()
+    made = two_tasks()
+    placed = PlacedEncoder(str(tmp_path / "trunk"), {name: str(tmp_path / name) for name in NAMED})
+    saved = RewardModel(placed, made.mixtures, made.router)
+    saved.save(tmp_path / "copy", backbone="copy")
+    (tmp_path / "copy").rename(tmp_path / "moved")
+    loaded = RewardModel.load(tmp_path / "moved", load_encoder=lambda spec: PlacedEncoder(**spec))  # type: ignore[arg-type]
+    assert loaded.score(TALKS) == saved.score(TALKS)
+    manifest = json.loads((tmp_path / "moved" / "manifest.json").read_text())
+    assert manifest["encoder"]["spec"]["adapters"]["maths-logic"] == "backbone/adapters/maths-logic"
+    loaded.save(tmp_path / "moved", backbone="copy")
+    assert RewardModel.load(tmp_path / "moved", load_encoder=lambda spec: PlacedEncoder(**spec)).hash == saved.hash  # type: ignore[arg-type]
+
+
 def test_an_edit_keeps_the_fall_back() -> None:
     model = two_tasks(fallback="chat", threshold=0.8)
     assert model.with_mixture(model.mixture("maths"), task="maths").fallback == model.fallback
@@ -177,7 +226,7 @@ def test_features_of_one_task_are_not_taken_for_those_of_another() -> None:
 
 
 def test_a_row_that_cannot_be_read_is_named_by_its_own_number() -> None:
-    class Strict(HashEncoder):
+    class Strict(NamedHashEncoder):
         def encode(self, conversations: Sequence[Conversation], **kwargs: object) -> Features:  # type: ignore[override]
             for n, messages in enumerate(conversations):
                 if messages[-1].content == "":
@@ -186,7 +235,7 @@ def test_a_row_that_cannot_be_read_is_named_by_its_own_number() -> None:
             return super().encode(conversations, **kwargs)  # type: ignore[arg-type]
 
     model = two_tasks()
-    strict = RewardModel(Strict(16), model.mixtures, model.router)
+    strict = RewardModel(Strict(16, named=NAMED), model.mixtures, model.router)
     last = max(n for n, task in enumerate(model.tasks_of(TALKS)) if task == "maths")
     rows = [*TALKS]
     rows[last] = (*rows[last][:-1], rows[last][-1].model_copy(update={"content": ""}))
@@ -219,23 +268,25 @@ def test_an_encoder_without_adapters_serves_models_without_adapters_alone() -> N
     assert RewardModel(bare, ours.mixtures, ours.router).score(QUESTIONS) == ours.score(QUESTIONS)
     with pytest.raises(ModelError, match="experts read 3 adapters, a Bare has none"):
         RewardModel(bare, {"all": Mixture(experts(), gated())})
+    with pytest.raises(ModelError, match="the encoder has no adapter 'chat-empathy'"):
+        RewardModel(NamedHashEncoder(16, named=NAMED[1:]), {"all": Mixture(experts(), gated())})
 
 
 def test_half_a_fall_back_and_wrong_numbers_of_tasks_are_named() -> None:
     mixtures = two_tasks().mixtures
-    encoder = HashEncoder(16)
+    reader = encoder()
     with pytest.raises(ModelError, match=r"a threshold of 0\.5 without a fall-back"):
-        RewardModel(encoder, mixtures, router(), threshold=0.5)
+        RewardModel(reader, mixtures, router(), threshold=0.5)
     with pytest.raises(ModelError, match="a fall-back without a router"):
-        RewardModel(encoder, {"all": mixtures["chat"]}, fallback="all", threshold=0.5)
+        RewardModel(reader, {"all": mixtures["chat"]}, fallback="all", threshold=0.5)
     with pytest.raises(ModelError, match=r"threshold is 0\.0"):
-        RewardModel(encoder, mixtures, router(), fallback="chat")
+        RewardModel(reader, mixtures, router(), fallback="chat")
     with pytest.raises(ModelError, match="did you mean 'maths'"):
-        RewardModel(encoder, mixtures, router(), fallback="math", threshold=0.5)
+        RewardModel(reader, mixtures, router(), fallback="math", threshold=0.5)
     with pytest.raises(ModelError, match="2 mixtures and a router over 1 tasks"):
-        RewardModel(encoder, mixtures, router(1), fallback="chat", threshold=0.5)
+        RewardModel(reader, mixtures, router(1), fallback="chat", threshold=0.5)
     with pytest.raises(ModelError, match="2 mixtures and a router over 3 tasks"):
-        RewardModel(encoder, mixtures, router(3), fallback="maths", threshold=0.5)
+        RewardModel(reader, mixtures, router(3), fallback="maths", threshold=0.5)
 
 
 @pytest.mark.parametrize(
