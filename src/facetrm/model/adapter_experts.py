@@ -4,8 +4,8 @@
 
 Shapes: N conversations, D hidden size, K experts, each with its adapter.
 
-Reference: DMoERM (arXiv 2403.01197), section 3: one LoRA and one head per capability. We differ: the heads are trained
-with their adapters (the released code keeps them at what the task's head was).
+Reference: DMoERM (arXiv 2403.01197), the inner mixture: one LoRA and one head per capability. We differ: heads
+are trained and saved with their adapters (the released code keeps them at what the task's head was).
 """
 
 from __future__ import annotations

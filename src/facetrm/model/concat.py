@@ -12,8 +12,8 @@ add up whatever the rounding inside a set.
 
 Shapes: N conversations, D hidden size, K experts, H units of the hidden layer, S = 2^K sets (expert k is bit k).
 
-Reference: DMoERM (arXiv 2403.01197), section 3.3, and its released code: Linear(K D -> D), PReLU, Linear(D -> 1).
-Shapley's values are ours: the published model gives a number without parts.
+Reference: DMoERM (arXiv 2403.01197), the inner mixture, as its released code has it: Linear(K D -> D), PReLU,
+Linear(D -> 1). Shapley's values are ours: the published model gives a number without parts.
 """
 
 from __future__ import annotations

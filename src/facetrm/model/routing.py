@@ -5,8 +5,8 @@
 
 Shapes: N conversations, D hidden size, T tasks.
 
-Reference: DMoERM (arXiv 2403.01197), section 3.1: the outer mixture is sparse, one task per prompt. We differ: the
-published router has no fall-back.
+Reference: DMoERM (arXiv 2403.01197), the outer mixture: sparse, one task per prompt. We differ: the published router
+has no fall-back.
 """
 
 from __future__ import annotations
