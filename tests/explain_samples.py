@@ -57,6 +57,8 @@ def rows(
             weights=named(output.weights_NK[n]),
             coefficients=named(output.coefficients_NK[n]),
             task="all",
+            routed="all",
+            confidence=1.0,
             tokens=lengths[n] + 30,
             length=lengths[n],
             truncated=truncated,

@@ -23,14 +23,16 @@ class HashEncoder:
 
     A word is a fixed Gaussian vector (seeded by its hash). The prompt vector is the sum over the prompt's words over
     the square root of their number; the response vector is the same over the response's words plus half the prompt
-    vector; each adapter turns it by a sign pattern of its own. A little noise seeded by the whole text keeps
-    different texts apart. ``rows`` counts the conversations encoded so far, ``calls`` the calls of :meth:`encode`.
+    vector; each adapter turns it by a sign pattern of its own, a named one by that of its name. A little noise seeded
+    by the whole text keeps different texts apart. ``rows`` counts the conversations encoded so far, ``calls`` the calls
+    of :meth:`encode`, ``asked`` holds the adapters of each call.
     """
 
     def __init__(self, hidden_size: int = 16, *, adapters: int = 1, seed: int = 0, noise: float = 0.01) -> None:
         self._hidden_size, self._adapters, self._seed, self._noise = hidden_size, adapters, seed, noise
         self._words: dict[str, np.ndarray] = {}
         self.rows = self.calls = 0
+        self.asked: list[tuple[str, ...]] = []
 
     @property
     def hidden_size(self) -> int:
@@ -58,19 +60,23 @@ class HashEncoder:
         }
 
     def encode(
-        self, conversations: Sequence[Conversation], *, on_batch: Callable[[int, int], None] | None = None
+        self,
+        conversations: Sequence[Conversation],
+        *,
+        adapters: Sequence[str] | None = None,
+        on_batch: Callable[[int, int], None] | None = None,
     ) -> Features:
         self.calls += 1
         self.rows += len(conversations)
+        self.asked.append(tuple(adapters or ()))
+        patterns: list[int | str] = list(adapters or range(self._adapters))
         if not conversations:
-            return Features.empty(self._hidden_size, self._adapters)
+            return Features.empty(self._hidden_size, len(patterns))
         prompts, responses, lengths, tokens = [], [], [], []
         for messages in conversations:
-            asked = " ".join(m.content for m in messages[:-1])
-            answered = messages[-1].content
-            prompt = self._text(asked)
+            asked, answered, prompt = self._prompt(messages)
             response = self._text(answered) + 0.5 * prompt + self._noise * self._vector(f"{asked}\x1f{answered}")
-            signs = [np.sign(self._vector(f"\x1fadapter {a}")) if a else 1.0 for a in range(self._adapters)]
+            signs = [np.sign(self._vector(f"\x1fadapter {a}")) if a else 1.0 for a in patterns]
             prompts.append(prompt)
             responses.append(np.stack([response * sign for sign in signs]))
             lengths.append(len(answered.split()))
@@ -85,6 +91,14 @@ class HashEncoder:
             torch.zeros(len(tokens), dtype=torch.bool),
         )
 
+    def prompts(self, conversations: Sequence[Conversation]) -> torch.Tensor:
+        vectors = [self._prompt(messages)[2] for messages in conversations]
+        return torch.tensor(np.array(vectors).reshape(-1, self._hidden_size), dtype=torch.float32)
+
+    def _prompt(self, messages: Conversation) -> tuple[str, str, np.ndarray]:
+        asked = " ".join(m.content for m in messages[:-1])
+        return asked, messages[-1].content, self._text(asked)
+
     def _text(self, text: str) -> np.ndarray:
         words = text.split()
         total = np.zeros(self._hidden_size)
@@ -97,6 +111,24 @@ class HashEncoder:
     def _vector(self, text: str) -> np.ndarray:
         digest = hashlib.sha256(f"{self._seed}\x1f{text}".encode()).digest()
         return np.random.default_rng(int.from_bytes(digest[:8], "big")).standard_normal(self._hidden_size)
+
+
+class NamedHashEncoder(HashEncoder):
+    """A hash encoder with named adapters: an :class:`~facetrm.backbone.encoder.AdapterEncoder`."""
+
+    def __init__(self, hidden_size: int = 16, *, named: Sequence[str], seed: int = 0) -> None:
+        super().__init__(hidden_size, seed=seed)
+        self.adapters = tuple(sorted(named))
+
+    @property
+    def trunk_fingerprint(self) -> str:
+        return fingerprint(super().spec())
+
+    def adapter_fingerprint(self, name: str) -> str:
+        return fingerprint(name)
+
+    def spec(self) -> dict[str, object]:
+        return {**super().spec(), "named": list(self.adapters)}
 
 
 def chat(*turns: str, system: str | None = None) -> Conversation:

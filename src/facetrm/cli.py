@@ -24,11 +24,11 @@ from facetrm.evaluate.doctor.diagnose import THRESHOLD, diagnose, diagnose_serve
 from facetrm.evaluate.doctor.findings import CODES
 from facetrm.evaluate.doctor.terminal import show_diagnosis
 from facetrm.explain.ablate import ablate
+from facetrm.explain.ask import ask_answer, ask_pair
 from facetrm.explain.edit import edit as edit_model
 from facetrm.explain.edit import parse_edit
-from facetrm.explain.flip import flip_pair
-from facetrm.explain.local import explain_local, explain_pair
 from facetrm.explain.overall import explain_overall
+from facetrm.explain.table import WholeView
 from facetrm.explain.terminal import AnswerView, PairView, show
 from facetrm.hub.load import load_model
 from facetrm.label.pairs import read_pairs
@@ -41,7 +41,7 @@ from facetrm.model.reward_model import RewardModel
 from facetrm.recipes.finetune import FineTuneRun
 from facetrm.recipes.run import run_recipe
 from facetrm.recipes.scoring import Asked, located, read_asked, score_rows, write_scores
-from facetrm.recipes.show import show_fine_tuned, show_overall, show_run
+from facetrm.recipes.show import show_fine_tuned, show_run, show_whole
 from facetrm.report.page import write_page
 
 TRACEBACK = "FACETRM_TRACEBACK"
@@ -242,28 +242,25 @@ def _edited(model: RewardModel, drop: list[str], scale: list[str], pin: list[str
 
 
 def _explain_row(model: RewardModel, asked: Asked, *, html: Path | None, as_json: bool) -> None:
-    mixture = model.mixture()
     answers = (asked.answers[0], asked.answers[-1]) if asked.is_pair else asked.answers
-    try:
-        scores = model.score(answers)
-    except BackboneError as exc:
-        raise located(exc, [asked, asked]) from None
     if len(asked.answers) > 2:
         print(
             f"row {asked.id} ranks {len(asked.answers)} answers: the first and the last are compared", file=sys.stderr
         )
-    if asked.is_pair:
-        pair = explain_pair(scores[0], scores[1], objectives=mixture.objectives, beta=mixture.beta)
-        flip = flip_pair(pair, aggregator=mixture.aggregator)
-        shown = {**pair.to_dict(), "flip": flip.to_dict()}
-        view: PairView | AnswerView = PairView(pair, (answers[0], answers[-1]), flip)
-        if html is not None:
-            write_page(html, pair, conversations=answers, flip=flip)
-    else:
-        local = explain_local(scores[0], objectives=mixture.objectives)
-        shown, view = local.to_dict(), AnswerView(local, answers[0])
-        if html is not None:
-            write_page(html, local, conversations=answers)
+    try:
+        if asked.is_pair:
+            pair, flip = ask_pair(model, answers[0], answers[-1])
+            shown = {**pair.to_dict(), "flip": None if flip is None else flip.to_dict()}
+            view: PairView | AnswerView = PairView(pair, (answers[0], answers[-1]), flip)
+            if html is not None:
+                write_page(html, pair, conversations=answers, flip=flip)
+        else:
+            local = ask_answer(model, answers[0])
+            shown, view = local.to_dict(), AnswerView(local, answers[0])
+            if html is not None:
+                write_page(html, local, conversations=answers)
+    except BackboneError as exc:
+        raise located(exc, [asked, asked]) from None
     if as_json:
         print(json.dumps(shown, indent=2, ensure_ascii=False, allow_nan=False))
     else:
@@ -273,21 +270,39 @@ def _explain_row(model: RewardModel, asked: Asked, *, html: Path | None, as_json
 
 
 def _explain_overall(model: RewardModel, asked: list[Asked], *, as_json: bool) -> None:
-    pairs = [a for a in asked if a.is_pair]
-    rows = pairs or asked
+    rows = [a for a in asked if a.is_pair] or asked
     try:
-        first = model.encoder.encode([a.answers[0] for a in rows])
-        last = model.encoder.encode([a.answers[-1] for a in rows]) if pairs else None
+        routed = model.tasks_of([a.answers[0] for a in rows])
+    except BackboneError as exc:
+        raise located(exc, rows) from None
+    views = {
+        task: _whole(model, [a for a, of in zip(rows, routed, strict=True) if of == task], task)
+        for task in model.tasks
+        if task in routed
+    }
+    if as_json:
+        shown: dict[str, Any] = {
+            task: {"overall": v.overall.to_dict(), "ablation": None if v.effects is None else v.effects.to_dict()}
+            for task, v in views.items()
+        }
+        value = {"tasks": shown} if len(model.tasks) > 1 else next(iter(shown.values()))
+        print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+    else:
+        for view in views.values():
+            show_whole(view)
+
+
+def _whole(model: RewardModel, rows: list[Asked], task: str) -> WholeView:
+    """Explain one task's mixture on its rows."""
+    try:
+        first = model.features([a.answers[0] for a in rows], task=task)
+        last = model.features([a.answers[-1] for a in rows], task=task) if rows[0].is_pair else None
     except BackboneError as exc:
         raise located(exc, rows) from None
     tasks = [a.task or "" for a in rows] if all(a.task for a in rows) else []
-    whole = explain_overall(model, first, last, tasks=tasks)
-    effects = None if last is None else ablate(model, first, last)
-    if as_json:
-        shown = {"overall": whole.to_dict(), "ablation": None if effects is None else effects.to_dict()}
-        print(json.dumps(shown, indent=2, ensure_ascii=False, allow_nan=False))
-    else:
-        show_overall(whole, effects)
+    whole = explain_overall(model, first, last, tasks=tasks, task=task)
+    effects = None if last is None else ablate(model, first, last, task=task)
+    return WholeView(whole, effects, task if len(model.tasks) > 1 else "")
 
 
 def main() -> None:

@@ -7,25 +7,28 @@
 A contribution (:mod:`facetrm.explain.local`) says what was added up. This module says what the sum would have been:
 the objective is dropped through the model's own edit (weight and penalty to zero, the rest renormalised), so the other
 objectives take over its weight, and a large contribution may have no effect at all, or a small one a large effect.
+Under a network on the experts' vectors the dropped expert's vector is held at the reference.
 
 Shapes: N pairs, K experts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from facetrm.backbone.encoder import Features
 from facetrm.core.errors import ModelError
 from facetrm.core.statistics import Interval, bootstrap_mean, win_credit
-from facetrm.model.aggregate import GatedSum, WeightEdit
+from facetrm.model.aggregate import GatedSum
+from facetrm.model.edits import WeightEdit
+from facetrm.model.kinds import Aggregator
+from facetrm.model.mixture import Mixture
 from facetrm.model.reward_model import RewardModel
 
 Floats = NDArray[np.float64]
@@ -54,7 +57,7 @@ class Ablation:
 class AblationTable:
     """The whole model's accuracy, and one line per objective, the most harmful drop first.
 
-    ``needed`` names objectives that cannot be dropped because the gate has no other to weigh.
+    ``needed`` names objectives that cannot be dropped because no other is left to listen to.
     """
 
     pairs: int
@@ -102,9 +105,8 @@ def ablate(
     mixture, clusters = model.mixture(task), list(groups) or [str(n) for n in range(size)]
     before = mixture.aggregator.edit
     with torch.no_grad():
-        logits_NK = mixture.aggregator.gate.logits(torch.cat([chosen.prompt_ND, rejected.prompt_ND]))
-        scores_NK = torch.cat([mixture.experts(chosen), mixture.experts(rejected)])
-        whole_N = _rewards(mixture.aggregator, logits_NK, scores_NK)
+        rewards = _rewards(mixture, chosen, rejected)
+        whole_N = rewards(before)
         wins_N = win_credit(whole_N[:size] - whole_N[size:])
         lines, needed = [], []
         for k, name in enumerate(mixture.names):
@@ -116,8 +118,7 @@ def ablate(
                 scale=before.scale,
                 pin=tuple((j, weight) for j, weight in before.pin if j != k),
             )
-            rewards_N = _rewards(mixture.aggregator.with_edit(edit), logits_NK, scores_NK)
-            lines.append(_line(name, whole_N, rewards_N, wins_N, clusters, samples, seed))
+            lines.append(_line(name, whole_N, rewards(edit), wins_N, clusters, samples, seed))
     return AblationTable(
         pairs=size,
         accuracy=bootstrap_mean(wins_N, clusters, samples=samples, seed=seed),
@@ -126,17 +127,31 @@ def ablate(
     )
 
 
-def _others(aggregator: GatedSum, k: int) -> bool:
-    """Whether weights can still sum to 1 without objective ``k``."""
+def _others(aggregator: Aggregator, k: int) -> bool:
+    """Whether something is left to listen to without objective ``k``: for a gated sum, weights that still sum to 1."""
     pins = {j: weight for j, weight in aggregator.edit.pin if j != k}
     named = {k, *aggregator.edit.drop, *pins}
+    if not isinstance(aggregator, GatedSum):
+        return len(named) < aggregator.size
     free = any(gated and j not in named for j, gated in enumerate(aggregator.gate.gated_K.tolist()))
     return free or sum(pins.values()) >= 1 - 1e-6
 
 
-def _rewards(aggregator: GatedSum, logits_NK: Tensor, scores_NK: Tensor) -> Floats:
-    rewards = aggregator.combine(aggregator.weights_of(logits_NK), scores_NK).reward_N
-    return np.asarray(rewards.double().numpy(), dtype=np.float64)
+def _rewards(mixture: Mixture, chosen: Features, rejected: Features) -> Callable[[WeightEdit], Floats]:
+    """Return what gives all rewards under an edit; what no edit changes is computed once."""
+    both, total = Features.concat([chosen, rejected]), mixture.aggregator
+    scores_NK = mixture.experts(both)
+    logits_NK = total.gate.logits(both.prompt_ND) if isinstance(total, GatedSum) else None
+
+    def under(edit: WeightEdit) -> Floats:
+        edited = total.with_edit(edit)
+        if isinstance(edited, GatedSum) and logits_NK is not None:
+            reward_N = edited.combine(edited.weights_of(logits_NK), scores_NK).reward_N
+        else:
+            reward_N = edited.rewards(both, scores_NK)
+        return np.asarray(reward_N.double().numpy(), dtype=np.float64)
+
+    return under
 
 
 def _line(

@@ -4,6 +4,9 @@
     scale  weight and penalty times a factor, nothing renormalised
     pin    a fixed weight in [0, 1] whatever the prompt; the gate shares out the rest
 
+Under a network on the experts' vectors there is no weight: drop holds an expert's vector at the reference, so that it
+contributes exactly 0, and scale and pin are errors.
+
 The edited model is a model of its own: it has its own hash, and its manifest records every edit by name.
 
 Shapes: N scored rows, K experts.
@@ -17,12 +20,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from facetrm.core.errors import ModelError, did_you_mean
-from facetrm.model.aggregate import WeightEdit
+from facetrm.model.aggregate import GatedSum
+from facetrm.model.edits import WeightEdit
 from facetrm.model.mixture import Mixture
-from facetrm.model.output import Score
+from facetrm.model.output import Score, rows_of
 from facetrm.model.reward_model import RewardModel
 
 
@@ -75,7 +78,7 @@ def edit(
         drop: objectives whose weight and penalty become zero.
         scale: objective to factor >= 0.
         pin: objective to weight in [0, 1], summing to at most 1; weights that sum to 1 silence all other objectives.
-        task: the mixture to edit; needed when there are several.
+        task: the mixture to edit; by default each objective is edited in the one task that has it.
 
     Returns:
         The edited model, which shares its parts with ``model``.
@@ -84,11 +87,21 @@ def edit(
         ModelError: an unknown objective, a factor or weight out of range, or nothing left to listen to.
     """
     wish = Edit(tuple(drop), dict(scale or {}), dict(pin or {}))
+    if task is None:
+        for name, part in _by_task(model, wish).items():
+            model = _edited(model, part, name)
+        return model
+    return _edited(model, wish, task)
+
+
+def _edited(model: RewardModel, wish: Edit, task: str) -> RewardModel:
+    """Return the model with one task's mixture edited."""
     mixture = model.mixture(task)
     merged = _merge(mixture, wish)
-    record = {"task": task or next(iter(model.mixtures)), **wish.to_dict()}
     return model.with_mixture(
-        mixture.with_edit(merged), task=task, provenance={"edits": [*model.provenance.get("edits", []), record]}
+        mixture.with_edit(merged),
+        task=task,
+        provenance={"edits": [*model.provenance.get("edits", []), {"task": task, **wish.to_dict()}]},
     )
 
 
@@ -104,7 +117,8 @@ def rescore(scores: Sequence[Score], model: RewardModel, edited: RewardModel) ->
         One row per row, in order, equal to those of ``edited.score`` to float32 precision.
 
     Raises:
-        ModelError: rows of another model, or an edited model to start from.
+        ModelError: rows of another model, an edited model to start from, or an aggregator that reads vectors, which
+            rows do not hold.
     """
     result = []
     for row, score in enumerate(scores):
@@ -115,6 +129,12 @@ def rescore(scores: Sequence[Score], model: RewardModel, edited: RewardModel) ->
                 fix="pass the model that scored the rows",
             )
         start, target = model.mixture(score.task), edited.mixture(score.task)
+        if start.aggregator.reads_vectors:
+            raise ModelError(
+                f"not defined for this aggregator ({start.aggregator.kind}): rows do not hold the experts' vectors",
+                place="rescore",
+                fix="score the conversations with the edited model",
+            )
         if start.aggregator.edit != WeightEdit():
             raise ModelError(
                 "the rows come from an edited model", place="rescore", fix="score them with the model before its edits"
@@ -134,7 +154,8 @@ def _rescore_row(score: Score, mixture: Mixture, model: str) -> Score:
     weights_NK = torch.tensor([[score.weights[name] for name in names]])
     scores_NK = torch.tensor([[score.scores[name] for name in names]])
     # softmax(log w) is w, so the cached weights stand in for the gate's logits.
-    output = mixture.aggregator.combine(mixture.aggregator.weights_of(weights_NK.log()), scores_NK)
+    total = mixture.gated_sum
+    output = total.combine(total.weights_of(weights_NK.log()), scores_NK)
     if not math.isfinite(output.reward_N.item()):
         raise ModelError(
             "the gate gave no weight at all to what the edit keeps",
@@ -142,18 +163,48 @@ def _rescore_row(score: Score, mixture: Mixture, model: str) -> Score:
             fix="score the conversations with the edited model",
         )
 
-    def named(tensor: Tensor) -> dict[str, float]:
-        return dict(zip(names, tensor[0].tolist(), strict=True))
-
+    [(reward, base, fields)] = rows_of(output, mixture.objectives)
     return replace(
         score,
-        reward=output.reward_N.item(),
-        base=output.base_N.item(),
-        contributions=named(output.contributions_NK),
-        weights=named(output.weights_NK),
-        coefficients=named(output.coefficients_NK),
+        reward=reward,
+        base=base,
+        contributions=fields["contributions"],
+        weights=fields["weights"],
+        coefficients=fields["coefficients"],
         model=model,
     )
+
+
+def _by_task(model: RewardModel, wish: Edit) -> dict[str, Edit]:
+    """Return the part of ``wish`` that each task's mixture is to have, by the objectives that it alone has."""
+    if len(model.mixtures) == 1:
+        return dict.fromkeys(model.mixtures, wish)
+    owners: dict[str, list[str]] = {}
+    for task, mixture in model.mixtures.items():
+        for name in mixture.names:
+            owners.setdefault(name, []).append(task)
+    names = dict.fromkeys([*wish.drop, *wish.scale, *wish.pin])
+    if not names:
+        raise ModelError(f"no objective is named for {len(model.mixtures)} tasks", place="edit", fix="name one")
+    for name in names:
+        if name not in owners:
+            raise ModelError(
+                f"objective '{name}' is not in this model", place="edit", fix=did_you_mean(name, list(owners))
+            )
+        if len(owners[name]) > 1:
+            raise ModelError(
+                f"'{name}' is an objective of {len(owners[name])} tasks",
+                place="edit",
+                fix=f"name the task: one of {', '.join(owners[name])}",
+            )
+    return {
+        task: Edit(
+            tuple(name for name in wish.drop if owners[name] == [task]),
+            {name: factor for name, factor in wish.scale.items() if owners[name] == [task]},
+            {name: weight for name, weight in wish.pin.items() if owners[name] == [task]},
+        )
+        for task in dict.fromkeys(owners[name][0] for name in names)
+    }
 
 
 def _merge(mixture: Mixture, wish: Edit) -> WeightEdit:
@@ -174,7 +225,8 @@ def _merge(mixture: Mixture, wish: Edit) -> WeightEdit:
     for name, weight in wish.pin.items():
         if not 0 <= weight <= 1:
             raise ModelError(f"'{name}' is pinned to {weight}", place="edit: pin", fix="give a weight in [0, 1]")
-        if weight > 0 and not bool(mixture.aggregator.debias_KK[:, names.index(name)].any()):
+        total = mixture.aggregator
+        if isinstance(total, GatedSum) and weight > 0 and not bool(total.debias_KK[:, names.index(name)].any()):
             raise ModelError(
                 f"'{name}' is what the scores are debiased against: its own debiased score is always 0",
                 place="edit: pin",
@@ -187,9 +239,11 @@ def _merge(mixture: Mixture, wish: Edit) -> WeightEdit:
     factors = dict(earlier.scale)
     for name, factor in wish.scale.items():
         factors[index[name]] = factors.get(index[name], 1.0) * factor
-    total = sum(pins.values())
-    if total > 1 + 1e-6:
-        raise ModelError(f"the pinned weights sum to {total:g}", place="edit: pin", fix="let them sum to at most 1")
+    pinned_total = sum(pins.values())
+    if pinned_total > 1 + 1e-6:
+        raise ModelError(
+            f"the pinned weights sum to {pinned_total:g}", place="edit: pin", fix="let them sum to at most 1"
+        )
     return WeightEdit(
         drop=tuple(sorted((set(earlier.drop) | dropped) - pinned.keys())),
         scale=tuple(sorted(factors.items())),

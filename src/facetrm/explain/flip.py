@@ -5,7 +5,8 @@
 
 Both are exact for a gated sum, one change at a time, everything else held. ``effect_k`` is what the margin owes to
 objective k's weight *and* to the penalties that act through k; it equals the contribution difference in a model
-without debiasing.
+without debiasing. Under a network on the experts' vectors there is no weight and no rating to change: the question has
+no answer there.
 
 Shapes: K experts.
 """
@@ -127,8 +128,14 @@ def flip_pair(pair: PairExplanation, *, aggregator: GatedSum | None = None) -> F
         Score changes and weight changes, each sorted by the smallest reachable change.
 
     Raises:
-        ModelError: an aggregator of another number of experts.
+        ModelError: an aggregator of another number of experts, or answers whose reward is no weighted sum.
     """
+    if not (pair.a.weighted and pair.b.weighted):
+        raise ModelError(
+            "not defined for this aggregator: the reward is no weighted sum of ratings",
+            place="flip_pair",
+            fix="ablate the model, or edit it to drop an expert, and score the pair again",
+        )
     scores = [ScoreFlip(line.objective, _moves(line.a, line.b, pair.margin)) for line in pair.lines]
     effects = _own_effects(pair) if aggregator is None else weight_effects(pair, aggregator)
     weights = [_weight_flip(name, effect, pair.margin) for name, effect in effects.items()]
@@ -155,7 +162,7 @@ def weight_effects(pair: PairExplanation, aggregator: GatedSum) -> dict[str, flo
     matrix_KK = aggregator.coefficients_KK.double()
     for sign, answer in ((1.0, pair.a), (-1.0, pair.b)):
         lines = _expert_order(answer, aggregator)
-        weights_K = torch.tensor([line.weight for line in lines], dtype=torch.float64)
+        weights_K = torch.tensor([line.weight or 0.0 for line in lines], dtype=torch.float64)
         scores_K = torch.tensor([line.score for line in lines], dtype=torch.float64)
         terms_KK = weights_K[:, None] * matrix_KK * scores_K
         effects_K = terms_KK.sum(dim=1) + terms_KK.sum(dim=0) - terms_KK.diagonal()
@@ -181,13 +188,13 @@ def _own_effects(pair: PairExplanation) -> Mapping[str, float]:
 
 
 def _product(line: ExpertLine | None) -> float:
-    return 0.0 if line is None else line.coefficient * line.score
+    return 0.0 if line is None else (line.coefficient or 0.0) * line.score
 
 
 def _moves(a: ExpertLine | None, b: ExpertLine | None, margin: float) -> tuple[Move, ...]:
     moves = []
     for answer, line, sign in (("A", a, -1.0), ("B", b, 1.0)):
-        if line is None or line.coefficient == 0:
+        if line is None or not line.coefficient:
             continue
         delta = sign * margin / line.coefficient
         if not math.isfinite(delta):

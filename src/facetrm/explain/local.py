@@ -4,8 +4,9 @@
     share_k     = 100 |contribution_k| / sum_j |contribution_j|                          percent, sums to 100
     margin(A,B) = (base_A - base_B) + sum_k (contribution_k(A) - contribution_k(B))
 
-For two answers to the same prompt the base is the same, so the differences alone sum to the margin. A contribution is
-accounting: it says what was added up, not what would happen without the expert (see :mod:`facetrm.explain.ablate`).
+For two answers to the same prompt the base is the same, so the differences alone sum to the margin (under a network on
+the experts' vectors the base is one constant, whatever the prompts). A contribution is accounting: it says what was
+added up, not what would happen without the expert (see :mod:`facetrm.explain.ablate`).
 
 Reference: design of this package; ArmoRM (arXiv 2406.12845), section 4, reads single coefficients the same way.
 """
@@ -60,7 +61,7 @@ class ExpertLine:
         objective: the expert's name; ``position``: its place in the model.
         contribution: reward owed to it; ``share``: percent of the sum of absolute contributions.
         score: in [0, 1] terms; ``rating``: the same on the source's scale; ``scale``: its ends, None if not known.
-        weight: the gate's; ``coefficient``: reward per unit of score.
+        weight: the gate's; ``coefficient``: reward per unit of score; both None where the reward is no weighted sum.
     """
 
     objective: str
@@ -70,8 +71,8 @@ class ExpertLine:
     score: float
     rating: float
     scale: Scale | None
-    weight: float
-    coefficient: float
+    weight: float | None
+    coefficient: float | None
 
     @property
     def reading(self) -> str:
@@ -90,17 +91,36 @@ def show_number(value: float) -> str:
 
 @dataclass(frozen=True)
 class LocalExplanation:
-    """One answer's reward as a sum over experts, largest contribution first."""
+    """One answer's reward as a sum over experts, largest contribution first.
+
+    ``task`` is whose mixture scored it, ``routed`` the router's choice, ``confidence`` that choice's probability.
+    """
 
     reward: float
     base: float
     lines: tuple[ExpertLine, ...]
     task: str
+    routed: str
+    confidence: float
     tokens: int
     length: int
     truncated: bool
     model: str
     template: str
+
+    @property
+    def weighted(self) -> bool:
+        """Whether the reward is a weighted sum of ratings: then every line has its weight and coefficient."""
+        return all(line.coefficient is not None for line in self.lines)
+
+    @property
+    def routing(self) -> str | None:
+        """Which task scored the answer and how sure the router was; None where there is no choice."""
+        if self.routed != self.task:
+            return (
+                f"task {self.task}: the fall-back, for the router chose {self.routed} with {self.confidence:.0%} only"
+            )
+        return None if self.task == "all" else f"task {self.task}, of which the router is {self.confidence:.0%} sure"
 
     def line(self, objective: str) -> ExpertLine:
         """Return the line of ``objective``; KeyError when the answer has none."""
@@ -146,7 +166,8 @@ class PairExplanation:
         a, b: the two answers, each explained alone.
         margin: reward of A minus reward of B.
         base_difference: base of A minus base of B; exactly 0 for one prompt.
-        same_prompt: whether both answer the same prompt.
+        same_prompt: whether both answer the same prompt (taken for granted where neither base nor coefficients depend
+            on the prompt and nothing else was said: the differences then sum to the margin all the same).
         lines: one per expert.
         beta: the factor of the Bradley-Terry fit, None when not known.
         probability: P(A > B) = sigmoid(beta margin), None without ``beta``.
@@ -209,8 +230,8 @@ def explain_local(score: Score, *, objectives: Sequence[Objective] = ()) -> Loca
             score=score.scores[name],
             rating=score.ratings.get(name, score.scores[name]),
             scale=scales.get(name),
-            weight=score.weights.get(name, 0.0),
-            coefficient=score.coefficients[name],
+            weight=score.weights.get(name, 0.0) if score.weights else None,
+            coefficient=score.coefficients[name] if score.coefficients else None,
         )
         for position, (name, contribution) in enumerate(score.contributions.items())
     ]
@@ -219,6 +240,8 @@ def explain_local(score: Score, *, objectives: Sequence[Objective] = ()) -> Loca
         base=score.base,
         lines=tuple(sorted(lines, key=lambda line: (-abs(line.contribution), line.objective))),
         task=score.task,
+        routed=score.routed,
+        confidence=score.confidence,
         tokens=score.tokens,
         length=score.length,
         truncated=score.truncated,
@@ -242,7 +265,7 @@ def explain_pair(
         score_b: the row of answer B, from the same model.
         objectives: the model's objectives, for the ends of their scales.
         same_prompt: whether both answer one prompt; None derives it from bases and coefficients, which depend on the
-            prompt alone.
+            prompt alone (a network on vectors has one base for all prompts: say it there).
         beta: the factor of the Bradley-Terry fit, for ``P(A > B) = sigmoid(beta margin)``.
 
     Returns:
@@ -326,10 +349,14 @@ def _facts(pair: PairExplanation) -> tuple[str, ...]:
         facts = [f"The two answers are tied{sure}."]
     else:
         facts = [f"{pair.winner} is ahead by {abs(pair.margin):.4g}{sure}."]
-    if not pair.same_prompt:
+    if pair.a.task != pair.b.task:
+        facts.append(f"Two mixtures scored them ({pair.a.task}, {pair.b.task}): their rewards are on two scales.")
+    if not pair.same_prompt and pair.base_difference:
         facts.append(
             f"The prompts differ, so the bases differ by {pair.base_difference:+.4g}; two questions are compared."
         )
+    elif not pair.same_prompt:
+        facts.append("The prompts differ; two questions are compared.")
     for side in ("A", "B"):
         names = [f"{line.objective} ({line.difference:+.3g})" for line in pair.lines if line.favours == side]
         if names:

@@ -31,7 +31,10 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class GroupView:
-    """Who is listened to in a task or source of ``answers`` rows: mean weight and mean |contribution| by objective."""
+    """Who is listened to in a task or source of ``answers`` rows: mean weight and mean |contribution| by objective.
+
+    ``weights`` is empty where the reward is no weighted sum of ratings.
+    """
 
     answers: int
     weights: dict[str, float]
@@ -129,13 +132,18 @@ def explain_scores(
             raise ModelError(
                 f"row {row} has other experts than row 0", place="explain_scores", fix="explain each task on its own"
             )
+    weighted = any(s.weights for s in scores)
+
+    def table(field: str) -> torch.Tensor:
+        return torch.tensor([[getattr(s, field).get(name, 0.0) for name in names] for s in scores])
+
     output = RewardOutput(
         reward_N=torch.tensor([s.reward for s in scores]),
         base_N=torch.tensor([s.base for s in scores]),
-        **{
-            f"{field}_NK": torch.tensor([[getattr(s, field).get(name, 0.0) for name in names] for s in scores])
-            for field in ("contributions", "scores", "weights", "coefficients")
-        },
+        contributions_NK=table("contributions"),
+        scores_NK=table("scores"),
+        weights_NK=table("weights") if weighted else None,
+        coefficients_NK=table("coefficients") if weighted else None,
     )
     lengths = np.array([s.length for s in scores], dtype=np.float64)
     return _explain(names, [output], lengths, tasks or [s.task for s in scores], sources, (), 0)
@@ -156,14 +164,19 @@ def _explain(
     for what, labels in (("tasks", tasks), ("sources", sources), ("groups", groups)):
         if labels:
             _check_rows(what, len(labels), rows)
-    weights_NK = np.tile(_numpy(outputs[0].weights_NK), (len(outputs), 1))
+    own_NK = outputs[0].weights_NK
+    weights_NK = None if own_NK is None else np.tile(_numpy(own_NK), (len(outputs), 1))
     contributions_NK = np.concatenate([_numpy(output.contributions_NK) for output in outputs])
     rewards_N = np.concatenate([_numpy(output.reward_N) for output in outputs])
 
     def view(labels: Sequence[str]) -> dict[str, GroupView]:
         repeated = np.array(list(labels) * len(outputs))
         return {
-            str(label): _view(names, weights_NK[repeated == label], contributions_NK[repeated == label])
+            str(label): _view(
+                names,
+                None if weights_NK is None else weights_NK[repeated == label],
+                contributions_NK[repeated == label],
+            )
             for label in sorted(set(labels))
         }
 
@@ -177,10 +190,11 @@ def _explain(
     )
 
 
-def _view(names: Sequence[str], weights_NK: Floats, contributions_NK: Floats) -> GroupView:
+def _view(names: Sequence[str], weights_NK: Floats | None, contributions_NK: Floats) -> GroupView:
+    weights = {} if weights_NK is None else dict(zip(names, weights_NK.mean(axis=0).tolist(), strict=True))
     return GroupView(
-        answers=len(weights_NK),
-        weights=dict(zip(names, weights_NK.mean(axis=0).tolist(), strict=True)),
+        answers=len(contributions_NK),
+        weights=weights,
         contributions=dict(zip(names, np.abs(contributions_NK).mean(axis=0).tolist(), strict=True)),
     )
 

@@ -72,7 +72,7 @@ class AnswerView:
         values = [(line.objective, line.contribution) for line in answer.lines]
         yield _title("Contributions", "base plus these is the reward")
         yield _waterfall(values, self.top, options, start=("base", answer.base), end=("reward", answer.reward))
-        yield _title("Gate and ratings", "what the gate weighs, what each expert says on its source's scale")
+        yield _ratings_title(answer)
         yield _ratings([answer], ("rating",), self.top)
         yield _foot(answer)
 
@@ -112,8 +112,10 @@ class PairView:
         start = None if pair.same_prompt else ("base", pair.base_difference)
         yield _title("Why", "contribution to A minus contribution to B; they sum to the margin")
         yield _waterfall(values, self.top, options, start=start, end=("margin", pair.margin))
-        yield _title("Gate and ratings", "what the gate weighs, what each expert says on its source's scale")
+        yield _ratings_title(pair.a)
         yield _ratings([pair.a, pair.b], ("A", "B"), self.top)
+        if not (pair.a.weighted and pair.b.weighted):
+            yield _title("What would flip it", "not defined: the reward is no weighted sum of ratings")
         if self.flip is not None:
             yield _title("What would flip it", "one change at a time, everything else held")
             for fact in self.flip.facts:
@@ -153,13 +155,19 @@ def _title(title: str, note: str) -> RenderableType:
     return Text.assemble("\n", (title, "bold"), (f"  {note}", "dim"))
 
 
+def _ratings_title(answer: LocalExplanation) -> RenderableType:
+    if answer.weighted:
+        return _title("Gate and ratings", "what the gate weighs, what each expert says on its source's scale")
+    return _title("Ratings", "what each expert says by itself; its contribution is its share in the network's reward")
+
+
 def _reading(answer: LocalExplanation) -> str:
     cut = "   CUT before reading" if answer.truncated else ""
     return f"answer {answer.length:,} of {answer.tokens:,} tokens{cut}"
 
 
 def _foot(answer: LocalExplanation) -> RenderableType:
-    task = "" if answer.task == "all" else f"task {clean(answer.task)}   "
+    task = "" if answer.routing is None else f"{clean(answer.routing)}   "
     note = f"{task}model {answer.model[:12]}   template {answer.template[:12]}"
     return Text(f"\n{note}", style="dim")
 
@@ -228,19 +236,23 @@ def _bar(a: float, b: float, low: float, high: float, width: int, options: Conso
 def _ratings(answers: Sequence[LocalExplanation], titles: Sequence[str], top: int) -> RenderableType:
     """Objectives by the gate's weight, then by contribution, with a rating column for each answer."""
     first = answers[0]
-    lines = sorted(first.lines, key=lambda line: (-line.weight, -abs(line.contribution), line.objective))[:top]
+    lines = sorted(first.lines, key=lambda line: (-(line.weight or 0.0), -abs(line.contribution), line.objective))[:top]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.add_column("objective", no_wrap=True, overflow="ellipsis")
-    table.add_column("weight", justify="right")
-    table.add_column("coefficient", justify="right")
+    adds = ("contribution",) if len(titles) == 1 else tuple(f"{title} gets" for title in titles)
+    for title in ("weight", "coefficient") if first.weighted else adds:
+        table.add_column(title, justify="right")
     for title in titles:
         table.add_column(title, justify="right")
     table.add_column("scale")
     for line in lines:
         others = [{other.objective: other for other in answer.lines}.get(line.objective) for answer in answers]
         ratings = [Text("-" if other is None else show_number(other.rating)) for other in others]
-        cells = [Text(f"{line.weight:.1%}"), Text(f"{line.coefficient:+.4f}"), *ratings]
-        table.add_row(Text(clean(line.objective)), *cells, Text(_scale(line)))
+        if line.weight is None or line.coefficient is None:
+            cells = [Text("-" if other is None else f"{other.contribution:+.4f}") for other in others]
+        else:
+            cells = [Text(f"{line.weight:.1%}"), Text(f"{line.coefficient:+.4f}")]
+        table.add_row(Text(clean(line.objective)), *cells, *ratings, Text(_scale(line)))
     return table
 
 

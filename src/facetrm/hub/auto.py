@@ -106,7 +106,7 @@ class FacetrmForSequenceClassification(PreTrainedModel):
         reward_model: whose trunk and heads it holds.
 
     Raises:
-        ModelError: the backbone is no decoder.
+        ModelError: the backbone is no decoder, or experts read adapters of their own.
     """
 
     config_class = FacetrmConfig
@@ -122,6 +122,12 @@ class FacetrmForSequenceClassification(PreTrainedModel):
         if not isinstance(encoder, TransformerEncoder) or encoder.kind != "decoder":
             raise ModelError(
                 "the backbone is no decoder", place=config.name_or_path or None, fix="score with facetrm.load_model"
+            )
+        if reward_model.adapters:
+            raise ModelError(
+                f"its experts read {len(reward_model.adapters)} adapters, a classifier makes one pass",
+                place=config.name_or_path or None,
+                fix="score with facetrm.load_model",
             )
         self.model = encoder.model
         parts: dict[str, nn.Module] = {f"mixture-{n}": part for n, part in enumerate(reward_model.mixtures.values())}

@@ -14,6 +14,7 @@ from facetrm.backbone.transformer import TransformerEncoder
 from facetrm.core.files import write_text
 from facetrm.data.objectives import Objective
 from facetrm.data.sources.registry import SOURCES
+from facetrm.model.aggregate import GatedSum
 from facetrm.model.door import CONFIG
 from facetrm.model.reward_model import RewardModel
 
@@ -68,9 +69,9 @@ def _content(folder: Path, model: RewardModel, metrics: Mapping[str, Any], place
         "unknown": ", ".join(unknown),
         "door": (folder / CONFIG).exists(),
         "backbone": Path(backbone).name if Path(backbone).is_absolute() else backbone,
-        "reads": "the last token of the rendered conversation; the gate the token that closes the prompt"
-        if decoder
-        else "prompt and response as a pair, means over tokens",
+        "reads": _reads(decoder=decoder, adapters=len(model.adapters)),
+        "tasks": _tasks(model),
+        "fallback": None if model.fallback is None else model.fallback.to_dict(),
         "limit": f"{encoder.max_tokens} tokens, {_truncation(encoder)}"
         if isinstance(encoder, TransformerEncoder)
         else "no limit",
@@ -85,6 +86,32 @@ def _content(folder: Path, model: RewardModel, metrics: Mapping[str, Any], place
         "target": metrics.get("debias", {}).get("target"),
         "versions": versions,
     }
+
+
+def _reads(*, decoder: bool, adapters: int) -> str:
+    if not decoder:
+        reads = "prompt and response as a pair, means over tokens"
+    else:
+        reads = "the last token of the rendered conversation; the gate the token that closes the prompt"
+    return (
+        f"{reads}; each expert with its own adapter ({adapters} in all), the prompt without any" if adapters else reads
+    )
+
+
+def _tasks(model: RewardModel) -> list[dict[str, Any]]:
+    """Return a row for each task, where there is more to say than that there is one gated sum."""
+    if len(model.mixtures) == 1 and not model.adapters:
+        return []
+    sums = {True: "a gated sum of ratings", False: "a network on the experts' vectors, taken apart by Shapley's values"}
+    return [
+        {
+            "name": task,
+            "objectives": ", ".join(mixture.names),
+            "reward": sums[isinstance(mixture.aggregator, GatedSum)],
+            "beta": mixture.beta,
+        }
+        for task, mixture in model.mixtures.items()
+    ]
 
 
 def _truncation(encoder: TransformerEncoder) -> str:

@@ -59,6 +59,9 @@ def export_published(model: RewardModel, folder: str | Path) -> Path:
         raise ModelError(f"the backbone is no decoder ({kind})", place=folder, fix="export a model on a decoder")
     if len(model.mixtures) > 1:
         raise ModelError(f"{len(model.mixtures)} tasks and a router", place=folder, fix="export a model of one task")
+    if model.adapters or not isinstance(model.mixture().aggregator, GatedSum):
+        problem = f"the layout has one gated sum on one vector; experts read {len(model.adapters)} adapters"
+        raise ModelError(problem, place=folder, fix="share the folder that RewardModel.save writes")
     with new_folder(folder) as temporary:
         _write(model, encoder, temporary)
     return folder
@@ -107,7 +110,7 @@ def heads(mixture: Mixture) -> dict[str, Tensor]:
     Args:
         mixture: of K experts.
     """
-    experts, aggregator = mixture.experts, mixture.aggregator
+    experts, aggregator = mixture.linear_experts, mixture.gated_sum
     weight_KD = torch.zeros(len(experts.names), experts.hidden_size)
     weight_KD[: len(experts.weight_KD)] = experts.weight_KD
     tensors = {
@@ -122,14 +125,14 @@ def heads(mixture: Mixture) -> dict[str, Tensor]:
 
 def _entries(mixture: Mixture) -> dict[str, Any]:
     """Return the settings of the gate, and what the layout has no tensor for."""
-    experts, gate = mixture.experts, mixture.aggregator.gate
+    experts, gate = mixture.linear_experts, mixture.gated_sum.gate
     entries: dict[str, Any] = {
         "num_objectives": len(experts.names),
         "gating_hidden_dim": max(gate.shape.hidden, 1),
         "gating_n_hidden": gate.shape.n_hidden,
         "gating_temperature": gate.shape.temperature,
         "objectives": [objective.model_dump(mode="json") for objective in experts.objectives],
-        "reference_scores": mixture.aggregator.reference_K.tolist(),
+        "reference_scores": mixture.gated_sum.reference_K.tolist(),
         "beta": mixture.beta,
     }
     bias_K = torch.zeros(len(experts.names))

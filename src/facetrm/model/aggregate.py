@@ -14,79 +14,17 @@ verbosity objective.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, final
+from collections.abc import Mapping
+from typing import Any, Final, final
 
 import torch
 from torch import Tensor, nn
 
+from facetrm.backbone.encoder import Features
 from facetrm.core.errors import ModelError
-from facetrm.model.gate import Gate, check_tensors
+from facetrm.model.edits import WeightEdit
+from facetrm.model.gate import Gate, check_kind, check_tensors
 from facetrm.model.output import RewardOutput
-
-
-@dataclass(frozen=True)
-class WeightEdit:
-    """What a user changed about whom the model listens to; objectives are named by index 0..K-1.
-
-    Attributes:
-        drop: weight and penalty to zero, the other weights renormalised.
-        scale: index to factor >= 0: its weight is multiplied, and so are the penalties that act through it. Nothing is
-            renormalised.
-        pin: index to weight in [0, 1], whatever the prompt; the gate shares out the rest. Weights that sum to 1 drop
-            all other objectives, penalties included: "100% helpfulness" is helpfulness alone.
-    """
-
-    drop: tuple[int, ...] = ()
-    scale: tuple[tuple[int, float], ...] = ()
-    pin: tuple[tuple[int, float], ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-ready dict."""
-        return {"drop": list(self.drop), "scale": [list(p) for p in self.scale], "pin": [list(p) for p in self.pin]}
-
-    @staticmethod
-    def from_dict(value: Mapping[str, Any]) -> WeightEdit:
-        """Return the edit that :meth:`to_dict` wrote.
-
-        Raises:
-            ModelError: it did not write this.
-        """
-        try:
-            scale, pin = (tuple((int(k), float(x)) for k, x in value[name]) for name in ("scale", "pin"))
-            return WeightEdit(tuple(int(k) for k in value["drop"]), scale, pin)
-        except (KeyError, TypeError, ValueError):
-            raise ModelError(f"an edit that reads {value!r}", place="edit", fix="save the model again") from None
-
-    def check(self, gated: Sequence[bool]) -> None:
-        """Raise ModelError when the edit does not fit K objectives, of which ``gated`` may enter the gate."""
-        size, place = len(gated), "edit"
-        for k in (*self.drop, *(k for k, _ in self.scale), *(k for k, _ in self.pin)):
-            if not 0 <= k < size:
-                raise ModelError(f"objective number {k}", place=place, fix=f"give 0..{size - 1}")
-        for k, factor in self.scale:
-            if not (math.isfinite(factor) and factor >= 0):
-                raise ModelError(f"scale of objective {k} is {factor}", place=place, fix="give a factor of 0 or more")
-        for k, weight in self.pin:
-            if not 0 <= weight <= 1:
-                raise ModelError(f"pin of objective {k} is {weight}", place=place, fix="give a weight in [0, 1]")
-            if k in self.drop:
-                raise ModelError(f"objective {k} is dropped and pinned", place=place, fix="do one or the other")
-        total, named = self.pinned_total, {k for k, _ in self.pin} | set(self.drop)
-        if total > 1 + 1e-6:
-            raise ModelError(f"the pinned weights sum to {total:g}", place=place, fix="let them sum to at most 1")
-        if total < 1 - 1e-6 and not any(g and k not in named for k, g in enumerate(gated)):
-            raise ModelError(
-                f"no objective is left to take the remaining weight {1 - total:g}",
-                place=place,
-                fix="keep one that the gate may weigh, or pin weights that sum to 1",
-            )
-
-    @property
-    def pinned_total(self) -> float:
-        """Sum of the pinned weights."""
-        return sum(weight for _, weight in self.pin)
 
 
 @final
@@ -107,6 +45,8 @@ class GatedSum(nn.Module):
         ModelError: sizes that do not fit, a value that is not finite, or an edit that does not fit.
     """
 
+    kind: Final = "gated_sum"
+    reads_vectors: Final = False
     debias_KK: Tensor
     reference_K: Tensor
     free_K: Tensor
@@ -160,6 +100,16 @@ class GatedSum(nn.Module):
         edited_KK = diagonal_KK + factor_K[:, None] * (self.debias_KK - diagonal_KK)
         self.register_buffer("coefficients_KK", self.scale * self.gate.unit_K[:, None] * edited_KK.T, persistent=False)
 
+    @property
+    def size(self) -> int:
+        """K."""
+        return self.gate.shape.choices
+
+    @property
+    def hidden_size(self) -> int:
+        """D of the prompt vector."""
+        return self.gate.shape.hidden_size
+
     def with_edit(self, edit: WeightEdit | None) -> GatedSum:
         """Return the same sum with another edit (None undoes all); the parts are shared, nothing is copied."""
         return GatedSum(self.gate, self.debias_KK, scale=self.scale, reference_K=self.reference_K, edit=edit)
@@ -173,7 +123,7 @@ class GatedSum(nn.Module):
         tensors, shape = self.gate.state()
         named = {f"gate.{name}": tensor for name, tensor in tensors.items()}
         named |= {"debias_KK": self.debias_KK.contiguous(), "reference_K": self.reference_K.contiguous()}
-        return named, {"kind": "gated_sum", "scale": self.scale, "edit": self.edit.to_dict(), "gate": shape}
+        return named, {"kind": self.kind, "scale": self.scale, "edit": self.edit.to_dict(), "gate": shape}
 
     @staticmethod
     def from_state(tensors: Mapping[str, Tensor], spec: Mapping[str, Any]) -> GatedSum:
@@ -182,8 +132,7 @@ class GatedSum(nn.Module):
         Raises:
             ModelError: a tensor or a key is missing or malformed.
         """
-        if spec.get("kind") != "gated_sum":
-            raise ModelError(f"aggregator of kind {spec.get('kind')!r}", place="aggregator", fix="known: gated_sum")
+        check_kind(spec, GatedSum.kind, what="aggregator")
         try:
             shape, scale, edit = spec["gate"], float(spec["scale"]), WeightEdit.from_dict(spec["edit"])
         except (KeyError, TypeError, ValueError) as exc:
@@ -224,3 +173,12 @@ class GatedSum(nn.Module):
             scores_NK: what the experts said, in [0, 1] terms.
         """
         return self.combine(self.weights(prompt_ND), scores_NK)
+
+    def read(self, features: Features, scores_NK: Tensor) -> RewardOutput:
+        """Return the sum for N conversations, whose ``features`` give the prompts (see :meth:`forward`)."""
+        output: RewardOutput = self(features.prompt_ND, scores_NK)
+        return output
+
+    def rewards(self, features: Features, scores_NK: Tensor) -> Tensor:
+        """Return the rewards of :meth:`read` alone, [N]."""
+        return self.read(features, scores_NK).reward_N

@@ -27,15 +27,19 @@ class PortableTokenizer(Protocol):
         """Write the tokenizer's files to ``folder``; a BackboneError says why other programs could not read them."""
 
 
-def open_to_others(folder: Path, encoder: Encoder, objectives: Sequence[str]) -> None:
+def open_to_others(folder: Path, encoder: Encoder, objectives: Sequence[str], *, adapters: Sequence[str] = ()) -> None:
     """Write ``config.json`` and the tokenizer; where other programs would read other ids, the log says why not.
 
     Args:
         folder: of the model.
         encoder: the model's.
         objectives: the names of all columns.
+        adapters: of experts that read one each; a classifier of Transformers makes one pass and has none of them.
     """
     (folder / CONFIG).unlink(missing_ok=True)
+    if adapters:
+        log("no config.json for other programs", reason=f"its experts read {len(adapters)} adapters")
+        return
     if not isinstance(encoder, PortableTokenizer):
         return
     try:

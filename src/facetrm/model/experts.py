@@ -22,6 +22,7 @@ from facetrm.backbone.encoder import Features
 from facetrm.core.config import Section
 from facetrm.core.errors import ModelError
 from facetrm.data.objectives import Direction, Objective, check_unique
+from facetrm.model.gate import check_kind
 
 LENGTH: Final = "length"
 
@@ -127,6 +128,11 @@ class LinearExperts(nn.Module):
         return tuple(objective.name for objective in self.objectives)
 
     @property
+    def adapters(self) -> tuple[str, ...]:
+        """None: all heads read the trunk without an adapter of their own."""
+        return ()
+
+    @property
     def hidden_size(self) -> int:
         """D."""
         return int(self.weight_KD.shape[1])
@@ -189,8 +195,8 @@ class LinearExperts(nn.Module):
             ModelError: a tensor or a key is missing or malformed.
         """
         place, fix = "linear experts", "save the model again"
-        if spec.get("kind") != "linear":
-            raise ModelError(f"experts of kind {spec.get('kind')!r}", place=place, fix="known: linear")
+        check_kind(spec, "linear", what="experts")
+        unexpected_tensor(tensors, ("weight_KD", "bias_K"))
         try:
             objectives = [Objective.model_validate(item) for item in spec["objectives"]]
             length = None if spec["length"] is None else LengthScale.model_validate(spec["length"])
@@ -198,7 +204,18 @@ class LinearExperts(nn.Module):
         except (KeyError, TypeError) as exc:
             raise ModelError(f"missing or malformed {exc}", place=place, fix=fix) from None
         except ValidationError as exc:
-            first = exc.errors(include_url=False, include_context=False)[0]
-            key = ".".join(str(part) for part in first["loc"]) or "spec"
-            raise ModelError(f"'{key}' is {first['input']!r} ({first['msg']})", place=place, fix=fix) from None
+            raise invalid_spec(exc, place=place) from None
         return LinearExperts(objectives, weight_KD, bias_K, length=length)
+
+
+def invalid_spec(error: ValidationError, *, place: str) -> ModelError:
+    """Return the first thing that is wrong with saved settings, as an error of ours; ``error`` is pydantic's."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    key = ".".join(str(part) for part in first["loc"]) or "spec"
+    return ModelError(f"'{key}' is {first['input']!r} ({first['msg']})", place=place, fix="save the model again")
+
+
+def unexpected_tensor(tensors: Mapping[str, Tensor], known: Sequence[str]) -> None:
+    """Raise ModelError when ``tensors`` of experts hold one that is not among the ``known`` names."""
+    for name in sorted(tensors.keys() - set(known)):
+        raise ModelError(f"tensor 'experts.{name}' is unexpected", place="mixture", fix="save the model again")

@@ -86,6 +86,12 @@ def check_tensors(found: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, .
             raise ModelError(f"tensor '{name}' is not finite", place=place, fix=fix)
 
 
+def check_kind(spec: Mapping[str, Any], kind: str, *, what: str) -> None:
+    """Raise ModelError when a saved part (``what`` it is: experts or aggregator) has a ``spec`` of another ``kind``."""
+    if spec.get("kind") != kind:
+        raise ModelError(f"{what} of kind {spec.get('kind')!r}", place=what, fix=f"this class reads {kind}")
+
+
 @final
 class Gate(nn.Module):
     """A multi-layer perceptron on the prompt vector and a softmax over K choices.

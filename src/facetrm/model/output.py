@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from facetrm.data.objectives import Objective
 from facetrm.data.records import Conversation
 
 
@@ -19,15 +20,15 @@ class RewardOutput:
     """``reward_N = base_N + contributions_NK.sum(-1)``, all float32.
 
     ``scores_NK`` are the experts' unit ratings, ``weights_NK`` the gate's distribution, ``coefficients_NK`` what one
-    unit of each score adds to the reward.
+    unit of each score adds to the reward; both are None where the reward is no weighted sum of ratings.
     """
 
     reward_N: Tensor
     base_N: Tensor
     contributions_NK: Tensor
     scores_NK: Tensor
-    weights_NK: Tensor
-    coefficients_NK: Tensor
+    weights_NK: Tensor | None
+    coefficients_NK: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,9 @@ class Score:
         scores: each expert's rating in [0, 1] terms (linear, not clipped), pointing up.
         ratings: the same on the source's own scale.
         weights: the gate's distribution over the experts.
-        coefficients: reward per unit of score.
-        task: the router's choice, or ``all``.
+        coefficients: reward per unit of score; empty, as ``weights``, where the reward is no weighted sum of ratings.
+        task: whose mixture scored it: the router's choice or the fall-back; ``all`` where there is one mixture.
+        routed: the task that the router chose; confidence: its probability, 1 without a router.
         tokens, length: tokens of the conversation and of the response.
         truncated: whether something was cut before reading.
         model, template: hashes of the model and of the chat template.
@@ -57,6 +59,8 @@ class Score:
     weights: dict[str, float]
     coefficients: dict[str, float]
     task: str
+    routed: str
+    confidence: float
     tokens: int
     length: int
     truncated: bool
@@ -67,6 +71,34 @@ class Score:
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dict."""
         return asdict(self)
+
+
+def rows_of(
+    output: RewardOutput, objectives: Sequence[Objective]
+) -> list[tuple[float, float, dict[str, dict[str, float]]]]:
+    """Return reward, base, and the fields of a :class:`Score` that name experts, for each row of ``output``.
+
+    Args:
+        output: of one mixture.
+        objectives: the mixture's, in the order of the columns.
+    """
+    names, size = [objective.name for objective in objectives], len(output.reward_N)
+
+    def named(values_NK: Tensor | None) -> list[dict[str, float]]:
+        if values_NK is None:
+            return [{} for _ in range(size)]
+        return [dict(zip(names, row, strict=True)) for row in values_NK.tolist()]
+
+    scores = named(output.scores_NK)
+    columns = {
+        "contributions": named(output.contributions_NK),
+        "scores": scores,
+        "ratings": [{o.name: o.from_unit(row[o.name]) for o in objectives} for row in scores],
+        "weights": named(output.weights_NK),
+        "coefficients": named(output.coefficients_NK),
+    }
+    rewards, bases = output.reward_N.tolist(), output.base_N.tolist()
+    return [(rewards[n], bases[n], {name: rows[n] for name, rows in columns.items()}) for n in range(size)]
 
 
 class Scorer(Protocol):

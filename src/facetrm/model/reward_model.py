@@ -2,6 +2,8 @@
 
     conversation -> Features -> (router: which task) -> mixture -> reward = base + sum_k contribution_k
 
+Where experts read adapters, the prompt alone is routed first, and a row is read with the adapters of its task only.
+
 Shapes: N conversations, D hidden size, K experts of one mixture, T tasks.
 """
 
@@ -9,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, final
@@ -16,13 +19,14 @@ from typing import Any, Literal, final
 import torch
 from torch import Tensor
 
-from facetrm.backbone.encoder import Encoder, Features
-from facetrm.core.errors import ModelError, did_you_mean
+from facetrm.backbone.encoder import AdapterEncoder, Encoder, Features
+from facetrm.core.errors import BackboneError, ModelError, did_you_mean
 from facetrm.data.records import Conversation
 from facetrm.model import store
 from facetrm.model.gate import Gate
 from facetrm.model.mixture import Mixture
-from facetrm.model.output import RewardOutput, Score
+from facetrm.model.output import RewardOutput, Score, rows_of
+from facetrm.model.routing import Fallback, Routes, route
 
 
 @final
@@ -30,13 +34,17 @@ class RewardModel:
     """Conversations to readable scores.
 
     Args:
-        encoder: conversations to features.
+        encoder: conversations to features; one that reads adapters where experts have any.
         mixtures: task to mixture; ArmoRM has one, ``{"all": mixture}``.
         router: a :class:`Gate` over the tasks, in the order of ``mixtures``; needed when there are several.
+        fallback: the task that takes what the router is not sure of: one of the router's, or the last of the mixtures,
+            beyond the router's.
+        threshold: the router's probability below which a row goes to ``fallback``; given with it.
         provenance: JSON-able facts for the manifest, such as data fingerprints, seeds and earlier edits.
 
     Raises:
-        ModelError: no mixture, several without a router, or parts of another hidden size than the encoder's.
+        ModelError: no mixture, several without a router, parts of another hidden size than the encoder's, experts with
+            adapters on an encoder that has none, or half a fall-back.
     """
 
     def __init__(
@@ -45,39 +53,64 @@ class RewardModel:
         mixtures: Mapping[str, Mixture],
         router: Gate | None = None,
         *,
+        fallback: str | None = None,
+        threshold: float = 0.0,
         provenance: Mapping[str, Any] | None = None,
     ) -> None:
-        tasks = 1 if router is None else router.shape.choices
-        if len(mixtures) != tasks:
+        self.encoder, self.mixtures, self.router = encoder, dict(mixtures), router
+        self.fallback = _fallback(fallback, threshold, router, tuple(mixtures))
+        self.provenance: dict[str, Any] = dict(provenance or {})
+        self._check_parts()
+        for part in (*self.mixtures.values(), *(() if router is None else (router,))):
+            part.eval()
+
+    def _check_parts(self) -> None:
+        """Raise ModelError when mixtures, router and encoder do not belong together."""
+        tasks = 1 if self.router is None else self.router.shape.choices
+        spare = self.fallback is not None and self.fallback.task == self.tasks[-1]
+        if len(self.mixtures) - tasks not in ((0, 1) if spare else (0,)):
             raise ModelError(
-                f"{len(mixtures)} mixtures and a router over {tasks} tasks",
+                f"{len(self.mixtures)} mixtures and a router over {tasks} tasks",
                 place="reward model",
                 fix="give one mixture per task of the router, or one mixture and no router",
             )
-        sizes = {f"experts of '{task}'": mixture.experts.hidden_size for task, mixture in mixtures.items()}
-        sizes |= {f"gate of '{task}'": mixture.aggregator.gate.shape.hidden_size for task, mixture in mixtures.items()}
-        sizes |= {} if router is None else {"router": router.shape.hidden_size}
+        sizes = {f"experts of '{task}'": mixture.experts.hidden_size for task, mixture in self.mixtures.items()}
+        sizes |= {f"aggregator of '{task}'": part.aggregator.hidden_size for task, part in self.mixtures.items()}
+        sizes |= {} if self.router is None else {"router": self.router.shape.hidden_size}
         for part, size in sizes.items():
-            if size != encoder.hidden_size:
+            if size != self.encoder.hidden_size:
                 raise ModelError(
-                    f"{part} reads {size} features, the encoder gives {encoder.hidden_size}",
+                    f"{part} reads {size} features, the encoder gives {self.encoder.hidden_size}",
                     place="reward model",
                     fix="use the encoder that the parts were fitted on",
                 )
-        self.encoder, self.mixtures, self.router = encoder, dict(mixtures), router
-        self.provenance: dict[str, Any] = dict(provenance or {})
-        for part in (*self.mixtures.values(), *(() if router is None else (router,))):
-            part.eval()
+        if self.adapters and not isinstance(self.encoder, AdapterEncoder):
+            raise ModelError(
+                f"experts read {len(self.adapters)} adapters, a {type(self.encoder).__name__} has none",
+                place="reward model",
+                fix="use an encoder that reads with several adapters",
+            )
+        known = self.encoder.adapters if isinstance(self.encoder, AdapterEncoder) else ()
+        missing = next((name for name in self.adapters if name not in known), None)
+        if missing is not None:
+            raise ModelError(
+                f"the encoder has no adapter '{missing}'", place="reward model", fix=did_you_mean(missing, known)
+            )
 
     @cached_property
     def hash(self) -> str:
         """The fingerprint of everything that a score depends on: every tensor, every setting, the encoder."""
-        return store.model_hash(store.describe(self.encoder, self.mixtures, self.router, self.provenance).manifest)
+        return store.model_hash(self._described().manifest)
 
     @property
     def tasks(self) -> tuple[str, ...]:
         """The task names, in the router's order."""
         return tuple(self.mixtures)
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """The adapters of all experts, each once; none where all read the bare trunk."""
+        return tuple(dict.fromkeys(name for mixture in self.mixtures.values() for name in mixture.adapters))
 
     def mixture(self, task: str | None = None) -> Mixture:
         """Return the mixture of ``task``; the only one when there is one.
@@ -96,11 +129,30 @@ class RewardModel:
         return self.mixtures[task]
 
     def route(self, features: Features) -> Tensor:
-        """Return the index into :attr:`tasks` of each row, [N]; zeros without a router."""
-        if self.router is None:
-            return torch.zeros(len(features), dtype=torch.int64)
-        with torch.no_grad():
-            return self.router.choose(features.prompt_ND)
+        """Return the index into :attr:`tasks` of the mixture that scores each row, [N]; zeros without a router."""
+        return self.routes(features.prompt_ND).used_N
+
+    def routes(self, prompt_ND: Tensor) -> Routes:
+        """Return where each prompt goes, what the router chose, and how sure it was.
+
+        With an ``exact`` encoder the router reads one prompt at a time.
+        """
+        step = 1 if self.encoder.mode == "exact" else max(len(prompt_ND), 1)
+        parts = [prompt_ND[start : start + step] for start in range(0, max(len(prompt_ND), 1), step)]
+        found = [route(self.router, part, tasks=self.tasks, fallback=self.fallback) for part in parts]
+        return Routes(*(torch.cat([getattr(r, field.name) for r in found]) for field in fields(Routes)))
+
+    def tasks_of(self, conversations: Sequence[Conversation]) -> list[str]:
+        """Return the task whose mixture scores each conversation, in order."""
+        if self.router is None or not conversations:
+            return [self.tasks[0]] * len(conversations)
+        return [self.tasks[n] for n in self.routes(self._prompts(conversations)).used_N.tolist()]
+
+    def _prompts(self, conversations: Sequence[Conversation]) -> Tensor:
+        """Return the prompt vectors, without reading the responses where the encoder can."""
+        if isinstance(self.encoder, AdapterEncoder):
+            return self.encoder.prompts(conversations)
+        return self.encoder.encode(conversations).prompt_ND
 
     def output(self, features: Features, *, task: str | None = None) -> RewardOutput:
         """Return the tensors of one mixture on all rows (see :meth:`mixture` for ``task``); no routing takes place."""
@@ -108,30 +160,80 @@ class RewardModel:
             output: RewardOutput = self.mixture(task)(features)
         return output
 
+    def features(self, conversations: Sequence[Conversation], *, task: str | None = None) -> Features:
+        """Return the features that the mixture of ``task`` reads: with its experts' adapters, where they have any.
+
+        Args:
+            conversations: N of them.
+            task: see :meth:`mixture`; where no expert has an adapter, all tasks read the same.
+        """
+        if not self.adapters:
+            return self.encoder.encode(conversations)
+        adapters = self.mixture(task).adapters
+        if not (adapters and isinstance(self.encoder, AdapterEncoder)):
+            return self.encoder.encode(conversations)
+        return self.encoder.encode(conversations, adapters=adapters)
+
     def score(self, conversations: Sequence[Conversation]) -> list[Score]:
         """Return one score per conversation, in order; nothing in, nothing out."""
-        return self.score_features(self.encoder.encode(conversations)) if conversations else []
+        if not conversations:
+            return []
+        if not self.adapters or len(self.mixtures) == 1:
+            return self.score_features(self.features(conversations), task=None)
+        return self._score_by_task(conversations)
 
-    def score_features(self, features: Features) -> list[Score]:
+    def score_features(self, features: Features, *, task: str | None = None) -> list[Score]:
         """Return one score per row of ``features``, in order.
 
         With an ``exact`` encoder the heads read one row at a time too: a matrix product may round a row otherwise when
         other rows stand beside it.
 
+        Args:
+            features: of N conversations.
+            task: the mixture that scores all rows, whatever the router says; needed where several tasks have adapters
+                of their own, because features are read with those of one task.
+
         Raises:
-            ModelError: a reward that is not finite: the features hold an infinity or a NaN.
+            ModelError: a reward that is not finite (the features hold an infinity or a NaN), or no task where one is
+                needed.
         """
-        if self.encoder.mode == "exact" and len(features) > 1:
-            alone = (features.select(torch.tensor([n])) for n in range(len(features)))
-            return [score for row in alone for score in self.score_features(row)]
+        if task is None and self.adapters and len(self.mixtures) > 1:
+            raise ModelError(
+                "features are read with the adapters of one task",
+                place="reward model",
+                fix=f"name one of {', '.join(self.mixtures)}, or score conversations",
+            )
+        routes = self.routes(features.prompt_ND)
+        used_N = routes.used_N if task is None else torch.full_like(routes.used_N, self._index(task))
         scores: dict[int, Score] = {}
-        tasks_N = self.route(features)
-        for index, (task, mixture) in enumerate(self.mixtures.items()):
-            rows = torch.nonzero(tasks_N == index).flatten()
+        for index in range(len(self.mixtures)):
+            rows = torch.nonzero(used_N == index).flatten()
             if len(rows):
-                part = features.select(rows)
-                scores |= zip(rows.tolist(), self._readable(task, mixture, part), strict=True)
+                scores |= zip(rows.tolist(), self._scored(index, features.select(rows), routes, rows), strict=True)
         return [scores[n] for n in range(len(features))]
+
+    def _score_by_task(self, conversations: Sequence[Conversation]) -> list[Score]:
+        """Route the prompts, then read each task's rows with its adapters."""
+        routes = self.routes(self._prompts(conversations))
+        scores: dict[int, Score] = {}
+        for index, task in enumerate(self.tasks):
+            rows = torch.nonzero(routes.used_N == index).flatten()
+            numbers = rows.tolist()
+            if not numbers:
+                continue
+            try:
+                features = self.features([conversations[n] for n in numbers], task=task)
+            except BackboneError as exc:
+                if exc.row is None:
+                    raise
+                raise exc.at(f"conversation {numbers[exc.row]}", row=numbers[exc.row]) from None
+            scores |= zip(numbers, self._scored(index, features, routes, rows), strict=True)
+        return [scores[n] for n in range(len(conversations))]
+
+    def _index(self, task: str) -> int:
+        """Return the number of a task that :meth:`mixture` knows."""
+        mixture = self.mixture(task)
+        return next(n for n, other in enumerate(self.mixtures.values()) if other is mixture)
 
     def margin_probability(self, margin_N: Tensor, *, task: str | None = None) -> Tensor:
         """Return P(A is preferred to B) = sigmoid(beta * margin) of reward margins A - B within one ``task``, [N]."""
@@ -146,14 +248,13 @@ class RewardModel:
             self.encoder,
             {**self.mixtures, name: mixture},
             self.router,
+            **({} if self.fallback is None else self.fallback.to_dict()),
             provenance={**self.provenance, **(provenance or {})},
         )
 
     def save(self, folder: str | Path, *, backbone: Literal["copy", "reference"] = "reference") -> None:
         """Write ``manifest.json`` and safetensors to ``folder``: see :func:`facetrm.model.store.save`."""
-        store.save(
-            Path(folder), store.describe(self.encoder, self.mixtures, self.router, self.provenance), backbone=backbone
-        )
+        store.save(Path(folder), self._described(), backbone=backbone)
 
     @staticmethod
     def load(folder: str | Path, *, load_encoder: Callable[[dict[str, object]], Encoder]) -> RewardModel:
@@ -168,27 +269,26 @@ class RewardModel:
         """
         saved = store.load(Path(folder))
         encoder = store.load_same_encoder(Path(folder), saved.manifest, load_encoder)
-        return RewardModel(encoder, saved.mixtures, saved.router, provenance=saved.manifest["provenance"])
+        routing = {} if saved.fallback is None else saved.fallback.to_dict()
+        return RewardModel(encoder, saved.mixtures, saved.router, **routing, provenance=saved.manifest["provenance"])
 
-    def _readable(self, task: str, mixture: Mixture, features: Features) -> list[Score]:
-        """Return the scores of rows that belong to one task."""
-        with torch.no_grad():
-            output: RewardOutput = mixture(features)
-        names, objectives = mixture.names, mixture.objectives
-        columns = zip(
-            output.reward_N.tolist(),
-            output.base_N.tolist(),
-            output.contributions_NK.tolist(),
-            output.scores_NK.tolist(),
-            output.weights_NK.tolist(),
-            output.coefficients_NK.tolist(),
-            features.tokens_N.tolist(),
-            features.length_N.tolist(),
-            features.truncated_N.tolist(),
-            strict=True,
+    def _described(self) -> store.Described:
+        """Return the model as it is written."""
+        return store.describe(
+            self.encoder, self.mixtures, self.router, fallback=self.fallback, provenance=self.provenance
         )
+
+    def _scored(self, index: int, features: Features, routes: Routes, rows: Tensor) -> list[Score]:
+        """Return the scores of the ``rows`` that one mixture takes; ``features`` are theirs alone, ``routes`` all's."""
+        task, mixture = self.tasks[index], list(self.mixtures.values())[index]
+        alone = self.encoder.mode == "exact"
+        parts = [features.select(torch.tensor([n])) for n in range(len(features))] if alone else [features]
+        with torch.no_grad():
+            outputs: list[RewardOutput] = [mixture(part) for part in parts]
+        given = [row for output in outputs for row in rows_of(output, mixture.objectives)]
         result = []
-        for reward, base, contributions, scores, weights, coefficients, tokens, length, truncated in columns:
+        for n, (row, (reward, base, named)) in enumerate(zip(rows.tolist(), given, strict=True)):
+            tokens = int(features.tokens_N[n])
             if not math.isfinite(reward):
                 raise ModelError(
                     f"the reward of a conversation of {tokens} tokens is {reward}",
@@ -199,18 +299,28 @@ class RewardModel:
                 Score(
                     reward=reward,
                     base=base,
-                    contributions=dict(zip(names, contributions, strict=True)),
-                    scores=dict(zip(names, scores, strict=True)),
-                    ratings={o.name: o.from_unit(x) for o, x in zip(objectives, scores, strict=True)},
-                    weights=dict(zip(names, weights, strict=True)),
-                    coefficients=dict(zip(names, coefficients, strict=True)),
+                    **named,
                     task=task,
+                    routed=self.tasks[int(routes.chosen_N[row])],
+                    confidence=float(routes.confidence_N[row]),
                     tokens=tokens,
-                    length=length,
-                    truncated=truncated,
+                    length=int(features.length_N[n]),
+                    truncated=bool(features.truncated_N[n]),
                     model=self.hash,
                     template=self.encoder.template_hash,
                     mode=self.encoder.mode,
                 )
             )
         return result
+
+
+def _fallback(task: str | None, threshold: float, router: Gate | None, tasks: Sequence[str]) -> Fallback | None:
+    """Return the checked fall-back, None for none."""
+    if task is None and threshold == 0.0:
+        return None
+    if task is None or router is None:
+        problem = f"a threshold of {threshold} without a fall-back" if task is None else "a fall-back without a router"
+        raise ModelError(problem, place="reward model: fallback", fix="give router, fallback and threshold together")
+    found = Fallback(task, threshold)
+    found.check(tasks)
+    return found

@@ -2,7 +2,7 @@
 
     manifest.json          format, kind, hash, encoder, router, mixtures (objectives, gate, beta, edit), provenance, ...
     mixture-0.safetensors  experts and aggregator of the first task, and so on; its sha256 stands in the manifest
-    router.safetensors     where there is a router
+    router.safetensors     where there is a router; ``routing`` in the manifest names its fall-back, where there is one
     backbone/              where the backbone was copied
     config.json, tokenizer files: what AutoModelForSequenceClassification needs, where the backbone is a decoder
 
@@ -35,11 +35,12 @@ from facetrm.core.fingerprint import fingerprint
 from facetrm.model.door import open_to_others
 from facetrm.model.gate import Gate
 from facetrm.model.mixture import Mixture
+from facetrm.model.routing import Fallback
 
 FORMAT = 1
 KIND = "facetrm-reward-model"
 MANIFEST = "manifest.json"
-_PLACES = ("path", "adapter")  # what a spec names that is copied with the backbone
+_PLACES = ("path", "adapter", "adapters")  # what a spec names that is copied with the backbone, one or some by name
 _FETCH = "fetch or save the whole folder again"
 
 
@@ -53,12 +54,13 @@ class PortableEncoder(Protocol):
 
 @dataclass(frozen=True)
 class Described:
-    """A model as it is written: the manifest, the bytes of each weight file, and the objectives of all tasks."""
+    """A model as it is written: the manifest, the bytes of each weight file, objectives and adapters of all tasks."""
 
     encoder: Encoder
     manifest: dict[str, Any]
     files: dict[str, bytes]
     objectives: tuple[str, ...]
+    adapters: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -68,10 +70,16 @@ class Saved:
     manifest: dict[str, Any]
     mixtures: dict[str, Mixture] = field(default_factory=dict)
     router: Gate | None = None
+    fallback: Fallback | None = None
 
 
 def describe(
-    encoder: Encoder, mixtures: Mapping[str, Mixture], router: Gate | None, provenance: Mapping[str, Any]
+    encoder: Encoder,
+    mixtures: Mapping[str, Mixture],
+    router: Gate | None,
+    *,
+    fallback: Fallback | None,
+    provenance: Mapping[str, Any],
 ) -> Described:
     """Return the manifest and the weight files of a model (see :class:`Described`); equal models give equal bytes."""
     files: dict[str, bytes] = {}
@@ -98,9 +106,12 @@ def describe(
         "provenance": dict(provenance),
         "versions": _versions(),
     }
+    if fallback is not None:
+        manifest["routing"] = fallback.to_dict()
     manifest["hash"] = model_hash(manifest)
     objectives = tuple(dict.fromkeys(name for mixture in mixtures.values() for name in mixture.names))
-    return Described(encoder, manifest, files, objectives)
+    adapters = tuple(dict.fromkeys(name for mixture in mixtures.values() for name in mixture.adapters))
+    return Described(encoder, manifest, files, objectives, adapters)
 
 
 def model_hash(manifest: Mapping[str, Any]) -> str:
@@ -133,7 +144,7 @@ def save(folder: Path, described: Described, *, backbone: Literal["copy", "refer
         path.unlink()
     for name, data in described.files.items():
         write_bytes(folder / name, data)
-    open_to_others(folder, described.encoder, described.objectives)
+    open_to_others(folder, described.encoder, described.objectives, adapters=described.adapters)
     write_json(folder / MANIFEST, manifest)
 
 
@@ -162,6 +173,7 @@ def load(folder: Path) -> Saved:
         }
         router = manifest["router"]
         gate = None if router is None else Gate.from_state(_read(folder, router), router["spec"])
+        fallback = Fallback.from_dict(manifest["routing"]) if "routing" in manifest else None
         manifest["encoder"]["spec"], manifest["encoder"]["fingerprint"]
         if not isinstance(manifest["provenance"], dict):
             raise ModelError(f"provenance is {manifest['provenance']!r}", place=path, fix=_FETCH)
@@ -174,7 +186,7 @@ def load(folder: Path) -> Saved:
             raise
         place = folder if exc.place is None else f"{folder}, {exc.place}"
         raise ModelError(exc.problem, place=place, fix=exc.fix) from None
-    return Saved(manifest, mixtures, gate)
+    return Saved(manifest, mixtures, gate, fallback)
 
 
 def load_same_encoder(
@@ -200,9 +212,7 @@ def load_same_encoder(
     if kept == "copy":
         if not isinstance(spec.get("path"), str):
             raise ModelError(f"the backbone's path is {spec.get('path')!r}", place=path, fix=_FETCH)
-        for key in _PLACES:
-            if isinstance(spec.get(key), str):
-                spec[key] = str(folder / spec[key])
+        spec = _with_places(spec, lambda place: str(folder / place))
     encoder = load_encoder(spec)
     if encoder.fingerprint != saved["fingerprint"]:
         found, wanted = encoder.fingerprint[:12], str(saved["fingerprint"])[:12]
@@ -252,9 +262,14 @@ def _copy_backbone(encoder: Encoder, folder: Path, *, held: str | None) -> dict[
     ``held`` is the fingerprint of what lies there. The old one goes when the new one is whole.
     """
     spec, home = encoder.spec(), folder.resolve()
-    places = [Path(str(spec[key])).resolve() for key in _PLACES if spec.get(key) is not None]
-    here = bool(places) and all(place.is_relative_to(home) for place in places)
-    if not here or encoder.fingerprint != held:
+    lies_inside: list[bool] = []
+
+    def look(place: str) -> str:
+        lies_inside.append(Path(place).resolve().is_relative_to(home))
+        return place
+
+    _with_places(spec, look)
+    if not lies_inside or not all(lies_inside) or encoder.fingerprint != held:
         if not isinstance(encoder, PortableEncoder):
             raise ModelError(
                 f"the backbone of a {type(encoder).__name__} cannot be copied",
@@ -266,12 +281,21 @@ def _copy_backbone(encoder: Encoder, folder: Path, *, held: str | None) -> dict[
         spec = encoder.save_backbone(fresh).model_dump(mode="json")
         shutil.rmtree(folder, ignore_errors=True)
         fresh.rename(folder)
-        moved = {key: Path(str(spec[key])).resolve() for key in _PLACES if spec.get(key) is not None}
-        spec |= {
-            key: str(home / place.relative_to(fresh.resolve().parent / fresh.name)) for key, place in moved.items()
-        }
-    inside = {key: Path(str(spec[key])).resolve() for key in _PLACES if spec.get(key) is not None}
-    return {**spec, **{key: str(place.relative_to(home.parent)) for key, place in inside.items()}}
+        new = fresh.parent.resolve() / fresh.name
+        spec = _with_places(spec, lambda place: str(home / Path(place).resolve().relative_to(new)))
+    return _with_places(spec, lambda place: str(Path(place).resolve().relative_to(home.parent)))
+
+
+def _with_places(spec: Mapping[str, object], change: Callable[[str], str]) -> dict[str, object]:
+    """Return the spec of an encoder with every place that it names changed."""
+    changed: dict[str, object] = {}
+    for key in _PLACES:
+        found = spec.get(key)
+        if isinstance(found, Mapping):
+            changed[key] = {name: change(str(place)) for name, place in found.items()}
+        elif isinstance(found, str):
+            changed[key] = change(found)
+    return {**spec, **changed}
 
 
 def _versions() -> dict[str, str]:

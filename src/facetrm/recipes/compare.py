@@ -70,7 +70,7 @@ def fit_baselines(
     Returns:
         Mixtures by name, and the name of the best single objective.
     """
-    experts, matrix = mixture.experts, mixture.aggregator.debias_KK
+    experts, matrix = mixture.linear_experts, mixture.gated_sum.debias_KK
     linear = fit_bradley_terry(pairs.chosen, pairs.rejected, groups=pairs.groups, config=config, weights=weights)
     name, best = best_objective(
         pairs.chosen,

@@ -213,7 +213,7 @@ def _frozen_heads(config: FineTuneRecipe, rows: Rows, base: BackboneConfig, fold
     if config.finetune.preference > 0:
         pairs = pairs_of(rows.gate, store.features)
         linear = fit_bradley_terry(pairs.chosen, pairs.rejected, groups=pairs.groups, config=section.linear)
-        tensors["preference_D"] = linear.mixture.experts.weight_KD[0]
+        tensors["preference_D"] = linear.mixture.linear_experts.weight_KD[0]
     heads = _with_tensors(heads, tensors)
     write_bytes(path, save_tensors(_tensors(heads), metadata={"key": key}))
     return heads

@@ -68,7 +68,7 @@ def add_preference(
         config: of the head.
     """
     fit = fit_bradley_terry(pairs.chosen, pairs.rejected, groups=pairs.groups, config=config, weights=weights)
-    return preference_expert(experts, fit.mixture.experts.weight_KD.double(), pairs), fit.ridge
+    return preference_expert(experts, fit.mixture.linear_experts.weight_KD.double(), pairs), fit.ridge
 
 
 def preference_expert(experts: LinearExperts, weight_1D: Tensor, pairs: Pairs) -> LinearExperts:

@@ -132,7 +132,7 @@ def _length_cost(
     """Fit the gate once more without the debiasing: what the score owes to length, and what stopping it costs."""
     if fit.debias.target is None:
         return None
-    experts, off = fit.mixture.experts, Debias.identity(fit.mixture.names)
+    experts, off = fit.mixture.linear_experts, Debias.identity(fit.mixture.names)
     before, _ = fit_mixture(config, experts, off, fit.gate_pairs, weights=fit.weights, scores=fit.scores)
     pairs, samples, seed = fit.test_pairs, config.compare.samples, config.seed
     length_N = pairs.both().length_N.numpy()

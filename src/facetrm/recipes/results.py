@@ -16,8 +16,7 @@ from facetrm.core.config import dump_yaml
 from facetrm.core.statistics import Interval
 from facetrm.data.records import Preference
 from facetrm.explain.ablate import ablate
-from facetrm.explain.flip import flip_pair
-from facetrm.explain.local import explain_pair
+from facetrm.explain.ask import ask_pair
 from facetrm.explain.overall import explain_overall
 from facetrm.fit.objective_report import ObjectiveReport
 from facetrm.recipes.armorm import ArmormFit
@@ -175,9 +174,7 @@ def report(
 
 def explain_preference(fit: ArmormFit, preference: Preference) -> ExplainedPair:
     """Score both answers of a ``preference`` with the fitted model and take the margin apart."""
-    a, b = fit.model.score([preference.chosen, preference.rejected])
-    pair = explain_pair(a, b, objectives=fit.mixture.objectives, beta=fit.mixture.beta)
-    flip = flip_pair(pair, aggregator=fit.mixture.aggregator)
+    pair, flip = ask_pair(fit.model, preference.chosen, preference.rejected)
     return ExplainedPair(explanation=pair, conversations=(preference.chosen, preference.rejected), flip=flip)
 
 

@@ -6,10 +6,8 @@ from rich.console import Console
 from rich.table import Table
 
 from facetrm.data.records import Preference
-from facetrm.explain.ablate import AblationTable
-from facetrm.explain.flip import flip_pair
-from facetrm.explain.local import explain_pair
-from facetrm.explain.overall import OverallExplanation
+from facetrm.explain.ask import ask_pair
+from facetrm.explain.table import WholeView
 from facetrm.explain.terminal import PairView, show
 from facetrm.model.reward_model import RewardModel
 from facetrm.recipes.finetune import FineTuneRun
@@ -17,25 +15,9 @@ from facetrm.recipes.run import Run
 from facetrm.report.run_report import SYSTEMS
 
 
-def show_overall(whole: OverallExplanation, effects: AblationTable | None) -> None:
-    """Print who is listened to in the ``whole``, and the ``effects`` of dropping each objective."""
-    table = Table(title="Who is listened to (accounting) and what dropping it does (effect)")
-    table.add_column("objective", no_wrap=True, min_width=max(map(len, whole.everyone.weights)))
-    for column in ("mean weight", "mean |contribution|", "corr. with length", "accuracy if dropped"):
-        table.add_column(column, justify="right", overflow="fold")
-    lines = {} if effects is None else {line.objective: line for line in effects.lines}
-    for name in sorted(whole.everyone.contributions, key=lambda n: -whole.everyone.contributions[n]):
-        length, line = whole.length[name], lines.get(name)
-        table.add_row(
-            name,
-            f"{whole.everyone.weights[name]:.3f}",
-            f"{whole.everyone.contributions[name]:.4f}",
-            "-" if length is None else f"{length:+.2f}",
-            "-" if line is None else f"{100 * line.accuracy_change.value:+.1f} points",
-        )
-    Console(highlight=False, markup=False, emoji=False).print(table)
-    if whole.decided is not None:
-        print(f"{100 * whole.decided.share.value:.0f}% of {whole.decided.pairs} margins are decided by one expert")
+def show_whole(view: WholeView) -> None:
+    """Print who is listened to in one task's mixture, and what dropping each objective does: a ``view`` of both."""
+    _console().print(view)
 
 
 def show_run(run: Run) -> None:
@@ -51,7 +33,7 @@ def show_run(run: Run) -> None:
         if name in run.judgement.noisy:
             cells = [run.judgement.noisy[name], *([run.judgement.true[name]] if run.judgement.true else [])]
             table.add_row(title, *(f"{100 * c.value:.1f}  ({100 * c.low:.1f} to {100 * c.high:.1f})" for c in cells))
-    console = Console(highlight=False, markup=False, emoji=False)
+    console = _console()
     console.print(table)
     debias, recovery = run.metrics["debias"], run.metrics["weight_recovery_spearman"]
     if debias["target"] is not None:
@@ -68,7 +50,7 @@ def show_run(run: Run) -> None:
 
 def show_fine_tuned(run: FineTuneRun) -> None:
     """Print what fine-tuning gave beside the frozen trunk, and the explained pair."""
-    figures, console = run.figures, Console(highlight=False, markup=False, emoji=False)
+    figures, console = run.figures, _console()
     table = Table(title=f"Accuracy on {run.metrics['rows']['preferences_test']} held-out pairs, 95% interval")
     for column in ("head", "fine-tuned", "on the frozen trunk", "difference"):
         table.add_column(column, justify="left" if column == "head" else "right")
@@ -90,7 +72,9 @@ def show_fine_tuned(run: FineTuneRun) -> None:
 
 
 def _show_pair(model: RewardModel, pair: Preference) -> None:
-    mixture, scores = model.mixture(), model.score([pair.chosen, pair.rejected])
-    explained = explain_pair(scores[0], scores[1], objectives=mixture.objectives, beta=mixture.beta)
-    flip = flip_pair(explained, aggregator=mixture.aggregator)
+    explained, flip = ask_pair(model, pair.chosen, pair.rejected)
     show(PairView(explained, (pair.chosen, pair.rejected), flip, top=6))
+
+
+def _console() -> Console:
+    return Console(highlight=False, markup=False, emoji=False)

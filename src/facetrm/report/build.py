@@ -125,14 +125,20 @@ def _heat(what: str, views: Mapping[str, GroupView]) -> Chart | None:
     if not views:
         return None
     rows = list(views)
-    columns = list(next(iter(views.values())).weights)
-    values = [[views[row].weights[column] for column in columns] for row in rows]
+    columns = list(next(iter(views.values())).contributions)
+    values = [[_heard(views[row])[column] for column in columns] for row in rows]
     return heat_map(rows, columns, values, name=f"gate:{what}")
 
 
 def _listened(everyone: GroupView) -> Chart:
-    rows = sorted(everyone.weights.items(), key=lambda item: -item[1])
+    rows = sorted(_heard(everyone).items(), key=lambda item: -item[1])
     return bars([Bar(name, value, hero=True) for name, value in rows], name="listened", percent=True)
+
+
+def _heard(view: GroupView) -> Mapping[str, float]:
+    """Return how much each objective is listened to: its mean weight, or its share of all |contributions|."""
+    total = sum(view.contributions.values()) or 1.0
+    return view.weights or {name: value / total for name, value in view.contributions.items()}
 
 
 def _training(

@@ -32,7 +32,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class ExpertRow:
-    """One objective in the table of gate and ratings."""
+    """One objective in the table of gate and ratings; ``weights`` is empty where there is no gate."""
 
     objective: str
     scale: Scale | None
@@ -67,6 +67,7 @@ class PageView:
     flip_scores: tuple[ScoreFlip, ...]
     top_weight: float
     pair: bool
+    weighted: bool
 
 
 def render_page(
@@ -151,6 +152,7 @@ def page_view(
         flip_scores=() if flip is None else tuple(move for move in flip.scores if move.moves),
         top_weight=max([1e-9, *(weight for row in rows for weight in row.weights)]),
         pair=isinstance(explanation, PairExplanation),
+        weighted=all(answer.weighted for _, answer in answers),
     )
 
 
@@ -206,7 +208,7 @@ def _row(
     one_weight: bool = True,
 ) -> ExpertRow:
     lines = [line for _, line in sides if line is not None]
-    weights = tuple(line.weight for line in lines)
+    weights = tuple(line.weight for line in lines if line.weight is not None)
     return ExpertRow(
         objective=objective,
         scale=lines[0].scale,

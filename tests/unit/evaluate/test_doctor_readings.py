@@ -13,6 +13,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, MixtralConfig, MixtralForSequenceClassification
 
+from adapter_models import TALKS, two_tasks
 from facetrm.backbone.checkpoint import quiet_transformers
 from facetrm.backbone.tiny import word_tokenizer
 from facetrm.core.errors import BackboneError, ConfigError, ModelError
@@ -50,6 +51,16 @@ def native(healthy: Path) -> Reader:
 
 
 # --- passes
+
+
+def test_experts_with_adapters_are_read_through_their_own_router() -> None:
+    model = two_tasks()
+    probed, rows = probe_model(model, TALKS)
+    rewards = [score.reward for score in model.score(TALKS)]
+    assert rows == []
+    assert {*probed.readings} == {probes.REFERENCE, probes.AGAIN, probes.PACKED, probes.ROUNDED}
+    for name in (probes.REFERENCE, probes.AGAIN, probes.PACKED):
+        assert probed.rewards(name) == pytest.approx(rewards, abs=1e-6)
 
 
 def test_a_batch_is_padded_on_the_side_that_is_asked_for() -> None:

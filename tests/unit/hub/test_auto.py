@@ -17,10 +17,12 @@ from transformers import (
 )
 from trl import GRPOConfig, GRPOTrainer
 
+from adapter_models import NAMED, one_task
 from facetrm import load_model
 from facetrm.backbone.transformer import BackboneConfig, load_encoder
 from facetrm.core.errors import ModelError
 from facetrm.hub.auto import FacetrmConfig, FacetrmForSequenceClassification, register
+from facetrm.model.door import CONFIG, open_to_others
 from facetrm.model.gate import Gate, GateShape
 from facetrm.model.reward_model import RewardModel
 from fakes import STYLES, chat, tiny_decoder, tiny_encoder, tiny_tokenizer
@@ -273,3 +275,17 @@ def test_a_folder_is_a_reward_function_of_trl(folder: Path, tmp_path: Path) -> N
     assert len(logged) == 2
     assert logged == pytest.approx(seen, abs=1e-4)
     assert abs(logged[0] - logged[1]) > 1e-6
+
+
+def test_experts_with_adapters_have_no_door_for_programs_that_make_one_pass(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ours = model(tmp_path / "b")
+    open_to_others(tmp_path, ours.encoder, ours.mixture().names)
+    assert (tmp_path / CONFIG).is_file()
+    open_to_others(tmp_path, ours.encoder, one_task().mixture().names, adapters=NAMED)
+    assert not (tmp_path / CONFIG).exists()
+    assert "its experts read 5 adapters" in capsys.readouterr().err
+    ours.mixtures["all"] = one_task().mixture()
+    with pytest.raises(ModelError, match="its experts read 3 adapters, a classifier makes one pass"):
+        FacetrmForSequenceClassification(FacetrmConfig(), ours)

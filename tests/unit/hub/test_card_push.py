@@ -9,6 +9,7 @@ import pytest
 import yaml
 from huggingface_hub import HfApi, ModelCard
 
+from adapter_models import two_tasks
 from facetrm import load_model, push_to_hub
 from facetrm.core.errors import ModelError
 from facetrm.hub.card import write_card
@@ -52,6 +53,20 @@ def test_a_source_without_a_known_licence_is_said_to_have_none(tmp_path: Path) -
     ours = model(tmp_path / "b")
     text = write_card(tmp_path, ours).read_text(encoding="utf-8")
     assert "not among those whose licences facetrm knows: made up" in text
+
+
+def test_the_card_of_a_routed_model_names_tasks_sums_and_the_fall_back(tmp_path: Path) -> None:
+    text = write_card(tmp_path, two_tasks(fallback="chat", threshold=0.75)).read_text(encoding="utf-8")
+    assert "a sum over the named objectives of one task, exactly" in text
+    network = "a network on the experts' vectors, taken apart by Shapley's values"
+    assert f"| chat | chat/empathy, chat/proactivity, chat/content | {network} | 2 |" in text
+    assert f"| maths | maths/logic, maths/correctness | {network} | 3 |" in text
+    assert "Below a probability of 0.75 the task is chat." in text
+    assert "each expert with its own adapter (5 in all)" in text
+    assert "sigmoid(beta of the task * " in text
+    alone = write_card(tmp_path, model(tmp_path / "b")).read_text(encoding="utf-8")
+    assert "## Tasks" not in alone
+    assert "a sum over 5 named objectives, exactly" in alone
 
 
 @pytest.fixture

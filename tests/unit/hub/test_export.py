@@ -15,6 +15,7 @@ import transformers as tf
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from adapter_models import weighed
 from facetrm import export_published, load_model
 from facetrm.backbone.adapters import LoraSettings, add_adapter
 from facetrm.backbone.transformer import BackboneConfig, load_encoder
@@ -237,6 +238,14 @@ def test_what_does_not_fit_the_layout_is_refused(backbone: Path, tmp_path: Path)
     bert = load_encoder(BackboneConfig(path=str(tiny_encoder(tmp_path / "bert")), device="cpu"))
     with pytest.raises(ModelError, match="the backbone is no decoder \\(encoder\\)"):
         export_published(RewardModel(bert, {"all": mixture()}), tmp_path / "y")
+
+
+def test_experts_with_adapters_do_not_fit_one_vector_a_conversation(backbone: Path, tmp_path: Path) -> None:
+    ours = model(backbone)
+    ours.mixtures["all"] = weighed().mixture()
+    with pytest.raises(ModelError, match="one gated sum on one vector; experts read 3 adapters"):
+        export_published(ours, tmp_path / "x")
+    assert not (tmp_path / "x").exists()
 
 
 def test_a_template_whose_prompt_has_no_end_of_its_own_is_refused(tmp_path: Path) -> None:

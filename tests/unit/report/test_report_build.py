@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from pydantic import ValidationError
 from test_report_page import check, text_of
 
+from adapter_models import PAIRS, two_tasks
 from explain_samples import NAMES
 from facetrm.core.statistics import Interval
+from facetrm.explain.ask import ask_pair
+from facetrm.explain.overall import GroupView
 from facetrm.report.build import build_report, render_report
 from facetrm.report.run_report import SYSTEMS, Accuracy, ExplainedPair, RunReport
 from report_samples import TASKS, explained, run_report
@@ -38,6 +42,32 @@ def test_every_section_is_there_with_its_figures(tmp_path) -> None:
             assert f"{100 * accuracy.value:.1f}%" in text
             assert f"{100 * accuracy.low:.1f}% to {100 * accuracy.high:.1f}%" in text
     assert "Not in this report" not in text
+
+
+def test_a_model_without_weights_is_shown_by_its_shares() -> None:
+    run = run_report()
+    assert run.overall is not None
+
+    def bare(views: dict[str, GroupView]) -> dict[str, GroupView]:
+        return {name: replace(view, weights={}) for name, view in views.items()}
+
+    overall = replace(
+        run.overall,
+        everyone=replace(run.overall.everyone, weights={}),
+        by_task=bare(run.overall.by_task),
+        by_source=bare(run.overall.by_source),
+    )
+    pair, flip = ask_pair(two_tasks(), *PAIRS[0])
+    shown = ExplainedPair(explanation=pair, conversations=PAIRS[0], flip=flip)
+    page = check(render_report(run.model_copy(update={"overall": overall, "pair": shown})))
+    text = text_of(page)
+    assert "Each expert's share of all |contributions|" in text
+    assert "its vector held at the reference" in text
+    assert "Not defined for this model" in text
+    assert f"{max(overall.everyone.contributions.values()):.4f}" in text
+    for word in ("mean weight", "gate weight", "weight and penalty"):
+        assert word not in text, word
+    assert "weight and penalty" in text_of(check(render_report(run)))
 
 
 def test_absent_parts_are_left_out_and_named() -> None:

@@ -96,12 +96,12 @@ def probe_model(
     Args:
         model: loaded.
         conversations: at least one.
-        plain: also read the bare trunk as a user of Transformers would.
+        plain: also read the bare trunk as a user of Transformers would; experts with adapters have no such user.
 
     Raises:
         BackboneError: a conversation that cannot be read; it names the row.
     """
-    if getattr(model.encoder, "kind", None) != "decoder":
+    if getattr(model.encoder, "kind", None) != "decoder" or model.adapters:
         return _probe_encoder(model, conversations), []
     reader = Reader(model)
     rows = reader.tokenized(conversations)
@@ -192,15 +192,20 @@ def closest(rewards: Sequence[float], candidates: Mapping[str, Sequence[float]],
 
 
 def _probe_encoder(model: RewardModel, conversations: Sequence[Conversation]) -> Probed:
-    """Read through ``encode`` alone: what every encoder has."""
+    """Read through ``encode`` alone: what every encoder has; with adapters through the router and each task's own."""
     probed = Probed()
 
+    def together(messages: Sequence[Conversation]) -> list[float]:
+        if model.adapters:
+            return [score.reward for score in model.score(messages)]
+        return rewards_of(model, model.encoder.encode(messages))
+
     def one_by_one() -> list[float]:
-        return [rewards_of(model, model.encoder.encode([messages]))[0] for messages in conversations]
+        return [together([messages])[0] for messages in conversations]
 
     probed.add(REFERENCE, "", one_by_one)
     probed.add(AGAIN, REFERENCE, one_by_one)
-    probed.add(PACKED, REFERENCE, lambda: rewards_of(model, model.encoder.encode(conversations)))
+    probed.add(PACKED, REFERENCE, lambda: together(conversations))
     probed.add(ROUNDED, REFERENCE, lambda: in_bf16(probed.rewards() or []), moves=True)
     return probed
 

@@ -1,0 +1,59 @@
+"""The readable view of a whole model in a terminal: accounting and effect, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import final
+
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.table import Table
+from rich.text import Text
+
+from facetrm.explain.ablate import AblationTable
+from facetrm.explain.overall import OverallExplanation
+from facetrm.explain.terminal import clean
+
+
+@final
+@dataclass(frozen=True)
+class WholeView:
+    """Who is listened to, and what dropping each does, to be printed by a rich console.
+
+    Attributes:
+        overall: from ``explain_overall``.
+        effects: from ``ablate``, None where there are no pairs.
+        task: of the mixture, empty where there is one.
+    """
+
+    overall: OverallExplanation
+    effects: AblationTable | None = None
+    task: str = ""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield the table, and what one expert decides alone."""
+        everyone, of_task = self.overall.everyone, f"{clean(self.task)}: " if self.task else ""
+        table = Table(title=Text(f"{of_task}Who is listened to (accounting) and what dropping it does (effect)"))
+        table.add_column("objective", no_wrap=True, min_width=max(map(len, everyone.contributions)))
+        weight = ("mean weight",) if everyone.weights else ()
+        for column in (*weight, "mean |contribution|", "corr. with length", "accuracy if dropped"):
+            table.add_column(column, justify="right", overflow="fold")
+        for cells in self._rows():
+            table.add_row(*cells)
+        yield table
+        decided = self.overall.decided
+        if decided is not None:
+            yield Text(f"{100 * decided.share.value:.0f}% of {decided.pairs} margins are decided by one expert")
+
+    def _rows(self) -> Iterator[list[str | Text]]:
+        everyone = self.overall.everyone
+        lines = {} if self.effects is None else {line.objective: line for line in self.effects.lines}
+        for name in sorted(everyone.contributions, key=lambda n: -everyone.contributions[n]):
+            length, line = self.overall.length[name], lines.get(name)
+            yield [
+                Text(clean(name)),
+                *([f"{everyone.weights[name]:.3f}"] if everyone.weights else []),
+                f"{everyone.contributions[name]:.4f}",
+                "-" if length is None else f"{length:+.2f}",
+                "-" if line is None else f"{100 * line.accuracy_change.value:+.1f} points",
+            ]

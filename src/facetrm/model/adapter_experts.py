@@ -1,0 +1,137 @@
+"""Experts with one adapter each: head k reads the response vector of its own adapter.
+
+    scores_NK = sum_D response_NKD * weight_KD + bias_K        always in float32
+
+Shapes: N conversations, D hidden size, K experts, each with its adapter.
+
+Reference: DMoERM (arXiv 2403.01197), the inner mixture: one LoRA and one head per capability. We differ: heads
+are trained and saved with their adapters (the released code keeps them at what the task's head was).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, final
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from facetrm.backbone.encoder import Features
+from facetrm.core.errors import ModelError
+from facetrm.data.objectives import Objective, check_unique
+from facetrm.model.experts import invalid_spec, unexpected_tensor
+from facetrm.model.gate import check_kind
+
+_PLACE: Final = "adapter experts"
+
+
+@final
+class AdapterExperts(nn.Module):
+    """K linear ratings, each of the response vector that its own adapter gives.
+
+    Args:
+        objectives: one per row of ``weight_KD``, names unique; a capability is named ``task/capability``.
+        weight_KD: one head per objective; bias_K: its intercept (zeros for none).
+        adapters: K names, in the order of the rows: what the encoder is asked for.
+
+    Raises:
+        ModelError: the shapes disagree, an adapter is missing, empty or named twice, or a weight is not finite.
+        DataError: two experts share a name.
+    """
+
+    weight_KD: Tensor
+    bias_K: Tensor
+
+    def __init__(
+        self, objectives: Sequence[Objective], weight_KD: Tensor, bias_K: Tensor, *, adapters: Sequence[str]
+    ) -> None:
+        super().__init__()
+        heads = len(objectives)
+        if weight_KD.ndim != 2 or weight_KD.shape[0] != heads or bias_K.shape != (heads,):
+            raise ModelError(
+                f"weight {list(weight_KD.shape)} and bias {list(bias_K.shape)} for {heads} objectives",
+                place=_PLACE,
+                fix=f"give weight [{heads}, D] and bias [{heads}]",
+            )
+        if heads == 0 or len(adapters) != heads:
+            raise ModelError(
+                f"{len(adapters)} adapters for {heads} objectives", place=_PLACE, fix="give each its own, at least one"
+            )
+        twice = next((name for n, name in enumerate(adapters) if not name or name in adapters[:n]), None)
+        if twice is not None:
+            raise ModelError(
+                f"adapter '{twice}' is named twice" if twice else "an adapter has no name",
+                place=_PLACE,
+                fix="give each expert an adapter of its own",
+            )
+        if not (bool(torch.isfinite(weight_KD).all()) and bool(torch.isfinite(bias_K).all())):
+            raise ModelError("a weight is not finite", place=_PLACE, fix="fit the experts again")
+        check_unique(objectives)
+        self.objectives, self.adapters = tuple(objectives), tuple(adapters)
+        self.register_buffer("weight_KD", weight_KD.detach().to(torch.float32).clone())
+        self.register_buffer("bias_K", bias_K.detach().to(torch.float32).clone())
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The K expert names, in the order of the columns."""
+        return tuple(objective.name for objective in self.objectives)
+
+    @property
+    def hidden_size(self) -> int:
+        """D."""
+        return int(self.weight_KD.shape[1])
+
+    def forward(self, features: Features) -> Tensor:
+        """Return ``scores_NK``: unit ratings, pointing up, linear and not clipped.
+
+        Args:
+            features: of N conversations, read with the K adapters in their order (A = K).
+
+        Raises:
+            ModelError: another number of adapters or hidden size, or the heads were cast away from float32.
+        """
+        response_NKD = features.response_NAD
+        if tuple(response_NKD.shape[1:]) != tuple(self.weight_KD.shape):
+            raise ModelError(
+                f"response features {list(response_NKD.shape)}",
+                place=_PLACE,
+                fix=f"encode with these adapters, in this order: {', '.join(self.adapters)}; "
+                f"they give [N, {len(self.adapters)}, {self.hidden_size}]",
+            )
+        if self.weight_KD.dtype != torch.float32:
+            raise ModelError(
+                f"the heads were cast to {self.weight_KD.dtype}",
+                place=_PLACE,
+                fix="cast the backbone alone; heads compute in float32",
+            )
+        return (response_NKD.to(self.weight_KD) * self.weight_KD).sum(dim=-1) + self.bias_K
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return the tensors (for safetensors) and a JSON-able spec: what :meth:`from_state` needs."""
+        spec = {
+            "kind": "adapter",
+            "objectives": [objective.model_dump(mode="json") for objective in self.objectives],
+            "adapters": list(self.adapters),
+        }
+        return {"weight_KD": self.weight_KD.contiguous(), "bias_K": self.bias_K.contiguous()}, spec
+
+    @staticmethod
+    def from_state(tensors: Mapping[str, Tensor], spec: Mapping[str, Any]) -> AdapterExperts:
+        """Make the experts again, bit-equal, from :meth:`state`.
+
+        Raises:
+            ModelError: a tensor or a key is missing, unexpected or malformed.
+        """
+        check_kind(spec, "adapter", what="experts")
+        unexpected_tensor(tensors, ("weight_KD", "bias_K"))
+        try:
+            objectives = [Objective.model_validate(item) for item in spec["objectives"]]
+            adapters, weight_KD, bias_K = spec["adapters"], tensors["weight_KD"], tensors["bias_K"]
+        except (KeyError, TypeError) as exc:
+            raise ModelError(f"missing or malformed {exc}", place=_PLACE, fix="save the model again") from None
+        except ValidationError as exc:
+            raise invalid_spec(exc, place=_PLACE) from None
+        if not isinstance(adapters, list) or not all(isinstance(name, str) for name in adapters):
+            raise ModelError(f"adapters read {adapters!r}", place=_PLACE, fix="save the model again")
+        return AdapterExperts(objectives, weight_KD, bias_K, adapters=adapters)

@@ -1,0 +1,250 @@
+"""From the experts' vectors to one reward: the :class:`ConcatMLP`, and the exact share of every expert in it.
+
+    f(z)           = last(PReLU(b + sum_k W_k z_k))                   W_k: the columns of the first layer that read k
+    v(S)           = f(z_k for k in S, reference_k elsewhere)         for every set S of experts
+    base           = v(empty set)                                     one constant, whatever the conversation
+    contribution_k = sum_(S without k) |S|! (K-1-|S|)! / K!  (v(S + k) - v(S))        Shapley's value
+    reward         = base + sum_k contribution_k = f(z)
+
+``W_k (z_k - reference_k)`` is computed once per expert; a set is then a sum of at most K of these, so all 2^K sets cost
+one pass of the first layer. What a set gives is a number in float32; the shares are taken in float64, so that they
+add up whatever the rounding inside a set.
+
+Shapes: N conversations, D hidden size, K experts, H units of the hidden layer, S = 2^K sets (expert k is bit k).
+
+Reference: DMoERM (arXiv 2403.01197), the inner mixture, as its released code has it: Linear(K D -> D), PReLU,
+Linear(D -> 1). Shapley's values are ours: the published model gives a number without parts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Final, final
+
+import torch
+from torch import Tensor, nn
+
+from facetrm.backbone.encoder import Features
+from facetrm.core.errors import ModelError
+from facetrm.model.edits import WeightEdit
+from facetrm.model.gate import check_kind, check_tensors
+from facetrm.model.output import RewardOutput
+
+MAX_EXPERTS: Final = 8
+"""K at most: 2^8 sets of experts are computed for every conversation."""
+_CHUNK: Final = 2**23  # numbers in the hidden layers of all sets at once: 32 MiB
+_PLACE: Final = "ConcatMLP"
+
+
+@final
+class ConcatMLP(nn.Module):
+    """Rewards of a small network on all experts' vectors, each a constant base plus one exact share per expert.
+
+    Args:
+        reference_KD: the vectors of a typical answer (the training mean), or zeros. It moves reward between base and
+            contributions and never changes the reward.
+        hidden: H; D by default.
+        edit: experts to drop: their vectors are held at the reference. A weight to scale or to pin does not exist here.
+        layers: Linear(K D, H), PReLU and Linear(H, 1) to share; drawn anew by default.
+
+    Raises:
+        ModelError: more than 8 experts, sizes that do not fit, a value that is not finite, or an edit that does not
+            fit.
+    """
+
+    kind: Final = "concat_mlp"
+    reads_vectors: Final = True
+    reference_KD: Tensor
+    shapley_SK: Tensor
+
+    def __init__(
+        self,
+        reference_KD: Tensor,
+        *,
+        hidden: int | None = None,
+        edit: WeightEdit | None = None,
+        layers: tuple[nn.Linear, nn.PReLU, nn.Linear] | None = None,
+    ) -> None:
+        super().__init__()
+        if reference_KD.ndim != 2 or 0 in reference_KD.shape:
+            raise ModelError(f"reference_KD has shape {list(reference_KD.shape)}", place=_PLACE, fix="give [K, D]")
+        size, width = (int(n) for n in reference_KD.shape)
+        if size > MAX_EXPERTS:
+            raise ModelError(
+                f"{size} experts: their exact shares need 2^{size} sets for each answer",
+                place=_PLACE,
+                fix=f"give at most {MAX_EXPERTS}, or weigh them with a GatedSum",
+            )
+        if not bool(torch.isfinite(reference_KD).all()):
+            raise ModelError("reference_KD is not finite", place=_PLACE, fix="take the mean of finite vectors")
+        units = width if hidden is None else hidden
+        if units < 1:
+            raise ModelError(f"hidden is {units}", place=_PLACE, fix="give 1 or more")
+        if layers is None:
+            layers = (nn.Linear(size * width, units), nn.PReLU(), nn.Linear(units, 1))
+        self.first, self.rectifier, self.last = layers
+        self.register_buffer("reference_KD", reference_KD.detach().clone().float())
+        units = self.hidden if hidden is None else hidden
+        for name, shape in _shapes(size, width, units).items():
+            if tuple(self.get_parameter(name).shape) != shape:
+                found = list(self.get_parameter(name).shape)
+                raise ModelError(f"{name} has shape {found}", place=_PLACE, fix=f"give {list(shape)}")
+        self.edit = edit or WeightEdit()
+        _check_edit(self.edit, size)
+        self._kept = [k for k in range(size) if k not in self.edit.drop]
+        self.register_buffer("shapley_SK", _shapley(len(self._kept)), persistent=False)
+
+    @property
+    def size(self) -> int:
+        """K."""
+        return int(self.reference_KD.shape[0])
+
+    @property
+    def hidden_size(self) -> int:
+        """D."""
+        return int(self.reference_KD.shape[1])
+
+    @property
+    def hidden(self) -> int:
+        """H."""
+        return int(self.first.weight.shape[0])
+
+    def with_edit(self, edit: WeightEdit | None) -> ConcatMLP:
+        """Return the same network with another edit (None undoes all); the layers are shared, nothing is copied."""
+        return ConcatMLP(self.reference_KD, edit=edit, layers=(self.first, self.rectifier, self.last))
+
+    def with_reference(self, reference_KD: Tensor | None) -> ConcatMLP:
+        """Return the same network measured from another reference, None for zeros; whole rewards stay.
+
+        What is dropped is held at the reference, so an edited model's rewards move with it.
+        """
+        reference_KD = torch.zeros_like(self.reference_KD) if reference_KD is None else reference_KD
+        return ConcatMLP(reference_KD, edit=self.edit, layers=(self.first, self.rectifier, self.last))
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return the tensors (for safetensors) and a JSON-able spec: what :meth:`from_state` needs."""
+        tensors = {name: tensor.detach().contiguous() for name, tensor in self.state_dict().items()}
+        spec = {"kind": self.kind, "experts": self.size, "hidden_size": self.hidden_size, "hidden": self.hidden}
+        return tensors, {**spec, "edit": self.edit.to_dict()}
+
+    @staticmethod
+    def from_state(tensors: Mapping[str, Tensor], spec: Mapping[str, Any]) -> ConcatMLP:
+        """Make the network again, bit-equal, from :meth:`state`.
+
+        Raises:
+            ModelError: a tensor or a key is missing, unexpected or malformed.
+        """
+        check_kind(spec, ConcatMLP.kind, what="aggregator")
+        try:
+            size, width, hidden = (int(spec[key]) for key in ("experts", "hidden_size", "hidden"))
+            edit = WeightEdit.from_dict(spec["edit"])
+        except (KeyError, TypeError, ValueError) as exc:
+            raise ModelError(f"missing or malformed {exc}", place="aggregator", fix="save the model again") from None
+        wanted = {"reference_KD": (size, width), **_shapes(size, width, hidden)}
+        check_tensors(tensors, wanted, place="aggregator")
+        made = ConcatMLP(tensors["reference_KD"], hidden=hidden, edit=edit)
+        made.load_state_dict(dict(tensors))
+        return made
+
+    def rewards(self, features: Features, scores_NK: Tensor) -> Tensor:
+        """Return the rewards alone, [N]: one pass, with gradients; what is fitted is what scores.
+
+        Args:
+            features: their ``response_NAD`` holds the experts' vectors.
+            scores_NK: the experts' ratings; they do not enter the reward.
+        """
+        reward_N: Tensor = self._sets(self._checked(features.response_NAD), whole=True)[:, -1]
+        return reward_N
+
+    def read(self, features: Features, scores_NK: Tensor) -> RewardOutput:
+        """Return the reward of N conversations and what each expert adds to it (see :meth:`forward`)."""
+        output: RewardOutput = self(features.response_NAD, scores_NK)
+        return output
+
+    def forward(self, response_NKD: Tensor, scores_NK: Tensor) -> RewardOutput:
+        """Return reward, the constant base and Shapley's values.
+
+        Args:
+            response_NKD: the vector of each expert's adapter.
+            scores_NK: the experts' own ratings: passed on to be shown, they do not enter the reward.
+
+        Raises:
+            ModelError: vectors of another shape.
+        """
+        response_NKD = self._checked(response_NKD)
+        rows = max(1, _CHUNK // (self.hidden * len(self.shapley_SK)))
+        starts = range(0, max(len(response_NKD), 1), rows)
+        sets_NS = torch.cat([self._sets(response_NKD[start : start + rows]) for start in starts])
+        contributions_NK = torch.zeros(len(sets_NS), self.size, dtype=torch.float64, device=sets_NS.device)
+        contributions_NK[:, self._kept] = sets_NS.double() @ self.shapley_SK.double()
+        return RewardOutput(
+            reward_N=sets_NS[:, -1], base_N=sets_NS[:, 0], contributions_NK=contributions_NK.float(),
+            scores_NK=scores_NK.float(), weights_NK=None, coefficients_NK=None,
+        )  # fmt: skip
+
+    def _checked(self, response_NKD: Tensor) -> Tensor:
+        if tuple(response_NKD.shape[1:]) != tuple(self.reference_KD.shape):
+            raise ModelError(
+                f"vectors of shape {list(response_NKD.shape)}",
+                place=_PLACE,
+                fix=f"encode with the experts' adapters: [N, {self.size}, {self.hidden_size}]",
+            )
+        if self.first.weight.dtype != torch.float32:
+            raise ModelError(
+                f"the network was cast to {self.first.weight.dtype}",
+                place=_PLACE,
+                fix="cast the backbone alone; heads compute in float32",
+            )
+        return response_NKD.to(self.reference_KD)
+
+    def _sets(self, response_NKD: Tensor, *, whole: bool = False) -> Tensor:
+        """Return v(S) for all sets of the experts that are kept, [N, S]; with ``whole`` for the set of all alone."""
+        columns_HKD = self.first.weight.reshape(self.hidden, self.size, self.hidden_size)
+        hidden_NSH = (self.first.bias + self.first.weight @ self.reference_KD.flatten()).expand(1, 1, -1)
+        base_11: Tensor = self.last(self.rectifier(hidden_NSH))[..., 0]
+        hidden_NSH = hidden_NSH.expand(len(response_NKD), -1, -1)
+        for k in self._kept:
+            step_N1H = ((response_NKD[:, k] - self.reference_KD[k]) @ columns_HKD[:, k].T)[:, None]
+            joined_NSH = hidden_NSH + step_N1H
+            hidden_NSH = joined_NSH if whole else torch.cat([hidden_NSH, joined_NSH], dim=1)
+        sets_NS: Tensor = self.last(self.rectifier(hidden_NSH))[..., 0]
+        # A product may round a row by its place in the batch: the base is one number, computed once.
+        return sets_NS if whole else torch.cat([base_11.expand(len(sets_NS), 1), sets_NS[:, 1:]], dim=1)
+
+
+def _shapes(size: int, width: int, hidden: int) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the parameters by name."""
+    shapes: dict[str, tuple[int, ...]] = {"first.weight": (hidden, size * width), "first.bias": (hidden,)}
+    return shapes | {"rectifier.weight": (1,), "last.weight": (1, hidden), "last.bias": (1,)}
+
+
+def _check_edit(edit: WeightEdit, size: int) -> None:
+    """Raise ModelError when the edit is more than dropping some of ``size`` experts."""
+    for what, asked in (("scale", edit.scale), ("pin", edit.pin)):
+        if asked:
+            raise ModelError(
+                f"{what} is not defined for this aggregator: a network on the experts' vectors has no weight to {what}",
+                place="edit",
+                fix="drop an expert: its vector is held at the reference",
+            )
+    for k in edit.drop:
+        if not 0 <= k < size:
+            raise ModelError(f"objective number {k}", place="edit", fix=f"give 0..{size - 1}")
+    if len(set(edit.drop)) == size:
+        raise ModelError("no expert is left: every reward would be the base", place="edit", fix="keep one")
+
+
+def _shapley(size: int) -> Tensor:
+    """Return the matrix [S, K] that turns the values of all sets into Shapley's values; expert k is bit k of a row."""
+    rows = []
+    for members in range(2**size):
+        count = members.bit_count()
+        row = []
+        for k in range(size):
+            inside = members >> k & 1
+            before = count - inside
+            share = math.factorial(before) * math.factorial(size - 1 - before) / math.factorial(size)
+            row.append(share if inside else -share)
+        rows.append(row)
+    return torch.tensor(rows, dtype=torch.float64).reshape(2**size, size)

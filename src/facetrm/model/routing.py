@@ -1,0 +1,91 @@
+"""Which mixture scores a row: the router's choice, or a fall-back where the router is not sure.
+
+    chosen     = argmax_t p_t(prompt)        confidence = max_t p_t(prompt)
+    used       = chosen if confidence >= threshold else fallback
+
+Shapes: N conversations, D hidden size, T tasks.
+
+Reference: DMoERM (arXiv 2403.01197), the outer mixture: sparse, one task per prompt. We differ: the published router
+has no fall-back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from facetrm.core.errors import ModelError, did_you_mean
+from facetrm.model.gate import Gate
+
+
+@final
+@dataclass(frozen=True)
+class Routes:
+    """Where N rows go: indices of the mixture used and of the router's choice, and that choice's probability."""
+
+    used_N: Tensor
+    chosen_N: Tensor
+    confidence_N: Tensor
+
+
+@final
+@dataclass(frozen=True)
+class Fallback:
+    """The task that takes the rows whose choice has a probability below ``threshold``."""
+
+    task: str
+    threshold: float
+
+    def check(self, tasks: Sequence[str]) -> None:
+        """Raise ModelError when the task is none of ``tasks``, or the threshold is no probability above 0."""
+        if self.task not in tasks:
+            raise ModelError(
+                f"unknown task '{self.task}'", place="reward model: fallback", fix=did_you_mean(self.task, tasks)
+            )
+        if not 0 < self.threshold <= 1:
+            raise ModelError(
+                f"threshold is {self.threshold}", place="reward model: fallback", fix="give a number in (0, 1]"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready dict."""
+        return {"fallback": self.task, "threshold": self.threshold}
+
+    @staticmethod
+    def from_dict(value: Mapping[str, Any]) -> Fallback:
+        """Return the fall-back that :meth:`to_dict` wrote.
+
+        Raises:
+            ModelError: it did not write this.
+        """
+        try:
+            return Fallback(str(value["fallback"]), float(value["threshold"]))
+        except (KeyError, TypeError, ValueError):
+            raise ModelError(f"a fall-back that reads {value!r}", place="routing", fix="save the model again") from None
+
+
+@torch.no_grad()
+def route(router: Gate | None, prompt_ND: Tensor, *, tasks: Sequence[str], fallback: Fallback | None) -> Routes:
+    """Return where each prompt goes; without a router, all to the first task with confidence 1.
+
+    Args:
+        router: a gate over the first of ``tasks``.
+        prompt_ND: from the bare trunk.
+        tasks: the names of the mixtures, in order.
+        fallback: None for none.
+    """
+    if router is None:
+        none_N = torch.zeros(len(prompt_ND), dtype=torch.int64)
+        return Routes(none_N, none_N, torch.ones(len(prompt_ND)))
+    logits_NT = router.logits(prompt_ND)
+    chosen_N = logits_NT.argmax(dim=-1)
+    confidence_N = torch.softmax(logits_NT, dim=-1).gather(1, chosen_N[:, None])[:, 0]
+    used_N = chosen_N
+    if fallback is not None:
+        sure_N = confidence_N >= fallback.threshold
+        used_N = torch.where(sure_N, chosen_N, list(tasks).index(fallback.task))
+    return Routes(used_N, chosen_N, confidence_N)
