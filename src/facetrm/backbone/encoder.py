@@ -105,3 +105,31 @@ class Encoder(Protocol):
     def encode(
         self, conversations: Sequence[Conversation], *, on_batch: Callable[[int, int], None] | None = None
     ) -> Features: ...
+
+
+@runtime_checkable
+class AdapterEncoder(Encoder, Protocol):
+    """An encoder with named adapters: one trunk, K readings of a response.
+
+    ``encode`` with ``adapters`` gives one response vector for each of these names, and the prompt vector of the bare
+    trunk; without, both by the bare trunk. ``prompts`` gives the prompt vectors [N, D] alone. ``trunk_fingerprint``
+    names what the bare trunk reads, ``adapter_fingerprint`` one adapter; ``fingerprint`` covers both.
+    """
+
+    @property
+    def adapters(self) -> tuple[str, ...]: ...
+
+    @property
+    def trunk_fingerprint(self) -> str: ...
+
+    def adapter_fingerprint(self, name: str) -> str: ...
+
+    def prompts(self, conversations: Sequence[Conversation]) -> Tensor: ...
+
+    def encode(
+        self,
+        conversations: Sequence[Conversation],
+        *,
+        adapters: Sequence[str] | None = None,
+        on_batch: Callable[[int, int], None] | None = None,
+    ) -> Features: ...

@@ -22,7 +22,8 @@ from huggingface_hub import save_torch_state_dict
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from facetrm.backbone.adapters import adapter_names, merge_adapter
+from facetrm.backbone.adapters import merge_adapter
+from facetrm.backbone.switching import adapter_names
 from facetrm.backbone.transformer import TransformerEncoder
 from facetrm.core.errors import ModelError
 from facetrm.hub import modeling_custom
