@@ -297,7 +297,7 @@ def _inject(trunk: PreTrainedModel, config: PeftConfig, name: str, *, place: obj
     training = trunk.training
     try:
         with quiet_transformers(), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Already found a `peft_config`")
+            warnings.filterwarnings("ignore", message="Already found a `peft_config`|fan_in_fan_out is set to False")
             inject_adapter_in_model(config, trunk, adapter_name=name)
     except ValueError as exc:
         if name in adapter_names(trunk):

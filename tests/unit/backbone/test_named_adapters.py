@@ -204,6 +204,20 @@ def test_switches_nest_and_outside_of_them_the_trunk_is_bare(base):
     assert torch.equal(alone(encoder.model, row), bare)
 
 
+def test_what_is_switched_on_is_what_is_trained(base):
+    encoder = adapted(base)
+    row = torch.tensor([encoder.tokenize(ROWS[0]).ids])
+    with switched(encoder.model, "code"):
+        encoder.model(input_ids=row, use_cache=False).last_hidden_state.sum().backward()
+    for name in NAMES:
+        parts = [layer.lora_B[name].weight.grad for _, layer in tuned_layers(encoder.model)]
+        assert all((part is not None and part.abs().sum() > 0) == (name == "code") for part in parts)
+    assert all(p.grad is None for key, p in encoder.model.named_parameters() if "lora_" not in key)
+    encoder.encode(ROWS[:2], adapters=NAMES)
+    trained = {key for key, p in encoder.model.named_parameters() if p.requires_grad}
+    assert trained == {key for key, _ in encoder.model.named_parameters() if "lora_" in key}
+
+
 def test_layers_that_cannot_be_shared_are_not_and_the_log_says_so(base, monkeypatch, capfd):
     expected = adapted(base, layers="last 1").encode(ROWS, adapters=NAMES)
     encoder = adapted(base, layers="last 1")
