@@ -12,7 +12,8 @@ Reference: Hu et al., LoRA (arXiv 2106.09685).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -20,20 +21,23 @@ import torch
 from peft import LoraConfig, PeftConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
-from pydantic import Field
+from pydantic import Field, field_validator
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from facetrm.backbone.checkpoint import new_folder, quiet_transformers
+from facetrm.backbone.layers import chosen_layers, is_layers, layer_list
+from facetrm.backbone.lora_patterns import check_patterns, for_trunk, refuse_variants
+from facetrm.backbone.switching import NAME, adapter_names, name_problem, named_adapters, tuned_layers
 from facetrm.core.config import Section
 from facetrm.core.errors import BackboneError
 from facetrm.core.files import read_json, write_bytes, write_json
 
-NAME: Final = "default"
-ADAPTER_FOLDER: Final = "adapter"
+ADAPTER_FOLDER, NAMED_FOLDER = "adapter", "adapters"
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 _PEFT_PREFIX: Final = "base_model.model."
 # What does not change what an adapter computes, or is told by its tensors and by the scale of each layer.
@@ -67,6 +71,8 @@ class LoraSettings(Section):
         rank: R. alpha: of the scale alpha / R. dropout: of the adapter's input, in training only.
         targets: ``all-linear``, or the last names of the layers that get one, such as ``q_proj``.
         rslora: scale by alpha / sqrt(R).
+        layers: which layers get one: ``all`` (as if left out), ``last 8``, or ``8-15``, counted from 0. What K adapters
+            leave alone at the bottom is computed once for all of them.
     """
 
     rank: int = Field(default=16, ge=1)
@@ -74,6 +80,14 @@ class LoraSettings(Section):
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     targets: str | tuple[str, ...] = "all-linear"
     rslora: bool = False
+    layers: str | None = None
+
+    @field_validator("layers")
+    @classmethod
+    def _known_layers(cls, layers: str | None) -> str | None:
+        if layers is not None and not is_layers(layers):
+            raise ValueError(f"'{layers}' names no layers: write all, last 8, or 8-15")
+        return layers
 
 
 def add_adapter(trunk: PreTrainedModel, settings: LoraSettings, *, seed: int, name: str = NAME) -> None:
@@ -83,11 +97,15 @@ def add_adapter(trunk: PreTrainedModel, settings: LoraSettings, *, seed: int, na
         trunk: changed in place; its own tensors are frozen. settings: size and place. name: of the adapter.
 
     Raises:
-        BackboneError: no layer of the trunk is named like the targets, or there is an adapter of this name.
+        BackboneError: no layer of the trunk is named like the targets, it has not the layers that are asked, there is
+            an adapter of this name, or the name will not do.
     """
     targets = settings.targets if isinstance(settings.targets, str) else list(settings.targets)
     if isinstance(targets, str) and targets != "all-linear":
         targets = [targets]
+    chosen = _chosen_layers(trunk, settings)
+    if chosen and targets == "all-linear":  # which PEFT does not join with a choice of layers
+        targets = _linear_names(trunk)
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,  # type: ignore[arg-type]  # PEFT says int and divides
@@ -96,6 +114,7 @@ def add_adapter(trunk: PreTrainedModel, settings: LoraSettings, *, seed: int, na
         use_rslora=settings.rslora,
         exclude_modules=["pooler.dense"] if hasattr(trunk, "pooler") else None,  # what no feature passes through
         base_model_name_or_path=str(trunk.config._name_or_path or "") or None,
+        **chosen,
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -128,11 +147,31 @@ def load_adapter(trunk: PreTrainedModel, folder: str | Path, *, name: str = NAME
     except (SafetensorError, TypeError, ValueError) as exc:
         raise BackboneError(f"cannot be read ({' '.join(str(exc).split())[:200]})", place=folder, fix=fix) from None
     config.inference_mode = True
-    _refuse_variants(config, folder)
-    patterns = [_for_trunk(trunk, config, key) for key in ("alpha_pattern", "rank_pattern")]
+    refuse_variants(config, folder)
+    patterns = [for_trunk(trunk, config, key) for key in ("alpha_pattern", "rank_pattern")]
+    layers = layer_list(trunk)
+    if (
+        isinstance(config, LoraConfig)
+        and config.layers_to_transform is not None
+        and layers
+        and not config.layers_pattern
+    ):
+        # PEFT looks for the number behind a dot and a word, and the path may begin with that word here.
+        config.layers_pattern = layers[0].split(".")[-1]
     found = {_trunk_key(trunk, key): tensor for key, tensor in found.items()}
     _inject(trunk, config, name, place=folder)
-    _check_patterns(trunk, name, [key for pattern in patterns for key in pattern], folder)
+    try:
+        check_patterns(trunk, name, [key for pattern in patterns for key in pattern], folder)
+        _fill(trunk, found, name, folder=folder, made_for=config.base_model_name_or_path)
+    except BackboneError:
+        remove_adapter(trunk, name=name)
+        raise
+
+
+def _fill(
+    trunk: PreTrainedModel, found: Mapping[str, Tensor], name: str, *, folder: Path, made_for: str | None
+) -> None:
+    """Copy ``found`` into the adapter ``name``, which must have just these tensors."""
     wanted = adapter_tensors(trunk, name=name)
     _refuse("missing from the adapter", wanted.keys() - found.keys(), folder)
     _refuse("in the adapter and not in the trunk's layers", found.keys() - wanted.keys(), folder)
@@ -141,16 +180,29 @@ def load_adapter(trunk: PreTrainedModel, folder: str | Path, *, name: str = NAME
             raise BackboneError(
                 f"tensor '{key}' has shape {list(tensor.shape)}, and this trunk asks for {list(wanted[key].shape)}",
                 place=folder,
-                fix=f"give the trunk that the adapter was trained on ({config.base_model_name_or_path or 'unknown'})",
+                fix=f"give the trunk that the adapter was trained on ({made_for or 'unknown'})",
             )
         if not bool(torch.isfinite(tensor).all()):
             raise BackboneError(f"tensor '{key}' is not finite", place=folder, fix="train or fetch the adapter again")
         wanted[key].data.copy_(tensor)
 
 
-def adapter_names(trunk: PreTrainedModel) -> tuple[str, ...]:
-    """Return the names of the adapters in ``trunk``, sorted; none for a bare one."""
-    return tuple(sorted(getattr(trunk, "peft_config", {})))
+def remove_adapter(trunk: PreTrainedModel, *, name: str) -> None:
+    """Take the adapter ``name`` out of ``trunk``; without any, the trunk is the bare one again.
+
+    Raises:
+        BackboneError: there is none.
+    """
+    if name not in adapter_names(trunk):
+        raise BackboneError(f"no adapter '{name}'", fix=f"name one of {', '.join(adapter_names(trunk)) or 'none'}")
+    for path, layer in list(tuned_layers(trunk)):
+        layer._active_adapter = [NAME]
+        layer.delete_adapter(name)
+        if not layer._get_available_adapters():
+            _unwrap(trunk, path, layer)
+    cast(Any, trunk).peft_config.pop(name)
+    if not adapter_names(trunk):
+        vars(trunk).pop("peft_config")
 
 
 def adapter_tensors(trunk: PreTrainedModel, *, name: str = NAME) -> dict[str, Tensor]:
@@ -161,14 +213,14 @@ def adapter_tensors(trunk: PreTrainedModel, *, name: str = NAME) -> dict[str, Te
     return {_without(key, name): tensor for key, tensor in trunk.state_dict().items() if _belongs(key, name)}
 
 
-def adapter_settings(trunk: PreTrainedModel) -> dict[str, dict[str, Any]]:
-    """Return what each adapter of ``trunk`` computes with beside its tensors, by name.
+def adapter_settings(trunk: PreTrainedModel, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return what the adapters ``names`` of ``trunk`` compute with beside their tensors, by name.
 
     That is the scale of each layer, and every setting of a variant of LoRA that is not PEFT's default.
     """
     usual = cast(Any, LoraConfig()).to_dict()
     found: dict[str, dict[str, Any]] = {}
-    for name in adapter_names(trunk):
+    for name in names:
         layers = {path: m for path, m in trunk.named_modules() if isinstance(m, LoraLayer) and name in m.scaling}
         known = _settings(trunk, name)
         found[name] = {
@@ -180,7 +232,17 @@ def adapter_settings(trunk: PreTrainedModel) -> dict[str, dict[str, Any]]:
 
 def base_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the ``state`` (a state dict) of a trunk without its adapters, under the names of the bare trunk."""
-    return {key.replace(".base_layer.", "."): t for key, t in state.items() if "lora_" not in key}
+    return {_bare(key): t for key, t in state.items() if "lora_" not in key}
+
+
+def trunk_tensors(trunk: PreTrainedModel) -> dict[str, Tensor]:
+    """Return the tensors of ``trunk`` and of its own adapter, by the names that they have without named adapters."""
+    named = named_adapters(trunk)
+    if not named:
+        return trunk.state_dict()
+    wrapped = [f"{path}." for path, layer in tuned_layers(trunk) if NAME not in layer._get_available_adapters()]
+    kept = {key: t for key, t in trunk.state_dict().items() if not any(_belongs(key, name) for name in named)}
+    return {_bare(key) if any(key.startswith(path) for path in wrapped) else key: t for key, t in kept.items()}
 
 
 def save_adapter(trunk: PreTrainedModel, folder: Path, *, name: str = NAME, beside: bool = False) -> None:
@@ -207,46 +269,50 @@ def merge_adapter(trunk: PreTrainedModel, *, name: str = NAME) -> None:
     """Add the adapter ``name`` into the weights of ``trunk`` and take every adapter layer out: W <- W + scale * B A.
 
     Raises:
-        BackboneError: the sum is not finite.
+        BackboneError: the sum is not finite, or the trunk holds other adapters, which would be lost.
     """
-    for path, layer in list(trunk.named_modules()):
-        if not isinstance(layer, BaseTunerLayer):
-            continue
+    others = [other for other in adapter_names(trunk) if other != name]
+    if others:
+        raise BackboneError(
+            f"the trunk holds '{others[0]}' beside '{name}'", fix="take it out with remove_adapter first"
+        )
+    for path, layer in list(tuned_layers(trunk)):
         try:
             layer.merge(safe_merge=True, adapter_names=[name])
         except ValueError as exc:
             raise BackboneError(f"'{path}' cannot be merged ({exc})", fix="train the adapter again") from None
-        parent, _, child = path.rpartition(".")
-        setattr(trunk.get_submodule(parent), child, layer.get_base_layer())
+        _unwrap(trunk, path, layer)
     vars(trunk).pop("peft_config", None)
 
 
 def write_trunk(trunk: PreTrainedModel, folder: Path, *, state: Mapping[str, Tensor] | None = None) -> None:
-    """Write ``trunk`` to ``folder`` as Transformers does, and its adapter, if it has one, to a folder below.
+    """Write ``trunk`` to ``folder`` as Transformers does, and its adapters, if it has any, to folders below.
+
+    Its own goes to ``adapter``, a named one to ``adapters/NAME``.
 
     Args:
         trunk: the model. state: its tensors, where they do not lie in it (training that was spread over devices).
-
-    Raises:
-        BackboneError: the trunk holds several adapters.
     """
-    names = adapter_names(trunk)
-    if len(names) > 1:
-        raise BackboneError(f"a trunk with {len(names)} adapters", place=folder, fix="save the adapters one by one")
     with quiet_transformers():
         trunk.save_pretrained(folder, state_dict=base_tensors(trunk.state_dict() if state is None else state))
-    for name in names:
-        save_adapter(trunk, folder / ADAPTER_FOLDER, name=name, beside=True)
+    for name in adapter_names(trunk):
+        place = folder / (ADAPTER_FOLDER if name == NAME else f"{NAMED_FOLDER}/{name}")
+        save_adapter(trunk, place, name=name, beside=True)
 
 
 def _inject(trunk: PreTrainedModel, config: PeftConfig, name: str, *, place: object) -> None:
+    if name != NAME and (problem := name_problem(name)) is not None:
+        raise BackboneError(f"an adapter cannot be named '{name}': {problem}", place=place, fix="give another name")
     if name in adapter_names(trunk):
         raise BackboneError(f"the trunk has an adapter '{name}' already", place=place, fix="give it another name")
     training = trunk.training
     try:
-        with quiet_transformers():
+        with quiet_transformers(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Already found a `peft_config`|fan_in_fan_out is set to False")
             inject_adapter_in_model(config, trunk, adapter_name=name)
     except ValueError as exc:
+        if name in adapter_names(trunk):
+            remove_adapter(trunk, name=name)
         raise BackboneError(
             f"does not fit a {type(trunk).__name__} ({' '.join(str(exc).split())[:300]})",
             place=place,
@@ -255,37 +321,39 @@ def _inject(trunk: PreTrainedModel, config: PeftConfig, name: str, *, place: obj
     for key, parameter in trunk.named_parameters():
         if _belongs(key, name):
             parameter.data = parameter.data.float()
+    for _, layer in tuned_layers(trunk):
+        layer._active_adapter = [NAME]  # a named one works where it is asked for only
     trunk.train(training)
 
 
-def _refuse_variants(config: PeftConfig, folder: Path) -> None:
-    for key, what in (("use_dora", "DoRA"), ("lora_bias", "a LoRA with biases")):
-        if getattr(config, key, False):
-            raise BackboneError(f"{what} is not read", place=folder, fix="merge the adapter into its trunk with PEFT")
+def _chosen_layers(trunk: PreTrainedModel, settings: LoraSettings) -> dict[str, Any]:
+    """Return what PEFT asks for to adapt some layers only."""
+    if settings.layers is None or settings.layers.strip() == "all":
+        return {}
+    found = layer_list(trunk)
+    chosen = None if found is None else chosen_layers(settings.layers, count=len(found[1]))
+    if found is None or chosen is None:
+        has = "no list of layers" if found is None else f"layers 0 to {len(found[1]) - 1}"
+        raise BackboneError(
+            f"'{settings.layers}' are no layers of a {type(trunk).__name__} with {has}",
+            place="lora.layers",
+            fix="write all" if found is None else f"write all, last N with N up to {len(found[1])}, or FIRST-LAST",
+        )
+    return {"layers_to_transform": list(chosen), "layers_pattern": [found[0].split(".")[-1]]}
 
 
-def _for_trunk(trunk: PreTrainedModel, config: PeftConfig, key: str) -> dict[str, Any]:
-    """Return a pattern of ``config`` by the names of a bare trunk, and put it there: it may have had a head around."""
-    prefix = re.escape(trunk.base_model_prefix)
-    inside = any(child == trunk.base_model_prefix for child, _ in trunk.named_children())
-    pattern = dict(getattr(config, key, None) or {})
-    if not inside:
-        outer = re.compile(rf"^(\^?)(?:base_model\\?\.model\\?\.)?{prefix}\\?\.")
-        pattern = {outer.sub(r"\1", name): value for name, value in pattern.items()}
-    setattr(config, key, pattern)
-    return pattern
+def _linear_names(trunk: PreTrainedModel) -> list[str]:
+    """Return the last names of the linear layers inside of the trunk's layers."""
+    found = layer_list(trunk)
+    layers = () if found is None else found[1]
+    kinds = (torch.nn.Linear, Conv1D)
+    paths = [path.replace(".base_layer", "") for x in layers for path, m in x.named_modules() if isinstance(m, kinds)]
+    return sorted({path.split(".")[-1] for path in paths if "lora_" not in path})
 
 
-def _check_patterns(trunk: PreTrainedModel, name: str, keys: Iterable[str], place: object) -> None:
-    """Refuse a pattern that no layer follows: its scale or rank would be lost without a word."""
-    paths = [path for path, m in trunk.named_modules() if isinstance(m, LoraLayer) and name in m.scaling]
-    for key in keys:
-        if not any(re.match(rf"(.*\.)?({key})$", path) for path in paths):
-            raise BackboneError(
-                f"the pattern '{key}' fits no layer that has the adapter",
-                place=place,
-                fix="give a LoRA of this trunk, as it was saved",
-            )
+def _unwrap(trunk: PreTrainedModel, path: str, layer: BaseTunerLayer) -> None:
+    parent, _, child = path.rpartition(".")
+    setattr(trunk.get_submodule(parent), child, layer.get_base_layer())
 
 
 def _settings(trunk: PreTrainedModel, name: str) -> dict[str, Any]:
@@ -293,11 +361,15 @@ def _settings(trunk: PreTrainedModel, name: str) -> dict[str, Any]:
 
 
 def _belongs(key: str, name: str) -> bool:
-    return "lora_" in key and re.search(rf"\.{re.escape(name)}(\.|$)", key) is not None
+    return re.search(rf"\.lora_\w+\.{re.escape(name)}(\.|$)", key) is not None
 
 
 def _without(key: str, name: str) -> str:
-    return re.sub(rf"\.{re.escape(name)}(\.|$)", r"\1", key)
+    return re.sub(rf"(\.lora_\w+)\.{re.escape(name)}(\.|$)", r"\1\2", key)
+
+
+def _bare(key: str) -> str:
+    return key.replace(".base_layer.", ".")
 
 
 def _trunk_key(trunk: PreTrainedModel, key: str) -> str:

@@ -232,7 +232,12 @@ def _attended(state: _Reading, query: Tensor, key: Tensor, value: Tensor, window
 
 
 def read_pack(
-    model: PreTrainedModel, pack: Pack, *, kernel: Kernel | None = None, forward: Callable[..., Any] | None = None
+    model: PreTrainedModel,
+    pack: Pack,
+    *,
+    kernel: Kernel | None = None,
+    forward: Callable[..., Any] | None = None,
+    layers: int | None = None,
 ) -> Tensor:
     """Return the last hidden states [T, D] of one pack.
 
@@ -241,6 +246,7 @@ def read_pack(
         pack: what it reads.
         kernel: attends to all segments at once; None: one call for each.
         forward: a compiled form of ``model``; None: the model itself.
+        layers: how many layers run, where it is a part of them; None: all.
 
     Raises:
         PackingError: the model has layers that do not attend through Transformers' interface, so that conversations
@@ -251,7 +257,7 @@ def read_pack(
     position_1T = torch.tensor([pack.positions], device=device)
     with reading(model, pack.trees, kernel=kernel) as state:
         output = (model if forward is None else forward)(input_ids=ids_1T, position_ids=position_1T, use_cache=False)
-    layers = model.config.get_text_config().num_hidden_layers
+    layers = model.config.get_text_config().num_hidden_layers if layers is None else layers
     if state.calls != layers:
         raise PackingError(f"{state.calls} of {layers} layers attend through the interface of Transformers")
     lost = state.asked - state.followed

@@ -11,7 +11,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from logging import CRITICAL
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any, Final, Literal, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
+from torch import Tensor
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -183,31 +184,35 @@ def model_kind(config: PretrainedConfig, *, place: str) -> Kind:
     )
 
 
-def weights_fingerprint(model: PreTrainedModel) -> str:
-    """Return one sha256 over the trunk's tensors and the settings of its architecture.
+def weights_fingerprint(model: PreTrainedModel, tensors: Mapping[str, Tensor]) -> str:
+    """Return one sha256 over the trunk's ``tensors`` and the settings of its architecture (those of ``model``).
 
-    Names, types, shapes and bytes of the tensors as they stand in memory: the same for a model and its saved copy,
-    however the files are split, and with or without a head.
+    The same for a model and its saved copy, however the files are split, and with or without a head.
     """
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     settings = {k: v for k, v in model.config.to_dict().items() if k not in _VOLATILE}
-    known = {"tensors": digest.hexdigest(), "settings": _plain(settings)}
+    known = {"tensors": tensors_fingerprint(tensors), "settings": _plain(settings)}
     code = _code_of(model)
     return fingerprint(known | {"code": code} if code else known)
 
 
-def weights_state(model: PreTrainedModel) -> str:
-    """Return a quick name of the tensors as they stand: it changes when they are trained, cast or replaced.
+def weights_state(state: Mapping[str, Tensor]) -> str:
+    """Return a quick name of a ``state`` (a state dict): it changes when tensors are trained, cast or replaced.
 
     It is no fingerprint: 64 numbers of each tensor, spread over it, stand for all of them.
     """
-    tensors = [tensor.detach().reshape(-1) for tensor in model.state_dict().values() if tensor.numel()]
+    tensors = [tensor.detach().reshape(-1) for tensor in state.values() if tensor.numel()]
     drawn = torch.cat([tensor[:: max(1, len(tensor) // 64)][:64].double().cpu() for tensor in tensors])
     versions = [(str(tensor.dtype), len(tensor), tensor._version) for tensor in tensors]
-    return fingerprint([versions, hashlib.sha256(drawn.numpy().tobytes()).hexdigest()])
+    return fingerprint([sorted(state), versions, hashlib.sha256(drawn.numpy().tobytes()).hexdigest()])
+
+
+def tensors_fingerprint(tensors: Mapping[str, Tensor]) -> str:
+    """Return one sha256 over names, types, shapes and bytes of ``tensors`` as they stand in memory."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _code_of(model: PreTrainedModel) -> dict[str, str]:

@@ -7,7 +7,11 @@ A model whose attention does not go through Transformers' interface, or that fai
 in padded batches instead of packs; so is given up, one by one, what makes packs faster: compiled code, a kernel. The
 log says so. Where memory runs out, a pass is halved and tried again.
 
-Shapes: N conversations, B of a pass, T tokens of a pack, L tokens of the longest row of a batch, D hidden size.
+For A named adapters, the layers of a pass below the first one that any of them touches run once, bare; those above run
+once bare, over the prompts alone, and once for each adapter. In ``exact`` mode nothing is shared.
+
+Shapes: N conversations, B of a pass, T tokens of a pack, L tokens of the longest row of a batch, D hidden size, A
+adapters.
 """
 
 from __future__ import annotations
@@ -27,6 +31,8 @@ from facetrm.backbone.attention import PackingError, kernel_error, read_pack
 from facetrm.backbone.batching import pad_right, token_batches
 from facetrm.backbone.chat import Ids, Tokenized
 from facetrm.backbone.packing import Pack, pack_rows
+from facetrm.backbone.sharing import Asked, SharedLayers, read_each
+from facetrm.backbone.switching import first_layer, known_adapters, switched
 from facetrm.backbone.varlen import Kernel, kernel_for
 from facetrm.core.errors import BackboneError
 from facetrm.core.progress import log
@@ -43,7 +49,7 @@ _CACHED: Final = 1024  # tokens whose activations a processor's caches hold: a l
 
 @dataclass(frozen=True)
 class _Pass:
-    """One forward pass: the numbers of its conversations, its tokens, and what reads their vectors, two of [B, D]."""
+    """One pass: the numbers of its conversations, its tokens, and what reads their vectors, [B, D] and [B, A, D]."""
 
     rows: list[int]
     tokens: int
@@ -80,6 +86,7 @@ class DecoderEngine:
         self._compiled = compiled
         self._kernel = kernel_for(model.device, model.dtype) if kernel is None else kernel
         self._packs: bool | None = None
+        self._shares: dict[int, bool] = {}
 
     @torch.no_grad()
     def read(self, rows: Sequence[Tokenized], on_batch: OnBatch) -> tuple[Tensor, Tensor]:
@@ -92,14 +99,57 @@ class DecoderEngine:
         Raises:
             BackboneError: memory does not hold a single conversation.
         """
+        prompt_ND, response_NAD = self._read(rows, on_batch, adapters=None)
+        return prompt_ND, response_NAD[:, 0]
+
+    @torch.no_grad()
+    def read_adapted(
+        self, rows: Sequence[Tokenized], on_batch: OnBatch, *, adapters: Sequence[str]
+    ) -> tuple[Tensor, Tensor]:
+        """Return the vectors [N, D] where prompts end, of the bare trunk, and [N, A, D] of the last tokens.
+
+        Args:
+            rows: N conversations.
+            on_batch: called with (rows, tokens) after each pass.
+            adapters: A names.
+
+        Raises:
+            BackboneError: an unknown name, or memory does not hold a single conversation.
+        """
+        known_adapters(self.model, adapters)
+        if self.mode == "fast":
+            return self._read(rows, on_batch, adapters=adapters)
+        return self.read_prompts(rows), self._read(rows, on_batch, adapters=adapters)[1]
+
+    @torch.no_grad()
+    def read_prompts(self, rows: Sequence[Tokenized]) -> Tensor:
+        """Return the vectors [N, D] where prompts end, by the bare trunk; each prompt is read once, no answer is.
+
+        Args:
+            rows: N conversations.
+
+        Raises:
+            BackboneError: memory does not hold a single prompt.
+        """
+        number: dict[Ids, int] = {}
+        which = [number.setdefault(row.ids[: row.prompt_end + 1], len(number)) for row in rows]
+        prompts = [Tokenized(ids, len(ids) - 1, len(ids), 0) for ids in number]
+        return self.read(prompts, lambda rows, tokens: None)[1][which]
+
+    def _read(
+        self, rows: Sequence[Tokenized], on_batch: OnBatch, *, adapters: Sequence[str] | None
+    ) -> tuple[Tensor, Tensor]:
         if self.mode == "fast" and self._packs is None:
-            self._packs = self._can_pack()
+            with switched(self.model, None):
+                self._packs = self._can_pack()
         passes = self._alone if self.mode == "exact" else self._packed if self._packs else self._padded
+        asked = None if adapters is None else Asked(adapters, self._shared_layers(adapters))
         size = int(self.model.config.get_text_config().hidden_size)
-        prompt_ND, response_ND = torch.empty(2, len(rows), size, device=self.model.device).unbind(0)
+        prompt_ND = torch.empty(len(rows), size, device=self.model.device)
+        response_NAD = prompt_ND.new_empty(len(rows), 1 if adapters is None else len(adapters), size)
 
         def read(numbers: Sequence[int], budget: int) -> None:
-            for one in passes([rows[n] for n in numbers], budget):
+            for one in passes([rows[n] for n in numbers], budget, asked):
                 here = [numbers[n] for n in one.rows]
                 vectors = _unless_out_of_memory(one.read)
                 if vectors is None:
@@ -109,28 +159,42 @@ class DecoderEngine:
                     read(here, one.tokens // 2)
                     continue
                 at_B = torch.tensor(here, device=self.model.device)
-                prompt_ND[at_B], response_ND[at_B] = vectors[0].float(), vectors[1].float()
+                prompt_ND[at_B], response_NAD[at_B] = vectors[0].float(), vectors[1].float()
                 on_batch(len(here), sum(len(rows[n].ids) for n in here))
 
         read(range(len(rows)), self.token_budget)
-        prompt_ND, response_ND = prompt_ND.cpu(), response_ND.cpu()
-        return prompt_ND if self.mode == "exact" else _shared(prompt_ND, rows), response_ND
+        prompt_ND, response_NAD = prompt_ND.cpu(), response_NAD.cpu()
+        return prompt_ND if self.mode == "exact" else _shared(prompt_ND, rows), response_NAD
 
-    def _alone(self, rows: Sequence[Tokenized], budget: int) -> Iterator[_Pass]:
+    def _alone(self, rows: Sequence[Tokenized], budget: int, asked: Asked | None) -> Iterator[_Pass]:
         for n, row in enumerate(rows):
-            yield _Pass([n], len(row.ids), partial(self._read_batch, [row.ids], [0], [row.prompt_end]))
+            yield _Pass([n], len(row.ids), partial(self._read_batch, [row.ids], [0], [row.prompt_end], asked))
 
-    def _packed(self, rows: Sequence[Tokenized], budget: int) -> Iterator[_Pass]:
+    def _packed(self, rows: Sequence[Tokenized], budget: int, asked: Asked | None) -> Iterator[_Pass]:
         enough = _CACHED if self.model.device.type == "cpu" else None
         prompts = [row.prompt_end + 1 for row in rows]
         for pack in pack_rows([row.ids for row in rows], prompts, token_budget=budget, enough=enough):
-            yield _Pass(pack.rows, len(pack.ids), partial(self._read_pack, pack))
+            yield _Pass(pack.rows, len(pack.ids), partial(self._read_pack, pack, asked))
 
-    def _read_pack(self, pack: Pack) -> tuple[Tensor, Tensor]:
-        hidden_TD = self._run(partial(read_pack, self.model, pack, kernel=self._kernel))
-        return hidden_TD[pack.ends], hidden_TD[pack.lasts]
+    def _read_pack(self, pack: Pack, asked: Asked | None = None) -> tuple[Tensor, Tensor]:
+        if asked is None:
+            with switched(self.model, None):
+                hidden_TD = self._run(partial(read_pack, self.model, pack, kernel=self._kernel))
+            return hidden_TD[pack.ends], hidden_TD[pack.lasts].unsqueeze(1)
 
-    def _padded(self, rows: Sequence[Tokenized], budget: int) -> Iterator[_Pass]:
+        def read(one: Pack, layers: int) -> Tensor:
+            return read_pack(self.model, one, kernel=self._kernel, layers=layers)
+
+        prompts, tokens = pack.prompts()
+        return read_each(
+            self.model,
+            asked,
+            partial(read, pack),
+            prompt=lambda shared: shared.above(partial(read, prompts), tokens=tokens)[prompts.ends],
+            response=lambda hidden_TD: hidden_TD[pack.lasts],
+        )
+
+    def _padded(self, rows: Sequence[Tokenized], budget: int, asked: Asked | None) -> Iterator[_Pass]:
         equal: dict[Ids, list[int]] = {}
         for n, row in enumerate(rows):
             equal.setdefault(row.ids, []).append(n)
@@ -141,11 +205,26 @@ class DecoderEngine:
             numbers, lines = [n for n, _ in here], [line for _, line in here]
             ends = [rows[n].prompt_end for n in numbers]
             tokens = len(ids) * max(map(len, ids))
-            yield _Pass(numbers, tokens, partial(self._read_batch, ids, lines, ends))
+            yield _Pass(numbers, tokens, partial(self._read_batch, ids, lines, ends, asked))
 
-    def _read_batch(self, ids: Sequence[Ids], lines: list[int], ends: list[int]) -> tuple[Tensor, Tensor]:
-        hidden_NLD = self._run(partial(self._plain, ids))
-        return hidden_NLD[lines, ends], hidden_NLD[lines, [len(ids[line]) - 1 for line in lines]]
+    def _read_batch(
+        self, ids: Sequence[Ids], lines: list[int], ends: list[int], asked: Asked | None = None
+    ) -> tuple[Tensor, Tensor]:
+        lasts = [len(ids[line]) - 1 for line in lines]
+        if asked is None:
+            with switched(self.model, None):
+                hidden_NLD = self._run(partial(self._plain, ids))
+            return hidden_NLD[lines, ends], hidden_NLD[lines, lasts].unsqueeze(1)
+
+        def read(layers: int) -> Tensor:
+            return self._plain(ids)
+
+        def prompt(shared: SharedLayers) -> Tensor:
+            if self.mode == "exact":  # read_adapted reads prompts by themselves
+                return torch.zeros(len(lines), 1, device=self.model.device)
+            return shared.above(read)[lines, ends]
+
+        return read_each(self.model, asked, read, prompt=prompt, response=lambda hidden_NLD: hidden_NLD[lines, lasts])
 
     def _plain(self, rows: Sequence[Ids], *, forward: Callable[..., Any] | None = None) -> Tensor:
         """Return the last hidden states [N, L, D] of a batch padded on the right."""
@@ -170,7 +249,9 @@ class DecoderEngine:
                 self._give_up("compile", " ".join(str(exc).strip().split("\n\n")[0].split()))
         return read()
 
-    def _give_up(self, what: Literal["compile", "the attention kernel", "packing"], reason: str) -> None:
+    def _give_up(
+        self, what: Literal["compile", "the attention kernel", "packing", "sharing of layers"], reason: str
+    ) -> None:
         log(f"{what} is off", reason=reason)
         if what == "compile":
             self._compiled = None
@@ -215,7 +296,7 @@ class DecoderEngine:
         alone_ND = torch.stack([self._plain([ids[n]])[0, -1] for n in pack.rows])
         while True:
             try:
-                _, packed_ND = self._read_pack(pack)
+                packed_ND = self._read_pack(pack)[1][:, 0]
             except PackingError as exc:
                 return str(exc)
             except RuntimeError as exc:
@@ -230,6 +311,37 @@ class DecoderEngine:
                 self._give_up("the attention kernel", reason)
             else:
                 return reason
+
+    def _shared_layers(self, adapters: Sequence[str]) -> int:
+        """Return how many layers run once for all ``adapters``: those below the first that one of them touches.
+
+        At the first call for this many, five short conversations are read so and layer by layer: they must agree.
+        """
+        share = 0 if self.mode == "exact" else first_layer(self.model, adapters)
+        if share and share not in self._shares:
+            reason = self._why_not_shared(share, adapters)
+            self._shares[share] = reason is None
+            if reason is not None:
+                self._give_up("sharing of layers", reason)
+        return share if self._shares.get(share) else 0
+
+    def _why_not_shared(self, share: int, adapters: Sequence[str]) -> str | None:
+        ids, prompts = self._probes()
+        (pack,) = pack_rows(ids, prompts, token_budget=10_000)
+
+        def read(share: int) -> Tensor:
+            if self._packs:
+                prompt_ND, response_NAD = self._read_pack(pack, Asked(adapters, share))
+            else:
+                ends = [end - 1 for end in prompts]
+                prompt_ND, response_NAD = self._read_batch(ids, [*range(len(ids))], ends, Asked(adapters, share))
+            return torch.cat([prompt_ND, response_NAD.flatten(0, 1)])
+
+        whole_ND = read(0)
+        try:
+            return self._differs(read(share), whole_ND, "a conversation read so differs from one read whole")
+        except (PackingError, AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError) as exc:
+            return (str(exc).strip() or type(exc).__name__).splitlines()[0]
 
     def _probes(self) -> tuple[list[Ids], list[int]]:
         """Return five short conversations, and the tokens of each one's prompt; four share one."""

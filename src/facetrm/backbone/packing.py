@@ -48,6 +48,18 @@ class Pack:
     ends: list[int]
     lasts: list[int]
 
+    def prompts(self) -> tuple[Pack, list[int]]:
+        """Return a pack of the prompts alone, and where its tokens stand in this one.
+
+        Its rows are those of this one, ``ends`` and ``lasts`` both where their prompts end.
+        """
+        kept = [token for tree in self.trees for token in range(tree.start, tree.stop)]
+        place = {token: n for n, token in enumerate(kept)}
+        trees = tuple(Tree(place[tree.start], place[tree.stop - 1] + 1, ()) for tree in self.trees)
+        ends = [place[end] for end in self.ends]
+        ids, positions = [self.ids[n] for n in kept], [self.positions[n] for n in kept]
+        return Pack(ids, positions, trees, self.rows, ends, ends), kept
+
 
 def pack_rows(
     ids: Sequence[tuple[int, ...]], prompts: Sequence[int], *, token_budget: int, enough: int | None = None

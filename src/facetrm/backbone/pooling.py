@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from facetrm.backbone.batching import pad_right, token_batches
 from facetrm.backbone.chat import Ids, Tokenized
 from facetrm.backbone.engine import Mode, OnBatch
+from facetrm.backbone.switching import known_adapters, switched
 
 
 @final
@@ -45,15 +46,47 @@ class MeanPooling:
             rows: N conversations.
             on_batch: called with (rows, tokens) after each batch; the prompts are batches of no rows.
         """
+        with switched(self.model, None):
+            prompt_ND = self._prompts(rows, lambda _, tokens: on_batch(0, tokens))
+            return prompt_ND, self._responses(rows, on_batch)
+
+    def read_adapted(
+        self, rows: Sequence[Tokenized], on_batch: OnBatch, *, adapters: Sequence[str]
+    ) -> tuple[Tensor, Tensor]:
+        """Return the means [N, D] of prompts, by the bare trunk, and [N, A, D] of responses, by each adapter.
+
+        Args:
+            rows: N conversations.
+            on_batch: called with (rows, tokens) after each batch; those of all but the first adapter are of no rows.
+            adapters: A names.
+
+        Raises:
+            BackboneError: an unknown name.
+        """
+        known_adapters(self.model, adapters)
+        means_AND = []
+        for number, name in enumerate(adapters):
+            with switched(self.model, name):
+                told = on_batch if number == 0 else lambda _, tokens: on_batch(0, tokens)
+                means_AND.append(self._responses(rows, told))
+        return self.read_prompts(rows), torch.stack(means_AND, dim=1)
+
+    def read_prompts(self, rows: Sequence[Tokenized]) -> Tensor:
+        """Return the means [N, D] of the prompts of ``rows``, by the bare trunk; each prompt is read once."""
+        with switched(self.model, None):
+            return self._prompts(rows, lambda rows, tokens: None)
+
+    def _prompts(self, rows: Sequence[Tokenized], on_batch: OnBatch) -> Tensor:
         prompts: dict[Ids, int] = {}
         which = [prompts.setdefault(row.prompt_ids, len(prompts)) for row in rows]
         types = {row.prompt_ids: row.prompt_types for row in rows}
         unique = list(prompts)
         spans = [(0, len(ids)) for ids in unique]
-        prompt_PD = self._pooled(unique, [types[ids] for ids in unique], spans, lambda _, tokens: on_batch(0, tokens))
+        return self._pooled(unique, [types[ids] for ids in unique], spans, on_batch)[which]
+
+    def _responses(self, rows: Sequence[Tokenized], on_batch: OnBatch) -> Tensor:
         spans = [(row.response_start, row.response_start + row.length) for row in rows]
-        response_ND = self._pooled([row.ids for row in rows], [row.types for row in rows], spans, on_batch)
-        return prompt_PD[which], response_ND
+        return self._pooled([row.ids for row in rows], [row.types for row in rows], spans, on_batch)
 
     def _pooled(
         self, ids: Sequence[Ids], types: Sequence[Ids], spans: Sequence[tuple[int, int]], on_batch: OnBatch

@@ -48,17 +48,28 @@ class Shard:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a feature folder says about itself."""
+    """What a feature folder says about itself.
+
+    Attributes:
+        encoder: the fingerprint of what read prompts, and responses too where no adapters are named.
+        template: the hash of the chat template. hidden_size: D. dtype: as which features are stored.
+        shards: the files.
+        adapters: name and fingerprint of what read responses, in the order of the vectors; none for the bare encoder.
+    """
 
     encoder: str
     template: str
     hidden_size: int
     dtype: StorageType
     shards: tuple[Shard, ...] = ()
+    adapters: tuple[tuple[str, str], ...] = ()
 
     def write(self, folder: Path) -> None:
         """Write the manifest, whole or not at all."""
-        write_json(folder / MANIFEST, {**vars(self), "shards": [vars(s) for s in self.shards], "version": _VERSION})
+        value = {**vars(self), "shards": [vars(s) for s in self.shards], "version": _VERSION}
+        if not self.adapters:
+            del value["adapters"]
+        write_json(folder / MANIFEST, value)
 
     @staticmethod
     def read(folder: Path) -> Manifest:
@@ -74,7 +85,8 @@ class Manifest:
             shards = tuple(Shard(**shard) for shard in value.pop("shards"))
             if not all(OURS.fullmatch(shard.file) for shard in shards):
                 raise ValueError
-            return Manifest(**value, shards=shards)
+            adapters = tuple((str(name), str(known)) for name, known in value.pop("adapters", ()))
+            return Manifest(**value, shards=shards, adapters=adapters)
         except (AttributeError, KeyError, TypeError, ValueError):
             raise StoreError(
                 f"not the manifest of a feature folder of version {_VERSION}", place=folder / MANIFEST, fix=_AGAIN

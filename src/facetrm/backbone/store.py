@@ -1,7 +1,7 @@
 """Features on disk: read once, resumed after any crash, the same bytes whether or not it crashed.
 
     folder/
-      manifest.json                the encoder's fingerprint and, per shard, its rows, size and sha256
+      manifest.json                fingerprints of encoder and adapters and, per shard, its rows, size and sha256
       shard-00000.safetensors      key [n, 32] uint8, prompt [n, D], response [n, A, D], length, tokens, truncated [n]
       lock                         held while a process writes
 
@@ -12,13 +12,14 @@ the trace of a crash and is removed. A shard is encoded by itself, so its bytes 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from itertools import islice
 from pathlib import Path
+from typing import cast
 
 import torch
 
-from facetrm.backbone.encoder import Encoder, Features
+from facetrm.backbone.encoder import AdapterEncoder, Encoder, Features
 from facetrm.backbone.shards import (
     DTYPES,
     MANIFEST,
@@ -42,6 +43,7 @@ def encode(
     conversations: Iterable[Conversation],
     folder: Path | str,
     *,
+    adapters: Sequence[str] | None = None,
     shard_rows: int = 1024,
     dtype: StorageType = "float32",
     quiet: bool = False,
@@ -55,19 +57,22 @@ def encode(
         encoder: makes the features.
         conversations: the rows, a stream or a list; one that occurs twice is encoded once.
         folder: a new folder, or one that this encoder wrote.
+        adapters: A names: responses are read by each of these, prompts by the bare trunk; None: both by the encoder.
         shard_rows: rows of a shard: what a crash can cost.
         dtype: how features are stored; they are read back as float32.
         quiet: no progress bar.
 
     Raises:
-        StoreError: the folder is another encoder's, holds other files, is damaged, or is being written to.
-        BackboneError: a conversation that cannot be read; it is named by its number in ``conversations``.
+        StoreError: the folder is another encoder's or other adapters', holds other files, is damaged, or is being
+            written to.
+        BackboneError: an unknown adapter, or a conversation that cannot be read; it is named by its number in
+            ``conversations``.
     """
     folder = Path(folder)
     if shard_rows < 1:
         raise StoreError(f"shard_rows is {shard_rows}", place=folder, fix="give 1 or more")
     with locked(folder):
-        manifest = _opened(folder, encoder, dtype)
+        manifest = _opened(folder, encoder, dtype, adapters)
         known = _keys_on_disk(folder, manifest)
         total = len(conversations) if isinstance(conversations, Sized) else None
         with progress(f"encode {folder.name}", total, quiet=quiet) as meter:
@@ -76,9 +81,7 @@ def encode(
                 if rows:
                     read = list(rows.values())
                     try:
-                        features = encoder.encode(
-                            read, on_batch=lambda done, tokens: meter.advance(done, tokens=tokens)
-                        )
+                        features = _read(encoder, read, adapters, lambda n, tokens: meter.advance(n, tokens=tokens))
                     except BackboneError as exc:
                         if exc.row is None:
                             raise
@@ -94,7 +97,7 @@ class FeatureStore:
 
     Args:
         folder: the feature folder.
-        encoder: if given, the encoder whose features these must be.
+        encoder: if given, the encoder whose features these must be, those of its adapters of the same names included.
 
     Raises:
         StoreError: the folder is no feature folder, another encoder's, or a file is missing or of another size.
@@ -104,7 +107,8 @@ class FeatureStore:
         self.folder = Path(folder)
         self.manifest = Manifest.read(self.folder)
         if encoder is not None:
-            _check_encoder(self.folder, self.manifest, encoder)
+            known = encoder.adapters if isinstance(encoder, AdapterEncoder) else ()
+            _check_encoder(self.folder, self.manifest, encoder, [n for n in self.adapters if n in known])
         self._cache: OrderedDict[int, tuple[list[bytes], Features]] = OrderedDict()
         self._where: dict[bytes, tuple[int, int]] = {}
         for number, shard in enumerate(self.manifest.shards):
@@ -124,8 +128,13 @@ class FeatureStore:
 
     @property
     def fingerprint(self) -> str:
-        """The fingerprint of the encoder that made the features."""
+        """The fingerprint of the encoder that made the features; of its bare trunk, where it has adapters."""
         return self.manifest.encoder
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """The names of the adapters that read the responses, in the order of their vectors; none for a bare encoder."""
+        return tuple(name for name, _ in self.manifest.adapters)
 
     def features(self, conversations: Sequence[Conversation]) -> Features:
         """Return the features of N conversations in the order asked, float32.
@@ -134,7 +143,7 @@ class FeatureStore:
             StoreError: a conversation that was never encoded, or a damaged shard.
         """
         if not conversations:
-            return Features.empty(self.hidden_size)
+            return Features.empty(self.hidden_size, len(self.adapters) or 1)
         found = [self._find(conversation, n) for n, conversation in enumerate(conversations)]
         asked: dict[int, list[int]] = {}
         for n, (shard, _) in enumerate(found):
@@ -191,13 +200,27 @@ class FeatureStore:
         return self._cache[number]
 
 
-def _opened(folder: Path, encoder: Encoder, dtype: StorageType) -> Manifest:
+def _read(
+    encoder: Encoder,
+    conversations: Sequence[Conversation],
+    adapters: Sequence[str] | None,
+    on_batch: Callable[[int, int], None],
+) -> Features:
+    if adapters is None:
+        return encoder.encode(conversations, on_batch=on_batch)
+    return cast(AdapterEncoder, encoder).encode(conversations, adapters=adapters, on_batch=on_batch)
+
+
+def _opened(folder: Path, encoder: Encoder, dtype: StorageType, adapters: Sequence[str] | None) -> Manifest:
     """Return the manifest of a new or resumed folder, with the traces of a crash removed."""
+    asked = [] if adapters is None else list(adapters)
+    if adapters is not None and not isinstance(encoder, AdapterEncoder):
+        raise StoreError(f"a {type(encoder).__name__} has no adapters", place=folder, fix="leave adapters out")
     if dtype not in DTYPES:
         raise StoreError(f"dtype is '{dtype}'", place=folder, fix=f"give one of {', '.join(DTYPES)}")
     if (folder / MANIFEST).exists():
         manifest = Manifest.read(folder)
-        _check_encoder(folder, manifest, encoder)
+        _check_encoder(folder, manifest, encoder, asked)
         if manifest.dtype != dtype:
             raise StoreError(
                 f"features are stored as {manifest.dtype}, not {dtype}",
@@ -205,7 +228,8 @@ def _opened(folder: Path, encoder: Encoder, dtype: StorageType) -> Manifest:
                 fix=f"ask for {manifest.dtype}, or give another folder",
             )
     else:
-        manifest = Manifest(encoder.fingerprint, encoder.template_hash, encoder.hidden_size, dtype)
+        trunk, known = _fingerprints(encoder, asked)
+        manifest = Manifest(trunk, encoder.template_hash, encoder.hidden_size, dtype, adapters=known)
         manifest.write(folder)
     named = {shard.file for shard in manifest.shards} | {MANIFEST, "lock"}
     for path in folder.iterdir():
@@ -214,14 +238,33 @@ def _opened(folder: Path, encoder: Encoder, dtype: StorageType) -> Manifest:
     return manifest
 
 
-def _check_encoder(folder: Path, manifest: Manifest, encoder: Encoder) -> None:
-    if manifest.encoder != encoder.fingerprint:
+def _fingerprints(encoder: Encoder, names: Sequence[str]) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """Return the fingerprint of what reads prompts, and name and fingerprint of each adapter."""
+    if not isinstance(encoder, AdapterEncoder):
+        return encoder.fingerprint, ()
+    return encoder.trunk_fingerprint, tuple((name, encoder.adapter_fingerprint(name)) for name in names)
+
+
+def _check_encoder(folder: Path, manifest: Manifest, encoder: Encoder, names: Sequence[str]) -> None:
+    """Check that the features are those of ``encoder`` with the adapters ``names``."""
+    fix = "give another folder, or the encoder that wrote this one"
+    trunk, adapters = _fingerprints(encoder, names)
+    if manifest.encoder != trunk:
         raise StoreError(
-            f"its features are of encoder {manifest.encoder[:12]}, not of {encoder.fingerprint[:12]} "
+            f"its features are of encoder {manifest.encoder[:12]}, not of {trunk[:12]} "
             "(weights, tokenizer, template or settings differ)",
             place=folder,
-            fix="give another folder, or the encoder that wrote this one",
+            fix=fix,
         )
+    if [name for name, _ in manifest.adapters] != list(names):
+        stored = ", ".join(name for name, _ in manifest.adapters) or "the bare trunk"
+        asked = ", ".join(names) or "the bare trunk"
+        raise StoreError(f"its responses are read by {stored}, not by {asked}", place=folder, fix=fix)
+    for (name, stored), (_, found) in zip(manifest.adapters, adapters, strict=True):
+        if stored != found:
+            raise StoreError(
+                f"its features are of another adapter '{name}': {stored[:12]}, not {found[:12]}", place=folder, fix=fix
+            )
 
 
 def _keys_on_disk(folder: Path, manifest: Manifest) -> set[bytes]:

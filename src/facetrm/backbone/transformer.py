@@ -9,19 +9,30 @@ where h is the last hidden state after the final norm. Shapes: N conversations, 
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, Literal, cast, final
+from typing import Final, cast, final
 
 import torch
-from pydantic import Field, field_validator
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from facetrm.backbone.adapters import ADAPTER_FOLDER, adapter_names, adapter_settings, load_adapter, write_trunk
-from facetrm.backbone.chat import PLAIN_TEMPLATE, ChatFormat, DecoderChat, EncoderChat, Limit, Tokenized
+from facetrm.backbone.adapters import (
+    ADAPTER_FOLDER,
+    NAMED_FOLDER,
+    LoraSettings,
+    adapter_settings,
+    adapter_tensors,
+    add_adapter,
+    load_adapter,
+    remove_adapter,
+    save_adapter,
+    trunk_tensors,
+    write_trunk,
+)
+from facetrm.backbone.ahead import tokenized_ahead
+from facetrm.backbone.chat import ChatFormat, DecoderChat, EncoderChat, Limit, Tokenized
 from facetrm.backbone.checkpoint import (
     Kind,
     load_checkpoint,
@@ -29,69 +40,26 @@ from facetrm.backbone.checkpoint import (
     new_folder,
     position_limit,
     quiet_transformers,
+    tensors_fingerprint,
     token_limit,
     tokenizer_fingerprint,
     weights_fingerprint,
     weights_state,
 )
+from facetrm.backbone.config import BackboneConfig, chat_template
 from facetrm.backbone.encoder import Features, Portable
 from facetrm.backbone.engine import DecoderEngine, Mode, OnBatch
 from facetrm.backbone.pooling import MeanPooling
 from facetrm.backbone.portable import write_tokenizer
-from facetrm.backbone.truncate import Truncation
-from facetrm.core.config import Section
+from facetrm.backbone.switching import NAME, adapter_names, known_adapters, name_problem, named_adapters
 from facetrm.core.errors import BackboneError
 from facetrm.core.fingerprint import fingerprint
 from facetrm.core.progress import log
 from facetrm.data.records import Conversation
 
-_WINDOW: Final = 16  # characters tokenised at a time, per token of a pass: a few passes
+__all__ = ["BackboneConfig", "TransformerEncoder", "chat_template", "load_encoder"]
+
 _DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-class BackboneConfig(Section):
-    """Which backbone, and how it reads.
-
-    Attributes:
-        path: a folder, or a name on the Hub.
-        adapter: the folder of a LoRA adapter on it, as PEFT writes it.
-        kind: ``decoder`` (last-token features), ``encoder`` (mean pooling), or what the architecture says.
-        dtype: of the trunk; ``auto`` is float32 on a CPU and bfloat16 on a GPU. Features are float32 always.
-        device: ``cpu``, ``cuda``, ``cuda:1``, ...; ``auto`` takes a GPU where there is one.
-        max_tokens: the most tokens of a conversation; what model and tokenizer say by default.
-        truncation: what to do with a longer one: ``error``, or ``drop_oldest`` (see ``backbone.truncate``).
-        template: a Jinja file in place of the tokenizer's chat template, or ``plain``: ``role: text`` lines.
-        date: what a template that prints today's date gets.
-        mode: ``fast`` shares prompts and passes; ``exact`` reads one conversation a pass, so that a score cannot depend
-            on what else was asked, not even in its last bit.
-        token_budget: tokens of one pass.
-        compile: let ``torch.compile`` make the passes of a decoder in ``fast`` mode faster; the first takes minutes.
-            Compiled code that fails, or that differs from the model, is given up, and the log says so.
-        trust_remote_code: let code that comes with the model run.
-        revision: a commit or branch on the Hub.
-    """
-
-    path: str
-    adapter: str | None = None
-    kind: Literal["auto", "decoder", "encoder"] = "auto"
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    device: str = "auto"
-    max_tokens: int | None = Field(default=None, ge=2)
-    truncation: Truncation = "error"
-    template: str | None = None
-    date: str = "26 Jul 2024"
-    mode: Mode = "fast"
-    token_budget: int = Field(default=8192, ge=1)
-    compile: bool = False
-    trust_remote_code: bool = False
-    revision: str | None = None
-
-    @field_validator("date")
-    @classmethod
-    def _plain_date(cls, date: str) -> str:
-        if not re.fullmatch(r"[\w ,./:-]+", date):
-            raise ValueError("write a date in letters, digits and blanks, such as 26 Jul 2024")
-        return date
 
 
 @final
@@ -176,13 +144,20 @@ class TransformerEncoder:
 
     @property
     def fingerprint(self) -> str:
-        """The sha256 over weights, tokenizer, template and every setting that changes what is read.
+        """The sha256 over weights, tokenizer, template, named adapters and every setting that changes what is read.
 
         ``mode``, ``token_budget`` and ``compile`` change the last digits only and are left out.
         """
-        version = weights_state(self.model)
+        named = {name: self.adapter_fingerprint(name) for name in self.adapters}
+        return fingerprint({"trunk": self.trunk_fingerprint, "adapters": named}) if named else self.trunk_fingerprint
+
+    @property
+    def trunk_fingerprint(self) -> str:
+        """The fingerprint without named adapters: equal ones give equal features of the bare trunk."""
+        tensors = trunk_tensors(self.model)
+        version = weights_state(tensors)
         if self._weights is None or self._weights[0] != version:
-            self._weights = (version, weights_fingerprint(self.model))
+            self._weights = (version, weights_fingerprint(self.model, tensors))
         known: dict[str, object] = {
             "weights": self._weights[1],
             "tokenizer": self._tokenizer_hash,
@@ -191,15 +166,72 @@ class TransformerEncoder:
             "max_tokens": self.max_tokens,
             "truncation": self.config.truncation,
         }
-        adapters = adapter_settings(self.model)
-        return fingerprint(known | {"adapters": adapters} if adapters else known)
+        own = adapter_settings(self.model, [NAME]) if NAME in adapter_names(self.model) else {}
+        return fingerprint(known | {"adapters": own} if own else known)
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """The names of the adapters beside the trunk's own, sorted."""
+        return named_adapters(self.model)
+
+    def adapter_fingerprint(self, name: str) -> str:
+        """Return the sha256 over the tensors of the adapter ``name`` and what it computes with.
+
+        Raises:
+            BackboneError: no such adapter.
+        """
+        known_adapters(self.model, [name])
+        known = {"tensors": tensors_fingerprint(adapter_tensors(self.model, name=name))}
+        return fingerprint(known | {"settings": adapter_settings(self.model, [name])[name]})
+
+    def add_adapter(self, name: str, source: LoraSettings | str | Path, *, seed: int = 0) -> None:
+        """Put an adapter into the trunk: a new one, which changes nothing until it is trained, or one from a folder.
+
+        Args:
+            name: of it. source: the size and place of a new one, or a folder as PEFT writes it.
+            seed: of a new one's tensors.
+
+        Raises:
+            BackboneError: the name is taken or will not do, or the adapter does not fit the trunk.
+        """
+        if (problem := name_problem(name)) is not None:
+            raise BackboneError(f"an adapter cannot be named '{name}': {problem}", fix="give another name")
+        if isinstance(source, LoraSettings):
+            add_adapter(self.model, source, seed=seed, name=name)
+        else:
+            load_adapter(self.model, source, name=name)
+            self._keep_places({**self.config.adapters, name: str(source)})
+
+    def remove_adapter(self, name: str) -> None:
+        """Take the adapter ``name`` out of the trunk.
+
+        Raises:
+            BackboneError: no such adapter.
+        """
+        known_adapters(self.model, [name])
+        remove_adapter(self.model, name=name)
+        self._keep_places({other: place for other, place in self.config.adapters.items() if other != name})
+
+    def save_adapter(self, name: str, folder: Path) -> None:
+        """Write the adapter ``name`` to a new ``folder`` in PEFT's format: :meth:`spec` names it from then on.
+
+        Raises:
+            BackboneError: no such adapter, or the folder holds something already.
+        """
+        known_adapters(self.model, [name])
+        save_adapter(self.model, folder, name=name)
+        self._keep_places({**self.config.adapters, name: str(folder)})
+
+    def _keep_places(self, adapters: dict[str, str]) -> None:
+        self.config = self.config.model_copy(update={"adapters": adapters})
 
     def spec(self) -> dict[str, object]:
         """Return the settings that :func:`load_encoder` needs from any folder: ``dtype`` is what the trunk has."""
-        fixed = {"dtype": self._dtype}
+        fixed: dict[str, object] = {"dtype": self._dtype}
         for key, place in (("path", self.config.path), ("adapter", self.config.adapter)):
-            if place is not None and Path(place).expanduser().is_dir():
-                fixed[key] = str(Path(place).expanduser().resolve())
+            if place is not None:
+                fixed[key] = _resolved(place)
+        fixed["adapters"] = {name: _resolved(place) for name, place in self.config.adapters.items()}
         return self.config.model_copy(update=fixed).model_dump(mode="json")
 
     @property
@@ -211,28 +243,42 @@ class TransformerEncoder:
         """Return the ids and positions of ``messages``, number ``row``: what is read, in training as well."""
         return self._chat.tokenize(messages, row=row)
 
-    def encode(self, conversations: Sequence[Conversation], *, on_batch: OnBatch | None = None) -> Features:
+    def encode(
+        self,
+        conversations: Sequence[Conversation],
+        *,
+        adapters: Sequence[str] | None = None,
+        on_batch: OnBatch | None = None,
+    ) -> Features:
         """Return the features of N conversations, in order, float32 on the CPU.
 
         Args:
             conversations: each with a prompt and, last, the assistant message.
+            adapters: A names: responses are read by each of these, prompts by the bare trunk. None: both by the trunk.
             on_batch: called with (rows, tokens) after each batch.
 
         Raises:
-            BackboneError: a conversation that cannot be read or does not fit; it names the row.
+            BackboneError: an unknown adapter, or a conversation that cannot be read or does not fit; it names the row.
         """
+        if adapters is not None:
+            known_adapters(self.model, adapters)
         if not conversations:
-            return Features.empty(self.hidden_size)
+            return Features.empty(self.hidden_size, 1 if adapters is None else len(adapters))
+        told: OnBatch = on_batch or (lambda rows, tokens: None)
         order: list[int] = []
         parts: list[Features] = []
         with self._evaluating():
             for numbers, rows in self._tokenized(conversations):
-                prompt_ND, response_ND = self._engine.read(rows, on_batch or (lambda rows, tokens: None))
+                if adapters is None:
+                    prompt_ND, response_ND = self._engine.read(rows, told)
+                    response_NAD = response_ND.unsqueeze(1)
+                else:
+                    prompt_ND, response_NAD = self._engine.read_adapted(rows, told, adapters=adapters)
                 order.extend(numbers)
                 parts.append(
                     Features(
                         prompt_ND=prompt_ND,
-                        response_NAD=response_ND.unsqueeze(1),
+                        response_NAD=response_NAD,
                         length_N=torch.tensor([row.length for row in rows]),
                         tokens_N=torch.tensor([len(row.ids) for row in rows]),
                         truncated_N=torch.tensor([row.truncated for row in rows]),
@@ -240,43 +286,31 @@ class TransformerEncoder:
                 )
         return Features.concat(parts).select(torch.tensor(order).argsort())
 
-    def _tokenized(self, conversations: Sequence[Conversation]) -> Iterator[tuple[list[int], list[Tokenized]]]:
-        """Yield row numbers and rows, a few passes' worth at a time; the next ones are tokenised while these are read.
+    def prompts(self, conversations: Sequence[Conversation]) -> Tensor:
+        """Return the prompt vectors [N, D] of N conversations, in order, by the bare trunk.
 
-        Answers to one prompt stand together.
+        Each prompt is read once; an answer only counts where the conversation is too long and has to be truncated.
+
+        Args:
+            conversations: as for :meth:`encode`.
+
+        Raises:
+            BackboneError: a conversation that cannot be read or does not fit; it names the row.
         """
-        prompts: dict[Conversation, list[int]] = {}
-        for n, messages in enumerate(conversations):
-            prompts.setdefault(tuple(messages[:-1]), []).append(n)
-        windows: list[list[int]] = [[]]
-        enough = _WINDOW * self.config.token_budget
-        room = enough
-        for numbers in prompts.values():
-            if room < 0:
-                windows.append([])
-                room = enough
-            windows[-1].extend(numbers)
-            room -= sum(len(m.content) for n in numbers for m in conversations[n])
+        if not conversations:
+            return torch.zeros(0, self.hidden_size)
+        order: list[int] = []
+        parts: list[Tensor] = []
+        with self._evaluating():
+            for numbers, rows in self._tokenized(conversations):
+                order.extend(numbers)
+                parts.append(self._engine.read_prompts(rows))
+        return torch.cat(parts)[torch.tensor(order).argsort()]
 
-        def tokenized(numbers: list[int]) -> list[Tokenized]:
-            return [self._tokenized_row(conversations[n], n) for n in numbers]
-
-        if len(windows) == 1:
-            yield windows[0], tokenized(windows[0])
-            return
-        with ThreadPoolExecutor(max_workers=1) as beside:
-            ahead = beside.submit(tokenized, windows[0])
-            for numbers, later in zip(windows, [*windows[1:], []], strict=True):
-                rows = ahead.result()
-                ahead = beside.submit(tokenized, later)
-                yield numbers, rows
-
-    def _tokenized_row(self, messages: Conversation, n: int) -> Tokenized:
-        try:
-            return self.tokenize(messages, row=n)
-        except BackboneError as exc:
-            exc.row = n
-            raise
+    def _tokenized(self, conversations: Sequence[Conversation]) -> Iterator[tuple[list[int], list[Tokenized]]]:
+        return tokenized_ahead(
+            conversations, lambda messages, n: self.tokenize(messages, row=n), token_budget=self.config.token_budget
+        )
 
     def save_tokenizer(self, folder: Path) -> Portable:
         """Write the tokenizer to ``folder``: see :func:`~facetrm.backbone.portable.write_tokenizer`.
@@ -290,13 +324,13 @@ class TransformerEncoder:
         return write_tokenizer(self.tokenizer, self._chat, folder)
 
     def save_backbone(self, folder: Path) -> BackboneConfig:
-        """Write trunk, tokenizer and chat template to ``folder``, whole or not at all; an adapter goes below it.
+        """Write trunk, tokenizer and chat template to ``folder``, whole or not at all; adapters go below it.
 
         Returns:
             The settings that load it again, with the same fingerprint.
 
         Raises:
-            BackboneError: the folder holds something already, or the trunk holds several adapters.
+            BackboneError: the folder holds something already.
         """
         with new_folder(folder) as temporary:
             write_trunk(self.model, temporary)
@@ -305,7 +339,9 @@ class TransformerEncoder:
             if self._template is not None:
                 (temporary / "chat_template.jinja").write_text(self._template, encoding="utf-8")
         fixed = {"path": str(folder), "kind": self.kind, "max_tokens": self.max_tokens, "template": None}
-        fixed |= {"dtype": self._dtype, "adapter": str(folder / ADAPTER_FOLDER) if adapter_names(self.model) else None}
+        own = NAME in adapter_names(self.model)
+        fixed |= {"dtype": self._dtype, "adapter": str(folder / ADAPTER_FOLDER) if own else None}
+        fixed |= {"adapters": {name: str(folder / NAMED_FOLDER / name) for name in self.adapters}}
         return self.config.model_copy(update={**fixed, "revision": None, "trust_remote_code": False})
 
     @contextmanager
@@ -317,32 +353,6 @@ class TransformerEncoder:
                 yield
         finally:
             self.model.train(training)
-
-
-def chat_template(tokenizer: PreTrainedTokenizerBase, config: BackboneConfig) -> str:
-    """Return the chat template's text: the file that ``config`` gives, ``plain`` by name, else the tokenizer's own.
-
-    Raises:
-        BackboneError: there is none.
-    """
-    if config.template == "plain":
-        return PLAIN_TEMPLATE
-    if config.template is not None:
-        try:
-            return Path(config.template).expanduser().read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError):
-            raise BackboneError(
-                "no such template", place=config.template, fix="give a Jinja file, or the name plain"
-            ) from None
-    own = tokenizer.chat_template
-    text = own.get("default") if isinstance(own, dict) else own
-    if not text:
-        raise BackboneError(
-            "the tokenizer has no chat template",
-            place=config.path,
-            fix="set backbone.template to a Jinja file, or to plain for 'role: text' lines",
-        )
-    return str(text)
 
 
 def load_encoder(config: BackboneConfig) -> TransformerEncoder:
@@ -368,6 +378,15 @@ def load_encoder(config: BackboneConfig) -> TransformerEncoder:
         trust_remote_code=config.trust_remote_code,
         revision=config.revision,
     )
+    trunk = cast(PreTrainedModel, model.base_model)
     if config.adapter is not None:
-        load_adapter(cast(PreTrainedModel, model.base_model), config.adapter)
+        load_adapter(trunk, config.adapter)
+    for name, folder in config.adapters.items():
+        load_adapter(trunk, folder, name=name)
     return TransformerEncoder(model, tokenizer, config=config)
+
+
+def _resolved(place: str) -> str:
+    """Return the full path of a folder that is here, and any other name as it is."""
+    path = Path(place).expanduser()
+    return str(path.resolve()) if path.is_dir() else place

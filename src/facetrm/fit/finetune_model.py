@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from facetrm.backbone.adapters import adapter_names
+from facetrm.backbone.switching import adapter_names
 from facetrm.fit.losses import bradley_terry_loss, masked_mse_loss
 
 

@@ -21,8 +21,9 @@ from huggingface_hub import save_torch_state_dict
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from facetrm.backbone.adapters import adapter_names, merge_adapter
+from facetrm.backbone.adapters import merge_adapter, remove_adapter
 from facetrm.backbone.checkpoint import new_folder
+from facetrm.backbone.switching import NAME, adapter_names, named_adapters
 from facetrm.backbone.transformer import TransformerEncoder
 from facetrm.core.errors import ModelError
 from facetrm.hub import modeling_custom
@@ -95,12 +96,15 @@ def _write(model: RewardModel, encoder: TransformerEncoder, temporary: Path) -> 
 
 
 def _merged(trunk: PreTrainedModel) -> PreTrainedModel:
-    """Return the trunk, or a copy of it with its adapter added into the weights."""
+    """Return the trunk, or a copy of it with its own adapter added into the weights and no named one."""
     names = adapter_names(trunk)
     if not names:
         return trunk
     copied = copy.deepcopy(trunk)
-    merge_adapter(copied, name=names[0])
+    for name in named_adapters(trunk):
+        remove_adapter(copied, name=name)
+    if NAME in names:
+        merge_adapter(copied)
     return copied
 
 

@@ -13,12 +13,12 @@ from transformers import AutoModel, AutoModelForSequenceClassification
 
 from facetrm.backbone.adapters import (
     LoraSettings,
-    adapter_names,
     adapter_tensors,
     add_adapter,
     merge_adapter,
     save_adapter,
 )
+from facetrm.backbone.switching import adapter_names
 from facetrm.backbone.transformer import BackboneConfig, TransformerEncoder, load_encoder
 from facetrm.core.errors import BackboneError
 from fakes import chat, tiny_decoder, tiny_encoder

@@ -9,8 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from adapter_samples import NAMES, learned
 from facetrm.backbone import varlen
 from facetrm.backbone.attention import kernel_error, read_pack
+from facetrm.backbone.chat import Tokenized
 from facetrm.backbone.engine import TOLERANCE, DecoderEngine
 from facetrm.backbone.packing import pack_rows
 from facetrm.backbone.transformer import BackboneConfig, load_encoder
@@ -102,6 +104,23 @@ def test_a_conversation_read_by_the_kernel_is_the_same_as_alone(name: str, on_a_
             alone_LD = model(input_ids=torch.tensor([ROWS[n]]), use_cache=False).last_hidden_state[0]
             assert torch.allclose(hidden_TD[last], alone_LD[-1], atol=1e-5)
             assert torch.allclose(hidden_TD[end], alone_LD[PROMPTS[n] - 1], atol=1e-5)
+
+
+def test_adapters_are_read_by_the_kernel_too(on_a_processor: None) -> None:
+    model = made("mistral, window of 6")
+    for seed, adapter in enumerate(NAMES):
+        learned(model, adapter, seed=seed, layers="last 2")
+    rows = [Tokenized(row, prompt - 1, prompt, len(row) - prompt) for row, prompt in zip(ROWS, PROMPTS, strict=True)]
+    inputs = frozenset({"position_ids", "use_cache", "input_ids", "attention_mask"})
+    by = [DecoderEngine(model, mode="fast", token_budget=60, pad=0, inputs=inputs, kernel=k) for k in (flash, None)]
+    (prompt_ND, response_NAD), (prompts_ND, responses_NAD) = (
+        engine.read_adapted(rows, lambda *_: None, adapters=NAMES) for engine in by
+    )
+    assert by[0]._packs
+    assert by[0]._kernel is flash
+    assert torch.allclose(prompt_ND, prompts_ND, atol=1e-5)
+    assert torch.allclose(response_NAD, responses_NAD, atol=1e-5)
+    assert torch.allclose(by[0].read_prompts(rows), prompts_ND, atol=1e-5)
 
 
 def engine_with(kernel: Any, tmp_path: Any) -> tuple[Any, DecoderEngine]:

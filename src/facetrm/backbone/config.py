@@ -1,0 +1,98 @@
+"""Which backbone a run reads with, and how: the section ``backbone`` of a recipe."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, field_validator
+from transformers import PreTrainedTokenizerBase
+
+from facetrm.backbone.chat import PLAIN_TEMPLATE
+from facetrm.backbone.engine import Mode
+from facetrm.backbone.switching import name_problem
+from facetrm.backbone.truncate import Truncation
+from facetrm.core.config import Section
+from facetrm.core.errors import BackboneError
+
+
+class BackboneConfig(Section):
+    """Which backbone, and how it reads.
+
+    Attributes:
+        path: a folder, or a name on the Hub.
+        adapter: the folder of a LoRA adapter on it, as PEFT writes it: part of the trunk from then on.
+        adapters: folders of further ones by name, each at work only where it is asked for, on top of ``adapter``.
+        kind: ``decoder`` (last-token features), ``encoder`` (mean pooling), or what the architecture says.
+        dtype: of the trunk; ``auto`` is float32 on a CPU and bfloat16 on a GPU. Features are float32 always.
+        device: ``cpu``, ``cuda``, ``cuda:1``, ...; ``auto`` takes a GPU where there is one.
+        max_tokens: the most tokens of a conversation; what model and tokenizer say by default.
+        truncation: what to do with a longer one: ``error``, or ``drop_oldest`` (see ``backbone.truncate``).
+        template: a Jinja file in place of the tokenizer's chat template, or ``plain``: ``role: text`` lines.
+        date: what a template that prints today's date gets.
+        mode: ``fast`` shares prompts and passes; ``exact`` reads one conversation a pass, so that a score cannot depend
+            on what else was asked, not even in its last bit.
+        token_budget: tokens of one pass.
+        compile: let ``torch.compile`` make the passes of a decoder in ``fast`` mode faster; the first takes minutes.
+            Compiled code that fails, or that differs from the model, is given up, and the log says so.
+        trust_remote_code: let code that comes with the model run.
+        revision: a commit or branch on the Hub.
+    """
+
+    path: str
+    adapter: str | None = None
+    adapters: dict[str, str] = Field(default_factory=dict)
+    kind: Literal["auto", "decoder", "encoder"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    device: str = "auto"
+    max_tokens: int | None = Field(default=None, ge=2)
+    truncation: Truncation = "error"
+    template: str | None = None
+    date: str = "26 Jul 2024"
+    mode: Mode = "fast"
+    token_budget: int = Field(default=8192, ge=1)
+    compile: bool = False
+    trust_remote_code: bool = False
+    revision: str | None = None
+
+    @field_validator("adapters")
+    @classmethod
+    def _known_names(cls, adapters: dict[str, str]) -> dict[str, str]:
+        for name in adapters:
+            if (problem := name_problem(name)) is not None:
+                raise ValueError(f"an adapter cannot be named '{name}': {problem}")
+        return adapters
+
+    @field_validator("date")
+    @classmethod
+    def _plain_date(cls, date: str) -> str:
+        if not re.fullmatch(r"[\w ,./:-]+", date):
+            raise ValueError("write a date in letters, digits and blanks, such as 26 Jul 2024")
+        return date
+
+
+def chat_template(tokenizer: PreTrainedTokenizerBase, config: BackboneConfig) -> str:
+    """Return the chat template's text: the file that ``config`` gives, ``plain`` by name, else the tokenizer's own.
+
+    Raises:
+        BackboneError: there is none.
+    """
+    if config.template == "plain":
+        return PLAIN_TEMPLATE
+    if config.template is not None:
+        try:
+            return Path(config.template).expanduser().read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            raise BackboneError(
+                "no such template", place=config.template, fix="give a Jinja file, or the name plain"
+            ) from None
+    own = tokenizer.chat_template
+    text = own.get("default") if isinstance(own, dict) else own
+    if not text:
+        raise BackboneError(
+            "the tokenizer has no chat template",
+            place=config.path,
+            fix="set backbone.template to a Jinja file, or to plain for 'role: text' lines",
+        )
+    return str(text)
