@@ -156,14 +156,16 @@ GEMMA = (
 STYLES: dict[str, tuple[str | None, str, tuple[str, ...], str, bool]] = {
     "llama3": ("<|begin_of_text|>", "<|eot_id|>", ("<|start_header_id|>", "<|end_header_id|>"), LLAMA3, True),
     "chatml": (None, "<|im_end|>", ("<|im_start|>",), CHATML, False),
-    "merging": (None, "<|im_end|>", ("<|im_start|>",), CHATML, False),  # reads two line breaks as one token
     "gemma": ("<bos>", "<eos>", ("<start_of_turn>", "<end_of_turn>"), GEMMA, True),
 }
 
 
 def tiny_tokenizer(style: str = "llama3", *, pad: str | None = None, max_tokens: int = 512) -> PreTrainedTokenizerFast:
-    """Return a tokenizer of bytes with the special tokens and the chat template of ``style``."""
-    bos, eos, others, template, adds_bos = STYLES[style]
+    """Return a tokenizer of bytes with the special tokens and the chat template of ``style``.
+
+    ``merging`` is ``chatml`` where two line breaks are one token.
+    """
+    bos, eos, others, template, adds_bos = STYLES["chatml" if style == "merging" else style]
     letters = {letter: i for i, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
     merges = []
     if style == "merging":
