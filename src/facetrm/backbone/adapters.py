@@ -150,12 +150,8 @@ def load_adapter(trunk: PreTrainedModel, folder: str | Path, *, name: str = NAME
     refuse_variants(config, folder)
     patterns = [for_trunk(trunk, config, key) for key in ("alpha_pattern", "rank_pattern")]
     layers = layer_list(trunk)
-    if (
-        isinstance(config, LoraConfig)
-        and config.layers_to_transform is not None
-        and layers
-        and not config.layers_pattern
-    ):
+    some = isinstance(config, LoraConfig) and config.layers_to_transform is not None
+    if some and layers and not config.layers_pattern:
         # PEFT looks for the number behind a dot and a word, and the path may begin with that word here.
         config.layers_pattern = layers[0].split(".")[-1]
     found = {_trunk_key(trunk, key): tensor for key, tensor in found.items()}
