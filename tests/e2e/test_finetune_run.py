@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from test_recipe_lines import files, sources
 
 from command_line import Said, assert_refused, command
-from facetrm.fit.finetune import HeadsTrainer
+from facetrm.fit.trainer import HeadsTrainer
 from facetrm.hub.load import load_model
 from facetrm.recipes.run import run_recipe
 from fakes import tiny_decoder

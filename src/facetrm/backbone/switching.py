@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from peft.tuners.tuners_utils import BaseTunerLayer
-from torch.nn import Module, ModuleDict
+from torch.nn import Module, ModuleDict, ParameterDict
 from transformers import PreTrainedModel
 
 from facetrm.backbone.layers import layer_list
@@ -73,6 +73,20 @@ def switched(trunk: PreTrainedModel, name: str | None) -> Iterator[None]:
     finally:
         for layer, active, off in before:
             layer._active_adapter, layer._disable_adapters = active, off
+
+
+def train_only(trunk: PreTrainedModel, name: str) -> None:
+    """Freeze all of ``trunk`` but the adapter ``name``.
+
+    Raises:
+        BackboneError: no adapter of this name.
+    """
+    known_adapters(trunk, [name])
+    trunk.requires_grad_(False)
+    for _, layer in tuned_layers(trunk):
+        for part in layer.children():
+            if isinstance(part, ModuleDict | ParameterDict) and name in part:
+                part[name].requires_grad_(True)
 
 
 def known_adapters(trunk: PreTrainedModel, names: Sequence[str]) -> None:

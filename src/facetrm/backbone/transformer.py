@@ -115,8 +115,7 @@ class TransformerEncoder:
         self._tokenizer_hash = tokenizer_fingerprint(tokenizer)
 
     def _made_engine(self, config: BackboneConfig) -> DecoderEngine | MeanPooling:
-        # Where a row is padded is known from the lengths, so any id that the model has will do.
-        pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
+        pad = self.pad
         inputs = frozenset(inspect.signature(self.model.forward).parameters)
         compiles = config.compile and self.kind == "decoder" and config.mode == "fast"
         if config.compile and not compiles:
@@ -131,6 +130,11 @@ class TransformerEncoder:
     def hidden_size(self) -> int:
         """D."""
         return int(self.model.config.get_text_config().hidden_size)
+
+    @property
+    def pad(self) -> int:
+        """The id that fills rows of a batch: any will do where the lengths are known."""
+        return self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
 
     @property
     def mode(self) -> Mode:

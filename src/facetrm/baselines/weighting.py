@@ -20,13 +20,13 @@ from facetrm.core.statistics import win_credit
 from facetrm.fit.pairs import Floats, score_pairs
 from facetrm.fit.unconditional import FixedWeights, fit_beta
 from facetrm.model.aggregate import GatedSum
-from facetrm.model.experts import LinearExperts
+from facetrm.model.kinds import Experts
 from facetrm.model.gate import Gate, GateShape
 from facetrm.model.mixture import Mixture
 
 
 def fixed_mixture(
-    experts: LinearExperts,
+    experts: Experts,
     debias_KK: Tensor,
     *,
     weights_K: ArrayLike,
@@ -56,14 +56,14 @@ def fixed_mixture(
     return Mixture(experts, GatedSum(gate, debias_KK, reference_K=reference_K), beta=beta)
 
 
-def uniform_mixture(experts: LinearExperts, debias_KK: Tensor, *, reference_K: Tensor | None = None) -> Mixture:
+def uniform_mixture(experts: Experts, debias_KK: Tensor, *, reference_K: Tensor | None = None) -> Mixture:
     """Return the plain average of the debiased objectives whose direction is known (see :func:`fixed_mixture`)."""
     flags = _open(experts, debias_KK)
     return fixed_mixture(experts, debias_KK, weights_K=flags.astype(float), reference_K=reference_K)
 
 
 def unconditional_mixture(
-    experts: LinearExperts, debias_KK: Tensor, *, fixed: FixedWeights, reference_K: Tensor | None = None
+    experts: Experts, debias_KK: Tensor, *, fixed: FixedWeights, reference_K: Tensor | None = None
 ) -> Mixture:
     """Return learned weights that no prompt changes, ``GateFit.unconditional`` (see :func:`fixed_mixture`)."""
     return fixed_mixture(experts, debias_KK, weights_K=fixed.weights_K, beta=fixed.beta, reference_K=reference_K)
@@ -73,7 +73,7 @@ def best_objective(
     chosen: Features,
     rejected: Features,
     *,
-    experts: LinearExperts,
+    experts: Experts,
     debias_KK: Tensor,
     groups: Sequence[str],
     weights: ArrayLike | None = None,
@@ -101,7 +101,7 @@ def best_objective(
     return experts.names[best], mixture
 
 
-def _open(experts: LinearExperts, debias_KK: Tensor) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+def _open(experts: Experts, debias_KK: Tensor) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
     """Return which objectives may have weight: of known direction, and not removed by the debiasing."""
     removed = (debias_KK == 0).all(dim=0).tolist()
     flags = np.array([o.gated and not gone for o, gone in zip(experts.objectives, removed, strict=True)])

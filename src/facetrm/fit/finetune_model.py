@@ -113,13 +113,18 @@ class TrunkWithHeads(nn.Module):
         stop_N: Tensor,
         labels_NK: Tensor,
         token_type_ids: Tensor | None = None,
+        better_P: Tensor | None = None,
+        worse_P: Tensor | None = None,
+        weight_P: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Return ``loss`` and its two parts for a batch whose first rows are the rated ones.
 
         Args:
             input_ids, attention_mask, token_type_ids: [N, L].
             start_N, stop_N: the tokens whose mean is a row's feature.
-            labels_NK: unit labels of the rated rows, NaN where not rated; the rows behind them are pairs.
+            labels_NK: unit labels of the rated rows, NaN where not rated; the rows behind them are pairs: all chosen
+                ones, then all rejected ones in the same order.
+            better_P, worse_P, weight_P: or else the P pairs among the rows behind them, by number, and their weights.
         """
         vectors_ND = self.features(input_ids, attention_mask, start_N, stop_N, token_type_ids=token_type_ids)
         rated, pairs = len(labels_NK), (len(vectors_ND) - len(labels_NK)) // 2
@@ -128,7 +133,10 @@ class TrunkWithHeads(nn.Module):
             regression = masked_mse_loss(self.heads.rate(vectors_ND[:rated]), labels_NK)
         if self.preference > 0:
             score_N = self.heads.prefer(vectors_ND[rated:])
-            preference = bradley_terry_loss(score_N[:pairs] - score_N[pairs:])
+            if better_P is None or worse_P is None:
+                preference = bradley_terry_loss(score_N[:pairs] - score_N[pairs:])
+            else:
+                preference = bradley_terry_loss(score_N[better_P] - score_N[worse_P], weight_P)
         loss = self.regression * regression + self.preference * preference
         return {"loss": loss, "regression": regression.detach(), "preference": preference.detach()}
 

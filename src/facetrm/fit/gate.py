@@ -37,7 +37,7 @@ from facetrm.fit.pairs import Floats, ScoredPairs, hold_out, score_pairs
 from facetrm.fit.projection import fit_projection
 from facetrm.fit.unconditional import FixedWeights, fit_beta, fit_unconditional
 from facetrm.model.aggregate import GatedSum
-from facetrm.model.experts import LinearExperts
+from facetrm.model.kinds import Experts
 from facetrm.model.gate import Gate, GateShape
 
 __all__ = ["GateConfig", "GateFit", "fit_gate"]
@@ -82,7 +82,7 @@ def fit_gate(
     chosen: Features,
     rejected: Features,
     *,
-    experts: LinearExperts,
+    experts: Experts,
     debias_KK: Tensor,
     groups: Sequence[str],
     config: GateConfig,

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from facetrm.backbone.encoder import Features
 from facetrm.core.errors import FitError
-from facetrm.model.experts import LinearExperts
+from facetrm.model.kinds import Experts
 
 Floats = NDArray[np.float64]
 
@@ -64,7 +64,7 @@ def score_pairs(
     chosen: Features,
     rejected: Features,
     *,
-    experts: LinearExperts,
+    experts: Experts,
     groups: Sequence[str],
     weights: ArrayLike | None,
     scores: tuple[Tensor, Tensor] | None = None,

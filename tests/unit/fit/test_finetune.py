@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from facetrm.backbone.adapters import merge_adapter, save_adapter
 from facetrm.core.errors import ConfigError, FitError
-from facetrm.fit import finetune
-from facetrm.fit.finetune import HeadsTrainer, load_trained
+from facetrm.fit.finetune import load_trained
+from facetrm.fit.trainer import HeadsTrainer
 from fakes import tiny_decoder
 from finetune_samples import OBJECTIVES, TEST_RATINGS, accuracy, new_heads, opened, scores, settings, trained
 
@@ -240,7 +240,7 @@ def test_a_training_that_was_killed_ends_with_the_same_bytes(base, tmp_path, met
 def test_a_finished_training_is_read_and_another_question_is_refused(base, tmp_path, monkeypatch):
     config = settings(trainer={"max_steps": 3})
     encoder, heads, _ = trained(base, tmp_path, config)
-    monkeypatch.setattr(finetune.HeadsTrainer, "train", lambda *a, **k: pytest.fail("it was trained again"))
+    monkeypatch.setattr(HeadsTrainer, "train", lambda *a, **k: pytest.fail("it was trained again"))
     again, same, spent = trained(base, tmp_path, config)
     assert torch.equal(scores(again, same), scores(encoder, heads))
     assert spent.steps == 3

@@ -1,0 +1,247 @@
+"""The network on all experts' vectors, fitted to overall preferences: DMoERM's third phase.
+
+    r_n = f(z_n1 .. z_nK)       f: see :mod:`facetrm.model.concat`
+    minimise  mean over pairs of w softplus(-(r_chosen - r_rejected))
+
+Experts and adapters are frozen, so their vectors are read once. The network is trained on vectors that are centred and
+scaled by dimension, and these steps are then folded into its first layer. With ``start: ratings`` it begins as the best
+weighted sum of the experts' own ratings,
+
+    f = sum_k v_k (w_k . z_k)    as units +-(w_k . z_k), since x = (PReLU(x) - PReLU(-x)) / (1 + slope)
+
+with v >= 0 from :func:`facetrm.fit.unconditional.fit_unconditional`; the other units begin with no say. Training may
+leave that sum where held-out prompts agree. ``start: random`` is the published one.
+
+Shapes: N pairs, D hidden size, K experts, H units.
+
+Reference: DMoERM (arXiv 2403.01197), phase 3. We differ: prompts that no expert was trained on (the released code's
+capability labels hold them too), the best state by held-out accuracy with the better answer above (there it is the
+worst), softplus in the place of a logarithm of a sigmoid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from pydantic import Field
+from torch import Tensor
+
+from facetrm.backbone.encoder import Features
+from facetrm.core.config import Section, Seed
+from facetrm.core.errors import FitError
+from facetrm.core.statistics import win_credit
+from facetrm.fit.loop import Schedule, train
+from facetrm.fit.losses import bradley_terry_loss
+from facetrm.fit.pairs import Floats, hold_out, score_pairs
+from facetrm.fit.unconditional import fit_beta, fit_unconditional
+from facetrm.model.adapter_experts import AdapterExperts
+from facetrm.model.concat import ConcatMLP
+
+
+class ConcatConfig(Section):
+    """Settings of the third phase; the defaults suit a few hundred pairs a task.
+
+    Attributes:
+        hidden: H; D by default, as published.
+        start: ``ratings`` begins as a weighted sum of the experts' ratings, ``random`` as published.
+        ridge: of the weights of that sum.
+        steps, batch_size (with replacement; 0 for all pairs), learning_rate, weight_decay: AdamW, down a cosine.
+        evaluate_every: steps between evaluations.
+        patience: evaluations without a new best before it stops; 0 for never.
+        validation: share of the prompts that are held out: they choose the state that is kept.
+        select: the state with the best ``accuracy`` or ``loss`` on them; of equal ones the earlier.
+        seed: of split, initial values and batches.
+    """
+
+    hidden: int | None = Field(default=None, ge=1)
+    start: Literal["ratings", "random"] = "ratings"
+    ridge: float = Field(default=1e-2, ge=0.0)
+    steps: int = Field(default=200, ge=0)
+    batch_size: int = Field(default=128, ge=0)
+    learning_rate: float = Field(default=1e-3, gt=0.0)
+    weight_decay: float = Field(default=0.1, ge=0.0)
+    evaluate_every: int = Field(default=10, ge=1)
+    patience: int = Field(default=8, ge=0)
+    validation: float = Field(default=0.2, gt=0.0, lt=1.0)
+    select: Literal["accuracy", "loss"] = "accuracy"
+    seed: Seed = 0
+
+
+@dataclass(frozen=True)
+class ConcatFit:
+    """A fitted network.
+
+    Attributes:
+        aggregator: ready for a mixture. beta: fitted on held-out margins.
+        accuracy: ``train`` and ``validation``; start: ``validation`` accuracy before the first step.
+        weights_K: of the sum that it began with; None for a random start.
+        best_step: of the state that was kept. history: one row per evaluation.
+        counts: pairs trained on and held out.
+    """
+
+    aggregator: ConcatMLP
+    beta: float
+    accuracy: dict[str, float]
+    start: float
+    weights_K: Floats | None
+    best_step: int
+    history: list[dict[str, float]]
+    counts: dict[str, int]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON-ready figures, without the tensors."""
+        names = ("beta", "accuracy", "start", "best_step", "history", "counts")
+        weights = None if self.weights_K is None else self.weights_K.tolist()
+        return {**{name: getattr(self, name) for name in names}, "weights": weights}
+
+
+def fit_concat_mlp(
+    chosen: Features,
+    rejected: Features,
+    *,
+    experts: AdapterExperts,
+    groups: Sequence[str],
+    config: ConcatConfig,
+    weights: ArrayLike | None = None,
+) -> ConcatFit:
+    """Fit the network on preference pairs whose answers the experts' adapters have read.
+
+    Args:
+        chosen, rejected: features of N pairs, row by row, with the K adapters in the experts' order.
+        experts: the K raters, frozen.
+        groups: prompt key of each pair; no prompt stands on both sides of the validation split.
+        config: see :class:`ConcatConfig`.
+        weights: of each pair.
+
+    Returns:
+        The network, whose reference is the mean vector of the training answers, and its report.
+
+    Raises:
+        FitError: pairs that do not fit together, one prompt only, or features that are not finite.
+
+    Reference: DMoERM (arXiv 2403.01197), phase 3.
+    """
+    pairs = score_pairs(chosen, rejected, experts=experts, groups=groups, weights=weights)
+    sides_NKD = [side.response_NAD.double() for side in (chosen, rejected)]
+    if not all(bool(torch.isfinite(side).all()) for side in sides_NKD):
+        raise FitError("a vector is not finite", place="concatenated experts", fix="encode the pairs again")
+    held_N = hold_out(pairs.groups_N, config.validation, seed=config.seed)
+    inner, outer = (torch.from_numpy(np.flatnonzero(rows)) for rows in (~held_N, held_N))
+    typical_NKD = torch.cat([side[inner] for side in sides_NKD])
+    center_KD = typical_NKD.mean(dim=0)
+    spread_KD = typical_NKD.std(dim=0).clamp_min(1e-6 * float(typical_NKD.std()) + 1e-12)
+    scaled = [((side - center_KD) / spread_KD).float() for side in sides_NKD]
+    weights_K = None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        network = ConcatMLP(torch.zeros(center_KD.shape), hidden=config.hidden)
+    if config.start == "ratings":
+        gap_NK = (pairs.chosen_NK.double() - pairs.rejected_NK.double())[inner].numpy()
+        fixed = fit_unconditional(
+            gap_NK, gated=[True] * len(experts.names), weights=pairs.weights_N[inner].numpy(), ridge=config.ridge
+        )
+        weights_K = fixed.weights_K * fixed.beta
+        start_as_sum(network, experts.weight_KD.double() * spread_KD, torch.from_numpy(weights_K))
+
+    def margin(rows: Tensor) -> Tensor:
+        sides = [_rewards(network, side[rows]) for side in scaled]
+        return sides[0] - sides[1]
+
+    def evaluate() -> float:
+        margin_N, w_N = margin(outer), pairs.weights_N[outer]
+        if config.select == "loss":
+            return float(bradley_terry_loss(margin_N, w_N))
+        return 1.0 - _accuracy(margin_N, w_N)
+
+    with torch.no_grad():
+        start = _accuracy(margin(outer), pairs.weights_N[outer])
+    progress = train(
+        network,
+        Schedule(
+            steps=config.steps,
+            batch_size=config.batch_size,
+            learning_rate=config.learning_rate,
+            weight_decay=config.weight_decay,
+            evaluate_every=config.evaluate_every,
+            patience=config.patience,
+            seed=config.seed,
+        ),
+        rows=len(inner),
+        loss=lambda rows: bradley_terry_loss(margin(inner[rows]), pairs.weights_N[inner[rows]]),
+        evaluate=evaluate,
+    )
+    with torch.no_grad():
+        margins = {name: margin(rows) for name, rows in (("train", inner), ("validation", outer))}
+    held_weights = pairs.weights_N[outer].double().numpy()
+    return ConcatFit(
+        aggregator=_folded(network, center_KD, spread_KD),
+        beta=fit_beta(margins["validation"].double().numpy(), weights=held_weights),
+        accuracy={
+            "train": _accuracy(margins["train"], pairs.weights_N[inner]),
+            "validation": _accuracy(margins["validation"], pairs.weights_N[outer]),
+        },
+        start=start,
+        weights_K=weights_K,
+        best_step=progress.best_step,
+        history=progress.history,
+        counts={"train": len(inner), "validation": len(outer)},
+    )
+
+
+@torch.no_grad()
+def start_as_sum(network: ConcatMLP, weight_KD: Tensor, weights_K: Tensor) -> None:
+    """Set ``network`` to ``f = sum_k weights_k (weight_k . z_k)``; its other units have no say, and can learn one.
+
+    Args:
+        network: of K experts and H >= 2 K units.
+        weight_KD: the heads. weights_K: of the sum.
+
+    Raises:
+        FitError: too few units.
+    """
+    size, units = network.size, network.hidden
+    if units < 2 * size:
+        raise FitError(
+            f"{units} units cannot hold the sum of {size} ratings",
+            place="concat.hidden",
+            fix=f"give {2 * size} or more, or start: random",
+        )
+    slope = float(network.rectifier.weight[0])
+    columns_HKD = network.first.weight.reshape(units, size, -1)
+    network.first.bias[: 2 * size] = 0.0
+    columns_HKD[: 2 * size] = 0.0
+    network.last.weight.zero_()
+    network.last.bias.zero_()
+    for k in range(size):
+        norm = float(weight_KD[k].norm().clamp_min(1e-12))
+        for unit, sign in ((2 * k, 1.0), (2 * k + 1, -1.0)):
+            columns_HKD[unit, k] = (sign * weight_KD[k] / norm).float()
+            network.last.weight[0, unit] = sign * float(weights_K[k]) * norm / (1.0 + slope)
+
+
+def _rewards(network: ConcatMLP, response_NKD: Tensor) -> Tensor:
+    """Return the rewards alone of vectors, [N]."""
+    hidden_NH = network.rectifier(network.first(response_NKD.flatten(1)))
+    reward_N: Tensor = network.last(hidden_NH)[:, 0]
+    return reward_N
+
+
+@torch.no_grad()
+def _folded(network: ConcatMLP, center_KD: Tensor, spread_KD: Tensor) -> ConcatMLP:
+    """Return the network on vectors as they come, with their mean as its reference."""
+    first, rectifier, last = network.first, network.rectifier, network.last
+    weight_HKD = first.weight.double() / spread_KD.flatten()
+    bias_H = first.bias.double() - weight_HKD @ center_KD.flatten()
+    first.weight.copy_(weight_HKD.float())
+    first.bias.copy_(bias_H.float())
+    return ConcatMLP(center_KD.float(), layers=(first, rectifier, last))
+
+
+def _accuracy(margin_N: Tensor, weights_N: Tensor) -> float:
+    w_N = weights_N.double().numpy()
+    return float(win_credit(margin_N.detach().double().numpy()) @ w_N / w_N.sum())

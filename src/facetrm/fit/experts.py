@@ -1,0 +1,301 @@
+"""One adapter and its head on ranked responses: a task's own (phase 1), then one for each of its capabilities (phase 2).
+
+    r_n = w . z_n        z_n: the response's vector under this adapter, in float32
+    minimise  mean over groups of  mean over pairs i above j of softplus(-(r_i - r_j))
+
+All else in the trunk is frozen, other adapters too. A capability's adapter and head start as copies of the task's. The
+state that is kept is the one with the highest accuracy on held-out prompts, the state before the first step included;
+of equal ones the earlier.
+
+Shapes: N responses, D hidden size.
+
+Reference: DMoERM (arXiv 2403.01197), phases 1 and 2. We differ: an adapter on one shared trunk in the place of a full
+fine-tuning per task; the head of a capability is trained with its adapter (the released code leaves it out of the
+optimizer); dropout stays on after the first evaluation; the better rank has the higher reward in loss, selection and
+test alike (there the selection is inverted).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import (
+    EarlyStoppingCallback,
+    PreTrainedModel,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+from transformers.trainer_utils import IntervalStrategy
+
+from facetrm.backbone.adapters import adapter_tensors
+from facetrm.backbone.switching import adapter_names, switched, train_only
+from facetrm.backbone.transformer import TransformerEncoder
+from facetrm.core.errors import ConfigError, FitError
+from facetrm.core.fingerprint import fingerprint
+from facetrm.core.progress import log
+from facetrm.core.statistics import win_credit
+from facetrm.data.records import Preference
+from facetrm.fit.expert_config import ExpertConfig
+from facetrm.fit.finetune import Spent
+from facetrm.fit.finetune_model import Heads, TrunkWithHeads, without_dropout
+from facetrm.fit.ranked import RankedCollator, RankedRows, ranked_pairs
+from facetrm.fit.trainer import (
+    TRAINED,
+    claim,
+    question_of,
+    read_log,
+    read_trained,
+    run_trainer,
+    training_arguments,
+    write_trained,
+)
+
+
+@dataclass(frozen=True)
+class ExpertFit:
+    """A trained adapter and its head.
+
+    Attributes:
+        name: of the adapter, which stands in the encoder's trunk.
+        head_D: w; float32, on the CPU.
+        accuracy: on held-out prompts, of the state that was kept; start: before the first step.
+        best_step: of the state that was kept; 0 where training gained nothing.
+        counts: groups trained on and held out.
+        spent: what it has cost.
+    """
+
+    name: str
+    head_D: Tensor
+    accuracy: float
+    start: float
+    best_step: int
+    counts: dict[str, int]
+    spent: Spent
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON-ready figures, without tensors and history."""
+        spent = {name: getattr(self.spent, name) for name in ("steps", "seconds", "tokens", "truncated")}
+        return {"accuracy": self.accuracy, "start": self.start, "best_step": self.best_step, **self.counts, **spent}
+
+
+def fit_adapter(
+    encoder: TransformerEncoder,
+    preferences: Sequence[Preference],
+    *,
+    name: str,
+    head_D: Tensor,
+    config: ExpertConfig,
+    folder: Path,
+    start: str | None = None,
+) -> ExpertFit:
+    """Train an adapter and its head on ranked responses.
+
+    A folder that holds the end of the same training is read; one that holds a part of it goes on from the last whole
+    checkpoint.
+
+    Args:
+        encoder: gets the adapter, beside those that it has. preferences: of two or more responses each, best first.
+        name: of the adapter. head_D: where the head starts, such as a linear head on the frozen features, or the task's.
+        config: settings. folder: of checkpoints and the result.
+        start: an adapter of the trunk to start from as a copy; None for a new one, which changes nothing at first.
+
+    Returns:
+        The trained head, with figures; the adapter is in the trunk.
+
+    Raises:
+        FitError: one prompt only, the folder holds another training, or the loss is not finite.
+        ConfigError: arguments that the Trainer refuses.
+        BackboneError: a row that cannot be read, or an adapter that does not fit the trunk.
+
+    Reference: DMoERM (arXiv 2403.01197), phases 1 and 2.
+    """
+    training, held = hold_out_prompts(preferences, config.validation, seed=config.seed)
+    held = held[: config.evaluate_on]
+    begun = {
+        "encoder": encoder.trunk_fingerprint,
+        "start": None if start is None else encoder.adapter_fingerprint(start),
+        "head": fingerprint(head_D.tolist()),
+        "data": fingerprint([p.model_dump(mode="json") for p in (*training, *held)]),
+    }
+    model, begin = _prepare(encoder, name=name, head_D=head_D, config=config, start=start)
+    rows = RankedRows(encoder, training)
+    arguments = _arguments(config, folder, encoder)
+    if arguments.should_save:
+        claim(folder, question_of(config) | begun)
+    before = ranked_accuracy(encoder, held, name=name, head_D=head_D)
+    if (folder / TRAINED).exists():
+        read_trained(model, folder)
+    else:
+        with switched(encoder.model, name), nullcontext() if config.dropout else without_dropout(encoder.model):
+            trainer = run_trainer(
+                model,
+                arguments=arguments,
+                rows=rows,
+                collator=RankedCollator(encoder.pad),
+                folder=folder,
+                judge=lambda: {
+                    "eval_accuracy": ranked_accuracy(encoder, held, name=name, head_D=model.heads.preference_D)
+                },
+                callbacks=[_EvaluateTheEnd(), *_stopping(config)],
+            )
+        if (trainer.state.best_metric or 0.0) <= before:
+            _restore(model, begin)
+        write_trained(trainer, folder)
+    torch.autograd.graph.increment_version(list(encoder.model.parameters()))
+    encoder.model.eval()
+    encoder.model.requires_grad_(False)
+    history = read_log(folder)
+    best_step, best = _best(history, before)
+    last = history[-1] if history else {}
+    spent = Spent(
+        int(last.get("step", 0)), float(last.get("train_runtime", 0.0)), rows.tokens, rows.truncated, history
+    )
+    fit = ExpertFit(
+        name=name,
+        head_D=model.heads.preference_D.detach().float().cpu().clone(),
+        accuracy=best,
+        start=before,
+        best_step=best_step,
+        counts={"train": len(training), "validation": len(held)},
+        spent=spent,
+    )
+    log("expert", name=name, **fit.to_dict())
+    return fit
+
+
+def hold_out_prompts(
+    preferences: Sequence[Preference], share: float, *, seed: int
+) -> tuple[list[Preference], list[Preference]]:
+    """Return the preferences to train on and those held out: whole prompts, ``share`` of them, one at least.
+
+    A prompt's place in line depends on the seed and on nothing else.
+
+    Raises:
+        FitError: fewer than two prompts.
+    """
+    keys = {p.prompt_key for p in preferences}
+    order = sorted(keys, key=lambda key: hashlib.sha256(f"{seed}\x1f{key}".encode()).digest())
+    if len(order) < 2:
+        raise FitError(
+            f"{len(preferences)} preferences of {len(order)} prompts cannot be split",
+            place="expert",
+            fix="give preferences of two or more prompts",
+        )
+    held = set(order[: min(max(round(share * len(order)), 1), len(order) - 1)])
+    return [p for p in preferences if p.prompt_key not in held], [p for p in preferences if p.prompt_key in held]
+
+
+def ranked_accuracy(
+    encoder: TransformerEncoder, preferences: Sequence[Preference], *, name: str, head_D: Tensor
+) -> float:
+    """Return the mean over groups of the share of pairs that adapter and head order rightly; a tie counts one half.
+
+    Args:
+        encoder: holds the adapter ``name``. preferences: the groups, best first. head_D: w.
+    """
+    vectors_ND = encoder.encode(
+        [(*p.prompt, answer) for p in preferences for answer in p.responses], adapters=[name]
+    ).response_NAD[:, 0]
+    score_N = (vectors_ND.double() @ head_D.detach().double().cpu()).numpy()
+    better, worse, weight = ranked_pairs([len(p.responses) for p in preferences])
+    return float((win_credit(score_N[better] - score_N[worse]) * weight).sum() / len(preferences))
+
+
+class _EvaluateTheEnd(TrainerCallback):
+    """Judge and keep the last step too."""
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        """Ask for an evaluation and a checkpoint at the last step."""
+        if state.global_step >= state.max_steps:
+            control.should_evaluate = control.should_save = True
+        return control
+
+
+def _stopping(config: ExpertConfig) -> list[TrainerCallback]:
+    return [EarlyStoppingCallback(config.patience)] if config.patience else []
+
+
+def _arguments(config: ExpertConfig, folder: Path, encoder: TransformerEncoder) -> TrainingArguments:
+    given = config.trainer.model_dump()
+    for key in ("fsdp", "deepspeed"):
+        if given.get(key):
+            raise ConfigError(
+                f"'{key}' is set, and experts are judged on a trunk that is whole on every device",
+                place="trainer",
+                fix=f"take {key} out: accelerate launch trains experts on several GPUs without it",
+            )
+    return training_arguments(
+        config.trainer,
+        folder,
+        device=encoder.model.device,
+        eval_strategy=IntervalStrategy.STEPS,
+        eval_steps=config.evaluate_every,
+        save_strategy=IntervalStrategy.STEPS,
+        save_steps=config.evaluate_every,
+        load_best_model_at_end=True,
+        metric_for_best_model="eval_accuracy",
+        greater_is_better=True,
+        data_seed=config.seed,
+    )
+
+
+def _prepare(
+    encoder: TransformerEncoder, *, name: str, head_D: Tensor, config: ExpertConfig, start: str | None
+) -> tuple[TrunkWithHeads, dict[str, Tensor]]:
+    """Return trunk and head as one module of which only the adapter ``name`` and the head are trained.
+
+    The second part is what both are before the first step.
+    """
+    trunk = encoder.model
+    if name in adapter_names(trunk):
+        encoder.remove_adapter(name)
+    encoder.add_adapter(name, config.lora, seed=config.seed)
+    if start is not None:
+        _copy_adapter(trunk, start, name)
+    train_only(trunk, name)
+    heads = Heads(encoder.hidden_size, 0, preference=True, seed=config.seed).to(trunk.device)
+    with torch.no_grad():
+        heads.preference_D.copy_(head_D)
+    model = TrunkWithHeads(trunk, heads, regression=0.0, preference=1.0, pooled=encoder.kind == "encoder")
+    kept = model.trained()
+    return model, {key: tensor.detach().clone() for key, tensor in model.state_dict().items() if key in kept}
+
+
+@torch.no_grad()
+def _copy_adapter(trunk: PreTrainedModel, source: str, name: str) -> None:
+    found, own = adapter_tensors(trunk, name=source), adapter_tensors(trunk, name=name)
+    if {key: t.shape for key, t in found.items()} != {key: t.shape for key, t in own.items()}:
+        raise FitError(
+            f"adapter '{name}' has not the layers and the rank of '{source}', from which it starts",
+            place="expert",
+            fix="give both phases the same lora section",
+        )
+    for key, tensor in found.items():
+        own[key].copy_(tensor)
+
+
+@torch.no_grad()
+def _restore(model: TrunkWithHeads, begin: dict[str, Tensor]) -> None:
+    own = model.state_dict()
+    for key, tensor in begin.items():
+        own[key].copy_(tensor)
+
+
+def _best(history: Sequence[dict[str, float]], before: float) -> tuple[int, float]:
+    """Return step and accuracy of the state that was kept: the first of the best."""
+    step, best = 0, before
+    for entry in history:
+        if entry.get("eval_accuracy", -1.0) > best:
+            step, best = int(entry["step"]), float(entry["eval_accuracy"])
+    return step, best
