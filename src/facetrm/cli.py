@@ -38,10 +38,9 @@ from facetrm.label.settings import LabelConfig
 from facetrm.label.show import estimate_text, report_text
 from facetrm.label.store import stored_keys
 from facetrm.model.reward_model import RewardModel
-from facetrm.recipes.finetune import FineTuneRun
 from facetrm.recipes.run import run_recipe
 from facetrm.recipes.scoring import Asked, located, read_asked, score_rows, write_scores
-from facetrm.recipes.show import show_fine_tuned, show_run, show_whole
+from facetrm.recipes.show import show_done, show_whole
 from facetrm.report.page import write_page
 
 TRACEBACK = "FACETRM_TRACEBACK"
@@ -80,11 +79,7 @@ def run(
     sets: Sets = [],  # noqa: B006  (typer reads the default and never changes it)
 ) -> None:
     """Run a recipe: train, compare, explain, save."""
-    done = run_recipe(recipe, sets=sets, out=out)
-    if isinstance(done, FineTuneRun):
-        show_fine_tuned(done)
-    elif done is not None:  # nothing comes from the processes beside the first
-        show_run(done)
+    show_done(run_recipe(recipe, sets=sets, out=out))
 
 
 @app.command()

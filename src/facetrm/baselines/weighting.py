@@ -20,8 +20,8 @@ from facetrm.core.statistics import win_credit
 from facetrm.fit.pairs import Floats, score_pairs
 from facetrm.fit.unconditional import FixedWeights, fit_beta
 from facetrm.model.aggregate import GatedSum
-from facetrm.model.kinds import Experts
 from facetrm.model.gate import Gate, GateShape
+from facetrm.model.kinds import Experts
 from facetrm.model.mixture import Mixture
 
 

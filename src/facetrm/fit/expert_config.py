@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from facetrm.backbone.adapters import LoraSettings
 from facetrm.core.config import Section, Seed
 from facetrm.fit.finetune_config import TrainerSection
 
@@ -27,18 +26,16 @@ class ExpertConfig(Section):
     """How one adapter and its head are trained.
 
     Attributes:
-        lora: size and place of the adapter; one that starts from another is as large as that.
         validation: share of the prompts that are held out: they choose the state that is kept, by accuracy.
         evaluate_every: steps between evaluations; the last step is always one.
         evaluate_on: preferences of the held-out part at most.
         patience: evaluations without a new best before it stops; 0 for never.
-        dropout: keep the dropout that the trunk's own configuration asks for; the adapter's (``lora.dropout``) is on
-            while training in any case.
+        dropout: keep the dropout that the trunk's own configuration asks for; the adapter's own is on while training in
+            any case.
         seed: of the adapter, the held-out prompts and the order of the rows.
         trainer: see :class:`ExpertTrainer`.
     """
 
-    lora: LoraSettings = LoraSettings(rank=16, alpha=32.0, dropout=0.05)
     validation: float = Field(default=0.2, gt=0.0, lt=1.0)
     evaluate_every: int = Field(default=25, ge=1)
     evaluate_on: int = Field(default=500, ge=1)

@@ -36,7 +36,7 @@ from transformers import (
 )
 from transformers.trainer_utils import IntervalStrategy
 
-from facetrm.backbone.adapters import adapter_tensors
+from facetrm.backbone.adapters import LoraSettings, adapter_tensors
 from facetrm.backbone.switching import adapter_names, switched, train_only
 from facetrm.backbone.transformer import TransformerEncoder
 from facetrm.core.errors import ConfigError, FitError
@@ -93,6 +93,7 @@ def fit_adapter(
     *,
     name: str,
     head_D: Tensor,
+    lora: LoraSettings,
     config: ExpertConfig,
     folder: Path,
     start: str | None = None,
@@ -105,7 +106,7 @@ def fit_adapter(
     Args:
         encoder: gets the adapter, beside those that it has. preferences: of two or more responses each, best first.
         name: of the adapter. head_D: where the head starts, such as a linear head on the frozen features, or the task's.
-        config: settings. folder: of checkpoints and the result.
+        lora: size and place of the adapter. config: of its training. folder: of checkpoints and the result.
         start: an adapter of the trunk to start from as a copy; None for a new one, which changes nothing at first.
 
     Returns:
@@ -121,12 +122,13 @@ def fit_adapter(
     training, held = hold_out_prompts(preferences, config.validation, seed=config.seed)
     held = held[: config.evaluate_on]
     begun = {
+        "lora": lora.model_dump(mode="json"),
         "encoder": encoder.trunk_fingerprint,
         "start": None if start is None else encoder.adapter_fingerprint(start),
         "head": fingerprint(head_D.tolist()),
         "data": fingerprint([p.model_dump(mode="json") for p in (*training, *held)]),
     }
-    model, begin = _prepare(encoder, name=name, head_D=head_D, config=config, start=start)
+    model, begin = _prepare(encoder, name=name, head_D=head_D, lora=lora, seed=config.seed, start=start)
     rows = RankedRows(encoder, training)
     arguments = _arguments(config, folder, encoder)
     if arguments.should_save:
@@ -156,9 +158,7 @@ def fit_adapter(
     history = read_log(folder)
     best_step, best = _best(history, before)
     last = history[-1] if history else {}
-    spent = Spent(
-        int(last.get("step", 0)), float(last.get("train_runtime", 0.0)), rows.tokens, rows.truncated, history
-    )
+    spent = Spent(int(last.get("step", 0)), float(last.get("train_runtime", 0.0)), rows.tokens, rows.truncated, history)
     fit = ExpertFit(
         name=name,
         head_D=model.heads.preference_D.detach().float().cpu().clone(),
@@ -251,7 +251,7 @@ def _arguments(config: ExpertConfig, folder: Path, encoder: TransformerEncoder) 
 
 
 def _prepare(
-    encoder: TransformerEncoder, *, name: str, head_D: Tensor, config: ExpertConfig, start: str | None
+    encoder: TransformerEncoder, *, name: str, head_D: Tensor, lora: LoraSettings, seed: int, start: str | None
 ) -> tuple[TrunkWithHeads, dict[str, Tensor]]:
     """Return trunk and head as one module of which only the adapter ``name`` and the head are trained.
 
@@ -260,11 +260,11 @@ def _prepare(
     trunk = encoder.model
     if name in adapter_names(trunk):
         encoder.remove_adapter(name)
-    encoder.add_adapter(name, config.lora, seed=config.seed)
+    encoder.add_adapter(name, lora, seed=seed)
     if start is not None:
         _copy_adapter(trunk, start, name)
     train_only(trunk, name)
-    heads = Heads(encoder.hidden_size, 0, preference=True, seed=config.seed).to(trunk.device)
+    heads = Heads(encoder.hidden_size, 0, preference=True, seed=seed).to(trunk.device)
     with torch.no_grad():
         heads.preference_D.copy_(head_D)
     model = TrunkWithHeads(trunk, heads, regression=0.0, preference=1.0, pooled=encoder.kind == "encoder")

@@ -37,8 +37,8 @@ from facetrm.fit.pairs import Floats, ScoredPairs, hold_out, score_pairs
 from facetrm.fit.projection import fit_projection
 from facetrm.fit.unconditional import FixedWeights, fit_beta, fit_unconditional
 from facetrm.model.aggregate import GatedSum
-from facetrm.model.kinds import Experts
 from facetrm.model.gate import Gate, GateShape
+from facetrm.model.kinds import Experts
 
 __all__ = ["GateConfig", "GateFit", "fit_gate"]
 

@@ -21,7 +21,11 @@ from facetrm.model.reward_model import RewardModel
 CARD: Final = "README.md"
 _HUB_LICENCES: Final = frozenset({"mit", "apache-2.0", "cc-by-4.0", "cc-by-nc-4.0"})
 _SYSTEMS: Final = {
+    "model": "this model",
+    "routed": "this model",
     "gate": "this model",
+    "task_rm": "one reward model per task",
+    "mean_of_experts": "the mean of the experts' ratings",
     "reward": "this model",
     "frozen_preference": "a linear Bradley-Terry head on the frozen trunk",
     "unconditional": "weights that no prompt changes",
@@ -145,6 +149,8 @@ def _accuracy(metrics: Mapping[str, Any]) -> list[tuple[str, float, float, float
     found = []
     for key, title in _SYSTEMS.items():
         value = values.get(key)
+        if key == "gate" and "routed" in values:
+            title = "one gate for all tasks"
         if isinstance(value, dict):
             found.append((title, value["value"], value["low"], value["high"]))
         elif value is not None:

@@ -11,7 +11,7 @@ answers differs. From ratings the same records come from :func:`facetrm.data.vie
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from random import Random
 from typing import Final
@@ -59,23 +59,24 @@ class NoisyJudge(Section):
         return "reply_1" if x > 0 else "reply_2"
 
 
-def world_rubric(*, least: float = 0.03) -> Rubric:
-    """Return the world's tasks with the latents that count in them as capabilities.
+def world_rubric(*, least: float = 0.03, most: int | None = None, tasks: Sequence[str] = TASKS) -> Rubric:
+    """Return tasks of the world with the latents that count in them as capabilities, the weightiest first.
 
     Args:
-        least: the smallest true weight that makes a latent a capability of a task.
+        least: the smallest true weight that makes a latent a capability of a task. most: of them a task; None for all.
+        tasks: which.
     """
     meanings = {latent.name: latent.meaning for latent in LATENTS}
-    tasks = []
-    for task in TASKS:
+    written = []
+    for task in tasks:
         weights = World.weights[task]
-        latents = sorted((name for name in weights if weights[name] >= least), key=lambda name: -weights[name])
+        latents = sorted((name for name in weights if weights[name] >= least), key=lambda name: -weights[name])[:most]
         capabilities = tuple(
             Capability(name=name, description=meanings[name], better=f"this holds more often: {meanings[name]}")
             for name in latents
         )
-        tasks.append(RubricTask(name=task, description="a task of the world", capabilities=capabilities))
-    return Rubric(name="world", language="en", tasks=tuple(tasks))
+        written.append(RubricTask(name=task, description="a task of the world", capabilities=capabilities))
+    return Rubric(name="world", language="en", tasks=tuple(written))
 
 
 def label_world(
@@ -93,20 +94,22 @@ def label_world(
         world: writes the pairs and knows their levels.
         count: pairs.
         judge: who errs; None is a judge with the default settings.
-        rubric: tasks and capabilities, which are latents; None is :func:`world_rubric`.
+        rubric: tasks and capabilities, which are latents; None is :func:`world_rubric`. Pairs of other tasks are
+            passed over.
         part, start: which pairs, as in :meth:`facetrm.data.world.world.World.preferences`.
 
     Returns:
         Records with ``aspect`` ``task/latent``. In the report's ``with_given``, ``true latent`` is the true order.
     """
-    judge = judge or NoisyJudge()
+    judge, rubric = judge or NoisyJudge(), rubric or world_rubric()
     pairs, levels = [], {}
-    for pair in preference_pairs(world.preferences(count, part=part, start=start)):
+    wanted = world.preferences_of([task.name for task in rubric.tasks], count, part=part, start=start)
+    for pair in preference_pairs(wanted):
         shares = tuple(_shares(world, pair, n) for n in (0, 1))
         truth = {f"true {name}": _sign(shares[0][name] - shares[1][name]) for name in SLOTS}
         pairs.append(replace(pair, given={**pair.given, **{name: sign for name, sign in truth.items() if sign}}))
         levels[id(pairs[-1])] = shares
-    plan = make_plan(pairs, rubric or world_rubric(), LabelConfig(model=SIMULATED))
+    plan = make_plan(pairs, rubric, LabelConfig(model=SIMULATED))
     verdicts: dict[str, Verdict] = {}
     for judgement in plan.judgements:
         first, second = (shares[judgement.capability.name] for shares in levels[id(judgement.pair)])

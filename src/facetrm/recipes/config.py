@@ -14,6 +14,7 @@ from facetrm.data.objectives import Direction
 from facetrm.fit.debias import DebiasConfig
 from facetrm.fit.gate import GateConfig
 from facetrm.fit.ridge import RidgeConfig
+from facetrm.fit.router_config import RouterConfig
 from facetrm.recipes.backbones import TinyBackbone
 from facetrm.recipes.data import DataSection, WorldData
 
@@ -81,6 +82,26 @@ class GateSection(Section):
     reference: Literal["mean", "zero"] = "mean"
 
 
+EVERY = "all"
+"""The name of the fall-back mixture that is trained on every task."""
+
+
+class RouterSection(Section):
+    """The outer mixture.
+
+    Attributes:
+        settings: of the fit.
+        threshold: of confidence, below which the fall-back scores a row; 0 for no fall-back.
+        fallback: ``all`` is a mixture that is fitted on every task's preferences; or the name of a task.
+        least: a task with fewer preferences has no gate of its own and takes that of all tasks (ArmoRM alone).
+    """
+
+    settings: RouterConfig = RouterConfig()
+    threshold: float = Field(default=0.0, ge=0.0, le=1.0)
+    fallback: str = EVERY
+    least: int = Field(default=50, ge=2)
+
+
 class CompareSection(Section):
     """What stands beside the gate.
 
@@ -98,7 +119,10 @@ class CompareSection(Section):
 
 
 class ArmormConfig(Section):
-    """A whole run. Give either ``backbone`` (a path or a name on the Hub) or ``tiny`` (trained here, world only)."""
+    """A whole run. Give either ``backbone`` (a path or a name on the Hub) or ``tiny`` (trained here, world only).
+
+    With ``router`` every task gets a gate of its own over the same experts.
+    """
 
     recipe: Literal["armorm"] = "armorm"
     title: str = "ArmoRM"
@@ -111,6 +135,7 @@ class ArmormConfig(Section):
     experts: ExpertsSection = ExpertsSection()
     debias: DebiasSection = DebiasSection()
     gate: GateSection = GateSection()
+    router: RouterSection | None = None
     compare: CompareSection = CompareSection()
     save_backbone: Literal["copy", "reference"] = "reference"
 

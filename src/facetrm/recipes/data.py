@@ -36,7 +36,7 @@ class WorldData(Section):
     test: int = Field(default=2000, ge=10)
 
 
-class _Rows(Section):
+class SkippingRows(Section):
     """What becomes of malformed rows.
 
     ``on_error: skip`` writes them to side files and counts them; ``skipped_to`` is the folder of those files (by
@@ -57,14 +57,14 @@ class _Skipping(TypedDict):
     skipped_to: str | None
 
 
-class PackData(_Rows):
+class PackData(SkippingRows):
     """A folder of ``sources.json``, ``rated.jsonl.gz`` and ``preferences.jsonl.gz`` whose rows carry ``split``."""
 
     kind: Literal["pack"] = "pack"
     folder: str
 
 
-class FilesData(_Rows):
+class FilesData(SkippingRows):
     """JSONL or Parquet files; ``objectives`` declares them (YAML).
 
     ``test_share`` of the prompts is held out; but where a row says ``split: test``, the rows' own splits hold.
@@ -85,7 +85,7 @@ class FilesData(_Rows):
         return self
 
 
-class SourcesData(_Rows):
+class SourcesData(SkippingRows):
     """Registered public data sets, from the Hub or from ``folder/NAME`` in the same schema; ``limit`` rows of each."""
 
     kind: Literal["sources"] = "sources"

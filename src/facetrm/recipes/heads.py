@@ -78,11 +78,10 @@ def preference_expert(experts: LinearExperts, weight_1D: Tensor, pairs: Pairs) -
         experts: K experts; a length expert stays the last one.
         weight_1D: of the log odds, float64. pairs: whose answers give mean and deviation.
     """
-    odds_N = pairs.both().response_NAD[:, 0].double() @ weight_1D[0]
-    mean, deviation = float(odds_N.mean()), float(odds_N.std().clamp_min(1e-12))
-    factor, reach = _SPREAD / deviation, _MIDDLE / _SPREAD * deviation
-    bias_1 = torch.tensor([_MIDDLE - factor * mean])
-    preference = PREFERENCE.model_copy(update={"low": mean - reach, "high": mean + reach})
+    factor, shift = standard_scale(pairs.both().response_NAD[:, 0].double() @ weight_1D[0])
+    bias_1 = torch.tensor([shift])
+    ends = {"low": -shift / factor, "high": (1.0 - shift) / factor}
+    preference = PREFERENCE.model_copy(update=ends)
     rated = experts.objectives[: len(experts.weight_KD)]
     return LinearExperts(
         [*rated, preference],
@@ -90,6 +89,13 @@ def preference_expert(experts: LinearExperts, weight_1D: Tensor, pairs: Pairs) -
         torch.cat([experts.bias_K, bias_1]),
         length=experts.length,
     )
+
+
+def standard_scale(odds_N: Tensor) -> tuple[float, float]:
+    """Return factor and shift with ``factor * odds + shift = 0.5 + 0.2 z``, z standardised over ``odds_N`` [N]."""
+    mean, deviation = float(odds_N.mean()), float(odds_N.std().clamp_min(1e-12))
+    factor = _SPREAD / deviation
+    return factor, _MIDDLE - factor * mean
 
 
 def cross_fitted(

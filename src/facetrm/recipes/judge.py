@@ -56,17 +56,20 @@ class Judgement:
     cells: tuple[Cell, ...]
 
 
-def judge(config: ArmormConfig, rows: Rows, fit: ArmormFit, watch: Stopwatch) -> Judgement:
+def judge(
+    config: ArmormConfig, rows: Rows, fit: ArmormFit, watch: Stopwatch, *, more: Mapping[str, Floats] | None = None
+) -> Judgement:
     """Fit every baseline on the gate's training pairs and measure all systems on the test pairs.
 
     Args:
         config: settings. rows: data. fit: the run's own model. watch: where the seconds go.
+        more: margins of other systems on the test pairs.
     """
     with watch("baselines"):
         systems, best = fit_baselines(
             fit.gate_pairs, fit.mixture, fit.gate, config=config.compare.linear, weights=fit.weights, scores=fit.scores
         )
-        by_system = margins({"gate": fit.mixture, **systems}, fit.test_pairs)
+        by_system = margins({"gate": fit.mixture, **systems}, fit.test_pairs) | dict(more or {})
         if config.compare.bag_of_words:
             by_system["bag_of_words"] = _bag_of_words(config, rows)
     recovery: float | None = None

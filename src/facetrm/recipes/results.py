@@ -19,10 +19,13 @@ from facetrm.explain.ablate import ablate
 from facetrm.explain.ask import ask_pair
 from facetrm.explain.overall import explain_overall
 from facetrm.fit.objective_report import ObjectiveReport
+from facetrm.model.reward_model import RewardModel
 from facetrm.recipes.armorm import ArmormFit
 from facetrm.recipes.config import ArmormConfig
 from facetrm.recipes.data import Rows
 from facetrm.recipes.judge import Judgement
+from facetrm.recipes.routed import RoutedFit, routed_by_task
+from facetrm.recipes.router_figures import router_part
 from facetrm.report.run_report import (
     Accuracy,
     DebiasRow,
@@ -37,6 +40,9 @@ from facetrm.report.run_report import (
 )
 
 SCHEMA: Final = 1
+_ROUTED_NOTE: Final = (
+    "The saved model has a gate for each task behind a router; gate, weights and effects below are of the single gate."
+)
 _ABLATION_SAMPLES: Final = 200  # three intervals for each expert: more would take a part of the run that shows
 _PACKAGES: Final = ("facetrm", "torch", "transformers", "tokenizers", "safetensors", "numpy", "scipy")
 
@@ -49,13 +55,15 @@ def metrics(
     *,
     seconds: Mapping[str, float],
     training: Mapping[str, Any],
+    routed: RoutedFit | None = None,
 ) -> dict[str, Any]:
     """Return the content of ``metrics.json``: plain numbers, null for what is not defined, no NaN.
 
     Args:
         config, rows, fit, judgement: settings, data, model and verdict of the run.
-        seconds: by stage. training: what a backbone trained here has cost.
+        seconds: by stage. training: what a backbone trained here has cost. routed: the model with a router, if any.
     """
+    model = fit.model if routed is None else routed.model
     gate = fit.gate.to_dict()
     history = gate.pop("history")
     length = judgement.length
@@ -99,10 +107,11 @@ def metrics(
             "gate_minus_linear_bt": {name: asdict(i) for name, i in judgement.against_linear.items()},
             "best_objective": judgement.best_objective,
         },
+        **({} if routed is None else {"routing": routed.to_dict()}),
         "weight_recovery_spearman": judgement.recovery,
         "seeds": _seeds(config),
         "versions": versions(),
-        "hashes": {"data": rows.hash, "model": fit.model.hash, "encoder": fit.model.encoder.fingerprint},
+        "hashes": {"data": rows.hash, "model": model.hash, "encoder": model.encoder.fingerprint},
     }
     return dict(plain(values))
 
@@ -115,13 +124,15 @@ def report(
     *,
     seconds: Mapping[str, float],
     explained: Preference,
+    routed: RoutedFit | None = None,
 ) -> RunReport:
     """Return what ``report.html`` shows.
 
     Args:
         config, rows, fit, judgement: settings, data, model and verdict of the run.
-        seconds: by stage. explained: the pair that the page takes apart.
+        seconds: by stage. explained: the pair that the page takes apart. routed: the model with a router, if any.
     """
+    model = fit.model if routed is None else routed.model
     tasks = [p.task or "" for p in rows.test]
     tests = fit.test_pairs
     overall = explain_overall(
@@ -158,23 +169,30 @@ def report(
         length=_length(judgement),
         pair_accuracy={kind: _accuracies(t) for kind, t in (("noisy", judgement.noisy), ("true", judgement.true)) if t},
         by_source={source: _accuracies(table) for source, table in judgement.sources.items()},
+        by_task={} if routed is None else _tables(routed_by_task(config, rows, fit, routed)),
+        router=None
+        if routed is None or config.router is None
+        else router_part(routed.router, routed.assigned, threshold=config.router.threshold),
         recovery=_recovery(judgement),
         overall=overall,
         ablation=ablate(
             fit.model, tests.chosen, tests.rejected, groups=tests.groups, samples=_ABLATION_SAMPLES, seed=config.seed
         ),
         training=Training(points=tuple(_point(p) for p in fit.gate.history), best_step=fit.gate.best_step),
-        pair=explain_preference(fit, explained),
+        pair=explain_preference(model, explained),
         seeds=_seeds(config),
         versions=versions(),
-        hashes={"data": rows.hash, "model": fit.model.hash, "encoder": fit.model.encoder.fingerprint},
-        notes=(f"Objectives are measured on {which}.",),
+        hashes={"data": rows.hash, "model": model.hash, "encoder": model.encoder.fingerprint},
+        notes=(
+            f"Objectives are measured on {which}.",
+            *((_ROUTED_NOTE,) if routed is not None else ()),
+        ),
     )
 
 
-def explain_preference(fit: ArmormFit, preference: Preference) -> ExplainedPair:
-    """Score both answers of a ``preference`` with the fitted model and take the margin apart."""
-    pair, flip = ask_pair(fit.model, preference.chosen, preference.rejected)
+def explain_preference(model: RewardModel, preference: Preference) -> ExplainedPair:
+    """Score both answers of a ``preference`` with ``model`` and take the margin apart."""
+    pair, flip = ask_pair(model, preference.chosen, preference.rejected)
     return ExplainedPair(explanation=pair, conversations=(preference.chosen, preference.rejected), flip=flip)
 
 
@@ -215,6 +233,10 @@ def _point(row: Mapping[str, float]) -> TrainingPoint:
     return TrainingPoint(
         step=int(row["step"]), train_loss=row.get("training_loss"), valid_loss=row.get("validation_loss")
     )
+
+
+def _tables(found: Mapping[str, Mapping[str, Interval]]) -> dict[str, dict[str, Accuracy]]:
+    return {name: _accuracies(table) for name, table in found.items()}
 
 
 def _accuracies(table: Mapping[str, Interval]) -> dict[str, Accuracy]:

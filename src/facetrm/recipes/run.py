@@ -23,23 +23,31 @@ from facetrm.core.registry import Registry
 from facetrm.data.files import write_records
 from facetrm.data.records import Preference
 from facetrm.hub.card import write_card
+from facetrm.model.reward_model import RewardModel
 from facetrm.recipes.armorm import ArmormFit, Stopwatch, fit_armorm, prepare
 from facetrm.recipes.compare import margins, typical_pair
 from facetrm.recipes.config import ArmormConfig
 from facetrm.recipes.data import Rows
+from facetrm.recipes.dmoerm import run_dmoerm
+from facetrm.recipes.dmoerm_config import DmoermConfig
 from facetrm.recipes.finetune import run_finetune
 from facetrm.recipes.finetune_config import FineTuneRecipe
 from facetrm.recipes.judge import Judgement, judge
 from facetrm.recipes.results import metrics, report
+from facetrm.recipes.routed import route_armorm
 from facetrm.report.build import build_report
 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: its folder, its figures, and the fitted parts."""
+    """A finished run: its folder, its figures, and the fitted parts.
+
+    ``model`` is the one that was saved: the routed one where the recipe has a router, else that of ``fit``.
+    """
 
     folder: Path
     metrics: dict[str, Any]
+    model: RewardModel
     fit: ArmormFit
     judgement: Judgement
     explained: Preference
@@ -86,19 +94,24 @@ def run_armorm(config: ArmormConfig, folder: Path) -> Run:
     rows, encoder, store, training = prepare(config, folder, watch)
     checkpoint = folder / "gate.checkpoint.safetensors"
     fit = fit_armorm(config, rows, encoder, store.features, watch, checkpoint=checkpoint)
-    judgement = judge(config, rows, fit, watch)
+    model, routed = fit.model, None
+    if config.router is not None:
+        with watch("router"):
+            routed = route_armorm(config, config.router, rows, fit)
+        model = routed.model
+    judgement = judge(config, rows, fit, watch, more={} if routed is None else {"routed": routed.margins})
     with watch("save"):
-        fit.model.save(folder / "model", backbone=config.save_backbone)
+        model.save(folder / "model", backbone=config.save_backbone)
         checkpoint.unlink(missing_ok=True)
         explained = pick_pair(rows, fit)
         write_records(folder / "pair.jsonl", [explained])
     with watch("report"):
-        page = report(config, rows, fit, judgement, seconds=watch.seconds, explained=explained)
+        page = report(config, rows, fit, judgement, seconds=watch.seconds, explained=explained, routed=routed)
         build_report(page, folder)
-    values = metrics(config, rows, fit, judgement, seconds=watch.seconds, training=training)
+    values = metrics(config, rows, fit, judgement, seconds=watch.seconds, training=training, routed=routed)
     write_json(folder / "metrics.json", values)
-    write_card(folder / "model", fit.model, metrics=values, name=folder.name)
-    return Run(folder, values, fit, judgement, explained)
+    write_card(folder / "model", model, metrics=values, name=folder.name)
+    return Run(folder, values, model, fit, judgement, explained)
 
 
 def pick_pair(rows: Rows, fit: ArmormFit) -> Preference:
@@ -111,6 +124,7 @@ def pick_pair(rows: Rows, fit: ArmormFit) -> Preference:
 
 RECIPES: Registry[Recipe] = Registry("recipe")
 RECIPES.add("armorm", Recipe(ArmormConfig, run_armorm))
+RECIPES.add("dmoerm", Recipe(DmoermConfig, run_dmoerm))
 RECIPES.add("finetune", Recipe(FineTuneRecipe, run_finetune))
 
 

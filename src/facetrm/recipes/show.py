@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from rich.console import Console
 from rich.table import Table
 
+from facetrm.core.statistics import Interval
 from facetrm.data.records import Preference
 from facetrm.explain.ask import ask_pair
 from facetrm.explain.table import WholeView
 from facetrm.explain.terminal import PairView, show
 from facetrm.model.reward_model import RewardModel
+from facetrm.recipes.dmoerm import DmoermRun
 from facetrm.recipes.finetune import FineTuneRun
 from facetrm.recipes.run import Run
 from facetrm.report.run_report import SYSTEMS
@@ -20,21 +24,21 @@ def show_whole(view: WholeView) -> None:
     _console().print(view)
 
 
+def show_done(done: Run | FineTuneRun | DmoermRun | None) -> None:
+    """Print what a recipe leaves; nothing in the processes beside the first."""
+    if isinstance(done, FineTuneRun):
+        show_fine_tuned(done)
+    elif isinstance(done, DmoermRun):
+        show_routed(done)
+    elif done is not None:
+        show_run(done)
+
+
 def show_run(run: Run) -> None:
     """Print the accuracies of an ArmoRM run, what debiasing did, and the explained pair."""
-    table = Table(
-        title=f"Accuracy on {run.metrics['rows']['preferences_test']} held-out pairs, 95% interval over prompts"
-    )
-    table.add_column("system")
-    table.add_column("against the labels", justify="right")
-    if run.judgement.true:
-        table.add_column("against the true order", justify="right")
-    for name, title in SYSTEMS.items():
-        if name in run.judgement.noisy:
-            cells = [run.judgement.noisy[name], *([run.judgement.true[name]] if run.judgement.true else [])]
-            table.add_row(title, *(f"{100 * c.value:.1f}  ({100 * c.low:.1f} to {100 * c.high:.1f})" for c in cells))
-    console = _console()
-    console.print(table)
+    judged = run.judgement
+    pairs = run.metrics["rows"]["preferences_test"]
+    _console().print(accuracy_table(judged.noisy, judged.true, pairs=pairs))
     debias, recovery = run.metrics["debias"], run.metrics["weight_recovery_spearman"]
     if debias["target"] is not None:
         print(f"largest |rank correlation| with {debias['target']} on the reference set: {debias['max_abs_rho']:.4f}")
@@ -43,7 +47,7 @@ def show_run(run: Run) -> None:
         print(f"final score with length inside prompts: {before:+.3f} before, {after:+.3f} after debiasing")
     if recovery is not None:
         print(f"learned against true task weights: Spearman {recovery:.2f}")
-    _show_pair(run.fit.model, run.explained)
+    _show_pair(run.model, run.explained)
     print(f"\n{run.metrics['seconds']['total']:.0f} s. Open {run.folder / 'report.html'}")
     print(f"Next: facetrm explain {run.folder}    facetrm score {run.folder} --data FILE.jsonl")
 
@@ -69,6 +73,47 @@ def show_fine_tuned(run: FineTuneRun) -> None:
     _show_pair(run.model, run.explained)
     print(f"\n{run.metrics['seconds']['total']:.0f} s. Figures: {run.folder / 'metrics.json'}")
     print(f"Next: facetrm explain {run.folder}    facetrm score {run.folder} --data FILE.jsonl")
+
+
+def show_routed(run: DmoermRun) -> None:
+    """Print how right the router is, the accuracies of a run with tasks, and the explained pair."""
+    router, judged = run.fit.router, run.judgement
+    if router is not None:
+        right = router.report.accuracy
+        print(
+            f"router: {100 * right.value:.1f}% ({100 * right.low:.1f} to {100 * right.high:.1f}) of "
+            f"{router.report.rows} held-out rows right, calibration error {router.report.calibration_error:.3f}"
+        )
+    _console().print(accuracy_table(judged.noisy, judged.true, pairs=len(judged.pairs)))
+    table = Table(title="Against the labels, by task")
+    systems = [name for name in SYSTEMS if name in judged.noisy]
+    table.add_column("task")
+    for name in systems:
+        table.add_column(SYSTEMS[name], justify="right")
+    for task, row in judged.by_task.items():
+        table.add_row(task, *(f"{100 * row[name].value:.1f}" for name in systems))
+    _console().print(table)
+    _show_pair(run.fit.model, run.explained)
+    print(f"\n{run.metrics['seconds']['total']:.0f} s. Open {run.folder / 'report.html'}")
+    print(f"Next: facetrm explain {run.folder}    facetrm score {run.folder} --data FILE.jsonl")
+
+
+def accuracy_table(noisy: Mapping[str, Interval], true: Mapping[str, Interval], *, pairs: int) -> Table:
+    """Return the accuracies of systems against the labels, and against the true order where that is known.
+
+    Args:
+        noisy, true: by system. pairs: how many.
+    """
+    table = Table(title=f"Accuracy on {pairs} held-out pairs, 95% interval over prompts")
+    table.add_column("system")
+    table.add_column("against the labels", justify="right")
+    if true:
+        table.add_column("against the true order", justify="right")
+    for name, title in SYSTEMS.items():
+        if name in noisy:
+            cells = [noisy[name], *([true[name]] if true else [])]
+            table.add_row(title, *(f"{100 * c.value:.1f}  ({100 * c.low:.1f} to {100 * c.high:.1f})" for c in cells))
+    return table
 
 
 def _show_pair(model: RewardModel, pair: Preference) -> None:

@@ -14,9 +14,9 @@ from facetrm.core.files import write_text
 from facetrm.explain.overall import GroupView
 from facetrm.report.charts import Bar, Chart, bars, curves, dumbbell, heat_map, scatter
 from facetrm.report.page import PageView, environment, page_view
-from facetrm.report.run_report import SYSTEMS, Accuracy, RunReport, Training
+from facetrm.report.run_report import SYSTEMS, Accuracy, RouterPart, RunReport, Training
 
-_HEROES: Final = frozenset({"gate"})
+_HEROES: Final = frozenset({"gate", "model", "routed"})
 _LABELS: Final = {"noisy": "against the labels", "true": "against the true order"}
 
 
@@ -43,7 +43,10 @@ class ReportView:
     training_accuracy: Chart | None
     recovery: Chart | None
     pair: PageView | None
+    confusion: Chart | None
+    reliability: Chart | None
     systems: tuple[str, ...]
+    task_systems: tuple[str, ...]
     absent: tuple[str, ...]
     tiles: tuple[tuple[str, str], ...]
 
@@ -84,7 +87,10 @@ def _view(run: RunReport) -> ReportView:
         pair=None
         if pair is None
         else page_view(pair.explanation, conversations=pair.conversations or (), flip=pair.flip),
+        confusion=None if run.router is None else _confusion(run.router),
+        reliability=None if run.router is None else _reliability(run.router),
         systems=_ordered({system for rows in run.by_source.values() for system in rows}),
+        task_systems=_ordered({system for rows in run.by_task.values() for system in rows}),
         absent=_absent(run),
         tiles=_tiles(run),
     )
@@ -104,6 +110,22 @@ def _accuracy(kind: str, rows: Mapping[str, Accuracy]) -> AccuracyView:
         chart=bars(drawn, name=f"accuracy:{kind}", percent=True, mark=0.5, floor=floor),
         rows=tuple((n, SYSTEMS.get(n, n), rows[n]) for n in names),
     )
+
+
+def _confusion(router: RouterPart) -> Chart:
+    shares = [[count / max(sum(row), 1) for count in row] for row in router.confusion]
+    return heat_map(
+        [f"{name} is routed to" for name in router.names], list(router.names), shares, name="router:confusion"
+    )
+
+
+def _reliability(router: RouterPart) -> Chart | None:
+    known = [(b.confidence, b.accuracy) for b in router.reliability if b.confidence is not None]
+    if not known:
+        return None
+    ends = [(min(c for c, _ in known),) * 2, (1.0, 1.0)]
+    lines = [("routed right", [(c, a) for c, a in known if a is not None]), ("as confident as right", ends)]
+    return curves(lines, name="router:reliability", x_label="mean confidence of a bin", y_label="share routed right")
 
 
 def _objectives(run: RunReport) -> Chart | None:
@@ -181,15 +203,26 @@ def _absent(run: RunReport) -> tuple[str, ...]:
         "time": run.seconds,
         "settings": run.config,
     }
-    return tuple(name for name, value in parts.items() if not value)
+    routed = ("experts", "debiasing", "length audit", "gate training", "weight recovery", "accuracy by source")
+    known = routed if run.capabilities else ()  # what a routed model has in another form
+    return tuple(name for name, value in parts.items() if not value and name not in known)
 
 
 def _tiles(run: RunReport) -> tuple[tuple[str, str], ...]:
     """The figures at the top."""
     tiles = []
     for kind, rows in run.pair_accuracy.items():
-        if "gate" in rows:
-            tiles.append((f"{100 * rows['gate'].value:.1f}%", f"pair accuracy of the gate, {_LABELS.get(kind, kind)}"))
+        for hero, words in (
+            ("gate", "pair accuracy of the gate"),
+            ("model", "pair accuracy"),
+            ("routed", "pair accuracy, routed"),
+        ):
+            if hero in rows:
+                tiles.append((f"{100 * rows[hero].value:.1f}%", f"{words}, {_LABELS.get(kind, kind)}"))
+    if run.router is not None:
+        tiles.append(
+            (f"{100 * run.router.accuracy.value:.1f}%", f"of prompts routed to one of {len(run.router.names)} tasks")
+        )
     known = [row.spearman for row in run.objectives if row.spearman is not None]
     if known:
         tiles.append((f"{sum(known) / len(known):.2f}", f"mean Spearman of {len(known)} experts with their ratings"))

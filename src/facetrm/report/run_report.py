@@ -20,6 +20,10 @@ from facetrm.explain.overall import OverallExplanation
 
 SYSTEMS: Final = {
     "gate": "facetrm (gate)",
+    "model": "facetrm (routed)",
+    "task_rm": "one reward model per task",
+    "mean_of_experts": "mean of the experts' ratings",
+    "routed": "facetrm (a gate for each task)",
     "gate_on_true_levels": "gate on true levels",
     "linear_bt": "linear Bradley-Terry head",
     "unconditional": "unconditional weights",
@@ -126,6 +130,74 @@ class Training(Section):
     best_step: int | None = None
 
 
+class ReliabilityRow(Section):
+    """Rows whose confidence is in (``low``, ``high``]: how many, mean confidence, and how many were routed right."""
+
+    low: float
+    high: float
+    rows: int
+    confidence: float | None = None
+    accuracy: float | None = None
+
+
+class CoverageRow(Section):
+    """At or above a threshold of confidence: share of rows, how right they are, and how right the others are."""
+
+    threshold: float
+    coverage: float
+    accuracy: float | None = None
+    accuracy_below: float | None = None
+
+
+class RouterPart(Section):
+    """The router on held-out prompts.
+
+    Attributes:
+        names: the tasks. rows: held out. accuracy: of top-1; majority: of always naming the most frequent task;
+            linear: of a linear router.
+        confusion: counts, rows are true tasks, columns routed ones.
+        calibration_error: of the fitted temperature; uncalibrated: before it; temperature: itself.
+        reliability, coverage: see their classes.
+        given, routed, below: training rows with a task of their own, named by the router, and of these below the
+            threshold, by task.
+        threshold: of the fall-back; 0 for none.
+    """
+
+    names: tuple[str, ...]
+    rows: int
+    accuracy: Accuracy
+    majority: float
+    linear: Accuracy
+    confusion: tuple[tuple[int, ...], ...]
+    calibration_error: float
+    uncalibrated: float
+    temperature: float
+    reliability: tuple[ReliabilityRow, ...] = ()
+    coverage: tuple[CoverageRow, ...] = ()
+    given: Mapping[str, int] = Field(default_factory=dict)
+    routed: Mapping[str, int] = Field(default_factory=dict)
+    below: Mapping[str, int] = Field(default_factory=dict)
+    threshold: float = 0.0
+
+
+class CapabilityRow(Section):
+    """One expert of a task's mixture.
+
+    Attributes:
+        task, name: of the expert. preferences: it learned from. held_out: accuracy on others of the same capability.
+        agrees: with the overall labels of test pairs, by its rating alone.
+        share: of all contributions to margins within its task. true: agreement with its latent's true level.
+    """
+
+    task: str
+    name: str
+    preferences: int
+    held_out: float
+    agrees: float | None = None
+    share: float | None = None
+    true: float | None = None
+
+
 class ExplainedPair(Section):
     """One pair taken apart, with its texts and what would flip it."""
 
@@ -144,6 +216,7 @@ class RunReport(Section):
         objectives, debias, length: stage 1 and its debiasing.
         pair_accuracy: label kind (``noisy``, ``true``) to system (keys of ``SYSTEMS``) to accuracy.
         by_source: source to system to accuracy, against the labels.
+        by_task: the same by task. router, capabilities: of a model with a router.
         recovery, overall, ablation, training, pair: see their classes.
         seeds, versions, hashes: what the run depends on.
         notes: sentences to show under the title, such as warnings of the fit.
@@ -158,6 +231,9 @@ class RunReport(Section):
     length: LengthAudit | None = None
     pair_accuracy: Mapping[str, Mapping[str, Accuracy]] = Field(default_factory=dict)
     by_source: Mapping[str, Mapping[str, Accuracy]] = Field(default_factory=dict)
+    by_task: Mapping[str, Mapping[str, Accuracy]] = Field(default_factory=dict)
+    router: RouterPart | None = None
+    capabilities: tuple[CapabilityRow, ...] = ()
     recovery: Recovery | None = None
     overall: OverallExplanation | None = None
     ablation: AblationTable | None = None

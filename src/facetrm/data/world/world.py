@@ -10,8 +10,9 @@ not by single words.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from random import Random
 from typing import Final, Literal
@@ -156,6 +157,20 @@ class World:
                 responses=tuple(answers if agrees else answers[::-1]),
                 meta={"agrees": agrees},
             )
+
+    def preferences_of(
+        self, tasks: Collection[str], count: int, *, part: Part = "gate", start: int = 0
+    ) -> Iterator[Preference]:
+        """Yield the first ``count`` labelled pairs of ``part`` whose task is one of ``tasks``, from ``start`` on.
+
+        Raises:
+            DataError: an unknown task, or none.
+        """
+        unknown = next((task for task in tasks if task not in w.TASKS), None)
+        if unknown is not None or not tasks:
+            raise DataError(f"unknown task '{unknown}'", place="world", fix=did_you_mean(str(unknown), w.TASKS))
+        every = (p for i in itertools.count(start) for p in self.preferences(1, part=part, start=i))
+        yield from itertools.islice((p for p in every if p.task in tasks), count)
 
     def scene(self, messages: Sequence[Message]) -> Scene:
         """Return what the last user turn asks for.
