@@ -3,8 +3,9 @@
     python benchmarks/dmoerm.py                     # noise 0.25 and 0.4, seeds 0 1 2, two processes
 
 One small decoder is trained once, on prompts of its own; all systems adapt that one backbone, with adapters of one
-size. Five tasks. A cell is one noise and one seed: of the annotators' labels that share is wrong, and of the judge's single
-verdicts about capabilities the same share (a judgement is kept where both orders agree, so kept labels are cleaner).
+size. Five tasks. A cell is one noise and one seed: of the annotators' labels that share is wrong, and of the judge's
+single verdicts about capabilities the same share (a judgement is kept where both orders agree, so kept labels are
+cleaner).
 
     dmoerm             router, task adapters, one expert a capability on capability labels, network on the vectors
     overall_experts    control: the same, each expert on the same pairs under their overall labels
@@ -56,7 +57,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TASKS = ("role_play", "chat", "subjective_qa", "objective_qa", "text_creation")
 MEMBERS = 4
 BACKBONE = {"training": {"lesson_steps": 600, "read_steps": 1000, "prefer_steps": 0}}
-SIZES = {"preferences": 1200, "labelled": 500, "test": 500}
+SIZES = {"preferences": 1000, "labelled": 400, "test": 500}
 TINY = {"preferences": 200, "labelled": 100, "test": 40}
 SYSTEMS = (
     "dmoerm",
@@ -295,10 +296,8 @@ def summary(cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def table(noise: str, found: dict[str, Any]) -> str:
     """Return the printed table of one noise: percent against the true order."""
-    lines = [
-        f"noise {noise}: true order, %          all (95%)            dmoerm ahead by"
-        + "".join(f"{t:>15}" for t in TASKS)
-    ]
+    head = f"noise {noise}: true order, %" + f"{'all (95%)':>24}{'dmoerm ahead by':>26}"
+    lines = [head + "".join(f"{task:>15}" for task in TASKS)]
     for name in SYSTEMS:
         whole, lead = found["true"][name], found["dmoerm_ahead"][name]
         cells = "".join(f"{100 * found['by_task'][task][name]['value']:15.1f}" for task in TASKS)

@@ -56,7 +56,7 @@ class ConcatConfig(Section):
         patience: evaluations without a new best before it stops; 0 for never.
         validation: share of the prompts that are held out: they choose the state that is kept.
         select: the state with the best ``accuracy`` or ``loss`` on them; of equal ones the earlier.
-        gain: standard errors of that accuracy by which it must beat the start, else the start is kept; 0 takes any gain.
+        gain: standard errors of that accuracy by which it must beat the start, else the start is kept; 0 for any gain.
         seed: of split, initial values and batches.
     """
 
