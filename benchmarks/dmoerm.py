@@ -57,7 +57,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TASKS = ("role_play", "chat", "subjective_qa", "objective_qa", "text_creation")
 MEMBERS = 4
 BACKBONE = {"training": {"lesson_steps": 600, "read_steps": 1000, "prefer_steps": 0}}
-SIZES = {"preferences": 1000, "labelled": 400, "test": 500}
+SIZES = {"preferences": 800, "labelled": 320, "test": 400}
 TINY = {"preferences": 200, "labelled": 100, "test": 40}
 SYSTEMS = (
     "dmoerm",
