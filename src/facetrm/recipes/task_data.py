@@ -230,7 +230,8 @@ def cut_phases(rows: TaskRows, tasks: Sequence[str], section: SplitSection) -> d
 def _part(key: str, shares: dict[str, float], kinds: Sequence[set[str]], *, seed: int) -> str:
     overall, labelled = (key in kind for kind in kinds)
     open_parts = {name: share for name, share in shares.items() if (labelled if name == "experts" else overall)}
-    u = int.from_bytes(hashlib.sha256(f"{seed}\x1f{key}".encode()).digest()[:8], "big") / 2.0**64
+    # Salted: unsalted, it is the number by which split_by_prompt took the test part, and the last phase would go short.
+    u = int.from_bytes(hashlib.sha256(f"phase\x1f{seed}\x1f{key}".encode()).digest()[:8], "big") / 2.0**64
     u *= sum(open_parts.values())
     for name, share in open_parts.items():
         if u < share:

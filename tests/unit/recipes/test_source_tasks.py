@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 
 from facetrm.core.errors import ConfigError, DataError
 from facetrm.data.sources import MTMC_TASKS
-from facetrm.recipes.task_data import SourceTasks, TaskSection, load_tasks
+from facetrm.recipes.task_data import SourceTasks, SplitSection, TaskSection, cut_phases, load_tasks
 from tiny_runs import write_rows
 
 LABELS = [*MTMC_TASKS, "代码理解与生成"]
@@ -85,6 +85,15 @@ def test_capabilities_are_read_beside_it(section: SourceTasks, tmp_path: Path) -
 def test_limit_is_of_each_source(section: SourceTasks) -> None:
     rows = load_tasks(section.model_copy(update={"limit": 40}), seed=0)
     assert len(rows.overall) + len(rows.test) == 40
+
+
+def test_what_the_test_part_took_is_taken_from_every_phase_alike(section: SourceTasks, tmp_path: Path) -> None:
+    write_rows(tmp_path / "mtmc-rlhf" / "train.jsonl", [asked(n) for n in range(1200)])
+    rows = load_tasks(section, seed=0)
+    phases = cut_phases(rows, [p.task or "chat" for p in rows.overall], SplitSection(base=0.5, mix=0.5, seed=0))
+    sizes = {name: sum(len(getattr(cut, name)) for cut in phases.values()) for name in ("base", "mix")}
+    assert sum(sizes.values()) == len(rows.overall)
+    assert 0.44 < sizes["mix"] / len(rows.overall) < 0.56
 
 
 @pytest.mark.parametrize(
