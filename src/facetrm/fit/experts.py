@@ -1,11 +1,11 @@
-"""One adapter and its head on ranked responses: a task's own (phase 1), then one for each of its capabilities (phase 2).
+"""One adapter and its head on ranked responses: a task's own (phase 1), then one for each capability (phase 2).
 
     r_n = w . z_n        z_n: the response's vector under this adapter, in float32
     minimise  mean over groups of  mean over pairs i above j of softplus(-(r_i - r_j))
 
-All else in the trunk is frozen, other adapters too. A capability's adapter and head start as copies of the task's. The
-state that is kept is the one with the highest accuracy on held-out prompts, the state before the first step included;
-of equal ones the earlier.
+All else in the trunk is frozen, other adapters too. A capability's adapter starts as a copy of the task's. The state
+that is kept is the one with the highest accuracy on held-out prompts, of equal ones the earlier; and the one before the
+first step where no other beats it clearly (``gain``).
 
 Shapes: N responses, D hidden size.
 
@@ -105,7 +105,7 @@ def fit_adapter(
 
     Args:
         encoder: gets the adapter, beside those that it has. preferences: of two or more responses each, best first.
-        name: of the adapter. head_D: where the head starts, such as a linear head on the frozen features, or the task's.
+        name: of the adapter. head_D: where the head starts: a linear head on the frozen features, or the task's.
         lora: size and place of the adapter. config: of its training. folder: of checkpoints and the result.
         start: an adapter of the trunk to start from as a copy; None for a new one, which changes nothing at first.
 
@@ -149,7 +149,7 @@ def fit_adapter(
                 },
                 callbacks=[_EvaluateTheEnd(), *_stopping(config)],
             )
-        if (trainer.state.best_metric or 0.0) <= before:
+        if not gained(trainer.state.best_metric or 0.0, before, held=len(held), errors=config.gain):
             _restore(model, begin)
         write_trained(trainer, folder)
     torch.autograd.graph.increment_version(list(encoder.model.parameters()))
@@ -157,6 +157,8 @@ def fit_adapter(
     encoder.model.requires_grad_(False)
     history = read_log(folder)
     best_step, best = _best(history, before)
+    if not gained(best, before, held=len(held), errors=config.gain):
+        best_step, best = 0, before
     last = history[-1] if history else {}
     spent = Spent(int(last.get("step", 0)), float(last.get("train_runtime", 0.0)), rows.tokens, rows.truncated, history)
     fit = ExpertFit(
@@ -192,6 +194,11 @@ def hold_out_prompts(
         )
     held = set(order[: min(max(round(share * len(order)), 1), len(order) - 1)])
     return [p for p in preferences if p.prompt_key not in held], [p for p in preferences if p.prompt_key in held]
+
+
+def gained(best: float, start: float, *, held: int, errors: float) -> bool:
+    """Return whether an accuracy ``best`` beats ``start`` by ``errors`` of its standard errors on ``held`` rows."""
+    return best > start + errors * (start * (1.0 - start) / held) ** 0.5
 
 
 def ranked_accuracy(
