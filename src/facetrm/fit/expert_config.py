@@ -11,8 +11,8 @@ from facetrm.fit.finetune_config import TrainerSection
 class ExpertTrainer(TrainerSection):
     """Arguments of the Trainer with defaults for adapters of a few hundred to a few thousand groups.
 
-    Adapters want ten times the learning rate of a full fine-tuning (2e-4), fall along a cosine after a short warm-up, and
-    see their few rows three times; which state is kept is decided on held-out prompts.
+    Adapters want ten times the learning rate of a full fine-tuning (2e-4), fall along a cosine after a short warm-up,
+    and see their few rows three times; which state is kept is decided on held-out prompts.
     """
 
     learning_rate: float = Field(default=2e-4, gt=0)

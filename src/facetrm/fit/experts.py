@@ -1,4 +1,4 @@
-"""One adapter and its head on ranked responses: a task's own (phase 1), then one for each of its capabilities (phase 2).
+"""One adapter and its head on ranked responses: a task's own (phase 1), then one a capability (phase 2).
 
     r_n = w . z_n        z_n: the response's vector under this adapter, in float32
     minimise  mean over groups of  mean over pairs i above j of softplus(-(r_i - r_j))
@@ -105,7 +105,7 @@ def fit_adapter(
 
     Args:
         encoder: gets the adapter, beside those that it has. preferences: of two or more responses each, best first.
-        name: of the adapter. head_D: where the head starts, such as a linear head on the frozen features, or the task's.
+        name: of the adapter. head_D: where the head starts: a linear head on the frozen features, or the task's.
         lora: size and place of the adapter. config: of its training. folder: of checkpoints and the result.
         start: an adapter of the trunk to start from as a copy; None for a new one, which changes nothing at first.
 
@@ -155,10 +155,7 @@ def fit_adapter(
     torch.autograd.graph.increment_version(list(encoder.model.parameters()))
     encoder.model.eval()
     encoder.model.requires_grad_(False)
-    history = read_log(folder)
-    best_step, best = _best(history, before)
-    last = history[-1] if history else {}
-    spent = Spent(int(last.get("step", 0)), float(last.get("train_runtime", 0.0)), rows.tokens, rows.truncated, history)
+    best_step, best = _best(read_log(folder), before)
     fit = ExpertFit(
         name=name,
         head_D=model.heads.preference_D.detach().float().cpu().clone(),
@@ -166,7 +163,7 @@ def fit_adapter(
         start=before,
         best_step=best_step,
         counts={"train": len(training), "validation": len(held)},
-        spent=spent,
+        spent=_spent(read_log(folder), rows),
     )
     log("expert", name=name, **fit.to_dict())
     return fit
@@ -290,6 +287,11 @@ def _restore(model: TrunkWithHeads, begin: dict[str, Tensor]) -> None:
     own = model.state_dict()
     for key, tensor in begin.items():
         own[key].copy_(tensor)
+
+
+def _spent(history: tuple[dict[str, float], ...], rows: RankedRows) -> Spent:
+    last = history[-1] if history else {}
+    return Spent(int(last.get("step", 0)), float(last.get("train_runtime", 0.0)), rows.tokens, rows.truncated, history)
 
 
 def _best(history: Sequence[dict[str, float]], before: float) -> tuple[int, float]:

@@ -158,6 +158,9 @@ def route_rows(
     """Fit the router on the rows whose task is known, and return it with a task for every row of ``rows.overall``.
 
     Preferences about capabilities count too: their aspect says the task. With one task there is nothing to route.
+
+    Args:
+        config: settings. rows: data. encoder: reads the prompts.
     """
     if len(rows.tasks) == 1:
         return None, [rows.tasks[0]] * len(rows.overall), None
@@ -182,7 +185,12 @@ def route_rows(
 
 
 def single_mixture(encoder: TransformerEncoder, fit: ExpertFit, sample: Sequence[Preference]) -> Mixture:
-    """Return one adapter and its head as a mixture; ``sample`` gives the rating its scale and the margin its odds."""
+    """Return one adapter and its head as a mixture.
+
+    Args:
+        encoder: holds the adapter. fit: of adapter and head.
+        sample: preferences that give the rating its scale and the margin its odds.
+    """
     pairs = encode_pairs(encoder, sample, adapters=[fit.name])
     experts: AdapterExperts = experts_of([overall_objective(fit.name)], [fit], pairs.both())
     with torch.no_grad():

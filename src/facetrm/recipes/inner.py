@@ -143,7 +143,11 @@ def fit_inner(
 def fit_base(
     encoder: TransformerEncoder, rows: Sequence[Preference], *, name: str, config: DmoermConfig, folder: Path
 ) -> ExpertFit:
-    """Train the adapter ``name`` and its head on overall preferences ``rows``: phase 1, or a single reward model."""
+    """Train one adapter and its head on overall preferences: phase 1, or a single reward model.
+
+    Args:
+        encoder: gets the adapter. rows: preferences. name: of the adapter. config: settings. folder: of the run.
+    """
     return _fitted(
         encoder,
         rows,
@@ -218,9 +222,10 @@ def overall_objective(task: str) -> Objective:
 def encode_pairs(
     encoder: TransformerEncoder, preferences: Sequence[Preference], *, adapters: Sequence[str] | None = None
 ) -> Pairs:
-    """Return the features of every pair of ``preferences``; responses are read by ``adapters``, or by the trunk.
+    """Return the features of every pair; a group of more than two gives every two of its responses, each read once.
 
-    A group of more than two gives every two of its responses; each response is read once.
+    Args:
+        encoder: reads. preferences: pairs and groups. adapters: read the responses; None for the trunk as it is.
     """
     rows = [(*p.prompt, answer) for p in preferences for answer in p.responses]
     features = encoder.encode(rows, adapters=adapters)
@@ -240,11 +245,16 @@ def pair_shares(preferences: Sequence[Preference]) -> list[float]:
 
 
 def linear_head(pairs: Pairs, config: BradleyTerryConfig, *, weights: Sequence[float]) -> Tensor | None:
-    """Return a Bradley-Terry head on the pairs' first vectors, None where there are fewer prompts than folds."""
+    """Return a Bradley-Terry head on the first vectors, None where there are fewer prompts than two a fold.
+
+    Args:
+        pairs: features. config: of the fit. weights: of each pair.
+    """
     if len(set(pairs.groups)) < 2 * config.folds:
         return None
     fit = fit_bradley_terry(pairs.chosen, pairs.rejected, groups=pairs.groups, config=config, weights=list(weights))
-    return fit.mixture.linear_experts.weight_KD[0]
+    head_D: Tensor = fit.mixture.linear_experts.weight_KD[0]
+    return head_D
 
 
 def names_of_adapters(tasks: Mapping[str, Sequence[Objective]], *more: str) -> dict[str, str]:
@@ -297,7 +307,7 @@ def _fitted(
 
 def _first_head(encoder: TransformerEncoder, rows: Sequence[Preference], config: DmoermConfig) -> Tensor:
     draw = torch.Generator().manual_seed(config.base.training.seed)
-    random_D = 0.1 / encoder.hidden_size**0.5 * torch.randn(encoder.hidden_size, generator=draw)
+    random_D: Tensor = 0.1 / encoder.hidden_size**0.5 * torch.randn(encoder.hidden_size, generator=draw)
     if config.base.head == "random":
         return random_D
     rows = _trained_on(rows, config.base.training)

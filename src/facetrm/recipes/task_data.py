@@ -42,7 +42,8 @@ class WorldTasks(Section):
         world: its settings. tasks: which of its tasks.
         preferences: labelled pairs, of all tasks; labelled: pairs that the judge compares in every capability;
             test: pairs of the test part.
-        judge: who errs. least, most: the smallest true weight that makes a latent a capability, and how many a task has.
+        judge: who errs. least, most: the smallest true weight that makes a latent a capability, and how many a task
+            has.
     """
 
     kind: Literal["world"] = "world"
