@@ -204,7 +204,8 @@ def ranked_accuracy(
     ).response_NAD[:, 0]
     score_N = (vectors_ND.double() @ head_D.detach().double().cpu()).numpy()
     better, worse, weight = ranked_pairs([len(p.responses) for p in preferences])
-    return float((win_credit(score_N[better] - score_N[worse]) * weight).sum() / len(preferences))
+    right = float((win_credit(score_N[better] - score_N[worse]) * weight).sum() / len(preferences))
+    return round(right, 12)  # what is equal shall be equal, however the sum was rounded
 
 
 class _EvaluateTheEnd(TrainerCallback):
