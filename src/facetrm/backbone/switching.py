@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, cast
 
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch.nn import Module, ModuleDict, ParameterDict
@@ -84,7 +84,7 @@ def train_only(trunk: PreTrainedModel, name: str) -> None:
     known_adapters(trunk, [name])
     trunk.requires_grad_(False)
     for _, layer in tuned_layers(trunk):
-        for part in layer.children():
+        for part in cast(Module, layer).children():
             if isinstance(part, ModuleDict | ParameterDict) and name in part:
                 part[name].requires_grad_(True)
 

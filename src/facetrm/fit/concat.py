@@ -22,7 +22,7 @@ worst), softplus in the place of a logarithm of a sigmoid.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import numpy as np
@@ -38,7 +38,7 @@ from facetrm.core.statistics import win_credit
 from facetrm.fit.experts import gained
 from facetrm.fit.loop import Schedule, train
 from facetrm.fit.losses import bradley_terry_loss
-from facetrm.fit.pairs import Floats, hold_out, score_pairs
+from facetrm.fit.pairs import Floats, ScoredPairs, hold_out, score_pairs
 from facetrm.fit.unconditional import fit_beta, fit_unconditional
 from facetrm.model.adapter_experts import AdapterExperts
 from facetrm.model.concat import ConcatMLP
@@ -139,17 +139,7 @@ def fit_concat_mlp(
     center_KD = typical_NKD.mean(dim=0)
     spread_KD = typical_NKD.std(dim=0).clamp_min(1e-6 * float(typical_NKD.std()) + 1e-12)
     scaled = [((side - center_KD) / spread_KD).float() for side in sides_NKD]
-    weights_K = None
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        network = ConcatMLP(torch.zeros(center_KD.shape), hidden=config.hidden)
-    if config.start == "ratings":
-        gap_NK = (pairs.chosen_NK.double() - pairs.rejected_NK.double())[inner].numpy()
-        fixed = fit_unconditional(
-            gap_NK, gated=[True] * len(experts.names), weights=pairs.weights_N[inner].numpy(), ridge=config.ridge
-        )
-        weights_K = fixed.weights_K * fixed.beta
-        start_as_sum(network, experts.weight_KD.double() * spread_KD, torch.from_numpy(weights_K))
+    network, weights_K = _started(config, experts, spread_KD, pairs, inner)
 
     def margin(rows: Tensor) -> Tensor:
         sides = [_rewards(network, side[rows]) for side in scaled]
@@ -166,15 +156,7 @@ def fit_concat_mlp(
         begin = {name: p.clone() for name, p in network.named_parameters()}
     progress = train(
         network,
-        Schedule(
-            steps=config.steps,
-            batch_size=config.batch_size,
-            learning_rate=config.learning_rate,
-            weight_decay=config.weight_decay,
-            evaluate_every=config.evaluate_every,
-            patience=config.patience,
-            seed=config.seed,
-        ),
+        Schedule(**{field.name: getattr(config, field.name) for field in fields(Schedule)}),
         rows=len(inner),
         loss=lambda rows: bradley_terry_loss(margin(inner[rows]), pairs.weights_N[inner[rows]]),
         evaluate=evaluate,
@@ -200,6 +182,24 @@ def fit_concat_mlp(
         history=progress.history,
         counts={"train": len(inner), "validation": len(outer)},
     )
+
+
+def _started(
+    config: ConcatConfig, experts: AdapterExperts, spread_KD: Tensor, pairs: ScoredPairs, inner: Tensor
+) -> tuple[ConcatMLP, Floats | None]:
+    """Return the network before its first step, and the weights of the sum that it then is."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        network = ConcatMLP(torch.zeros(spread_KD.shape), hidden=config.hidden)
+    if config.start == "random":
+        return network, None
+    gap_NK = (pairs.chosen_NK.double() - pairs.rejected_NK.double())[inner].numpy()
+    fixed = fit_unconditional(
+        gap_NK, gated=[True] * len(experts.names), weights=pairs.weights_N[inner].numpy(), ridge=config.ridge
+    )
+    weights_K = fixed.weights_K * fixed.beta
+    start_as_sum(network, experts.weight_KD.double() * spread_KD, torch.from_numpy(weights_K))
+    return network, weights_K
 
 
 @torch.no_grad()

@@ -155,12 +155,9 @@ def fit_adapter(
     torch.autograd.graph.increment_version(list(encoder.model.parameters()))
     encoder.model.eval()
     encoder.model.requires_grad_(False)
-    history = read_log(folder)
-    best_step, best = _best(history, before)
+    best_step, best = _best(read_log(folder), before)
     if not gained(best, before, held=len(held), errors=config.gain):
         best_step, best = 0, before
-    last = history[-1] if history else {}
-    spent = Spent(int(last.get("step", 0)), float(last.get("train_runtime", 0.0)), rows.tokens, rows.truncated, history)
     fit = ExpertFit(
         name=name,
         head_D=model.heads.preference_D.detach().float().cpu().clone(),
@@ -168,7 +165,7 @@ def fit_adapter(
         start=before,
         best_step=best_step,
         counts={"train": len(training), "validation": len(held)},
-        spent=spent,
+        spent=_spent(read_log(folder), rows),
     )
     log("expert", name=name, **fit.to_dict())
     return fit
@@ -214,7 +211,8 @@ def ranked_accuracy(
     ).response_NAD[:, 0]
     score_N = (vectors_ND.double() @ head_D.detach().double().cpu()).numpy()
     better, worse, weight = ranked_pairs([len(p.responses) for p in preferences])
-    return float((win_credit(score_N[better] - score_N[worse]) * weight).sum() / len(preferences))
+    right = float((win_credit(score_N[better] - score_N[worse]) * weight).sum() / len(preferences))
+    return round(right, 12)  # what is equal shall be equal, however the sum was rounded
 
 
 class _EvaluateTheEnd(TrainerCallback):
@@ -297,6 +295,11 @@ def _restore(model: TrunkWithHeads, begin: dict[str, Tensor]) -> None:
     own = model.state_dict()
     for key, tensor in begin.items():
         own[key].copy_(tensor)
+
+
+def _spent(history: tuple[dict[str, float], ...], rows: RankedRows) -> Spent:
+    last = history[-1] if history else {}
+    return Spent(int(last.get("step", 0)), float(last.get("train_runtime", 0.0)), rows.tokens, rows.truncated, history)
 
 
 def _best(history: Sequence[dict[str, float]], before: float) -> tuple[int, float]:

@@ -137,7 +137,7 @@ class HeadsTrainer(Trainer):
             args, kwargs: as in ``Trainer.evaluate``.
         """
         if self._judge is None:
-            return cast(dict[str, float], super().evaluate(*args, **kwargs))
+            return super().evaluate(*args, **kwargs)
         found = self._judge()
         self.log(dict(found))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, found)

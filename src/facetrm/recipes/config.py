@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -10,6 +11,7 @@ from facetrm.backbone.shards import StorageType
 from facetrm.backbone.transformer import BackboneConfig
 from facetrm.baselines.bradley_terry import BradleyTerryConfig
 from facetrm.core.config import Section, Seed
+from facetrm.core.errors import ConfigError, did_you_mean
 from facetrm.data.objectives import Direction
 from facetrm.fit.debias import DebiasConfig
 from facetrm.fit.gate import GateConfig
@@ -100,6 +102,21 @@ class RouterSection(Section):
     threshold: float = Field(default=0.0, ge=0.0, le=1.0)
     fallback: str = EVERY
     least: int = Field(default=50, ge=2)
+
+
+def check_fallback(section: RouterSection, tasks: Sequence[str]) -> None:
+    """Check the fall-back of ``section`` against the ``tasks`` of a run.
+
+    Raises:
+        ConfigError: it is neither ``all`` nor a task, or a task has its name.
+    """
+    if section.threshold == 0:
+        return
+    if section.fallback not in (EVERY, *tasks):
+        fix = did_you_mean(section.fallback, (EVERY, *tasks))
+        raise ConfigError(f"unknown task '{section.fallback}'", place="router.fallback", fix=fix)
+    if EVERY in tasks:
+        raise ConfigError(f"task '{EVERY}' has the name of the fall-back", place="router", fix="rename the task")
 
 
 class CompareSection(Section):

@@ -12,6 +12,7 @@ Reference: DMoERM (arXiv 2403.01197); where we differ is said in each part.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +20,11 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from torch import Tensor
 
 from facetrm.backbone.transformer import TransformerEncoder, load_encoder
 from facetrm.baselines.weighting import fixed_mixture
 from facetrm.core.config import dump_yaml
-from facetrm.core.errors import ConfigError, did_you_mean
+from facetrm.core.errors import ConfigError
 from facetrm.core.files import write_json, write_text
 from facetrm.data.files import write_records
 from facetrm.data.records import Preference
@@ -39,11 +39,12 @@ from facetrm.model.reward_model import RewardModel
 from facetrm.recipes.armorm import Stopwatch
 from facetrm.recipes.backbones import train_tiny
 from facetrm.recipes.compare import typical_pair
-from facetrm.recipes.config import EVERY
+from facetrm.recipes.config import EVERY, check_fallback
 from facetrm.recipes.dmoerm_config import DmoermConfig
 from facetrm.recipes.dmoerm_figures import DmoermFit, dmoerm_metrics, dmoerm_report
 from facetrm.recipes.dmoerm_judge import TaskJudgement, judge_tasks
 from facetrm.recipes.inner import (
+    check_experts,
     encode_pairs,
     experts_of,
     fit_base,
@@ -82,7 +83,8 @@ def run_dmoerm(config: DmoermConfig, folder: Path) -> DmoermRun | None:
     here, watch = PartialState(cpu=_on_cpu(config)), Stopwatch()
     with watch("data"):
         rows = load_tasks(config.data, seed=config.seed)
-        check_fallback(config, rows.tasks)
+        check_fallback(config.router, rows.tasks)
+        check_experts(config, rows.objectives)
     with here.main_process_first(), watch("backbone"):
         if here.is_main_process:
             folder.mkdir(parents=True, exist_ok=True)
@@ -158,16 +160,20 @@ def route_rows(
     """Fit the router on the rows whose task is known, and return it with a task for every row of ``rows.overall``.
 
     Preferences about capabilities count too: their aspect says the task. With one task there is nothing to route.
+
+    Args:
+        config: settings. rows: data. encoder: reads the prompts.
     """
     if len(rows.tasks) == 1:
         return None, [rows.tasks[0]] * len(rows.overall), None
     prompt_ND = encoder.prompts([p.chosen for p in rows.overall])
     known = [n for n, p in enumerate(rows.overall) if p.task is not None]
-    about_ND, about = _prompts_about(rows, encoder)
+    about = _prompts_about(rows)
+    about_ND = encoder.prompts([p.chosen for p, _ in about])
     router = fit_router(
         torch.cat([prompt_ND[known], about_ND]),
-        [str(rows.overall[n].task) for n in known] + [p.aspect.split("/")[0] for p in about],
-        groups=[rows.overall[n].prompt_key for n in known] + [p.prompt_key for p in about],
+        [str(rows.overall[n].task) for n in known] + [task for _, task in about],
+        groups=[rows.overall[n].prompt_key for n in known] + [p.prompt_key for p, _ in about],
         config=config.router.settings,
         names=rows.tasks,
     )
@@ -182,7 +188,12 @@ def route_rows(
 
 
 def single_mixture(encoder: TransformerEncoder, fit: ExpertFit, sample: Sequence[Preference]) -> Mixture:
-    """Return one adapter and its head as a mixture; ``sample`` gives the rating its scale and the margin its odds."""
+    """Return one adapter and its head as a mixture.
+
+    Args:
+        encoder: holds the adapter. fit: of adapter and head.
+        sample: preferences that give the rating its scale and the margin its odds.
+    """
     pairs = encode_pairs(encoder, sample, adapters=[fit.name])
     experts: AdapterExperts = experts_of([overall_objective(fit.name)], [fit], pairs.both())
     with torch.no_grad():
@@ -194,18 +205,22 @@ def single_mixture(encoder: TransformerEncoder, fit: ExpertFit, sample: Sequence
     return Mixture(experts, plain.aggregator, beta=beta)
 
 
-def check_fallback(config: DmoermConfig, tasks: Sequence[str]) -> None:
-    """Raise ConfigError where the fall-back is neither ``all`` nor a task."""
-    name = config.router.fallback
-    if config.router.threshold > 0 and name not in (EVERY, *tasks):
-        raise ConfigError(f"unknown task '{name}'", place="router.fallback", fix=did_you_mean(name, (EVERY, *tasks)))
+def _prompts_about(rows: TaskRows) -> list[tuple[Preference, str]]:
+    """Return one preference for each prompt whose capabilities alone say its task, with that task.
 
-
-def _prompts_about(rows: TaskRows, encoder: TransformerEncoder) -> tuple[Tensor, list[Preference]]:
-    """Return the prompts of the preferences about capabilities, each once, with one preference of each."""
-    seen = {p.prompt_key for p in rows.overall}
-    about = list({p.prompt_key: p for p in rows.capabilities if p.prompt_key not in seen}.values())
-    return encoder.prompts([p.chosen for p in about]), about
+    A row's own task goes before that of its capability; where it is none of the run's, or where a prompt was compared
+    in capabilities of two tasks, nothing is known.
+    """
+    task_of = {o.name: task for task, found in rows.objectives.items() for o in found}
+    seen = {p.prompt_key for p in rows.overall if p.task is not None}
+    found: dict[str, Preference] = {}
+    named: dict[str, set[str]] = defaultdict(set)
+    for p in rows.capabilities:
+        if p.prompt_key not in seen:
+            found[p.prompt_key] = p
+            named[p.prompt_key].add(p.task or task_of[p.aspect])
+    sure = {key: tasks.pop() for key, tasks in named.items() if len(tasks) == 1}
+    return [(p, sure[key]) for key, p in found.items() if sure.get(key) in rows.tasks]
 
 
 def _on_cpu(config: DmoermConfig) -> bool:

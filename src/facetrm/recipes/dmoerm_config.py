@@ -52,8 +52,8 @@ class AggregatorSection(Section):
     """Phase 3.
 
     Attributes:
-        kind: ``concat_mlp`` is DMoERM's network on the experts' vectors; ``gated_sum`` lets the prompt weigh the experts'
-            ratings.
+        kind: ``concat_mlp`` is DMoERM's network on the experts' vectors; ``gated_sum`` lets the prompt weigh the
+            experts' ratings.
         concat, gate: settings of the one and of the other.
     """
 
@@ -65,8 +65,8 @@ class AggregatorSection(Section):
 class DmoermConfig(Section):
     """A whole run. Give either ``backbone`` (a path or a name on the Hub) or ``tiny`` (trained here, world only).
 
-    ``lora`` is the size and place of every adapter; ``linear`` of the heads on frozen features; ``samples`` are those of
-    the bootstrap.
+    ``lora`` is the size and place of every adapter; ``linear`` of the heads on frozen features; ``samples`` are those
+    of the bootstrap.
     """
 
     recipe: Literal["dmoerm"] = "dmoerm"

@@ -34,7 +34,7 @@ class ExpertFigures:
     """What one expert does on the test pairs of its task.
 
     Attributes:
-        task, name: of the objective. preferences: it was trained on. held_out: accuracy on its own held-out preferences.
+        task, name: of the objective. preferences: trained on and held out. held_out: accuracy on the latter.
         agrees: share of test pairs in which its rating alone orders as the overall label does.
         share: of all contributions to margins, by size.
         true: accuracy against the true level of its latent (the world only).

@@ -29,7 +29,7 @@ from facetrm.backbone.encoder import Features
 from facetrm.backbone.switching import name_problem
 from facetrm.backbone.transformer import TransformerEncoder
 from facetrm.baselines.bradley_terry import BradleyTerryConfig, fit_bradley_terry
-from facetrm.core.errors import FitError
+from facetrm.core.errors import ConfigError, FitError
 from facetrm.core.progress import log
 from facetrm.data.objectives import Objective
 from facetrm.data.records import Preference
@@ -41,6 +41,7 @@ from facetrm.fit.gate import GateFit, fit_gate
 from facetrm.fit.ranked import ranked_pairs
 from facetrm.model.adapter_experts import AdapterExperts
 from facetrm.model.aggregate import GatedSum
+from facetrm.model.concat import MAX_EXPERTS
 from facetrm.model.mixture import Mixture
 from facetrm.recipes.compare import Pairs
 from facetrm.recipes.dmoerm_config import AggregatorSection, DmoermConfig
@@ -143,7 +144,11 @@ def fit_inner(
 def fit_base(
     encoder: TransformerEncoder, rows: Sequence[Preference], *, name: str, config: DmoermConfig, folder: Path
 ) -> ExpertFit:
-    """Train the adapter ``name`` and its head on overall preferences ``rows``: phase 1, or a single reward model."""
+    """Train one adapter and its head on overall preferences: phase 1, or a single reward model.
+
+    Args:
+        encoder: gets the adapter. rows: preferences. name: of the adapter. config: settings. folder: of the run.
+    """
     return _fitted(
         encoder,
         rows,
@@ -218,9 +223,10 @@ def overall_objective(task: str) -> Objective:
 def encode_pairs(
     encoder: TransformerEncoder, preferences: Sequence[Preference], *, adapters: Sequence[str] | None = None
 ) -> Pairs:
-    """Return the features of every pair of ``preferences``; responses are read by ``adapters``, or by the trunk.
+    """Return the features of every pair; a group of more than two gives every two of its responses, each read once.
 
-    A group of more than two gives every two of its responses; each response is read once.
+    Args:
+        encoder: reads. preferences: pairs and groups. adapters: read the responses; None for the trunk as it is.
     """
     rows = [(*p.prompt, answer) for p in preferences for answer in p.responses]
     features = encoder.encode(rows, adapters=adapters)
@@ -240,26 +246,72 @@ def pair_shares(preferences: Sequence[Preference]) -> list[float]:
 
 
 def linear_head(pairs: Pairs, config: BradleyTerryConfig, *, weights: Sequence[float]) -> Tensor | None:
-    """Return a Bradley-Terry head on the pairs' first vectors, None where there are fewer prompts than folds."""
+    """Return a Bradley-Terry head on the first vectors, None where there are fewer prompts than two a fold.
+
+    Args:
+        pairs: features. config: of the fit. weights: of each pair.
+    """
     if len(set(pairs.groups)) < 2 * config.folds:
         return None
     fit = fit_bradley_terry(pairs.chosen, pairs.rejected, groups=pairs.groups, config=config, weights=list(weights))
-    return fit.mixture.linear_experts.weight_KD[0]
+    head_D: Tensor = fit.mixture.linear_experts.weight_KD[0]
+    return head_D
 
 
 def names_of_adapters(tasks: Mapping[str, Sequence[Objective]], *more: str) -> dict[str, str]:
     """Return a name for the adapter of each task, of each capability, and of ``more``: all different.
 
-    They are letters, digits, hyphens and underscores, which PEFT and file systems take.
+    They are letters, digits, hyphens and underscores, which PEFT and file systems take, and differ in more than case.
     """
     names: dict[str, str] = {}
+    taken: set[str] = set()
     for text in (*more, *(name for task, found in tasks.items() for name in (task, *(o.name for o in found)))):
-        plain = re.sub(r"[^A-Za-z0-9_]+", "-", text.replace("/", "--")).strip("-_") or "expert"
+        plain = re.sub(r"[^A-Za-z0-9_-]+", "-", text.replace("/", "--")).strip("-_") or "expert"
+        if name_problem(plain) is not None:
+            plain = f"expert-{plain}"
         name, number = plain, 2
-        while name in names.values() or name_problem(name) is not None:
+        while name.casefold() in taken:
             name, number = f"{plain}-{number}", number + 1
-        names[text] = name
+        if text not in names:
+            names[text] = name
+            taken.add(name.casefold())
     return names
+
+
+def check_experts(config: DmoermConfig, tasks: Mapping[str, Sequence[Objective]]) -> None:
+    """Check that what :func:`fit_inner` makes can be put together, before anything is trained.
+
+    Args:
+        config: settings. tasks: the capabilities of each.
+
+    Raises:
+        ConfigError: more experts than the aggregator holds, or a capability with the name of the task's own expert.
+    """
+    settings = config.aggregator.concat
+    for task, found in tasks.items():
+        own = config.experts.overall or not found
+        count = len(found) + own
+        beside = " and the task's own expert" if own else ""
+        if own and overall_objective(task).name in {o.name for o in found}:
+            raise ConfigError(
+                f"capability '{task}/{OVERALL}' has the name of the task's own expert",
+                place=f"task '{task}'",
+                fix="rename it, or set experts.overall: false",
+            )
+        if config.aggregator.kind != "concat_mlp":
+            continue
+        if count > MAX_EXPERTS:
+            raise ConfigError(
+                f"{len(found)} capabilities{beside}: a network's exact shares are computed for at most {MAX_EXPERTS}",
+                place=f"task '{task}'",
+                fix="leave some out, or set aggregator.kind: gated_sum",
+            )
+        if settings.start == "ratings" and settings.hidden is not None and settings.hidden < 2 * count:
+            raise ConfigError(
+                f"{settings.hidden} units cannot hold the sum of {count} ratings of task '{task}'",
+                place="aggregator.concat.hidden",
+                fix=f"give {2 * count} or more, or start: random",
+            )
 
 
 def _fitted(
@@ -297,7 +349,7 @@ def _fitted(
 
 def _first_head(encoder: TransformerEncoder, rows: Sequence[Preference], config: DmoermConfig) -> Tensor:
     draw = torch.Generator().manual_seed(config.base.training.seed)
-    random_D = 0.1 / encoder.hidden_size**0.5 * torch.randn(encoder.hidden_size, generator=draw)
+    random_D: Tensor = 0.1 / encoder.hidden_size**0.5 * torch.randn(encoder.hidden_size, generator=draw)
     if config.base.head == "random":
         return random_D
     rows = _trained_on(rows, config.base.training)

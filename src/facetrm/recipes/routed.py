@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from facetrm.core.errors import ConfigError, did_you_mean
 from facetrm.core.progress import log
 from facetrm.core.statistics import Interval
 from facetrm.data.tasks import task_rows
@@ -25,7 +24,7 @@ from facetrm.fit.router import RouterFit, fit_router
 from facetrm.model.mixture import Mixture
 from facetrm.model.reward_model import RewardModel
 from facetrm.recipes.armorm import ArmormFit, fit_mixture
-from facetrm.recipes.config import EVERY, ArmormConfig, RouterSection
+from facetrm.recipes.config import EVERY, ArmormConfig, RouterSection, check_fallback
 from facetrm.recipes.data import Rows
 from facetrm.recipes.dmoerm_judge import accuracy_by_task
 
@@ -74,9 +73,7 @@ def route_armorm(config: ArmormConfig, section: RouterSection, rows: Rows, fit: 
     """
     labelled = task_rows(rows.gate)
     names = tuple(labelled.counts)
-    if section.threshold > 0 and section.fallback not in (EVERY, *names):
-        fix = did_you_mean(section.fallback, (EVERY, *names))
-        raise ConfigError(f"unknown task '{section.fallback}'", place="router.fallback", fix=fix)
+    check_fallback(section, names)
     prompt_ND = fit.gate_pairs.chosen.prompt_ND
     known = labelled.labelled
     router = fit_router(

@@ -44,7 +44,8 @@ class WorldTasks(Section):
         world: its settings. tasks: which of its tasks.
         preferences: labelled pairs, of all tasks; labelled: pairs that the judge compares in every capability;
             test: pairs of the test part.
-        judge: who errs. least, most: the smallest true weight that makes a latent a capability, and how many a task has.
+        judge: who errs. least, most: the smallest true weight that makes a latent a capability, and how many a task
+            has.
     """
 
     kind: Literal["world"] = "world"
@@ -106,7 +107,8 @@ class PackTasks(SkippingRows):
 
     Attributes:
         folder: see :class:`facetrm.recipes.data.PackData`.
-        tasks: task to the attributes that are its capabilities, perhaps none. A category that is not named is routed.
+        tasks: task to the attributes that are its capabilities, perhaps none. A category that is not named is routed;
+            ratings of such a category count for every task, those of a named one for that task alone.
         limit: preferences about one capability at most.
     """
 
@@ -259,7 +261,8 @@ def _rubric_rows(section: FileTasks | SourceTasks, seed: int) -> TaskRows:
     if isinstance(section, SourceTasks):
         read, strange = _of_sources(section, objectives)
     else:
-        read, strange = [p for f in section.preferences for p in read_preferences(f, **section.skipping)], 0
+        read = [_blank_is_none(p) for f in section.preferences for p in read_preferences(f, **section.skipping)]
+        strange = 0
         _check_tasks(read, tuple(objectives))
     about = [p for f in section.capabilities for p in read_preferences(f, **section.skipping)]
     known = {o.name for found in objectives.values() for o in found}
@@ -268,13 +271,15 @@ def _rubric_rows(section: FileTasks | SourceTasks, seed: int) -> TaskRows:
             place = f"capabilities, row '{p.id or number}'"
             raise DataError(f"aspect '{p.aspect}' is no capability", place=place, fix=did_you_mean(p.aspect, known))
     overall = [p for p in read if p.aspect == "overall"]
+    counts = {"preferences_about_another_aspect": len(read) - len(overall), "preferences_with_another_task": strange}
     if any(p.split == "test" for p in overall):
+        counts["capabilities_of_the_test_split"] = sum(p.split == "test" for p in about)
+        about = [p for p in about if p.split != "test"]
         training = [p for p in overall if p.split != "test"]
         test = [p for p in overall if p.split == "test"]
     else:
         parts = split_by_prompt(overall, {"train": 1.0 - section.test_share, "test": section.test_share}, seed=seed)
         training, test = parts["train"], parts["test"]
-    counts = {"preferences_about_another_aspect": len(read) - len(overall), "preferences_with_another_task": strange}
     return _disjoint(objectives, training, about, test, counts)
 
 
@@ -300,11 +305,11 @@ def _pack_rows(section: PackTasks) -> TaskRows:
     about: list[Preference] = []
     for task, names in section.tasks.items():
         found = []
+        ratings = [r for r in pack.ratings if r.split == "train" and (r.task == task or r.task not in section.tasks)]
         for name in names:
             if name not in by_name:
                 raise ConfigError(f"unknown attribute '{name}'", place="data.tasks", fix=did_you_mean(name, by_name))
             aspect = f"{task}/{name}"
-            ratings = [r for r in pack.ratings if r.split == "train"]
             pairs = ratings_to_preferences(ratings, by_name[name], aspect=aspect)
             about += sorted(pairs, key=lambda p: fingerprint([p.prompt_key, p.id]))[: section.limit]
             found.append(_capability(aspect, by_name[name]))
@@ -351,11 +356,15 @@ def _by_task(rubric: Rubric) -> dict[str, tuple[Objective, ...]]:
     return {task.name: tuple(rubric.objectives(task.name)) for task in rubric.tasks}
 
 
+def _blank_is_none(row: Preference) -> Preference:
+    return row if row.task is None or row.task.strip() else row.model_copy(update={"task": None})
+
+
 def _check_tasks(rows: Sequence[Preference], tasks: Sequence[str]) -> None:
     for number, row in enumerate(rows):
         if row.task is not None and row.task not in tasks:
             raise DataError(
                 f"unknown task '{row.task}'",
                 place=f"preferences, row '{row.id or number}'",
-                fix=f"{did_you_mean(row.task, tasks)} Or take the task out: the router names it then",
+                fix=f"{did_you_mean(row.task, tasks)}; or take the task out: the router names it then",
             )

@@ -15,8 +15,8 @@ from transformers.integrations.deepspeed import HfTrainerDeepSpeedConfig
 
 from facetrm.core.config import dump_yaml, parse_config
 from facetrm.core.errors import ConfigError
-from facetrm.fit.trainer import training_arguments
 from facetrm.fit.finetune_config import FineTuneConfig, TrainerSection
+from facetrm.fit.trainer import training_arguments
 
 GIVEN = {
     "learning_rate": 1e-4,
