@@ -18,6 +18,7 @@ test alike (there the selection is inverted).
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -186,7 +187,7 @@ def hold_out_prompts(
     if len(order) < 2:
         raise FitError(
             f"{len(preferences)} preferences of {len(order)} prompts cannot be split",
-            place="expert",
+            place="held-out prompts",
             fix="give preferences of two or more prompts",
         )
     held = set(order[: min(max(round(share * len(order)), 1), len(order) - 1)])
@@ -234,9 +235,9 @@ def _stopping(config: ExpertConfig) -> list[TrainerCallback]:
 def _arguments(config: ExpertConfig, folder: Path, encoder: TransformerEncoder) -> TrainingArguments:
     given = config.trainer.model_dump()
     for key in ("fsdp", "deepspeed"):
-        if given.get(key):
+        if given.get(key) or os.environ.get(f"ACCELERATE_USE_{key.upper()}") == "true":  # what accelerate launch sets
             raise ConfigError(
-                f"'{key}' is set, and experts are judged on a trunk that is whole on every device",
+                f"{key} is on, and experts are judged on a trunk that is whole on every device",
                 place="trainer",
                 fix=f"take {key} out: accelerate launch trains experts on several GPUs without it",
             )

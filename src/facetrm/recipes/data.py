@@ -47,6 +47,13 @@ class SkippingRows(Section):
     on_error: OnError = "raise"
     skipped_to: str | None = None
 
+    def check_side_files(self, files: Sequence[str]) -> None:
+        """Raise ValueError where the skipped rows of two ``files`` would go to one side file."""
+        sides = [side_file(Path(file), self.skipped_to) for file in files]
+        twice = next((side for side in sides if sides.count(side) > 1), None)
+        if self.on_error == "skip" and twice is not None:
+            raise ValueError(f"the skipped rows of two files would both go to '{twice}': rename one of them")
+
     @property
     def skipping(self) -> _Skipping:
         """Both settings, as the readers take them."""
@@ -79,10 +86,7 @@ class FilesData(SkippingRows):
 
     @model_validator(mode="after")
     def _one_side_file_each(self) -> FilesData:
-        sides = [side_file(Path(f), self.skipped_to) for f in (*self.ratings, *self.preferences)]
-        twice = next((side for side in sides if sides.count(side) > 1), None)
-        if self.on_error == "skip" and twice is not None:
-            raise ValueError(f"the skipped rows of two files would both go to '{twice}': rename one of them")
+        self.check_side_files((*self.ratings, *self.preferences))
         return self
 
 

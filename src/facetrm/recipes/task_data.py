@@ -81,6 +81,11 @@ class FileTasks(SkippingRows):
     rubric: str
     test_share: float = Field(default=0.1, gt=0.0, lt=1.0)
 
+    @model_validator(mode="after")
+    def _one_side_file_each(self) -> Self:
+        self.check_side_files((*self.preferences, *self.capabilities))
+        return self
+
 
 class SourceTasks(SkippingRows):
     """Registered preference sources whose rows name their tasks, such as ``mtmc-rlhf``.
