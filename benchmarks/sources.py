@@ -34,7 +34,7 @@ from facetrm.core.files import write_json
 from facetrm.data.files import read_preferences
 from facetrm.data.records import Conversation, Preference
 from provenance import provenance
-from timing import in_turns, ratio
+from timing import CLOCKS, in_turns, ratio
 
 ROOT = Path(__file__).resolve().parents[1]
 SPECIAL = ["<pad>", "<bos>", "<end>", "<system>", "<user>", "<assistant>"]
@@ -76,6 +76,7 @@ def compared(
     encoder: TransformerEncoder,
     exact: TransformerEncoder,
     rounds: int,
+    clock: str,
     batch: int = 8,
 ) -> dict[str, Any]:
     """Return the times of the four sides on ``rows`` in natural order, and how far their features lie apart."""
@@ -101,7 +102,7 @@ def compared(
     sides = {"engine": ours, "padded": in_batches, "one": one_by_one, "exact": ours_exactly}
     ours_ND, *others = (side() for side in sides.values())
     apart = max(float((other_ND - ours_ND).norm(dim=1).max()) for other_ND in others)
-    seconds = in_turns(sides, rounds=rounds)
+    seconds = in_turns(sides, rounds=rounds, clock=clock)
     padded_ratio, one_ratio = (ratio(seconds, ours="engine", theirs=name) for name in ("padded", "one"))
     slower = [careful / quick for quick, careful in zip(seconds["engine"], seconds["exact"], strict=True)]
     lengths = [len(ids) for ids in template_ids(tokenizer, rows)]
@@ -140,6 +141,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", help="sources; all by default")
     parser.add_argument("--pairs", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--clock", choices=list(CLOCKS), default="wall", help="what counts as a second")
     parser.add_argument("--hidden", type=int, default=256)
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
@@ -155,13 +157,14 @@ def main() -> None:
     config = BackboneConfig(path="in memory", device="cpu")
     encoder = TransformerEncoder(model, tokenizer, config=config)
     exact = TransformerEncoder(model, tokenizer, config=config.model_copy(update={"mode": "exact"}))
-    results: dict[str, Any] = {**provenance(), "threads": options.threads, "dtype": options.dtype, **shape}
+    results: dict[str, Any] = {**provenance(), "threads": options.threads, "clock": options.clock}
+    results |= {"dtype": options.dtype, **shape}
     results["command"] = results["command"].replace(str(options.folder), "PACK")
     results["sources"] = {}
     for source, rows in sampled(preferences, pairs=options.pairs).items():
         if options.only and source not in options.only:
             continue
-        found = compared(rows, model, encoder=encoder, exact=exact, rounds=options.rounds)
+        found = compared(rows, model, encoder=encoder, exact=exact, rounds=options.rounds, clock=options.clock)
         results["sources"][source] = found
         values = "  ".join(f"{key} {value:.4g}" for key, value in found.items())
         print(f"{source:18} {values}", flush=True)
