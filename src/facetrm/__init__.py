@@ -22,7 +22,9 @@ from facetrm.hub.auto import register as _register
 from facetrm.hub.export import export_published
 from facetrm.hub.load import load_model
 from facetrm.hub.push import push_to_hub
+from facetrm.model.adapter_experts import AdapterExperts
 from facetrm.model.aggregate import GatedSum
+from facetrm.model.concat import ConcatMLP
 from facetrm.model.experts import LinearExperts
 from facetrm.model.gate import Gate
 from facetrm.model.mixture import Mixture
@@ -34,7 +36,9 @@ _register()
 __version__ = _version("facetrm")
 
 __all__ = [
+    "AdapterExperts",
     "BackboneConfig",
+    "ConcatMLP",
     "DebiasConfig",
     "Encoder",
     "FacetrmError",

@@ -35,6 +35,7 @@ from facetrm.backbone.encoder import Features
 from facetrm.core.config import Section, Seed
 from facetrm.core.errors import FitError
 from facetrm.core.statistics import win_credit
+from facetrm.fit.experts import gained
 from facetrm.fit.loop import Schedule, train
 from facetrm.fit.losses import bradley_terry_loss
 from facetrm.fit.pairs import Floats, ScoredPairs, hold_out, score_pairs
@@ -55,6 +56,7 @@ class ConcatConfig(Section):
         patience: evaluations without a new best before it stops; 0 for never.
         validation: share of the prompts that are held out: they choose the state that is kept.
         select: the state with the best ``accuracy`` or ``loss`` on them; of equal ones the earlier.
+        gain: standard errors of that accuracy by which it must beat the start, else the start is kept; 0 for any gain.
         seed: of split, initial values and batches.
     """
 
@@ -69,6 +71,7 @@ class ConcatConfig(Section):
     patience: int = Field(default=8, ge=0)
     validation: float = Field(default=0.2, gt=0.0, lt=1.0)
     select: Literal["accuracy", "loss"] = "accuracy"
+    gain: float = Field(default=1.0, ge=0.0)
     seed: Seed = 0
 
 
@@ -150,6 +153,7 @@ def fit_concat_mlp(
 
     with torch.no_grad():
         start = _accuracy(margin(outer), pairs.weights_N[outer])
+        begin = {name: p.clone() for name, p in network.named_parameters()}
     progress = train(
         network,
         Schedule(**{field.name: getattr(config, field.name) for field in fields(Schedule)}),
@@ -157,7 +161,12 @@ def fit_concat_mlp(
         loss=lambda rows: bradley_terry_loss(margin(inner[rows]), pairs.weights_N[inner[rows]]),
         evaluate=evaluate,
     )
+    best_step = progress.best_step
     with torch.no_grad():
+        if not gained(_accuracy(margin(outer), pairs.weights_N[outer]), start, held=len(outer), errors=config.gain):
+            best_step = 0
+            for name, parameter in network.named_parameters():
+                parameter.copy_(begin[name])
         margins = {name: margin(rows) for name, rows in (("train", inner), ("validation", outer))}
     held_weights = pairs.weights_N[outer].double().numpy()
     return ConcatFit(
@@ -169,7 +178,7 @@ def fit_concat_mlp(
         },
         start=start,
         weights_K=weights_K,
-        best_step=progress.best_step,
+        best_step=best_step,
         history=progress.history,
         counts={"train": len(inner), "validation": len(outer)},
     )

@@ -29,6 +29,8 @@ class ExpertConfig(Section):
         validation: share of the prompts that are held out: they choose the state that is kept, by accuracy.
         evaluate_every: steps between evaluations; the last step is always one.
         evaluate_on: preferences of the held-out part at most.
+        gain: standard errors of the held-out accuracy by which the best state must beat the one before the first step,
+            else that one is kept: a dozen held-out pairs find some step lucky. 0 takes any gain.
         patience: evaluations without a new best before it stops; 0 for never.
         dropout: keep the dropout that the trunk's own configuration asks for; the adapter's own is on while training in
             any case.
@@ -39,6 +41,7 @@ class ExpertConfig(Section):
     validation: float = Field(default=0.2, gt=0.0, lt=1.0)
     evaluate_every: int = Field(default=25, ge=1)
     evaluate_on: int = Field(default=500, ge=1)
+    gain: float = Field(default=1.0, ge=0.0)
     patience: int = Field(default=0, ge=0)
     dropout: bool = False
     seed: Seed = 0

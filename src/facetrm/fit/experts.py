@@ -1,11 +1,11 @@
-"""One adapter and its head on ranked responses: a task's own (phase 1), then one a capability (phase 2).
+"""One adapter and its head on ranked responses: a task's own (phase 1), then one for each capability (phase 2).
 
     r_n = w . z_n        z_n: the response's vector under this adapter, in float32
     minimise  mean over groups of  mean over pairs i above j of softplus(-(r_i - r_j))
 
-All else in the trunk is frozen, other adapters too. A capability's adapter and head start as copies of the task's. The
-state that is kept is the one with the highest accuracy on held-out prompts, the state before the first step included;
-of equal ones the earlier.
+All else in the trunk is frozen, other adapters too. A capability's adapter starts as a copy of the task's. The state
+that is kept is the one with the highest accuracy on held-out prompts, of equal ones the earlier; and the one before the
+first step where no other beats it clearly (``gain``).
 
 Shapes: N responses, D hidden size.
 
@@ -18,6 +18,7 @@ test alike (there the selection is inverted).
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -149,13 +150,15 @@ def fit_adapter(
                 },
                 callbacks=[_EvaluateTheEnd(), *_stopping(config)],
             )
-        if (trainer.state.best_metric or 0.0) <= before:
+        if not gained(trainer.state.best_metric or 0.0, before, held=len(held), errors=config.gain):
             _restore(model, begin)
         write_trained(trainer, folder)
     torch.autograd.graph.increment_version(list(encoder.model.parameters()))
     encoder.model.eval()
     encoder.model.requires_grad_(False)
     best_step, best = _best(read_log(folder), before)
+    if not gained(best, before, held=len(held), errors=config.gain):
+        best_step, best = 0, before
     fit = ExpertFit(
         name=name,
         head_D=model.heads.preference_D.detach().float().cpu().clone(),
@@ -184,11 +187,16 @@ def hold_out_prompts(
     if len(order) < 2:
         raise FitError(
             f"{len(preferences)} preferences of {len(order)} prompts cannot be split",
-            place="expert",
+            place="held-out prompts",
             fix="give preferences of two or more prompts",
         )
     held = set(order[: min(max(round(share * len(order)), 1), len(order) - 1)])
     return [p for p in preferences if p.prompt_key not in held], [p for p in preferences if p.prompt_key in held]
+
+
+def gained(best: float, start: float, *, held: int, errors: float) -> bool:
+    """Return whether an accuracy ``best`` beats ``start`` by ``errors`` of its standard errors on ``held`` rows."""
+    return best > start + errors * (start * (1.0 - start) / held) ** 0.5
 
 
 def ranked_accuracy(
@@ -227,9 +235,9 @@ def _stopping(config: ExpertConfig) -> list[TrainerCallback]:
 def _arguments(config: ExpertConfig, folder: Path, encoder: TransformerEncoder) -> TrainingArguments:
     given = config.trainer.model_dump()
     for key in ("fsdp", "deepspeed"):
-        if given.get(key):
+        if given.get(key) or os.environ.get(f"ACCELERATE_USE_{key.upper()}") == "true":  # what accelerate launch sets
             raise ConfigError(
-                f"'{key}' is set, and experts are judged on a trunk that is whole on every device",
+                f"{key} is on, and experts are judged on a trunk that is whole on every device",
                 place="trainer",
                 fix=f"take {key} out: accelerate launch trains experts on several GPUs without it",
             )

@@ -15,6 +15,7 @@ from facetrm.core.errors import ConfigError, DataError, did_you_mean
 from facetrm.core.fingerprint import fingerprint
 from facetrm.core.progress import log
 from facetrm.data.files import read_preferences, read_ratings, side_file
+from facetrm.data.formats import RecordKind
 from facetrm.data.objectives import Objective, check_unique
 from facetrm.data.pack import read_objectives, read_pack
 from facetrm.data.records import Preference, Rating
@@ -45,6 +46,13 @@ class SkippingRows(Section):
 
     on_error: OnError = "raise"
     skipped_to: str | None = None
+
+    def check_side_files(self, files: Sequence[str]) -> None:
+        """Raise ValueError where the skipped rows of two ``files`` would go to one side file."""
+        sides = [side_file(Path(file), self.skipped_to) for file in files]
+        twice = next((side for side in sides if sides.count(side) > 1), None)
+        if self.on_error == "skip" and twice is not None:
+            raise ValueError(f"the skipped rows of two files would both go to '{twice}': rename one of them")
 
     @property
     def skipping(self) -> _Skipping:
@@ -78,10 +86,7 @@ class FilesData(SkippingRows):
 
     @model_validator(mode="after")
     def _one_side_file_each(self) -> FilesData:
-        sides = [side_file(Path(f), self.skipped_to) for f in (*self.ratings, *self.preferences)]
-        twice = next((side for side in sides if sides.count(side) > 1), None)
-        if self.on_error == "skip" and twice is not None:
-            raise ValueError(f"the skipped rows of two files would both go to '{twice}': rename one of them")
+        self.check_side_files((*self.ratings, *self.preferences))
         return self
 
 
@@ -174,16 +179,8 @@ def load_rows(section: WorldData | PackData | FilesData | SourcesData, *, seed: 
 def _load_sources(section: SourcesData, seed: int) -> Rows:
     objectives: dict[str, Objective] = {}
     records: list[Rating | Preference] = []
-    for kind, names in (("rating", section.ratings), ("preference", section.preferences)):
-        for name in names:
-            if name not in SOURCES:
-                raise ConfigError(f"unknown source '{name}'", place=f"data.{kind}s", fix=did_you_mean(name, SOURCES))
-            if SOURCES[name].kind != kind:
-                raise ConfigError(
-                    f"source '{name}' holds {SOURCES[name].kind}s",
-                    place=f"data.{kind}s",
-                    fix=did_you_mean(name, [n for n, source in SOURCES.items() if source.kind == kind]),
-                )
+    check_sources(section.ratings, kind="rating")
+    check_sources(section.preferences, kind="preference")
     for name in (*section.ratings, *section.preferences):
         path = None if section.folder is None else Path(section.folder) / name
         records.extend(load_source(name, path=path, limit=section.limit, **section.skipping))
@@ -192,6 +189,26 @@ def _load_sources(section: SourcesData, seed: int) -> Rows:
     ratings = [r for r in records if isinstance(r, Rating)]
     pairs = [r for r in records if isinstance(r, Preference)]
     return _assemble(ratings, pairs, list(objectives.values()), split=_HashSplit(section.test_share, seed))
+
+
+def check_sources(names: Sequence[str], *, kind: RecordKind) -> None:
+    """Check the names that a recipe gives under ``data.ratings`` or ``data.preferences``.
+
+    Args:
+        names: of sources. kind: of their records.
+
+    Raises:
+        ConfigError: no registered source, or one of the other kind.
+    """
+    for name in names:
+        if name not in SOURCES:
+            raise ConfigError(f"unknown source '{name}'", place=f"data.{kind}s", fix=did_you_mean(name, SOURCES))
+        if SOURCES[name].kind != kind:
+            raise ConfigError(
+                f"source '{name}' holds {SOURCES[name].kind}s",
+                place=f"data.{kind}s",
+                fix=did_you_mean(name, [n for n, source in SOURCES.items() if source.kind == kind]),
+            )
 
 
 class _Split(Protocol):

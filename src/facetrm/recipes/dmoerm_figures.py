@@ -129,5 +129,9 @@ def _seeds(config: DmoermConfig) -> dict[str, int]:
         "base": config.base.training.seed,
         "experts": config.experts.training.seed,
         "router": config.router.settings.seed,
+        "split": config.split.seed,
+        "aggregator": getattr(
+            config.aggregator, {"concat_mlp": "concat", "gated_sum": "gate"}[config.aggregator.kind]
+        ).seed,
     }
     return seeds if world is None else {**seeds, "world": world.seed}

@@ -112,7 +112,7 @@ def fit_inner(
                 fix="give preferences of two prompts or more, or another split",
             )
     base = fit_base(encoder, phases.base, name=names[task], config=config, folder=folder)
-    enough = {o.name for o in objectives if len(phases.capabilities[o.name]) >= config.experts.least}
+    enough = {o.name for o in objectives if _enough(phases.capabilities[o.name], config.experts.least)}
     left_out = {o.name: len(phases.capabilities[o.name]) for o in objectives if o.name not in enough}
     if left_out:
         log("experts", task=task, too_few_preferences=left_out, least=config.experts.least)
@@ -345,6 +345,11 @@ def _fitted(
             shutil.rmtree(checkpoint, ignore_errors=True)
     here.wait_for_everyone()
     return fit
+
+
+def _enough(rows: Sequence[Preference], least: int) -> bool:
+    """Return whether a capability can have an expert: preferences enough, of two prompts at least."""
+    return len(rows) >= least and len({p.prompt_key for p in rows}) > 1
 
 
 def _first_head(encoder: TransformerEncoder, rows: Sequence[Preference], config: DmoermConfig) -> Tensor:

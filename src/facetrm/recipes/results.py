@@ -254,6 +254,8 @@ def _ends(table: Mapping[str, Interval]) -> dict[str, list[float]]:
 def _seeds(config: ArmormConfig) -> dict[str, int]:
     world = getattr(config.data, "world", None)
     seeds = {"run": config.seed, "ridge": config.experts.ridge.seed, "gate": config.gate.settings.seed}
+    if config.router is not None:
+        seeds["router"] = config.router.settings.seed
     return seeds if world is None else {**seeds, "world": world.seed}
 
 

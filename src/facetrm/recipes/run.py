@@ -34,7 +34,7 @@ from facetrm.recipes.finetune import run_finetune
 from facetrm.recipes.finetune_config import FineTuneRecipe
 from facetrm.recipes.judge import Judgement, judge
 from facetrm.recipes.results import metrics, report
-from facetrm.recipes.routed import route_armorm
+from facetrm.recipes.routed import RoutedFit, route_armorm
 from facetrm.report.build import build_report
 
 
@@ -42,13 +42,15 @@ from facetrm.report.build import build_report
 class Run:
     """A finished run: its folder, its figures, and the fitted parts.
 
-    ``model`` is the one that was saved: the routed one where the recipe has a router, else that of ``fit``.
+    ``model`` is the one that was saved: that of ``routed`` where the recipe has a router, else that of ``fit``.
     """
 
     folder: Path
     metrics: dict[str, Any]
+    rows: Rows
     model: RewardModel
     fit: ArmormFit
+    routed: RoutedFit | None
     judgement: Judgement
     explained: Preference
 
@@ -111,7 +113,7 @@ def run_armorm(config: ArmormConfig, folder: Path) -> Run:
     values = metrics(config, rows, fit, judgement, seconds=watch.seconds, training=training, routed=routed)
     write_json(folder / "metrics.json", values)
     write_card(folder / "model", model, metrics=values, name=folder.name)
-    return Run(folder, values, model, fit, judgement, explained)
+    return Run(folder, values, rows, model, fit, routed, judgement, explained)
 
 
 def pick_pair(rows: Rows, fit: ArmormFit) -> Preference:

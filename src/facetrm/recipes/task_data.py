@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -29,10 +30,11 @@ from facetrm.data.objectives import Objective
 from facetrm.data.pack import read_pack
 from facetrm.data.records import Preference
 from facetrm.data.rubric import Rubric, read_rubric
+from facetrm.data.sources import load_source
 from facetrm.data.views import ratings_to_preferences, split_by_prompt
 from facetrm.data.world import TASKS, World, WorldConfig
 from facetrm.label.simulated import NoisyJudge, label_world, world_rubric
-from facetrm.recipes.data import SkippingRows
+from facetrm.recipes.data import SkippingRows, check_sources
 
 
 class WorldTasks(Section):
@@ -79,6 +81,31 @@ class FileTasks(SkippingRows):
     rubric: str
     test_share: float = Field(default=0.1, gt=0.0, lt=1.0)
 
+    @model_validator(mode="after")
+    def _one_side_file_each(self) -> Self:
+        self.check_side_files((*self.preferences, *self.capabilities))
+        return self
+
+
+class SourceTasks(SkippingRows):
+    """Registered preference sources whose rows name their tasks, such as ``mtmc-rlhf``.
+
+    A row whose task the rubric does not have counts as unlabelled: the router names it.
+
+    Attributes:
+        preferences: names of sources, from the Hub or from ``folder/NAME`` in the same schema; ``limit`` rows of each.
+        capabilities, rubric: as of :class:`FileTasks`.
+        test_share: of the prompts is held out.
+    """
+
+    kind: Literal["sources"] = "sources"
+    preferences: tuple[str, ...] = Field(min_length=1)
+    capabilities: tuple[str, ...] = ()
+    rubric: str
+    folder: str | None = None
+    limit: int | None = Field(default=None, ge=1)
+    test_share: float = Field(default=0.1, gt=0.0, lt=1.0)
+
 
 class PackTasks(SkippingRows):
     """A pack's preferences by ``category``; capabilities are attributes that its ratings tell answers apart by.
@@ -96,7 +123,7 @@ class PackTasks(SkippingRows):
     limit: int = Field(default=1000, ge=1)
 
 
-TaskSection = Annotated[WorldTasks | FileTasks | PackTasks, Field(discriminator="kind")]
+TaskSection = Annotated[WorldTasks | FileTasks | SourceTasks | PackTasks, Field(discriminator="kind")]
 
 
 class SplitSection(Section):
@@ -158,7 +185,7 @@ class Phases:
         return {"base": len(self.base), **experts, "mix": len(self.mix)}
 
 
-def load_tasks(section: WorldTasks | FileTasks | PackTasks, *, seed: int) -> TaskRows:
+def load_tasks(section: WorldTasks | FileTasks | SourceTasks | PackTasks, *, seed: int) -> TaskRows:
     """Read or generate the rows that ``section`` names.
 
     Args:
@@ -166,14 +193,14 @@ def load_tasks(section: WorldTasks | FileTasks | PackTasks, *, seed: int) -> Tas
 
     Raises:
         DataError: a missing file, a bad row, or an empty part.
-        ConfigError: an unknown rubric, task or attribute.
+        ConfigError: an unknown rubric, source, task or attribute.
     """
     if isinstance(section, WorldTasks):
         rows = _world_rows(section)
-    elif isinstance(section, FileTasks):
-        rows = _file_rows(section, seed)
-    else:
+    elif isinstance(section, PackTasks):
         rows = _pack_rows(section)
+    else:
+        rows = _rubric_rows(section, seed)
     for name in ("overall", "test"):
         if not getattr(rows, name):
             raise DataError(f"no row for part '{name}'", place=f"data ({section.kind})", fix="give more data")
@@ -210,7 +237,8 @@ def cut_phases(rows: TaskRows, tasks: Sequence[str], section: SplitSection) -> d
 def _part(key: str, shares: dict[str, float], kinds: Sequence[set[str]], *, seed: int) -> str:
     overall, labelled = (key in kind for kind in kinds)
     open_parts = {name: share for name, share in shares.items() if (labelled if name == "experts" else overall)}
-    u = int.from_bytes(hashlib.sha256(f"{seed}\x1f{key}".encode()).digest()[:8], "big") / 2.0**64
+    # Salted: unsalted, it is the number by which split_by_prompt took the test part, and the last phase would go short.
+    u = int.from_bytes(hashlib.sha256(f"phase\x1f{seed}\x1f{key}".encode()).digest()[:8], "big") / 2.0**64
     u *= sum(open_parts.values())
     for name, share in open_parts.items():
         if u < share:
@@ -233,19 +261,22 @@ def _world_rows(section: WorldTasks) -> TaskRows:
     )
 
 
-def _file_rows(section: FileTasks, seed: int) -> TaskRows:
-    rubric = read_rubric(section.rubric)
-    objectives = _by_task(rubric)
-    read = [_blank_is_none(p) for f in section.preferences for p in read_preferences(f, **section.skipping)]
+def _rubric_rows(section: FileTasks | SourceTasks, seed: int) -> TaskRows:
+    objectives = _by_task(read_rubric(section.rubric))
+    if isinstance(section, SourceTasks):
+        read, strange = _of_sources(section, objectives)
+    else:
+        read = [_blank_is_none(p) for f in section.preferences for p in read_preferences(f, **section.skipping)]
+        strange = 0
+        _check_tasks(read, tuple(objectives))
     about = [p for f in section.capabilities for p in read_preferences(f, **section.skipping)]
     known = {o.name for found in objectives.values() for o in found}
     for number, p in enumerate(about):
         if p.aspect not in known:
             place = f"capabilities, row '{p.id or number}'"
             raise DataError(f"aspect '{p.aspect}' is no capability", place=place, fix=did_you_mean(p.aspect, known))
-    _check_tasks(read, tuple(objectives))
     overall = [p for p in read if p.aspect == "overall"]
-    counts = {"preferences_about_another_aspect": len(read) - len(overall)}
+    counts = {"preferences_about_another_aspect": len(read) - len(overall), "preferences_with_another_task": strange}
     if any(p.split == "test" for p in overall):
         counts["capabilities_of_the_test_split"] = sum(p.split == "test" for p in about)
         about = [p for p in about if p.split != "test"]
@@ -255,6 +286,21 @@ def _file_rows(section: FileTasks, seed: int) -> TaskRows:
         parts = split_by_prompt(overall, {"train": 1.0 - section.test_share, "test": section.test_share}, seed=seed)
         training, test = parts["train"], parts["test"]
     return _disjoint(objectives, training, about, test, counts)
+
+
+def _of_sources(section: SourceTasks, tasks: Container[str]) -> tuple[list[Preference], int]:
+    """Return the sources' preferences, and how many had a task that is none of ``tasks``: these have none now."""
+    check_sources(section.preferences, kind="preference")
+    found: list[Preference] = []
+    strange = 0
+    for name in section.preferences:
+        path = None if section.folder is None else Path(section.folder) / name
+        for row in load_source(name, path=path, limit=section.limit, **section.skipping):
+            if isinstance(row, Preference):
+                known = row.task is None or row.task in tasks
+                found.append(row if known else row.model_copy(update={"task": None}))
+                strange += not known
+    return found, strange
 
 
 def _pack_rows(section: PackTasks) -> TaskRows:
