@@ -1,4 +1,4 @@
-"""DMoERM on files of one's own: tasks on part of the rows, labels that ``facetrm label`` wrote, ranked groups; refusals."""
+"""DMoERM on files of one's own: tasks on part of the rows, labels of ``facetrm label``, ranked groups; refusals."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from tiny_runs import recipe, write_recipe, write_rows
 
 QUICK: dict[str, Any] = {
     "evaluate_every": 2,
+    "gain": 0.0,
     "trainer": {"max_steps": 2, "learning_rate": 0.01, "per_device_train_batch_size": 8},
 }
 RUBRIC = {
@@ -191,7 +192,7 @@ BAD: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "no such rubric": ({"data__rubric": "dmorm"}, ("dmorm", "did you mean 'dmoerm'?")),
     "another rubric": (
         {"data__rubric": "general"},
-        ("capabilities, row", "aspect 'talk/warmth' is no capability"),
+        ("preferences, row 'p0': unknown task 'talk'", "known: chat, code", "take the task out"),
     ),
     "too many experts": (
         {"aggregator__concat": {"hidden": 3}},
@@ -200,21 +201,19 @@ BAD: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "no such layers": ({"lora__layers": "last"}, ("'last' names no layers", "last 8")),
     "a trunk in pieces": (
         {"base__training": {**QUICK, "trainer": {"fsdp": "full_shard"}}},
-        ("'fsdp' is set", "take fsdp out"),
+        ("fsdp is on", "take fsdp out"),
     ),
     "a misspelt argument": (
         {"base__training": {"trainer": {"learning_rat": 1}}},
         ("unknown setting 'base.training.trainer.learning_rat'", "did you mean 'learning_rate'?"),
     ),
-    "no step for phase 2": ({"split__experts": 0.0}, ("'split.experts' is 0", "greater than 0")),
+    "no step for phase 2": ({"split": {"experts": 0.0}}, ("'split.experts' is 0", "greater than 0")),
 }
 
 
 @pytest.mark.parametrize("name", BAD)
 def test_what_cannot_be_run_is_refused_with_its_place(data: Path, tmp_path: Path, name: str) -> None:
     given, fragments = BAD[name]
-    if "split__experts" in given:
-        given = {"split": {"experts": 0.0}}
     assert_refused(run(data, tmp_path / "run", **given), *fragments)
     assert not (tmp_path / "run" / "model").exists()
 
