@@ -3,8 +3,8 @@
     python benchmarks/real_tasks.py --folder PACK --encoder ENCODER
 
 PACK is a folder in the pack schema, ENCODER a sentence encoder's folder. Of each source at most --ratings rows and
---preferences pairs for training and --test pairs are taken, whole prompts, in an order drawn from their texts: adapters
-of an encoder on a processor cannot learn from all of them in minutes. Systems:
+--preferences pairs for training and --test pairs are taken, prompt by prompt, in an order drawn from their texts:
+adapters of an encoder on a processor cannot learn from all of them in minutes. Systems:
 
     dmoerm       recipes/real-tasks.yaml
     task_rm      the adapter and head of each task alone (phase 1 of dmoerm, routed as it is)
@@ -52,7 +52,7 @@ Floats = NDArray[np.float64]
 
 
 def capped(pack: Path, folder: Path, most: dict[str, int]) -> dict[str, int]:
-    """Write to ``folder`` a pack with at most so many rows of each source, whole prompts; return how many it holds."""
+    """Write to ``folder`` a pack with at most so many rows of each source and split; return how many it holds."""
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copy(pack / "sources.json", folder / "sources.json")
     counts: Counter[str] = Counter()
@@ -104,9 +104,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--encoder", type=Path, required=True)
-    parser.add_argument("--ratings", type=int, default=300)
-    parser.add_argument("--preferences", type=int, default=300)
-    parser.add_argument("--test", type=int, default=120)
+    parser.add_argument("--ratings", type=int, default=150)
+    parser.add_argument("--preferences", type=int, default=150)
+    parser.add_argument("--test", type=int, default=60)
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "benchmark-real-tasks")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "real_tasks.json")
     options = parser.parse_args()
@@ -114,6 +114,7 @@ def main() -> None:
     most = {"ratings": options.ratings, "preferences": options.preferences, "test": options.test}
     counts = capped(options.folder, options.work / "pack", most)
     sets = [f"data.folder={options.work / 'pack'}", f"backbone.path={options.encoder}", "backbone.device=cpu"]
+    sets.append("backbone.dtype=float32")
     routed = run_recipe(ROOT / "recipes" / "real-tasks.yaml", sets=sets, out=options.work / "dmoerm")
     pairs, judged = routed.judgement.pairs, routed.judgement.margins
     config = read_recipe(ROOT / "recipes" / "real-tasks.yaml", sets)
@@ -132,7 +133,7 @@ def main() -> None:
         "linear": judged["linear_bt"],
     }
     groups = [p.prompt_key for p in pairs]
-    sources = by_source(found, strata(pairs, least=50), groups, samples=1000, seed=0)
+    sources = by_source(found, strata(pairs, least=40), groups, samples=1000, seed=0)
     sources["micro"] = by_source(found, ["micro"] * len(pairs), groups, samples=1000, seed=0)["micro"]
     results = {
         **provenance(),

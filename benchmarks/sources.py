@@ -1,4 +1,4 @@
-"""Real preference pairs in natural order: the engine against padded batches and against one row at a time, by source.
+"""Real preference pairs in natural order: the engine against padded batches, one row at a time and its exact mode.
 
     python benchmarks/sources.py --folder PACK --threads 1
 
@@ -9,14 +9,17 @@ side makes features of the same rows from text, tokenisation included:
     engine     TransformerEncoder.encode: packs, each prompt once
     padded     the rows in random order, batches of 8, apply_chat_template and padding on the right
     one        the rows one by one, apply_chat_template, no padding
+    exact      TransformerEncoder.encode in exact mode: a forward pass a row, nothing shared
 
 Prints a table and writes benchmarks/results/sources.json. Sides take turns; the median of the rounds' ratios counts.
+The worst one is the lowest of what the engine gains on padded and one, and the highest of what exact mode costs.
 """
 
 from __future__ import annotations
 
 import argparse
 import random
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,7 +34,7 @@ from facetrm.core.files import write_json
 from facetrm.data.files import read_preferences
 from facetrm.data.records import Conversation, Preference
 from provenance import provenance
-from timing import in_turns, ratio
+from timing import CLOCKS, in_turns, ratio
 
 ROOT = Path(__file__).resolve().parents[1]
 SPECIAL = ["<pad>", "<bos>", "<end>", "<system>", "<user>", "<assistant>"]
@@ -69,12 +72,14 @@ def template_ids(tokenizer: PreTrainedTokenizerFast, rows: Sequence[Conversation
 def compared(
     rows: list[Conversation],
     model: LlamaForCausalLM,
-    encoder: TransformerEncoder,
     *,
+    encoder: TransformerEncoder,
+    exact: TransformerEncoder,
     rounds: int,
+    clock: str,
     batch: int = 8,
 ) -> dict[str, Any]:
-    """Return the times of the three sides on ``rows`` in natural order, and how far their features lie apart."""
+    """Return the times of the four sides on ``rows`` in natural order, and how far their features lie apart."""
     tokenizer = encoder.tokenizer
     shuffled = random.Random(0).sample(range(len(rows)), k=len(rows))
 
@@ -88,11 +93,18 @@ def compared(
     def one_by_one() -> torch.Tensor:
         return torch.stack([alone(model, template_ids(tokenizer, [row])[0]) for row in rows]).float()
 
-    ours_ND = encoder.encode(rows).response_NAD[:, 0]
-    apart = max(float((side() - ours_ND).norm(dim=1).max()) for side in (in_batches, one_by_one))
-    sides = {"engine": lambda: encoder.encode(rows), "padded": in_batches, "one": one_by_one}
-    seconds = in_turns(sides, rounds=rounds)
+    def ours() -> torch.Tensor:
+        return encoder.encode(rows).response_NAD[:, 0]
+
+    def ours_exactly() -> torch.Tensor:
+        return exact.encode(rows).response_NAD[:, 0]
+
+    sides = {"engine": ours, "padded": in_batches, "one": one_by_one, "exact": ours_exactly}
+    ours_ND, *others = (side() for side in sides.values())
+    apart = max(float((other_ND - ours_ND).norm(dim=1).max()) for other_ND in others)
+    seconds = in_turns(sides, rounds=rounds, clock=clock)
     padded_ratio, one_ratio = (ratio(seconds, ours="engine", theirs=name) for name in ("padded", "one"))
+    slower = [careful / quick for quick, careful in zip(seconds["engine"], seconds["exact"], strict=True)]
     lengths = [len(ids) for ids in template_ids(tokenizer, rows)]
     return {
         "rows": len(rows),
@@ -101,10 +113,13 @@ def compared(
         "seconds engine": padded_ratio["ours"],
         "seconds padded": padded_ratio["theirs"],
         "seconds one": one_ratio["theirs"],
+        "seconds exact": statistics.median(seconds["exact"]),
         "over padded": padded_ratio["ratio"],
         "over padded, worst": padded_ratio["worst"],
         "over one": one_ratio["ratio"],
         "over one, worst": one_ratio["worst"],
+        "exact over fast": statistics.median(slower),
+        "exact over fast, worst": max(slower),
         "largest relative difference": apart / float(ours_ND.norm(dim=1).min()),
     }
 
@@ -120,12 +135,13 @@ def sampled(preferences: Sequence[Preference], *, pairs: int) -> dict[str, list[
 
 
 def main() -> None:
-    """Read every source three ways, print the table, write the file."""
+    """Read every source four ways, print the table, write the file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--only", nargs="+", help="sources; all by default")
     parser.add_argument("--pairs", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--clock", choices=list(CLOCKS), default="wall", help="what counts as a second")
     parser.add_argument("--hidden", type=int, default=256)
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
@@ -138,14 +154,18 @@ def main() -> None:
     heads = options.hidden // 32
     shape = {"hidden": options.hidden, "layers": options.layers, "heads": heads, "kv": heads // 2}
     model = llama(**shape, dtype=getattr(torch, options.dtype), words=len(tokenizer))
-    encoder = TransformerEncoder(model, tokenizer, config=BackboneConfig(path="in memory", device="cpu"))
-    results: dict[str, Any] = {**provenance(), "threads": options.threads, "dtype": options.dtype, **shape}
+    config = BackboneConfig(path="in memory", device="cpu")
+    encoder = TransformerEncoder(model, tokenizer, config=config)
+    exact = TransformerEncoder(model, tokenizer, config=config.model_copy(update={"mode": "exact"}))
+    results: dict[str, Any] = {**provenance(), "threads": options.threads, "clock": options.clock}
+    results |= {"dtype": options.dtype, **shape}
     results["command"] = results["command"].replace(str(options.folder), "PACK")
     results["sources"] = {}
     for source, rows in sampled(preferences, pairs=options.pairs).items():
         if options.only and source not in options.only:
             continue
-        found = results["sources"][source] = compared(rows, model, encoder, rounds=options.rounds)
+        found = compared(rows, model, encoder=encoder, exact=exact, rounds=options.rounds, clock=options.clock)
+        results["sources"][source] = found
         values = "  ".join(f"{key} {value:.4g}" for key, value in found.items())
         print(f"{source:18} {values}", flush=True)
     write_json(options.out, results)

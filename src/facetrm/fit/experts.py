@@ -18,6 +18,7 @@ test alike (there the selection is inverted).
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -156,9 +157,7 @@ def fit_adapter(
     torch.autograd.graph.increment_version(list(encoder.model.parameters()))
     encoder.model.eval()
     encoder.model.requires_grad_(False)
-    best_step, best = _best(read_log(folder), before)
-    if not gained(best, before, held=len(held), errors=config.gain):
-        best_step, best = 0, before
+    best_step, best = _best(read_log(folder), before, held=len(held), errors=config.gain)
     fit = ExpertFit(
         name=name,
         head_D=model.heads.preference_D.detach().float().cpu().clone(),
@@ -196,7 +195,7 @@ def hold_out_prompts(
 
 def gained(best: float, start: float, *, held: int, errors: float) -> bool:
     """Return whether an accuracy ``best`` beats ``start`` by ``errors`` of its standard errors on ``held`` rows."""
-    return best > start + errors * (start * (1.0 - start) / held) ** 0.5
+    return best > start + errors * math.sqrt(start * (1.0 - start) / held)
 
 
 def ranked_accuracy(
@@ -303,10 +302,8 @@ def _spent(history: tuple[dict[str, float], ...], rows: RankedRows) -> Spent:
     return Spent(int(last.get("step", 0)), float(last.get("train_runtime", 0.0)), rows.tokens, rows.truncated, history)
 
 
-def _best(history: Sequence[dict[str, float]], before: float) -> tuple[int, float]:
-    """Return step and accuracy of the state that was kept: the first of the best."""
-    step, best = 0, before
-    for entry in history:
-        if entry.get("eval_accuracy", -1.0) > best:
-            step, best = int(entry["step"]), float(entry["eval_accuracy"])
-    return step, best
+def _best(history: Sequence[dict[str, float]], before: float, *, held: int, errors: float) -> tuple[int, float]:
+    """Return step and accuracy of the state that was kept: the first of the best, or the one before the first step."""
+    judged = [(entry["eval_accuracy"], -entry["step"]) for entry in history if "eval_accuracy" in entry]
+    best, step = max(judged, default=(0.0, 0.0))
+    return (int(-step), float(best)) if gained(best, before, held=held, errors=errors) else (0, before)
