@@ -49,7 +49,7 @@ def turned(preference: Preference) -> Preference:
 def settings(**given: Any) -> ExpertConfig:
     """Return settings for the easy task; ``trainer`` adds to those of TRAINER."""
     trainer = {**TRAINER, **given.pop("trainer", {})}
-    return ExpertConfig.model_validate({"evaluate_every": 10, **given, "trainer": trainer})
+    return ExpertConfig.model_validate({"evaluate_every": 10, "gain": 0.0, **given, "trainer": trainer})
 
 
 def opened(backbone: Path, **given: Any) -> TransformerEncoder:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from facetrm.core.errors import FitError
 from facetrm.core.progress import log
 from facetrm.core.statistics import Interval
 from facetrm.data.tasks import task_rows
@@ -73,6 +74,12 @@ def route_armorm(config: ArmormConfig, section: RouterSection, rows: Rows, fit: 
     """
     labelled = task_rows(rows.gate)
     names = tuple(labelled.counts)
+    if len(names) < 2:
+        raise FitError(
+            f"{len(names)} tasks among {len(rows.gate)} preferences",
+            place="router",
+            fix="give preferences with a task (or category), of two tasks or more, or take the router out",
+        )
     check_fallback(section, names)
     prompt_ND = fit.gate_pairs.chosen.prompt_ND
     known = labelled.labelled

@@ -54,6 +54,29 @@ def test_a_stream_can_be_read_from_anywhere(start: int, count: int, part: str, e
     assert list(WORLD.preferences(count, part=part, start=start)) == labelled[start:]
 
 
+def test_the_pairs_of_some_tasks_are_those_of_the_stream() -> None:
+    every = list(WORLD.preferences(120, part="test"))
+    for tasks in (["code"], ["safety", "chat"], list(TASKS)):
+        wanted = [p for p in every if p.task in tasks]
+        count = len(wanted)
+        assert count > 0
+        assert list(WORLD.preferences_of(tasks, count, part="test")) == wanted
+        assert list(WORLD.preferences_of(tasks[::-1], count - 1, part="test")) == wanted[:-1]
+        late = [p for p in every[50:] if p.task in tasks]
+        assert list(WORLD.preferences_of(tasks, len(late), part="test", start=50)) == late
+    assert list(WORLD.preferences_of(["code"], 0)) == []
+    # More than there are in any number of rows known beforehand: it reads on.
+    assert len(list(WORLD.preferences_of(["code"], 60))) == 60
+    assert next(WORLD.preferences_of(["code"], 1)) != next(WORLD.preferences_of(["code"], 1, part="test"))
+
+
+def test_tasks_that_the_world_does_not_have_are_refused() -> None:
+    with pytest.raises(DataError, match="unknown task 'coed'; did you mean 'code'"):
+        list(WORLD.preferences_of(["chat", "coed"], 3))
+    with pytest.raises(DataError, match="no task"):
+        list(WORLD.preferences_of([], 3))
+
+
 def test_equal_seeds_give_equal_rows_and_other_seeds_others() -> None:
     def rows(seed: int) -> list[Rating | Preference]:
         world = World(WorldConfig(seed=seed))

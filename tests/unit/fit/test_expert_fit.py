@@ -14,7 +14,7 @@ import facetrm.fit.experts
 from expert_samples import GROUPS, LORA, TEST, group, opened, random_head, settings, tensors_of, trained, turned
 from facetrm.backbone.adapters import LoraSettings, adapter_tensors
 from facetrm.core.errors import BackboneError, ConfigError, FitError
-from facetrm.fit.experts import hold_out_prompts, ranked_accuracy
+from facetrm.fit.experts import gained, hold_out_prompts, ranked_accuracy
 from facetrm.fit.trainer import HeadsTrainer
 from fakes import tiny_decoder, tiny_encoder
 
@@ -176,6 +176,36 @@ def test_the_state_that_is_kept_is_the_best_one(base, tmp_path, monkeypatch):
         assert load_file(tmp_path / name / FINISHED)["heads.preference_D"].equal(random_head(32))
 
 
+def test_a_gain_that_may_be_luck_is_not_taken(base, tmp_path, monkeypatch):
+    """16 held-out prompts: one standard error of an accuracy of 0.5 is 0.125."""
+    assert not gained(0.62, 0.5, held=16, errors=1.0)
+    assert gained(0.63, 0.5, held=16, errors=1.0)
+    assert gained(0.501, 0.5, held=16, errors=0.0)
+    assert not gained(0.5, 0.5, held=16, errors=0.0)
+    assert not gained(1.0, 1.0, held=16, errors=1.0)
+    assert gained(0.53, 0.5, held=400, errors=1.0)
+
+    def fit(name, said, **given):
+        told = iter(said)
+        with monkeypatch.context() as patch:
+            patch.setattr(facetrm.fit.experts, "ranked_accuracy", lambda *a, **k: next(told))
+            config = settings(evaluate_every=2, trainer={"max_steps": 4}, **given)
+            return trained(opened(base), tmp_path / name, config)
+
+    lucky = fit("lucky", [0.5, 0.62, 0.6], gain=1.0)
+    assert (lucky.accuracy, lucky.best_step) == (0.5, 0)
+    assert torch.equal(lucky.head_D, random_head(32))
+    clear = fit("clear", [0.5, 0.63, 0.6], gain=1.0)
+    assert (clear.accuracy, clear.best_step) == (0.63, 2)
+    assert not torch.equal(clear.head_D, random_head(32))
+    strict = fit("strict", [0.5, 0.7, 0.6], gain=2.0)
+    assert strict.best_step == 0
+    # What is read of a finished folder says the same.
+    monkeypatch.setattr(facetrm.fit.experts, "ranked_accuracy", lambda *a, **k: 0.5)
+    again = trained(opened(base), tmp_path / "lucky", settings(evaluate_every=2, trainer={"max_steps": 4}, gain=1.0))
+    assert (again.accuracy, again.best_step) == (0.5, 0)
+
+
 def test_patience_ends_a_training_that_gains_nothing(base, tmp_path, monkeypatch):
     monkeypatch.setattr(facetrm.fit.experts, "ranked_accuracy", lambda *a, **k: 0.5)
     fit = trained(opened(base), tmp_path / "t", settings(evaluate_every=2, patience=2))
@@ -314,7 +344,7 @@ def test_one_prompt_alone_is_refused(base, tmp_path):
 
 @pytest.mark.parametrize(("key", "value"), [("fsdp", "full_shard"), ("deepspeed", {"zero_optimization": {}})])
 def test_a_trunk_in_pieces_is_refused_before_anything_is_written(base, tmp_path, key, value):
-    with pytest.raises(ConfigError, match=rf"trainer: '{key}' is set, .*take {key} out"):
+    with pytest.raises(ConfigError, match=rf"trainer: {key} is on, .*take {key} out"):
         trained(opened(base), tmp_path / "t", settings(trainer={key: value}))
     assert not (tmp_path / "t").exists()
 

@@ -91,6 +91,18 @@ def test_a_batch_reads_each_response_once_with_its_own_span(encoder):
     assert rows.truncated == 0
 
 
+def test_the_dialogue_before_the_last_question_is_read(encoder):
+    """The released code reads the last question alone."""
+    answers = group(1, 2).responses
+    talks = [chat("hello", "hi there", "and now?", "x")[:-1], chat("goodbye", "see you", "and now?", "x")[:-1]]
+    rows = [group(1).model_copy(update={"prompt": talk, "responses": answers}) for talk in talks]
+    batch = batch_of(encoder, rows)
+    for n, one in enumerate(rows):
+        ids = encoder.tokenize((*one.prompt, answers[0])).ids
+        assert batch["input_ids"][2 * n, : len(ids)].tolist() == list(ids)
+    assert not torch.equal(batch["input_ids"][0], batch["input_ids"][2])
+
+
 def test_rows_that_cannot_be_learned_from_are_named(tmp_path, encoder):
     with pytest.raises(FitError, match="no preference to learn from"):
         RankedRows(encoder, [])

@@ -167,8 +167,10 @@ class World:
             DataError: an unknown task, or none.
         """
         unknown = next((task for task in tasks if task not in w.TASKS), None)
-        if unknown is not None or not tasks:
-            raise DataError(f"unknown task '{unknown}'", place="world", fix=did_you_mean(str(unknown), w.TASKS))
+        if unknown is not None:
+            raise DataError(f"unknown task '{unknown}'", place="world", fix=did_you_mean(unknown, w.TASKS))
+        if not tasks:
+            raise DataError("no task is named", place="world", fix=f"name some of {', '.join(w.TASKS)}")
         every = (p for i in itertools.count(start) for p in self.preferences(1, part=part, start=i))
         yield from itertools.islice((p for p in every if p.task in tasks), count)
 
