@@ -85,6 +85,7 @@ def settings(seed: int, noise: float, sizes: dict[str, int], backbone: Path) -> 
             "seed": seed,
             "data": {"kind": "world", "world": world, "tasks": TASKS, "judge": judge, **sizes},
             "backbone": {"path": str(backbone), "device": "cpu"},
+            "router": {"settings": {"rank": 128, "shrinkage": 0.01}},
             "lora": {"rank": 8, "alpha": 16, "dropout": 0.05, "layers": "last 2"},
             "base": {"training": training},
             "experts": {"training": training},
