@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from expert_samples import GROUPS, adapter_of, equal, opened, random_head, settings, trained, turned
 from facetrm.backbone.adapters import LoraSettings
@@ -49,7 +50,9 @@ def test_a_training_that_was_interrupted_ends_with_the_same_bits(base, tmp_path,
             with pytest.raises(KeyboardInterrupt):
                 trained(opened(base), tmp_path / "broken", config, lora=lora)
         assert not (tmp_path / "broken" / FINISHED).exists()
-    assert (tmp_path / "broken" / "checkpoint-6").exists()
+    kept = load_file(tmp_path / "broken" / "checkpoint-6" / "model.safetensors")
+    assert kept.keys() == load_file(tmp_path / "whole" / FINISHED).keys(), "the frozen trunk is not written each time"
+    assert len(kept) == 2 * 14 + 1
     again = opened(base)
     second = trained(again, tmp_path / "broken", config, lora=lora)
     assert torch.equal(first.head_D, second.head_D)
