@@ -56,6 +56,16 @@ def _seeds() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def _launcher() -> Iterator[None]:
+    """Leave the environment as it was: TrainingArguments writes there what accelerate launch would say of FSDP."""
+    before = {name for name in os.environ if name.startswith(("ACCELERATE_", "FSDP_"))}
+    yield
+    for name in [name for name in os.environ if name.startswith(("ACCELERATE_", "FSDP_"))]:
+        if name not in before:
+            del os.environ[name]
+
+
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A finished run in a folder that tests only read."""

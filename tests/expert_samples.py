@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from facetrm.backbone.adapters import LoraSettings
+from facetrm.backbone.adapters import LoraSettings, adapter_tensors
 from facetrm.backbone.transformer import BackboneConfig, TransformerEncoder, load_encoder
 from facetrm.data.records import Message, Preference
 from facetrm.fit.expert_config import ExpertConfig
@@ -70,3 +70,12 @@ def trained(encoder: TransformerEncoder, folder: Path, config: ExpertConfig | No
 def tensors_of(encoder: TransformerEncoder) -> dict[str, torch.Tensor]:
     """Return a copy of all that stands in the trunk."""
     return {name: tensor.detach().clone() for name, tensor in encoder.model.state_dict().items()}
+
+
+def adapter_of(encoder: TransformerEncoder, name: str = "mine") -> dict[str, torch.Tensor]:
+    """Return a copy of one adapter's tensors."""
+    return {key: tensor.clone() for key, tensor in adapter_tensors(encoder.model, name=name).items()}
+
+
+def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 import torch
 
+import facetrm.recipes.inner
 from expert_samples import GROUPS, TEST, group, opened
 from facetrm.backbone.switching import name_problem
 from facetrm.core.errors import ConfigError, FitError
 from facetrm.data.objectives import Objective
+from facetrm.fit.experts import hold_out_prompts
 from facetrm.model.aggregate import GatedSum
 from facetrm.model.concat import ConcatMLP
 from facetrm.recipes.dmoerm_config import DmoermConfig
@@ -21,6 +23,7 @@ from facetrm.recipes.inner import (
     encode_pairs,
     experts_of,
     fit_inner,
+    linear_head,
     names_of_adapters,
     overall_objective,
     pair_shares,
@@ -128,6 +131,27 @@ def test_the_tasks_own_adapter_is_an_expert_where_it_is_asked_or_alone(base, tmp
     assert isinstance(gated.mixture.aggregator, GatedSum)
     assert tuple(gated.mixture.names) == ("chat/warmth", "chat/overall")
     assert gated.mixture.beta > 0
+
+
+def test_experts_start_from_the_tasks_adapter_and_heads_from_rows_that_are_trained_on(base, tmp_path, monkeypatch):
+    rows, usual, seen = phases(warmth=30), facetrm.recipes.inner.fit_adapter, []
+
+    def fit_adapter(encoder, preferences, **given):
+        adapters = None if given["start"] is None else [given["start"]]
+        training = hold_out_prompts(preferences, given["config"].validation, seed=given["config"].seed)[0]
+        pairs = encode_pairs(encoder, training, adapters=adapters)
+        linear_D = linear_head(pairs, config().linear, weights=pair_shares(training))
+        seen.append((given["name"], given["start"], preferences, bool(torch.equal(linear_D, given["head_D"]))))
+        return usual(encoder, preferences, **given)
+
+    monkeypatch.setattr(facetrm.recipes.inner, "fit_adapter", fit_adapter)
+    inner(base, tmp_path / "linear", rows, ("chat/warmth",))
+    about = rows.capabilities["chat/warmth"]
+    assert seen == [("chat", None, rows.base, True), ("chat--warmth", "chat", about, True)]
+    seen.clear()
+    _, fit = inner(base, tmp_path / "task", rows, ("chat/warmth",), experts={"head": "task", "training": QUICK})
+    assert [one[3] for one in seen] == [True, False]
+    assert torch.equal(fit.base.head_D, fit.experts["chat/overall"].head_D)
 
 
 @pytest.mark.parametrize("name", ["base", "mix"])
