@@ -7,11 +7,12 @@ import math
 from pathlib import Path
 
 import pytest
+import yaml
 
 from command_line import command
 from facetrm.data.rubric import read_rubric
 from facetrm.data.sources import MTMC_TASKS
-from fakes import tiny_decoder
+from fakes import tiny_decoder, tiny_encoder
 from tiny_runs import write_rows
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -25,6 +26,7 @@ SMALL = (
     "samples=10",
     "linear.folds=2",
     "router.settings.steps=40",
+    "router.settings.rank=4",
     "lora.rank=2",
     "experts.least=4",
     "base.training.trainer.max_steps=2",
@@ -104,12 +106,51 @@ def gated(folder: Path) -> list[str]:
 
 
 def routed(folder: Path) -> list[str]:
-    rows = ["data.ratings=300", "data.preferences=250", "data.test=60", "router.least=30", "router.settings.steps=20"]
+    rows = ["data.ratings=300", "data.preferences=250", "data.test=60", "router.least=30"]
+    rows += ["router.settings.steps=20", "router.settings.rank=4"]
     heads = ["experts.ridge={folds: 2, bootstrap: 10, unfit: mean}", "gate.settings.steps=10", "gate.settings.rank=4"]
     return [*TINY, *rows, *heads, "compare.samples=10", "compare.bag_of_words=0"]
 
 
-DATA = {"dmoerm-paper": published, "dmoerm-own-data": own, "lora-gated": gated, "armorm-routed": routed}
+def categories(folder: Path) -> list[str]:
+    """Write a pack: two answers to each prompt, rated in what the recipe names, and pairs of its categories."""
+    tasks = yaml.safe_load((RECIPES / "real-tasks.yaml").read_text())["data"]["tasks"]
+    attribute = {"type": "integer", "min": 0, "max": 4, "direction": "higher_is_better"}
+    sources = {
+        n: {"attributes": {name: attribute}} for n, name in enumerate(x for names in tasks.values() for x in names)
+    }
+    (folder / "sources.json").write_text(json.dumps({"rated": sources}))
+    rated, pairs = [], []
+    for number, (task, names) in enumerate([*tasks.items(), ("translation", [])]):
+        for n in range(40):
+            row = {"category": task, "source": task, "split": "test" if n % 4 == 3 else "train"}
+            pairs.append(
+                {**row, "id": f"p{number}-{n}", "prompt": asked(task, n), "chosen": said(n), "rejected": said(n + 3)}
+            )
+            ratings = [dict.fromkeys(names, (n + side) % 5) for side in (0, 1)]
+            rated += [
+                {
+                    **row,
+                    "id": f"r{number}-{n}-{side}",
+                    "messages": asked(task, 100 + n) + said(n + side),
+                    "ratings": given,
+                }
+                for side, given in enumerate(ratings)
+                if given
+            ]
+    write_rows(folder / "rated.jsonl", rated)
+    write_rows(folder / "preferences.jsonl", pairs)
+    where = [f"backbone.path={tiny_encoder(folder / 'backbone')}", "backbone.max_tokens=128"]
+    return [f"data.folder={folder}", *where, *SMALL, "lora.layers=last 1"]
+
+
+DATA = {
+    "real-tasks": categories,
+    "dmoerm-paper": published,
+    "dmoerm-own-data": own,
+    "lora-gated": gated,
+    "armorm-routed": routed,
+}
 
 
 @pytest.mark.slow
@@ -135,6 +176,9 @@ def test_a_recipe_runs_from_its_file_to_a_scored_row(name: str, tmp_path: Path) 
     if name == "dmoerm-own-data":
         assert {expert["name"] for expert in metrics["experts"]} >= {"letters/overall", "tales/plot"}
         assert metrics["fallback"]["train"] > 0
+    if name == "real-tasks":
+        assert {e["name"] for e in metrics["experts"]} >= {"math/gsm8k-is_correct", "code/overall"}
+        assert metrics["assigned"]["routed_total"] > 0, "a category that is no task is routed"
     if name == "lora-gated":
         assert abs(sum(row["weights"].values()) - 1) <= 1e-5, "the prompt weighs the experts"
     if name == "armorm-routed":

@@ -56,7 +56,7 @@ class ConcatConfig(Section):
         patience: evaluations without a new best before it stops; 0 for never.
         validation: share of the prompts that are held out: they choose the state that is kept.
         select: the state with the best ``accuracy`` or ``loss`` on them; of equal ones the earlier.
-        gain: standard errors of that accuracy by which it must beat the start, else the start is kept; 0 for any gain.
+        gain: with ``accuracy``, standard errors by which it must beat the start, else the start stays; 0 for any gain.
         seed: of split, initial values and batches.
     """
 
@@ -163,7 +163,8 @@ def fit_concat_mlp(
     )
     best_step = progress.best_step
     with torch.no_grad():
-        if not gained(_accuracy(margin(outer), pairs.weights_N[outer]), start, held=len(outer), errors=config.gain):
+        best = _accuracy(margin(outer), pairs.weights_N[outer])
+        if config.select == "accuracy" and not gained(best, start, held=len(outer), errors=config.gain):
             best_step = 0
             for name, parameter in network.named_parameters():
                 parameter.copy_(begin[name])

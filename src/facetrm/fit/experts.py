@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -60,6 +60,11 @@ from facetrm.fit.trainer import (
     training_arguments,
     write_trained,
 )
+
+# What accelerate launch has set; later the Trainer's own arguments set the same.
+_LAUNCHED_WITH: Final = [
+    key for key in ("fsdp", "deepspeed") if os.environ.get(f"ACCELERATE_USE_{key.upper()}") == "true"
+]
 
 
 @dataclass(frozen=True)
@@ -234,7 +239,7 @@ def _stopping(config: ExpertConfig) -> list[TrainerCallback]:
 def _arguments(config: ExpertConfig, folder: Path, encoder: TransformerEncoder) -> TrainingArguments:
     given = config.trainer.model_dump()
     for key in ("fsdp", "deepspeed"):
-        if given.get(key) or os.environ.get(f"ACCELERATE_USE_{key.upper()}") == "true":  # what accelerate launch sets
+        if given.get(key) or key in _LAUNCHED_WITH:
             raise ConfigError(
                 f"{key} is on, and experts are judged on a trunk that is whole on every device",
                 place="trainer",
