@@ -160,10 +160,19 @@ def cell(seed: int, noise: float, sizes: dict[str, int], backbone: Path, folder:
     test, found, spent = rows.test, {}, {}
 
     def timed(name: str, make: Callable[[TransformerEncoder], Floats]) -> None:
-        start = time.monotonic()
-        assert config.backbone is not None
-        found[name] = make(load_encoder(config.backbone))
-        spent[name] = time.monotonic() - start
+        kept, start = folder / f"{name}.json", time.monotonic()
+        if not kept.exists():
+            assert config.backbone is not None
+            margin_N = make(load_encoder(config.backbone))
+            value = {"margins": margin_N.tolist(), "seconds": time.monotonic() - start, "figures": figures, **sides}
+            write_json(kept, value)
+        known = json.loads(kept.read_text(encoding="utf-8"))
+        found[name], spent[name] = np.array(known["margins"]), known["seconds"]
+        figures.update(known["figures"])
+        if "rewards" in known:
+            rewards.append(np.array(known["rewards"]))
+            reference.append(np.array(known["reference"]))
+        sides.clear()
 
     def routed(data: TaskRows, place: Path) -> Callable[[TransformerEncoder], Floats]:
         def make(encoder: TransformerEncoder) -> Floats:
@@ -182,12 +191,12 @@ def cell(seed: int, noise: float, sizes: dict[str, int], backbone: Path, folder:
 
         def make(encoder: TransformerEncoder) -> Floats:
             fit = fit_base(encoder, data, name="single", config=own, folder=place)
-            if member >= 0:
-                rewards.append(margins_of(encoder, "single", fit.head_D, test))
-                reference.append(margins_of(encoder, "single", fit.head_D, list(data)[:100]).ravel())
-            figures[place.name] = fit.to_dict()
             both = margins_of(encoder, "single", fit.head_D, test)
-            return both[0] - both[1]
+            if member < MEMBERS:
+                typical = margins_of(encoder, "single", fit.head_D, list(data)[:100]).ravel()
+                sides.update({"rewards": both.tolist(), "reference": typical.tolist()})
+            figures[place.name] = fit.to_dict()
+            return np.asarray(both[0] - both[1])
 
         return make
 
@@ -209,6 +218,7 @@ def cell(seed: int, noise: float, sizes: dict[str, int], backbone: Path, folder:
         return np.asarray((sides[0] - sides[1]).numpy())
 
     figures: dict[str, Any] = {}
+    sides: dict[str, Any] = {}
     rewards: list[Floats] = []
     reference: list[Floats] = []
     timed("dmoerm", routed(rows, folder / "dmoerm"))
@@ -218,7 +228,7 @@ def cell(seed: int, noise: float, sizes: dict[str, int], backbone: Path, folder:
         name = "single" if member == 0 else f"member_{member}"
         timed(name, single(rows.overall, folder / name, member))
     timed("per_task", by_task)
-    timed("single_more", single(more_overall(rows, config), folder / "single_more", -1))
+    timed("single_more", single(more_overall(rows, config), folder / "single_more", MEMBERS))
     timed("linear", linear)
     known = np.stack(reference)
     for kind in ("mean", "worst", "uncertainty"):

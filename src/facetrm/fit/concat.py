@@ -9,7 +9,8 @@ weighted sum of the experts' own ratings,
 
     f = sum_k v_k (w_k . z_k)    as units +-(w_k . z_k), since x = (PReLU(x) - PReLU(-x)) / (1 + slope)
 
-with v >= 0 from :func:`facetrm.fit.unconditional.fit_unconditional`; the other units begin with no say. Training may
+with v >= 0 from :func:`facetrm.fit.unconditional.fit_unconditional`, pulled toward equal weights (experts are few and
+point up, pairs are noisy) as strongly as held-out folds want it; the other units begin with no say. Training may
 leave that sum where held-out prompts agree. ``start: random`` is the published one.
 
 Shapes: N pairs, D hidden size, K experts, H units.
@@ -27,7 +28,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
 from torch import Tensor
 
@@ -39,7 +40,7 @@ from facetrm.fit.experts import gained
 from facetrm.fit.loop import Schedule, train
 from facetrm.fit.losses import bradley_terry_loss
 from facetrm.fit.pairs import Floats, ScoredPairs, hold_out, score_pairs
-from facetrm.fit.unconditional import fit_beta, fit_unconditional
+from facetrm.fit.unconditional import FixedWeights, fit_beta, fit_unconditional
 from facetrm.model.adapter_experts import AdapterExperts
 from facetrm.model.concat import ConcatMLP
 
@@ -50,7 +51,9 @@ class ConcatConfig(Section):
     Attributes:
         hidden: H; D by default, as published.
         start: ``ratings`` begins as a weighted sum of the experts' ratings, ``random`` as published.
-        ridge: of the weights of that sum.
+        ridges: strengths to choose from by prompt-disjoint folds of the training part; they pull the weights of that
+            sum toward equal ones, in units of the ratings' spread.
+        folds: how many.
         steps, batch_size (with replacement; 0 for all pairs), learning_rate, weight_decay: AdamW, down a cosine.
         evaluate_every: steps between evaluations.
         patience: evaluations without a new best before it stops; 0 for never.
@@ -62,7 +65,8 @@ class ConcatConfig(Section):
 
     hidden: int | None = Field(default=None, ge=1)
     start: Literal["ratings", "random"] = "ratings"
-    ridge: float = Field(default=1e-2, ge=0.0)
+    ridges: tuple[float, ...] = Field(default=(1e-3, 1e-2, 1e-1, 1.0, 10.0), min_length=1)
+    folds: int = Field(default=5, ge=2)
     steps: int = Field(default=200, ge=0)
     batch_size: int = Field(default=128, ge=0)
     learning_rate: float = Field(default=1e-3, gt=0.0)
@@ -194,13 +198,33 @@ def _started(
         network = ConcatMLP(torch.zeros(spread_KD.shape), hidden=config.hidden)
     if config.start == "random":
         return network, None
-    gap_NK = (pairs.chosen_NK.double() - pairs.rejected_NK.double())[inner].numpy()
-    fixed = fit_unconditional(
-        gap_NK, gated=[True] * len(experts.names), weights=pairs.weights_N[inner].numpy(), ridge=config.ridge
-    )
+    fixed = _sum_of_ratings(pairs.select(inner.numpy()), config)
     weights_K = fixed.weights_K * fixed.beta
     start_as_sum(network, experts.weight_KD.double() * spread_KD, torch.from_numpy(weights_K))
     return network, weights_K
+
+
+def _sum_of_ratings(pairs: ScoredPairs, config: ConcatConfig) -> FixedWeights:
+    """Return the best weighted sum of the ratings, pulled as strongly as held-out folds of prompts prefer."""
+    gap_NK = (pairs.chosen_NK.double() - pairs.rejected_NK.double()).numpy()
+    w_N = pairs.weights_N.double().numpy()
+    names = np.unique(pairs.groups_N)
+    fold_N = np.searchsorted(names, pairs.groups_N) % config.folds  # groups are in the order of their prompts' hashes
+
+    def fitted(rows: NDArray[np.bool_], ridge: float) -> FixedWeights:
+        gated = [True] * gap_NK.shape[1]
+        return fit_unconditional(gap_NK[rows], gated=gated, weights=w_N[rows], ridge=ridge, toward="equal")
+
+    def loss(ridge: float) -> float:
+        total = 0.0
+        for fold in range(config.folds):
+            out = fold_N == fold
+            found = fitted(~out, ridge)
+            total += float(w_N[out] @ np.logaddexp(0.0, -found.beta * (gap_NK[out] @ found.weights_K)))
+        return total
+
+    ridge = config.ridges[-1] if len(names) < config.folds else min(config.ridges, key=loss)
+    return fitted(np.ones(len(gap_NK), dtype=bool), ridge)
 
 
 @torch.no_grad()

@@ -3,6 +3,9 @@
     minimise over v >= 0:   mean_n w_n softplus(-d_n . v) + ridge / 2 * sum_k (v_k * sd_k)^2
     weights = v / sum(v)        beta = sum(v)
 
+With ``toward: equal`` the penalty is ridge / 2 * sum_k (v_k * sd_k - mean of these)^2: little data leaves all that may
+have weight alike, in units of their spread, in the place of leaving them without a say.
+
 d_n is the difference of the debiased scores, chosen minus rejected. The gate starts from these weights and is pulled
 toward them, and they are the baseline that shows what reading the prompt adds.
 
@@ -13,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +37,12 @@ class FixedWeights:
 
 
 def fit_unconditional(
-    difference_NK: Floats, *, gated: Sequence[bool], weights: Floats | None = None, ridge: float = 1e-3
+    difference_NK: Floats,
+    *,
+    gated: Sequence[bool],
+    weights: Floats | None = None,
+    ridge: float = 1e-3,
+    toward: Literal["zero", "equal"] = "zero",
 ) -> FixedWeights:
     """Fit fixed non-negative weights to preferences.
 
@@ -42,6 +51,7 @@ def fit_unconditional(
         gated: K flags: which objectives may have weight.
         weights: weight of each pair, [N].
         ridge: strength of the penalty on standardised coefficients; it also makes the solution unique.
+        toward: what the penalty pulls them to.
 
     Returns:
         Weights and beta; uniform weights when no objective speaks for the chosen answers.
@@ -67,8 +77,9 @@ def fit_unconditional(
     def objective(u_O: Floats) -> tuple[float, Floats]:
         margin_N = z_NO @ u_O
         slope_N = -w_N * expit(-margin_N)
-        loss = w_N @ np.logaddexp(0.0, -margin_N) + 0.5 * ridge * (u_O @ u_O)
-        return float(loss), z_NO.T @ slope_N + ridge * u_O
+        pulled_O = u_O - (u_O.mean() if toward == "equal" else 0.0)
+        loss = w_N @ np.logaddexp(0.0, -margin_N) + 0.5 * ridge * (pulled_O @ pulled_O)
+        return float(loss), z_NO.T @ slope_N + ridge * pulled_O
 
     start_O = np.full(z_NO.shape[1], 1.0 / z_NO.shape[1])
     bounds = [(0.0, None)] * len(start_O)
