@@ -139,9 +139,7 @@ def fit_concat_mlp(
         raise FitError("a vector is not finite", place="concatenated experts", fix="encode the pairs again")
     held_N = hold_out(pairs.groups_N, config.validation, seed=config.seed)
     inner, outer = (torch.from_numpy(np.flatnonzero(rows)) for rows in (~held_N, held_N))
-    typical_NKD = torch.cat([side[inner] for side in sides_NKD])
-    center_KD = typical_NKD.mean(dim=0)
-    spread_KD = typical_NKD.std(dim=0).clamp_min(1e-6 * float(typical_NKD.std()) + 1e-12)
+    center_KD, spread_KD = _typical([side[inner] for side in sides_NKD], pairs.weights_N[inner])
     scaled = [((side - center_KD) / spread_KD).float() for side in sides_NKD]
     network, weights_K = _started(config, experts, spread_KD, pairs, inner)
 
@@ -168,7 +166,9 @@ def fit_concat_mlp(
     best_step = progress.best_step
     with torch.no_grad():
         best = _accuracy(margin(outer), pairs.weights_N[outer])
-        if config.select == "accuracy" and not gained(best, start, held=len(outer), errors=config.gain):
+        if config.select == "accuracy" and not gained(
+            best, start, held=len(np.unique(pairs.groups_N[outer.numpy()])), errors=config.gain
+        ):
             best_step = 0
             for name, parameter in network.named_parameters():
                 parameter.copy_(begin[name])
@@ -176,7 +176,7 @@ def fit_concat_mlp(
     held_weights = pairs.weights_N[outer].double().numpy()
     return ConcatFit(
         aggregator=_folded(network, center_KD, spread_KD),
-        beta=fit_beta(margins["validation"].double().numpy(), weights=held_weights),
+        beta=fit_beta(margins["validation"].double().numpy(), weights=held_weights, log_odds=True),
         accuracy={
             "train": _accuracy(margins["train"], pairs.weights_N[inner]),
             "validation": _accuracy(margins["validation"], pairs.weights_N[outer]),
@@ -202,6 +202,17 @@ def _started(
     weights_K = fixed.weights_K * fixed.beta
     start_as_sum(network, experts.weight_KD.double() * spread_KD, torch.from_numpy(weights_K))
     return network, weights_K
+
+
+def _typical(sides_NKD: Sequence[Tensor], weights_N: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and deviation of both sides' vectors by dimension, [K, D] each; ``weights_N`` are the pairs'.
+
+    Pairs of a group sum to one weight, so its answers count once however many pairs they stand in.
+    """
+    share_N11 = (weights_N.double() / (2.0 * weights_N.double().sum()))[:, None, None]
+    center_KD = torch.stack([(share_N11 * side).sum(dim=0) for side in sides_NKD]).sum(dim=0)
+    square_KD = torch.stack([(share_N11 * (side - center_KD) ** 2).sum(dim=0) for side in sides_NKD]).sum(dim=0)
+    return center_KD, square_KD.sqrt().clamp_min(1e-6 * float(square_KD.mean()) ** 0.5 + 1e-12)
 
 
 def _sum_of_ratings(pairs: ScoredPairs, config: ConcatConfig) -> FixedWeights:

@@ -20,13 +20,18 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar, cast
 
 import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+from safetensors import safe_open
+from safetensors.torch import load_file
+from safetensors.torch import save as save_tensors
 from torch import Tensor
 from transformers import (
     EarlyStoppingCallback,
@@ -37,11 +42,13 @@ from transformers import (
     TrainingArguments,
 )
 from transformers.trainer_utils import IntervalStrategy
+from transformers.utils import SAFE_WEIGHTS_NAME
 
 from facetrm.backbone.adapters import LoraSettings, adapter_tensors
 from facetrm.backbone.switching import adapter_names, switched, train_only
 from facetrm.backbone.transformer import TransformerEncoder
 from facetrm.core.errors import ConfigError, FitError
+from facetrm.core.files import read_json, write_bytes, write_json
 from facetrm.core.fingerprint import fingerprint
 from facetrm.core.progress import log
 from facetrm.core.statistics import win_credit
@@ -52,6 +59,7 @@ from facetrm.fit.finetune_model import Heads, TrunkWithHeads, without_dropout
 from facetrm.fit.ranked import RankedCollator, RankedRows, ranked_pairs
 from facetrm.fit.trainer import (
     TRAINED,
+    HeadsTrainer,
     claim,
     question_of,
     read_log,
@@ -61,6 +69,10 @@ from facetrm.fit.trainer import (
     write_trained,
 )
 
+T = TypeVar("T")
+
+_START: Final = "start.safetensors"
+_KEPT: Final = "kept.json"
 # What accelerate launch has set; later the Trainer's own arguments set the same.
 _LAUNCHED_WITH: Final = [
     key for key in ("fsdp", "deepspeed") if os.environ.get(f"ACCELERATE_USE_{key.upper()}") == "true"
@@ -104,6 +116,7 @@ def fit_adapter(
     config: ExpertConfig,
     folder: Path,
     start: str | None = None,
+    origin: str = "",
 ) -> ExpertFit:
     """Train an adapter and its head on ranked responses.
 
@@ -115,6 +128,7 @@ def fit_adapter(
         name: of the adapter. head_D: where the head starts: a linear head on the frozen features, or the task's.
         lora: size and place of the adapter. config: of its training. folder: of checkpoints and the result.
         start: an adapter of the trunk to start from as a copy; None for a new one, which changes nothing at first.
+        origin: what ``head_D`` was made by; a folder whose training started otherwise is refused.
 
     Returns:
         The trained head, with figures; the adapter is in the trunk.
@@ -132,16 +146,21 @@ def fit_adapter(
         "lora": lora.model_dump(mode="json"),
         "encoder": encoder.trunk_fingerprint,
         "start": None if start is None else encoder.adapter_fingerprint(start),
-        "head": fingerprint(head_D.tolist()),
+        "origin": origin,
         "data": fingerprint([p.model_dump(mode="json") for p in (*training, *held)]),
     }
-    model, begin = _prepare(encoder, name=name, head_D=head_D, lora=lora, seed=config.seed, start=start)
-    rows = RankedRows(encoder, training)
     arguments = _arguments(config, folder, encoder)
     if arguments.should_save:
         claim(folder, question_of(config) | begun)
-    before = ranked_accuracy(encoder, held, name=name, head_D=head_D)
-    if (folder / TRAINED).exists():
+    model, begin = _prepare(encoder, name=name, head_D=head_D, lora=lora, seed=config.seed, start=start)
+    learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    rows = RankedRows(encoder, training)
+
+    def judge() -> float:
+        return agreed(ranked_accuracy(encoder, held, name=name, head_D=model.heads.preference_D))
+
+    before = _first_accuracy(model, begin, judge, folder, write=arguments.should_save)
+    if agreed((folder / TRAINED).exists()):
         read_trained(model, folder)
     else:
         with switched(encoder.model, name), nullcontext() if config.dropout else without_dropout(encoder.model):
@@ -151,29 +170,83 @@ def fit_adapter(
                 rows=rows,
                 collator=RankedCollator(encoder.pad),
                 folder=folder,
-                judge=lambda: {
-                    "eval_accuracy": ranked_accuracy(encoder, held, name=name, head_D=model.heads.preference_D)
-                },
+                judge=lambda: {"eval_accuracy": judge()},
                 callbacks=[_EvaluateTheEnd(), *_stopping(config)],
             )
-        if not gained(trainer.state.best_metric or 0.0, before, held=len(held), errors=config.gain):
-            _restore(model, begin)
+        _keep_best(trainer, model, begin, before, folder=folder, held=held, errors=config.gain)
         write_trained(trainer, folder)
-    torch.autograd.graph.increment_version(list(encoder.model.parameters()))
+    torch.autograd.graph.increment_version(learned)  # fused optimizers change tensors without saying so
     encoder.model.eval()
     encoder.model.requires_grad_(False)
-    best_step, best = _best(read_log(folder), before, held=len(held), errors=config.gain)
-    fit = ExpertFit(
-        name=name,
-        head_D=model.heads.preference_D.detach().float().cpu().clone(),
-        accuracy=best,
-        start=before,
-        best_step=best_step,
-        counts={"train": len(training), "validation": len(held)},
-        spent=_spent(read_log(folder), rows),
-    )
+    counts = {"train": len(training), "validation": len(held)}
+    fit = _finished(name, model.heads.preference_D, before, counts, folder=folder, rows=rows)
     log("expert", name=name, **fit.to_dict())
     return fit
+
+
+def _finished(
+    name: str, head_D: Tensor, before: float, counts: dict[str, int], *, folder: Path, rows: RankedRows
+) -> ExpertFit:
+    """Return the fit whose end lies in ``folder``."""
+    kept = read_json(folder / _KEPT, FitError, fix="delete the folder to train again")
+    return ExpertFit(
+        name=name,
+        head_D=head_D.detach().float().cpu().clone(),
+        accuracy=float(kept["accuracy"]),
+        start=before,
+        best_step=int(kept["step"]),
+        counts=counts,
+        spent=_spent(read_log(folder), rows),
+    )
+
+
+def agreed(value: T) -> T:
+    """Return the first process's ``value`` in all of them: what they decide by must not differ in a last digit."""
+    if PartialState().num_processes < 2:
+        return value
+    return cast(T, broadcast_object_list([value])[0])
+
+
+def _first_accuracy(
+    model: TrunkWithHeads, begin: dict[str, Tensor], judge: Callable[[], float], folder: Path, *, write: bool
+) -> float:
+    """Return the accuracy before the first step; ``model`` and ``begin`` then are where the folder's training began.
+
+    The head is kept with it: a solver's last digits differ between machines, and a training may go on on another.
+    """
+    path, key = folder / _START, "heads.preference_D"
+    if agreed(path.exists()):
+        with safe_open(path, framework="pt") as handle:
+            accuracy = float((handle.metadata() or {})["accuracy"])
+            begin[key] = handle.get_tensor(key).to(begin[key])
+        _restore(model, begin)
+        return accuracy
+    accuracy = judge()
+    if write:
+        write_bytes(path, save_tensors({key: begin[key].cpu()}, metadata={"accuracy": repr(accuracy)}))
+    return accuracy
+
+
+def _keep_best(
+    trainer: HeadsTrainer,
+    model: TrunkWithHeads,
+    begin: dict[str, Tensor],
+    before: float,
+    *,
+    folder: Path,
+    held: Sequence[Preference],
+    errors: float,
+) -> None:
+    """Leave ``model`` in the best state that was judged, or in its first one; write down which."""
+    step, best = _best(read_log(folder), before, held=len({p.prompt_key for p in held}), errors=errors)
+    if step == 0:
+        _restore(model, begin)
+    elif trainer.state.best_model_checkpoint is None or not Path(trainer.state.best_model_checkpoint).exists():
+        # The folder was moved while training: the Trainer then forgets where its best state is.
+        _restore(model, load_file(folder / f"checkpoint-{step}" / SAFE_WEIGHTS_NAME))
+    if trainer.args.should_save:
+        write_json(folder / _KEPT, {"step": step, "accuracy": best})
+    trainer.accelerator.wait_for_everyone()
 
 
 def hold_out_prompts(
@@ -181,7 +254,8 @@ def hold_out_prompts(
 ) -> tuple[list[Preference], list[Preference]]:
     """Return the preferences to train on and those held out: whole prompts, ``share`` of them, one at least.
 
-    A prompt's place in line depends on the seed and on nothing else.
+    A prompt's place in line depends on the seed and on nothing else; those held out stand in that line, so that the
+    first of them are as mixed as all.
 
     Raises:
         FitError: fewer than two prompts.
@@ -194,12 +268,13 @@ def hold_out_prompts(
             place="held-out prompts",
             fix="give preferences of two or more prompts",
         )
-    held = set(order[: min(max(round(share * len(order)), 1), len(order) - 1)])
-    return [p for p in preferences if p.prompt_key not in held], [p for p in preferences if p.prompt_key in held]
+    place = {key: n for n, key in enumerate(order[: min(max(round(share * len(order)), 1), len(order) - 1)])}
+    held = sorted((p for p in preferences if p.prompt_key in place), key=lambda p: place[p.prompt_key])
+    return [p for p in preferences if p.prompt_key not in place], held
 
 
 def gained(best: float, start: float, *, held: int, errors: float) -> bool:
-    """Return whether an accuracy ``best`` beats ``start`` by ``errors`` of its standard errors on ``held`` rows."""
+    """Return whether an accuracy ``best`` beats ``start`` by ``errors`` of its standard errors on ``held`` prompts."""
     return best > start + errors * math.sqrt(start * (1.0 - start) / held)
 
 
@@ -256,6 +331,7 @@ def _arguments(config: ExpertConfig, folder: Path, encoder: TransformerEncoder) 
         load_best_model_at_end=True,
         metric_for_best_model="eval_accuracy",
         greater_is_better=True,
+        restore_callback_states_from_checkpoint=True,  # or patience would begin anew
         data_seed=config.seed,
     )
 

@@ -108,6 +108,7 @@ def score_pairs(
         if bad:
             raise FitError(f"{name} features of pair {bad[0]} are not finite", place=place, fix="encode it again")
     gap_N = (chosen.prompt_ND - rejected.prompt_ND).norm(dim=1) / chosen.prompt_ND.norm(dim=1).clamp_min(1e-6)
+    gap_N = gap_N.masked_fill(chosen.truncated_N | rejected.truncated_N, 0.0)  # cut by its answer: not the same text
     if float(gap_N.max()) > 0.05:
         raise FitError(
             f"the two sides of pair {int(gap_N.argmax())} have different prompt features",

@@ -92,11 +92,15 @@ def fit_unconditional(
     return FixedWeights(v_K / total, total)
 
 
-def fit_beta(margin_N: Floats, *, weights: Floats | None = None) -> float:
+def fit_beta(margin_N: Floats, *, weights: Floats | None = None, log_odds: bool = False) -> float:
     """Return the factor that turns reward margins into log odds: the positive minimiser of the Bradley-Terry loss.
 
-    ``weights`` [N] weigh the pairs. It is looked for between 1e-3 and 1e3 over the margins' root mean square: finite
-    for separated pairs too.
+    It is looked for between 1e-3 and 1e3 over the margins' root mean square: finite for separated pairs too.
+
+    Args:
+        margin_N: chosen minus rejected. weights: of the pairs, [N].
+        log_odds: the margins are log odds already, so log(beta)^2 / 2 is added to the summed loss: few pairs, or pairs
+            that are all right, leave beta near 1.
     """
     margin_N = np.asarray(margin_N, dtype=np.float64)
     w_N = np.full(len(margin_N), 1.0 / max(len(margin_N), 1)) if weights is None else weights / weights.sum()
@@ -104,7 +108,10 @@ def fit_beta(margin_N: Floats, *, weights: Floats | None = None) -> float:
     if spread <= 1e-12:
         return 1.0
     found = minimize_scalar(
-        lambda t: float(w_N @ np.logaddexp(0.0, -np.exp(t) * margin_N / spread)),
+        lambda t: (
+            float(w_N @ np.logaddexp(0.0, -np.exp(t) * margin_N / spread))
+            + log_odds * (t - np.log(spread)) ** 2 / (2.0 * len(margin_N))
+        ),
         bounds=(np.log(1e-3), np.log(1e3)),
         method="bounded",
     )

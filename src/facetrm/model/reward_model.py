@@ -232,8 +232,8 @@ class RewardModel:
 
     def _index(self, task: str) -> int:
         """Return the number of a task that :meth:`mixture` knows."""
-        mixture = self.mixture(task)
-        return next(n for n, other in enumerate(self.mixtures.values()) if other is mixture)
+        self.mixture(task)
+        return self.tasks.index(task)
 
     def margin_probability(self, margin_N: Tensor, *, task: str | None = None) -> Tensor:
         """Return P(A is preferred to B) = sigmoid(beta * margin) of reward margins A - B within one ``task``, [N]."""
@@ -243,7 +243,8 @@ class RewardModel:
         self, mixture: Mixture, *, task: str | None = None, provenance: Mapping[str, Any] | None = None
     ) -> RewardModel:
         """Return the same model with the mixture of one task replaced, and facts added to its provenance."""
-        name = next(key for key, value in self.mixtures.items() if value is self.mixture(task))
+        self.mixture(task)
+        name = self.tasks[0] if task is None else task  # tasks may share a mixture, so it does not tell the task
         return RewardModel(
             self.encoder,
             {**self.mixtures, name: mixture},

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import PartialState
 
@@ -29,11 +30,10 @@ from facetrm.core.files import write_json, write_text
 from facetrm.data.files import write_records
 from facetrm.data.records import Preference
 from facetrm.fit.assign import AssignmentCounts, assign
-from facetrm.fit.experts import ExpertFit
+from facetrm.fit.experts import ExpertFit, agreed
 from facetrm.fit.router import RouterFit, fit_router
 from facetrm.fit.unconditional import fit_beta
 from facetrm.hub.card import write_card
-from facetrm.model.adapter_experts import AdapterExperts
 from facetrm.model.mixture import Mixture
 from facetrm.model.reward_model import RewardModel
 from facetrm.recipes.armorm import Stopwatch
@@ -184,7 +184,7 @@ def route_rows(
         names=rows.tasks,
         threshold=config.router.threshold,
     )
-    return router, tasks, assigned
+    return router, agreed(tasks), assigned
 
 
 def single_mixture(encoder: TransformerEncoder, fit: ExpertFit, sample: Sequence[Preference]) -> Mixture:
@@ -194,14 +194,13 @@ def single_mixture(encoder: TransformerEncoder, fit: ExpertFit, sample: Sequence
         encoder: holds the adapter. fit: of adapter and head.
         sample: preferences that give the rating its scale and the margin its odds.
     """
-    pairs = encode_pairs(encoder, sample, adapters=[fit.name])
-    experts: AdapterExperts = experts_of([overall_objective(fit.name)], [fit], pairs.both())
+    pairs, weights = encode_pairs(encoder, sample, adapters=[fit.name]), pair_shares(sample)
+    both_N = torch.tensor([*weights, *weights], dtype=torch.float64)
+    experts = experts_of([overall_objective(fit.name)], [fit], pairs.both(), weights=both_N.tolist())
     with torch.no_grad():
-        reference_K = experts(pairs.both()).double().mean(dim=0).float()
+        reference_K = ((both_N[:, None] * experts(pairs.both()).double()).sum(dim=0) / both_N.sum()).float()
     plain = fixed_mixture(experts, torch.eye(1), weights_K=[1.0], reference_K=reference_K)
-    beta = fit_beta(
-        plain.margins(pairs.chosen, pairs.rejected).numpy(), weights=torch.tensor(pair_shares(sample)).numpy()
-    )
+    beta = fit_beta(plain.margins(pairs.chosen, pairs.rejected).numpy(), weights=np.array(weights))
     return Mixture(experts, plain.aggregator, beta=beta)
 
 

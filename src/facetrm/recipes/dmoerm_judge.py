@@ -34,7 +34,7 @@ class ExpertFigures:
     """What one expert does on the test pairs of its task.
 
     Attributes:
-        task, name: of the objective. preferences: trained on and held out. held_out: accuracy on the latter.
+        task, name: of the objective. preferences: trained on. held_out: accuracy on others, which chose its state.
         agrees: share of test pairs in which its rating alone orders as the overall label does.
         share: of all contributions to margins, by size.
         true: accuracy against the true level of its latent (the world only).
@@ -103,12 +103,12 @@ def judge_tasks(
         margins, figures = _of_task(rows, model.mixture(task), inner.get(task), [pairs[n] for n in here], encoder)
         experts += figures
         for name, margin_N in margins.items():
-            found.setdefault(name, np.full(len(pairs), np.nan))[here] = margin_N
+            found.setdefault(name, np.zeros(len(pairs)))[here] = margin_N
     found["linear_bt"] = _linear(config, rows, pairs, encoder)
+    unread = [fit for task, fit in inner.items() if task not in used]
+    experts += [_unseen(fit, name) for fit in unread for name in fit.mixture.names]
     lengths = [[encoder.tokenize(c).length for c in (p.chosen, p.rejected)] for p in pairs]
     found["longer"] = np.array([float(a - b) for a, b in lengths])
-    for name in ("task_rm", "mean_of_experts"):  # rows that the fall-back scored have no task's
-        found[name] = np.where(np.isnan(found[name]), found["model"], found[name])
     groups = [p.prompt_key for p in pairs]
     drawn: dict[str, Any] = {"samples": config.samples, "seed": config.seed}
     signs = None if rows.world is None else true_signs(rows.world, pairs)
@@ -170,7 +170,7 @@ def _of_task(
         ExpertFigures(
             task=inner.task,
             name=name,
-            preferences=sum(inner.experts[name].counts.values()),
+            preferences=inner.experts[name].counts["train"],
             held_out=inner.experts[name].accuracy,
             agrees=float(win_credit(gap_NK[:, k]).mean()),
             share=float(moved_NK[:, k].sum() / total),
@@ -180,6 +180,12 @@ def _of_task(
     ]
     margin_N = mixture.margins(whole.chosen, whole.rejected).numpy()
     return {"model": margin_N, "task_rm": task_N, "mean_of_experts": gap_NK.mean(axis=1)}, figures
+
+
+def _unseen(fit: InnerFit, name: str) -> ExpertFigures:
+    """Return the figures of an expert whose task got no test pair."""
+    expert = fit.experts[name]
+    return ExpertFigures(fit.task, name, expert.counts["train"], expert.accuracy, agrees=None, share=None)
 
 
 def _columns(pairs: Pairs, columns: range) -> Pairs:

@@ -91,9 +91,15 @@ def preference_expert(experts: LinearExperts, weight_1D: Tensor, pairs: Pairs) -
     )
 
 
-def standard_scale(odds_N: Tensor) -> tuple[float, float]:
-    """Return factor and shift with ``factor * odds + shift = 0.5 + 0.2 z``, z standardised over ``odds_N`` [N]."""
-    mean, deviation = float(odds_N.mean()), float(odds_N.std().clamp_min(1e-12))
+def standard_scale(odds_N: Tensor, weights_N: Tensor | None = None) -> tuple[float, float]:
+    """Return factor and shift with ``factor * odds + shift = 0.5 + 0.2 z``, z standardised over ``odds_N`` [N].
+
+    ``weights_N`` weigh the answers; None counts all alike.
+    """
+    w_N = torch.ones_like(odds_N) if weights_N is None else weights_N.to(odds_N)
+    mean = float((w_N * odds_N).sum() / w_N.sum())
+    spare = 1.0 if weights_N is None else 0.0
+    deviation = max(float(((w_N * (odds_N - mean) ** 2).sum() / (w_N.sum() - spare).clamp_min(1e-12)).sqrt()), 1e-12)
     factor = _SPREAD / deviation
     return factor, _MIDDLE - factor * mean
 

@@ -30,6 +30,7 @@ from facetrm.backbone.switching import name_problem
 from facetrm.backbone.transformer import TransformerEncoder
 from facetrm.baselines.bradley_terry import BradleyTerryConfig, fit_bradley_terry
 from facetrm.core.errors import ConfigError, FitError
+from facetrm.core.fingerprint import fingerprint
 from facetrm.core.progress import log
 from facetrm.data.objectives import Objective
 from facetrm.data.records import Preference
@@ -174,8 +175,8 @@ def fit_aggregator(
         encoder: holds the adapters. preferences: overall ones. objectives, fits: the K experts. section: settings.
     """
     pairs = encode_pairs(encoder, preferences, adapters=[fit.name for fit in fits])
-    experts = experts_of(objectives, fits, pairs.both())
     weights = pair_shares(preferences)
+    experts = experts_of(objectives, fits, pairs.both(), weights=[*weights, *weights])
     if section.kind == "concat_mlp":
         found = fit_concat_mlp(
             pairs.chosen, pairs.rejected, experts=experts, groups=pairs.groups, config=section.concat, weights=weights
@@ -193,15 +194,23 @@ def fit_aggregator(
     return Mixture(experts, GatedSum(gate.gate, reference_K=gate.reference_K), beta=gate.beta), gate
 
 
-def experts_of(objectives: Sequence[Objective], fits: Sequence[ExpertFit], sample: Features) -> AdapterExperts:
+def experts_of(
+    objectives: Sequence[Objective],
+    fits: Sequence[ExpertFit],
+    sample: Features,
+    *,
+    weights: Sequence[float] | None = None,
+) -> AdapterExperts:
     """Return heads as experts whose ratings are 0.5 + 0.2 z, with z the log odds standardised over ``sample``.
 
     Args:
-        objectives, fits: K of them. sample: answers that the K adapters have read.
+        objectives, fits: K of them. sample: answers that the K adapters have read. weights: of the answers.
     """
     weight, bias = [], []
     for k, fit in enumerate(fits):
-        factor, shift = standard_scale(sample.response_NAD[:, k].double() @ fit.head_D.double())
+        factor, shift = standard_scale(
+            sample.response_NAD[:, k].double() @ fit.head_D.double(), None if weights is None else torch.tensor(weights)
+        )
         weight.append((factor * fit.head_D.double()).float())
         bias.append(shift)
     return AdapterExperts(objectives, torch.stack(weight), torch.tensor(bias), adapters=[fit.name for fit in fits])
@@ -326,6 +335,7 @@ def _fitted(
     start: str | None = None,
 ) -> ExpertFit:
     """Train an adapter and write it where the model will look for it."""
+    begun_by = config.base.head if start is None else config.experts.head
     fit = fit_adapter(
         encoder,
         rows,
@@ -335,6 +345,7 @@ def _fitted(
         config=training,
         folder=folder / "training" / name,
         start=start,
+        origin=fingerprint([begun_by, config.linear.model_dump(mode="json")]),
     )
     here = PartialState()
     if here.is_main_process:

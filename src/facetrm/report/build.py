@@ -221,7 +221,10 @@ def _tiles(run: RunReport) -> tuple[tuple[str, str], ...]:
                 tiles.append((f"{100 * rows[hero].value:.1f}%", f"{words}, {_LABELS.get(kind, kind)}"))
     if run.router is not None:
         tiles.append(
-            (f"{100 * run.router.accuracy.value:.1f}%", f"of prompts routed to one of {len(run.router.names)} tasks")
+            (
+                f"{100 * run.router.accuracy.value:.1f}%",
+                f"of held-out prompts routed right, {len(run.router.names)} tasks",
+            )
         )
     known = [row.spearman for row in run.objectives if row.spearman is not None]
     if known:

@@ -21,7 +21,7 @@ from facetrm.explain.overall import OverallExplanation
 SYSTEMS: Final = {
     "gate": "facetrm (gate)",
     "model": "facetrm (routed)",
-    "task_rm": "one reward model per task",
+    "task_rm": "the task's own adapter alone (phase 1)",
     "mean_of_experts": "mean of the experts' ratings",
     "routed": "facetrm (a gate for each task)",
     "gate_on_true_levels": "gate on true levels",
@@ -184,7 +184,8 @@ class CapabilityRow(Section):
     """One expert of a task's mixture.
 
     Attributes:
-        task, name: of the expert. preferences: it learned from. held_out: accuracy on others of the same capability.
+        task, name: of the expert. preferences: it learned from. held_out: accuracy on others of its capability, which
+            chose the state that was kept.
         agrees: with the overall labels of test pairs, by its rating alone.
         share: of all contributions to margins within its task. true: agreement with its latent's true level.
     """

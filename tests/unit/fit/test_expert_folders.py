@@ -86,16 +86,23 @@ def test_a_finished_folder_is_read_and_not_trained_again(learned, base, monkeypa
         ({"config": settings(trainer={"max_steps": 41})}, "trainer"),
         ({"config": settings(evaluate_every=9)}, "evaluate_every"),
         ({"lora": LoraSettings(rank=2)}, "lora"),
-        ({"head_D": random_head(32, seed=9)}, "head"),
+        ({"origin": "another probe"}, "origin"),
         ({"preferences": GROUPS[:-1]}, "data"),
         ({"preferences": [*GROUPS[:-1], turned(GROUPS[-1])]}, "data"),
     ],
-    ids=["trainer", "evaluations", "lora", "head", "a row less", "a row turned"],
+    ids=["trainer", "evaluations", "lora", "origin", "a row less", "a row turned"],
 )
 def test_a_folder_of_another_question_is_refused(learned, base, given, named):
     _, _, folder = learned
     with pytest.raises(FitError, match=rf"holds a training with other settings \({named}\)"):
         trained(opened(base), folder, **given)
+
+
+def test_a_head_that_a_solver_gave_with_other_last_digits_goes_on_as_it_began(learned, base):
+    encoder, fit, folder = learned
+    again = trained(opened(base), folder, head_D=random_head(32, seed=9))
+    assert torch.equal(again.head_D, fit.head_D)
+    assert (again.start, again.accuracy, again.best_step) == (fit.start, fit.accuracy, fit.best_step)
 
 
 def test_a_folder_of_another_start_is_refused(base, tmp_path):

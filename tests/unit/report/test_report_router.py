@@ -98,8 +98,8 @@ def test_every_figure_of_router_tasks_and_experts_is_shown() -> None:
         "1,234", "87.3%", "85.1% to 89.5%", "51.2%", "81.2%", "431", "17", "29", "757", "0.017", "0.083", "1.38",
         "Below a confidence of 0.55", "3,001", "2,002", "115", "0.95", "33.7%", "98.8%", "77.7%", *NAMES,
         "chat/wit", "1,417", "73.2%", "60.1%", "41.7%", "90.0%", "58.3%", "code/<b>", "81.0%", "true level",
-        "73.3%", "65.4%", "unlabelled", "one reward model per task", "61.1%", "70.2%", "80.4%", "experts of chat",
-        "2 tasks, 3 experts on one backbone.", "of prompts routed to one of 2 tasks",
+        "73.3%", "65.4%", "unlabelled", "the task's own adapter alone (phase 1)", "61.1%", "70.2%", "80.4%", "experts of chat",
+        "2 tasks, 3 experts on one backbone.", "of held-out prompts routed right, 2 tasks",
     ]  # fmt: skip
     for words in shown:
         assert words in text, words
@@ -122,7 +122,7 @@ def test_without_a_router_its_sections_are_not_there() -> None:
     single = check(render_report(routed(router=None, by_task={})))
     assert not {"router", "tasks"} & ids(single)
     assert "capabilities" in ids(single)
-    assert "of prompts routed" not in text_of(single)
+    assert "prompts routed right" not in text_of(single)
 
 
 def test_columns_and_sentences_that_depend_on_the_run() -> None:
