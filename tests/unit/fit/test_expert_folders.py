@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from expert_samples import GROUPS, adapter_of, equal, opened, random_head, settings, trained, turned
 from facetrm.backbone.adapters import LoraSettings
 from facetrm.core.errors import FitError
+from facetrm.fit.experts import hold_out_prompts
 from facetrm.fit.trainer import HeadsTrainer
 from fakes import tiny_decoder
 
@@ -99,7 +100,7 @@ def test_a_folder_of_another_question_is_refused(learned, base, given, named):
 
 
 def test_a_head_that_a_solver_gave_with_other_last_digits_goes_on_as_it_began(learned, base):
-    encoder, fit, folder = learned
+    _, fit, folder = learned
     again = trained(opened(base), folder, head_D=random_head(32, seed=9))
     assert torch.equal(again.head_D, fit.head_D)
     assert (again.start, again.accuracy, again.best_step) == (fit.start, fit.accuracy, fit.best_step)
@@ -112,3 +113,28 @@ def test_a_folder_of_another_start_is_refused(base, tmp_path):
     trained(encoder, tmp_path / "b", quick, name="copy")
     with pytest.raises(FitError, match=r"other settings \(start\)"):
         trained(encoder, tmp_path / "b", quick, name="copy", start="mine")
+
+
+def test_patience_goes_on_where_it_was(base, tmp_path, monkeypatch):
+    config = settings(evaluate_every=1, patience=3, trainer={"max_steps": 30, "learning_rate": 1e-9})
+    whole = trained(opened(base), tmp_path / "whole", config)
+    assert 0 < whole.spent.steps < 30, "patience ends it"
+    usual = HeadsTrainer.log
+
+    def log(self, logs, start_time=None):
+        usual(self, logs, start_time)
+        if self.state.global_step == whole.spent.steps - 1 and "eval_accuracy" in logs:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(HeadsTrainer, "log", log)
+        with pytest.raises(KeyboardInterrupt):
+            trained(opened(base), tmp_path / "broken", config)
+    assert trained(opened(base), tmp_path / "broken", config).spent.steps == whole.spent.steps
+
+
+def test_the_first_held_out_rows_are_as_mixed_as_all():
+    rows = [g.model_copy(update={"task": "ab"[n > 40]}) for n, g in enumerate(GROUPS)]
+    held = hold_out_prompts(rows, 0.4, seed=0)[1]
+    first = [p.task for p in held[: len(held) // 3]]
+    assert set(first) == {"a", "b"}

@@ -101,3 +101,15 @@ def test_a_reward_that_is_not_finite_is_refused() -> None:
 
     with pytest.raises(ModelError, match="the reward of a conversation of 8 tokens is nan"):
         RewardModel(Broken(HIDDEN), {"all": mixture()}).score(QUESTIONS[:3])  # type: ignore[arg-type]
+
+
+def test_an_edit_of_a_task_that_shares_its_mixture_leaves_the_others_alone() -> None:
+    plain = routed()
+    one = plain.mixture(plain.tasks[0])
+    shared = RewardModel(plain.encoder, dict.fromkeys(plain.tasks, one), plain.router)
+    last = shared.tasks[-1]
+    edited = shared.with_mixture(one.with_edit(WeightEdit(drop=(0,))), task=last)
+    assert edited.mixture(shared.tasks[0]) is one
+    assert edited.mixture(last).aggregator.edit.drop == (0,)
+    (score,) = edited.score_features(edited.features(QUESTIONS[:1]), task=last)
+    assert score.task == last
