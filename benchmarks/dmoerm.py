@@ -318,6 +318,17 @@ def table(noise: str, found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _minutes(found: dict[str, Any]) -> float:
+    """Return what a cell took; an ensemble is the models that it joins."""
+    return sum(seconds for name, seconds in found["seconds"].items() if not name.startswith("ensemble")) / 60
+
+
+def _short(found: dict[str, Any]) -> dict[str, Any]:
+    """Return what the results file keeps of a cell: no margins, no histories."""
+    text = json.dumps({key: found[key] for key in ("seed", "noise", "judge_scale", "labels", "figures")})
+    return dict(json.loads(text, object_hook=lambda value: {k: v for k, v in value.items() if k != "history"}))
+
+
 def main() -> None:
     """Run the cells that are not done, print the tables, write the file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -347,9 +358,9 @@ def main() -> None:
         "sizes": sizes,
         "backbone_training": training,
         "this_process_minutes": (time.monotonic() - start) / 60,
-        "cell_minutes": {f"{c['noise']}/{c['seed']}": sum(c["seconds"].values()) / 60 for c in cells},
+        "cell_minutes": {f"{c['noise']}/{c['seed']}": _minutes(c) for c in cells},
         "noise": {str(n): summary([c for c in cells if c["noise"] == n]) for n in options.noise},
-        "cells": [{key: c[key] for key in ("seed", "noise", "judge_scale", "labels", "figures")} for c in cells],
+        "cells": [_short(c) for c in cells],
     }
     for noise, found in results["noise"].items():
         print(table(noise, found), end="\n\n")

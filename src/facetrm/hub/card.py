@@ -24,7 +24,7 @@ _SYSTEMS: Final = {
     "model": "this model",
     "routed": "this model",
     "gate": "this model",
-    "task_rm": "the task's own adapter alone (phase 1)",
+    "task_rm": "the task's adapter alone",
     "mean_of_experts": "the mean of the experts' ratings",
     "reward": "this model",
     "frozen_preference": "a linear Bradley-Terry head on the frozen trunk",

@@ -21,7 +21,7 @@ from facetrm.explain.overall import OverallExplanation
 SYSTEMS: Final = {
     "gate": "facetrm (gate)",
     "model": "facetrm (routed)",
-    "task_rm": "the task's own adapter alone (phase 1)",
+    "task_rm": "the task's adapter alone",
     "mean_of_experts": "mean of the experts' ratings",
     "routed": "facetrm (a gate for each task)",
     "gate_on_true_levels": "gate on true levels",

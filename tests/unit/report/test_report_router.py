@@ -98,7 +98,7 @@ def test_every_figure_of_router_tasks_and_experts_is_shown() -> None:
         "1,234", "87.3%", "85.1% to 89.5%", "51.2%", "81.2%", "431", "17", "29", "757", "0.017", "0.083", "1.38",
         "Below a confidence of 0.55", "3,001", "2,002", "115", "0.95", "33.7%", "98.8%", "77.7%", *NAMES,
         "chat/wit", "1,417", "73.2%", "60.1%", "41.7%", "90.0%", "58.3%", "code/<b>", "81.0%", "true level",
-        "73.3%", "65.4%", "unlabelled", "the task's own adapter alone (phase 1)",
+        "73.3%", "65.4%", "unlabelled", "the task's adapter alone",
         "61.1%", "70.2%", "80.4%", "experts of chat",
         "2 tasks, 3 experts on one backbone.", "of held-out prompts routed right, 2 tasks",
     ]  # fmt: skip
