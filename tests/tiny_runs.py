@@ -41,6 +41,9 @@ RECIPE: Mapping[str, Any] = {
     "save_backbone": "copy",
 }
 
+OF_ROUTED = {"model", "task_rm", "mean_of_experts", "routed"}
+"""Systems of the report that a run without a router does not have."""
+
 
 def recipe(**sections: Any) -> dict[str, Any]:
     """Return the recipe with whole sections replaced; None takes one out."""

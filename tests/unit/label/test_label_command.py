@@ -88,7 +88,7 @@ def test_bad_input_is_refused(server: LabelServer, rows: Path, tmp_path: Path) -
 
 
 def test_ctrl_c_ends_cleanly_and_the_rerun_goes_on(server: LabelServer, rows: Path) -> None:
-    server.delay = 0.05
+    server.delay = 0.4  # a busy machine must not answer all before the signal comes
     script = "from facetrm.cli import main; main()"
     line = [sys.executable, "-c", script, *arguments(rows, server.url, "--set", "in_flight=2")]
     process = subprocess.Popen(line, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
@@ -100,9 +100,9 @@ def test_ctrl_c_ends_cleanly_and_the_rerun_goes_on(server: LabelServer, rows: Pa
     assert err.splitlines()[-1] == "facetrm: interrupted; run the same command again to go on"
     assert "Traceback" not in err
     kept = len(stored_keys(rows.parent / "out"))
-    assert 6 <= kept < 24
-    time.sleep(0.2)
-    before = server.asked.total()
+    assert 4 <= kept < 24, "two of the six answers may have been on their way"
+    time.sleep(0.6)
+    server.delay, before = 0.0, server.asked.total()
     assert command(*arguments(rows, server.url)).code == 0
     assert server.asked.total() - before == 24 - kept
     assert before - kept <= 2, "what was in flight"

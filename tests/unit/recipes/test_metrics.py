@@ -14,9 +14,9 @@ import torch
 
 from facetrm.recipes.run import Run
 from facetrm.report.run_report import SYSTEMS
+from tiny_runs import OF_ROUTED
 
 PAGE = (Path(__file__).parents[3] / "docs" / "metrics.md").read_text(encoding="utf-8")
-OF_ROUTED = {"model", "task_rm", "mean_of_experts", "routed"}
 NAMES = set(re.findall(r"`([\w.-]+)`", PAGE))
 
 
