@@ -107,10 +107,11 @@ def main() -> None:
     parser.add_argument("--ratings", type=int, default=150)
     parser.add_argument("--preferences", type=int, default=150)
     parser.add_argument("--test", type=int, default=60)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "benchmark-real-tasks")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "real_tasks.json")
     options = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(options.threads)
     most = {"ratings": options.ratings, "preferences": options.preferences, "test": options.test}
     counts = capped(options.folder, options.work / "pack", most)
     sets = [f"data.folder={options.work / 'pack'}", f"backbone.path={options.encoder}", "backbone.device=cpu"]
