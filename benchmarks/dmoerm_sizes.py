@@ -35,8 +35,8 @@ from facetrm.core.statistics import pair_accuracy, paired_difference
 from facetrm.data.records import Conversation, Preference, conversation_key
 from facetrm.fit.concat import fit_concat_mlp
 from facetrm.fit.experts import ExpertFit, hold_out_prompts
-from facetrm.fit.finetune import Spent
 from facetrm.fit.router import fit_router
+from facetrm.fit.trainer import Spent
 from facetrm.model.mixture import Mixture
 from facetrm.recipes.armorm import pairs_of
 from facetrm.recipes.compare import Pairs

@@ -10,7 +10,7 @@ import torch
 from facetrm.backbone.transformer import BackboneConfig, TransformerEncoder, load_encoder
 from facetrm.data.objectives import Objective
 from facetrm.data.records import Preference, Rating
-from facetrm.fit.finetune import Spent, fine_tune
+from facetrm.fit.finetune import fine_tune
 from facetrm.fit.finetune_config import FineTuneConfig
 from facetrm.fit.finetune_data import MixedRows
 from facetrm.fit.finetune_model import Heads

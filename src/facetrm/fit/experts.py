@@ -54,15 +54,16 @@ from facetrm.core.progress import log
 from facetrm.core.statistics import win_credit
 from facetrm.data.records import Preference
 from facetrm.fit.expert_config import ExpertConfig
-from facetrm.fit.finetune import Spent
 from facetrm.fit.finetune_model import Heads, TrunkWithHeads, without_dropout
 from facetrm.fit.ranked import RankedCollator, RankedRows, ranked_pairs
 from facetrm.fit.trainer import (
     TRAINED,
     HeadsTrainer,
+    Spent,
     claim,
     question_of,
     read_log,
+    read_spent,
     read_trained,
     run_trainer,
     training_arguments,
@@ -196,7 +197,7 @@ def _finished(
         start=before,
         best_step=int(kept["step"]),
         counts=counts,
-        spent=_spent(read_log(folder), rows),
+        spent=read_spent(folder, rows),
     )
 
 
@@ -376,11 +377,6 @@ def _restore(model: TrunkWithHeads, begin: dict[str, Tensor]) -> None:
     own = model.state_dict()
     for key, tensor in begin.items():
         own[key].copy_(tensor)
-
-
-def _spent(history: tuple[dict[str, float], ...], rows: RankedRows) -> Spent:
-    last = history[-1] if history else {}
-    return Spent(int(last.get("step", 0)), float(last.get("train_runtime", 0.0)), rows.tokens, rows.truncated, history)
 
 
 def _best(history: Sequence[dict[str, float]], before: float, *, held: int, errors: float) -> tuple[int, float]:

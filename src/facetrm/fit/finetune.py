@@ -6,7 +6,6 @@ See :mod:`facetrm.fit.trainer` for the folder.
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -20,28 +19,15 @@ from facetrm.fit.finetune_data import Collator, MixedRows
 from facetrm.fit.finetune_model import Heads, TrunkWithHeads, without_dropout
 from facetrm.fit.trainer import (
     TRAINED,
+    Spent,
     claim,
     question_of,
-    read_log,
+    read_spent,
     read_trained,
     run_trainer,
     training_arguments,
     write_trained,
 )
-
-
-@dataclass(frozen=True)
-class Spent:
-    """What a training has cost: ``steps``, ``seconds`` (of this process), ``tokens`` of the rows, rows ``truncated``.
-
-    ``history`` is the Trainer's log: loss, its parts, gradient norm and learning rate by step.
-    """
-
-    steps: int
-    seconds: float
-    tokens: int
-    truncated: int
-    history: tuple[dict[str, float], ...]
 
 
 def fine_tune(
@@ -70,7 +56,7 @@ def fine_tune(
         claim(folder, question_of(config) | start)
     if (folder / TRAINED).exists():
         load_trained(encoder, heads, config=config, folder=folder)
-        return _spent(folder, rows)
+        return read_spent(folder, rows)
     collator = Collator(encoder.pad, len(heads.bias_K))
     with nullcontext() if config.dropout else without_dropout(encoder.model):
         trainer = run_trainer(model, arguments=arguments, rows=rows, collator=collator, folder=folder)
@@ -78,7 +64,7 @@ def fine_tune(
     # Fused optimizers change tensors without saying so, and the encoder's name is remembered until one says so.
     torch.autograd.graph.increment_version(list(encoder.model.parameters()))
     encoder.model.eval()
-    return _spent(folder, rows)
+    return read_spent(folder, rows)
 
 
 def load_trained(encoder: TransformerEncoder, heads: Heads, *, config: FineTuneConfig, folder: Path) -> None:
@@ -115,12 +101,6 @@ def _prepare(encoder: TransformerEncoder, heads: Heads, config: FineTuneConfig) 
         preference=config.preference,
         pooled=encoder.kind == "encoder",
     )
-
-
-def _spent(folder: Path, rows: MixedRows) -> Spent:
-    history = read_log(folder)
-    last = history[-1] if history else {}
-    return Spent(int(last.get("step", 0)), float(last.get("train_runtime", 0.0)), rows.tokens, rows.truncated, history)
 
 
 def _digest(heads: Heads) -> str:

@@ -38,6 +38,34 @@ class Read:
     stop: int
 
 
+@final
+class RowReader:
+    """Reads conversations as training and scoring do, and counts: ``tokens``, and how many lost their oldest part.
+
+    Args:
+        encoder: tokenises; its truncation holds.
+    """
+
+    def __init__(self, encoder: TransformerEncoder) -> None:
+        self._encoder = encoder
+        self.tokens = self.truncated = 0
+
+    def __call__(self, messages: Conversation, place: str) -> Read:
+        """Return ``messages`` as the trunk reads them.
+
+        Raises:
+            BackboneError: they cannot be read or do not fit; it names the ``place``.
+        """
+        try:
+            row = self._encoder.tokenize(messages)
+        except BackboneError as exc:
+            raise exc.at(place) from None
+        self.truncated += row.truncated
+        self.tokens += len(row.ids)
+        start, stop = feature_span(row, kind=self._encoder.kind)
+        return Read(np.asarray(row.ids, dtype=np.int32), np.asarray(row.types, dtype=np.int8), start, stop)
+
+
 @dataclass(frozen=True)
 class Example:
     """Rated rows with their ``labels`` (one array of K each, NaN where not rated), and pairs (chosen, rejected)."""
@@ -77,13 +105,14 @@ class MixedRows(torch.utils.data.Dataset[Example]):
                 raise FitError(f"no row among the {name}", place="fine-tuning", fix=f"give some, or set {loss}: 0")
         ratings = ratings if config.regression > 0 else ()
         preferences = preferences if config.preference > 0 else ()
-        self._truncated = self.tokens = 0
-        self._rated = [self._read(encoder, r.messages, f"rating {r.id or n}") for n, r in enumerate(ratings)]
+        read = RowReader(encoder)
+        self._rated = [read(r.messages, f"rating {r.id or n}") for n, r in enumerate(ratings)]
         self._labels_NK = label_matrix(ratings, objectives)
         self._pairs = [
-            (self._read(encoder, p.chosen, f"pair {p.id or n}"), self._read(encoder, p.rejected, f"pair {p.id or n}"))
+            (read(p.chosen, f"pair {p.id or n}"), read(p.rejected, f"pair {p.id or n}"))
             for n, p in enumerate(preferences)
         ]
+        self.tokens, self.truncated = read.tokens, read.truncated
         self._each = (config.ratings, config.pairs)
         self._length = max(-(-len(self._rated) // config.ratings), -(-len(self._pairs) // config.pairs))
         self._rated_order = rounds(len(self._rated), self._length * config.ratings, seed=config.seed)
@@ -94,13 +123,8 @@ class MixedRows(torch.utils.data.Dataset[Example]):
             pairs=len(self._pairs),
             examples=self._length,
             tokens=self.tokens,
-            truncated=self._truncated,
+            truncated=self.truncated,
         )
-
-    @property
-    def truncated(self) -> int:
-        """How many conversations lost their oldest part."""
-        return self._truncated
 
     def __len__(self) -> int:
         return self._length
@@ -112,16 +136,6 @@ class MixedRows(torch.utils.data.Dataset[Example]):
         return Example(
             [self._rated[n] for n in rated], [self._labels_NK[n] for n in rated], [self._pairs[n] for n in paired]
         )
-
-    def _read(self, encoder: TransformerEncoder, messages: Conversation, place: str) -> Read:
-        try:
-            row = encoder.tokenize(messages)
-        except BackboneError as exc:
-            raise exc.at(place) from None
-        self._truncated += row.truncated
-        self.tokens += len(row.ids)
-        start, stop = feature_span(row, kind=encoder.kind)
-        return Read(np.asarray(row.ids, dtype=np.int32), np.asarray(row.types, dtype=np.int8), start, stop)
 
 
 def feature_span(row: Tokenized, *, kind: str) -> tuple[int, int]:
@@ -153,15 +167,19 @@ class Collator:
         pairs = [pair for example in examples for pair in example.pairs]
         labels = [row for example in examples for row in example.labels]
         rows = [*rated, *(chosen for chosen, _ in pairs), *(rejected for _, rejected in pairs)]
-        ids_NL, mask_NL = pad_right([row.ids.tolist() for row in rows], pad=self.pad)
         labels_NK = np.stack(labels) if labels else np.empty((0, self.objectives))
-        batch = {
-            "input_ids": ids_NL,
-            "attention_mask": mask_NL,
-            "start_N": torch.tensor([row.start for row in rows]),
-            "stop_N": torch.tensor([row.stop for row in rows]),
-            "labels_NK": torch.from_numpy(labels_NK).float(),
-        }
-        if any(len(row.types) for row in rows):
-            batch["token_type_ids"] = pad_right([row.types.tolist() for row in rows], pad=0)[0]
-        return batch
+        return {**padded(rows, pad=self.pad), "labels_NK": torch.from_numpy(labels_NK).float()}
+
+
+def padded(rows: Sequence[Read], *, pad: int) -> dict[str, Tensor]:
+    """Return what the trunk reads of ``rows``, padded on the right with ``pad``, and where their features lie."""
+    ids_NL, mask_NL = pad_right([row.ids.tolist() for row in rows], pad=pad)
+    batch = {
+        "input_ids": ids_NL,
+        "attention_mask": mask_NL,
+        "start_N": torch.tensor([row.start for row in rows]),
+        "stop_N": torch.tensor([row.stop for row in rows]),
+    }
+    if any(len(row.types) for row in rows):
+        batch["token_type_ids"] = pad_right([row.types.tolist() for row in rows], pad=0)[0]
+    return batch

@@ -16,15 +16,13 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import final
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from facetrm.backbone.batching import pad_right
 from facetrm.backbone.transformer import TransformerEncoder
-from facetrm.core.errors import BackboneError, FitError
-from facetrm.data.records import Conversation, Preference
-from facetrm.fit.finetune_data import Read, feature_span
+from facetrm.core.errors import FitError
+from facetrm.data.records import Preference
+from facetrm.fit.finetune_data import Read, RowReader, padded
 
 
 @final
@@ -43,27 +41,18 @@ class RankedRows(torch.utils.data.Dataset[tuple[Read, ...]]):
     def __init__(self, encoder: TransformerEncoder, preferences: Sequence[Preference]) -> None:
         if not preferences:
             raise FitError("no preference to learn from", place="ranked rows", fix="give at least one")
-        self.tokens = self.truncated = 0
+        read = RowReader(encoder)
         self._groups = [
-            tuple(self._read(encoder, (*p.prompt, answer), f"preference {p.id or n}") for answer in p.responses)
+            tuple(read((*p.prompt, answer), f"preference {p.id or n}") for answer in p.responses)
             for n, p in enumerate(preferences)
         ]
+        self.tokens, self.truncated = read.tokens, read.truncated
 
     def __len__(self) -> int:
         return len(self._groups)
 
     def __getitem__(self, index: int) -> tuple[Read, ...]:
         return self._groups[index]
-
-    def _read(self, encoder: TransformerEncoder, messages: Conversation, place: str) -> Read:
-        try:
-            row = encoder.tokenize(messages)
-        except BackboneError as exc:
-            raise exc.at(place) from None
-        self.truncated += row.truncated
-        self.tokens += len(row.ids)
-        start, stop = feature_span(row, kind=encoder.kind)
-        return Read(np.asarray(row.ids, dtype=np.int32), np.asarray(row.types, dtype=np.int8), start, stop)
 
 
 @dataclass(frozen=True)
@@ -75,21 +64,14 @@ class RankedCollator:
     def __call__(self, groups: Sequence[tuple[Read, ...]]) -> dict[str, Tensor]:
         """Return the arguments of :meth:`~facetrm.fit.finetune_model.TrunkWithHeads.forward` for ``groups``."""
         rows = [row for group in groups for row in group]
-        ids_NL, mask_NL = pad_right([row.ids.tolist() for row in rows], pad=self.pad)
         better, worse, weight = ranked_pairs([len(group) for group in groups])
-        batch = {
-            "input_ids": ids_NL,
-            "attention_mask": mask_NL,
-            "start_N": torch.tensor([row.start for row in rows]),
-            "stop_N": torch.tensor([row.stop for row in rows]),
+        return {
+            **padded(rows, pad=self.pad),
             "labels_NK": torch.empty(0, 0),
             "better_P": torch.tensor(better),
             "worse_P": torch.tensor(worse),
             "weight_P": torch.tensor(weight),
         }
-        if any(len(row.types) for row in rows):
-            batch["token_type_ids"] = pad_right([row.types.tolist() for row in rows], pad=0)[0]
-        return batch
 
 
 def ranked_pairs(sizes: Sequence[int]) -> tuple[list[int], list[int], list[float]]:

@@ -16,6 +16,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol, cast
 
@@ -45,6 +46,27 @@ _FREE: Final = (
     "run_name",
     "save_total_limit",
 )
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a training has cost: ``steps``, ``seconds`` (of this process), ``tokens`` of the rows, rows ``truncated``.
+
+    ``history`` is the Trainer's log: loss, its parts, gradient norm and learning rate by step.
+    """
+
+    steps: int
+    seconds: float
+    tokens: int
+    truncated: int
+    history: tuple[dict[str, float], ...]
+
+
+class Counted(Protocol):
+    """Rows of a training that know how many ``tokens`` they are, and how many were ``truncated``."""
+
+    tokens: int
+    truncated: int
 
 
 class Trainable(Protocol):
@@ -271,6 +293,13 @@ def read_log(folder: Path) -> tuple[dict[str, float], ...]:
     path = folder / "log.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     return tuple(json.loads(line) for line in lines)
+
+
+def read_spent(folder: Path, rows: Counted) -> Spent:
+    """Return what the training of ``rows`` in ``folder`` has cost, by its log."""
+    history = read_log(folder)
+    last = history[-1] if history else {}
+    return Spent(int(last.get("step", 0)), float(last.get("train_runtime", 0.0)), rows.tokens, rows.truncated, history)
 
 
 def claim(folder: Path, question: dict[str, Any]) -> None:

@@ -11,10 +11,10 @@ import torch
 from facetrm.backbone.encoder import Features
 from facetrm.core.statistics import Interval, pair_accuracy, paired_difference
 from facetrm.data.objectives import label_matrix
-from facetrm.fit.finetune import Spent
 from facetrm.fit.finetune_model import Heads
 from facetrm.fit.objective_report import ObjectiveReport, mean_spearman
 from facetrm.fit.ridge import evaluate_experts
+from facetrm.fit.trainer import Spent
 from facetrm.model.experts import LinearExperts
 from facetrm.model.mixture import Mixture
 from facetrm.model.reward_model import RewardModel
