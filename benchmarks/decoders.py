@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from facetrm.backbone.chat import Tokenized
-from facetrm.backbone.engine import DecoderEngine
+from facetrm.backbone.passes.engine import DecoderEngine
+from facetrm.backbone.text.chat import Tokenized
 
 INPUTS = frozenset({"position_ids", "use_cache", "input_ids", "attention_mask"})
 

@@ -42,15 +42,15 @@ from facetrm.core.statistics import Interval, pair_accuracy, paired_difference
 from facetrm.data.records import Preference
 from facetrm.data.world import World, WorldConfig
 from facetrm.data.world.truth import SLOTS
+from facetrm.evaluate.truth import true_signs
 from facetrm.label.simulated import NoisyJudge
-from facetrm.recipes.armorm import Stopwatch
+from facetrm.recipes.armorm.fit import Stopwatch
 from facetrm.recipes.backbones import TinyBackbone, train_tiny
-from facetrm.recipes.dmoerm import fit_dmoerm
-from facetrm.recipes.dmoerm_config import DmoermConfig
-from facetrm.recipes.dmoerm_figures import DmoermFit
-from facetrm.recipes.inner import encode_pairs, fit_base, linear_head, pair_shares
-from facetrm.recipes.task_data import TaskRows, load_tasks
-from facetrm.recipes.truth import true_signs
+from facetrm.recipes.dmoerm.config import DmoermConfig
+from facetrm.recipes.dmoerm.figures import DmoermFit
+from facetrm.recipes.dmoerm.fit import fit_dmoerm
+from facetrm.recipes.dmoerm.inner import encode_pairs, fit_base, linear_head, pair_shares
+from facetrm.recipes.dmoerm.rows import DmoermRows, load_tasks
 from provenance import provenance
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -111,7 +111,7 @@ def judge_scale(share: float) -> float:
     return round(scale, 4)
 
 
-def with_overall_labels(rows: TaskRows, labelled: int) -> TaskRows:
+def with_overall_labels(rows: DmoermRows, labelled: int) -> DmoermRows:
     """Return the rows with each capability label replaced by the annotators' overall label of the same pair."""
     assert rows.world is not None
     pairs = rows.world.preferences_of(TASKS, labelled, part="heads")
@@ -123,7 +123,7 @@ def with_overall_labels(rows: TaskRows, labelled: int) -> TaskRows:
     return replace(rows, capabilities=changed)
 
 
-def more_overall(rows: TaskRows, config: DmoermConfig) -> list[Preference]:
+def more_overall(rows: DmoermRows, config: DmoermConfig) -> list[Preference]:
     """Return as many overall labels as the rows have of both kinds; the additional ones are of new pairs."""
     assert rows.world is not None
     count = len(rows.overall) + len(rows.capabilities)
@@ -174,7 +174,7 @@ def cell(seed: int, noise: float, sizes: dict[str, int], backbone: Path, folder:
             reference.append(np.array(known["reference"]))
         sides.clear()
 
-    def routed(data: TaskRows, place: Path) -> Callable[[TransformerEncoder], Floats]:
+    def routed(data: DmoermRows, place: Path) -> Callable[[TransformerEncoder], Floats]:
         def make(encoder: TransformerEncoder) -> Floats:
             fit = fit_dmoerm(config, data, encoder, place, watch)
             figures[place.name] = {task: inner.to_dict() for task, inner in fit.inner.items()}
@@ -264,7 +264,7 @@ def _share_bases(source: Path, target: Path) -> None:
             shutil.copytree(source / "training" / place.name, place)
 
 
-def _kept_error(rows: TaskRows) -> float:
+def _kept_error(rows: DmoermRows) -> float:
     """Return the share of kept capability labels that disagree with the true levels, where these differ."""
     assert rows.world is not None
     wrong = []

@@ -33,17 +33,17 @@ from facetrm.backbone.transformer import BackboneConfig, load_encoder
 from facetrm.core.files import write_json
 from facetrm.core.statistics import pair_accuracy, paired_difference
 from facetrm.data.records import Conversation, Preference, conversation_key
-from facetrm.fit.concat import fit_concat_mlp
-from facetrm.fit.experts import ExpertFit, hold_out_prompts
-from facetrm.fit.router import fit_router
-from facetrm.fit.trainer import Spent
+from facetrm.evaluate.compare import Pairs
+from facetrm.evaluate.truth import true_signs
+from facetrm.fit.experts.adapters import ExpertFit, hold_out_prompts
+from facetrm.fit.experts.concat import fit_concat_mlp
+from facetrm.fit.router.fit import fit_router
+from facetrm.fit.trainer import TrainingCost
 from facetrm.model.mixture import Mixture
-from facetrm.recipes.armorm import pairs_of
-from facetrm.recipes.compare import Pairs
-from facetrm.recipes.dmoerm_config import DmoermConfig
-from facetrm.recipes.inner import experts_of, linear_head, overall_objective, pair_shares
-from facetrm.recipes.task_data import TaskRows, cut_phases, load_tasks
-from facetrm.recipes.truth import true_signs
+from facetrm.recipes.armorm.fit import pairs_of
+from facetrm.recipes.dmoerm.config import DmoermConfig
+from facetrm.recipes.dmoerm.inner import experts_of, linear_head, overall_objective, pair_shares
+from facetrm.recipes.dmoerm.rows import DmoermRows, cut_phases, load_tasks
 from provenance import provenance
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -95,7 +95,7 @@ def repeated(pairs: Pairs, count: int) -> Pairs:
     return replace(pairs, chosen=often(pairs.chosen), rejected=often(pairs.rejected))
 
 
-def mixtures(rows: TaskRows, read: Reader, config: DmoermConfig) -> dict[str, Mixture]:
+def mixtures(rows: DmoermRows, read: Reader, config: DmoermConfig) -> dict[str, Mixture]:
     """Return the mixture of each task: experts on frozen features, and the network on their vectors."""
     phases = cut_phases(rows, [str(p.task) for p in rows.overall], config.split)
     found = {}
@@ -104,7 +104,7 @@ def mixtures(rows: TaskRows, read: Reader, config: DmoermConfig) -> dict[str, Mi
         heads = {o: head(phase.capabilities[o.name], read, config) for o in objectives}
         heads[overall_objective(task)] = head(phase.base, read, config)
         fits = [
-            ExpertFit(f"expert-{k}", head_D, 0.0, 0.0, 0, {}, Spent(0, 0.0, 0, 0, ()))
+            ExpertFit(f"expert-{k}", head_D, 0.0, 0.0, 0, {}, TrainingCost(0, 0.0, 0, 0, ()))
             for k, head_D in enumerate(heads.values())
         ]
         pairs = repeated(pairs_of(phase.mix, read), len(fits))

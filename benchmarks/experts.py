@@ -32,12 +32,12 @@ from torch import Tensor
 from transformers import LlamaForCausalLM
 
 from decoders import engine_of, ids, llama, padded, row
-from facetrm.backbone.adapters import LoraSettings, adapter_tensors, add_adapter
-from facetrm.backbone.attention import read_pack
-from facetrm.backbone.chat import Tokenized
-from facetrm.backbone.packing import Pack, Tree, pack_rows
-from facetrm.backbone.sharing import SharedLayers
-from facetrm.backbone.switching import switched, tuned_layers
+from facetrm.backbone.lora.adapters import LoraSettings, adapter_tensors, add_adapter
+from facetrm.backbone.lora.sharing import SharedLayers
+from facetrm.backbone.lora.switching import switched, tuned_layers
+from facetrm.backbone.passes.attention import read_packed
+from facetrm.backbone.passes.packing import PackedPass, Tree, pack_rows
+from facetrm.backbone.text.chat import Tokenized
 from facetrm.core.files import write_json
 from provenance import provenance
 from timing import CLOCKS, in_turns, ratio
@@ -131,23 +131,25 @@ def stacked(model: LlamaForCausalLM, rows: Sequence[Tokenized], names: Sequence[
         shared, prompts, size = SharedLayers(model.model, share), pack.prompts(), len(pack.ids)
         several = _copies(pack, len(names))
         with switched(model.model, None):
-            shared.below(lambda layers, p=pack: read_pack(model.model, p, layers=layers))
-            shared.above(lambda layers, p=prompts[0]: read_pack(model.model, p, layers=layers), tokens=prompts[1])
+            shared.below(lambda layers, p=pack: read_packed(model.model, p, layers=layers))
+            shared.above(lambda layers, p=prompts[0]: read_packed(model.model, p, layers=layers), tokens=prompts[1])
         with stacked_layers(model, names):
             tokens = [*range(size)] * len(names)
-            hidden_SD = shared.above(lambda layers, p=several: read_pack(model.model, p, layers=layers), tokens=tokens)
+            hidden_SD = shared.above(
+                lambda layers, p=several: read_packed(model.model, p, layers=layers), tokens=tokens
+            )
         found_NAD[pack.rows] = hidden_SD.view(len(names), size, -1)[:, pack.lasts].transpose(0, 1)
     return found_NAD
 
 
-def _copies(pack: Pack, times: int) -> Pack:
+def _copies(pack: PackedPass, times: int) -> PackedPass:
     size = len(pack.ids)
     trees = []
     for start in range(0, times * size, size):
         for tree in pack.trees:
             tails = tuple((a + start, b + start) for a, b in tree.tails)
             trees.append(Tree(tree.start + start, tree.stop + start, tails))
-    return Pack(pack.ids * times, pack.positions * times, tuple(trees), pack.rows, pack.ends, pack.lasts)
+    return PackedPass(pack.ids * times, pack.positions * times, tuple(trees), pack.rows, pack.ends, pack.lasts)
 
 
 @torch.no_grad()

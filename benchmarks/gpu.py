@@ -24,7 +24,7 @@ import torch
 from transformers import LlamaForCausalLM
 
 from decoders import engine_of, ids, llama, operations, padded, row
-from facetrm.backbone.chat import Tokenized
+from facetrm.backbone.text.chat import Tokenized
 from facetrm.core.files import write_json
 from provenance import provenance
 from timing import in_turns, matmul_peak, ratio

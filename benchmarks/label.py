@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from facetrm.core.files import write_json
-from facetrm.data.files import read_preferences, write_records
+from facetrm.data.read.files import read_preferences, write_records
 from facetrm.data.records import Message, Preference
 from facetrm.data.rubric import read_rubric
 from facetrm.label.pairs import read_pairs

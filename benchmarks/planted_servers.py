@@ -19,8 +19,8 @@ from typing import Any
 
 from facetrm.core.errors import FacetrmError
 from facetrm.data.records import Conversation, Message, conversation
-from facetrm.evaluate.doctor.readings import Reader, mistakes
-from facetrm.evaluate.doctor.server import PATHS
+from facetrm.doctor.readings import Reader, mistakes
+from facetrm.doctor.server import PATHS
 from facetrm.hub.load import load_model
 
 LIMIT = 100

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from facetrm.core.files import write_json
-from facetrm.recipes.compare import MACRO
+from facetrm.evaluate.compare import MACRO
 from facetrm.recipes.run import run_recipe
 from provenance import provenance
 

@@ -37,12 +37,12 @@ from facetrm.backbone.transformer import load_encoder
 from facetrm.core.files import write_json
 from facetrm.core.statistics import paired_difference
 from facetrm.data.records import Preference
-from facetrm.fit.experts import ExpertFit
-from facetrm.recipes.compare import by_source, margins, strata
-from facetrm.recipes.dmoerm_config import DmoermConfig
-from facetrm.recipes.inner import encode_pairs, fit_base
+from facetrm.evaluate.compare import by_source, margins, strata
+from facetrm.fit.experts.adapters import ExpertFit
+from facetrm.recipes.dmoerm.config import DmoermConfig
+from facetrm.recipes.dmoerm.inner import encode_pairs, fit_base
+from facetrm.recipes.dmoerm.rows import load_tasks
 from facetrm.recipes.run import read_recipe, run_recipe
-from facetrm.recipes.task_data import load_tasks
 from provenance import provenance
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -33,8 +33,8 @@ from threadpoolctl import threadpool_limits
 
 from facetrm.core.files import write_json
 from facetrm.data.objectives import Objective
-from facetrm.fit.label_blocks import assign_folds
-from facetrm.fit.ridge import LinearFit, RidgeConfig, fit_linear_experts
+from facetrm.fit.heads.label_blocks import assign_folds
+from facetrm.fit.heads.ridge import LinearFit, RidgeConfig, fit_linear_experts
 
 RESULTS = Path(__file__).parent / "results" / "ridge.json"
 # ArmoRM's eight rated sources: thousands of rows (roughly), and the objectives (columns) that they rate

@@ -31,7 +31,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from decoders import alone, llama, padded
 from facetrm.backbone.transformer import BackboneConfig, TransformerEncoder
 from facetrm.core.files import write_json
-from facetrm.data.files import read_preferences
+from facetrm.data.read.files import read_preferences
 from facetrm.data.records import Conversation, Preference
 from provenance import provenance
 from timing import CLOCKS, in_turns, ratio

@@ -6,7 +6,7 @@ from facetrm.data.objectives import label_matrix
 from facetrm.data.world import World, vocabulary
 from facetrm.explain.edit import edit
 from facetrm.explain.local import explain_pair
-from facetrm.fit.ridge import RidgeConfig, fit_linear_experts
+from facetrm.fit.heads.ridge import RidgeConfig, fit_linear_experts
 from facetrm.model.aggregate import GatedSum
 from facetrm.model.gate import Gate, GateShape
 from facetrm.model.mixture import Mixture

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from facetrm.backbone.adapters import LoraSettings, adapter_tensors, add_adapter
 from facetrm.backbone.encoder import Features
+from facetrm.backbone.lora.adapters import LoraSettings, adapter_tensors, add_adapter
 from facetrm.backbone.transformer import BackboneConfig, TransformerEncoder, load_encoder
 from fakes import chat
 

@@ -24,6 +24,7 @@ FLOORS: Mapping[str, int] = {
     "hub": 4,
     "baselines": 4,
     "evaluate": 5,
+    "doctor": 5,
     "explain": 5,
     "policy": 5,
     "serve": 5,

@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from facetrm.backbone.adapters import LoraSettings, adapter_tensors
+from facetrm.backbone.lora.adapters import LoraSettings, adapter_tensors
 from facetrm.backbone.transformer import BackboneConfig, TransformerEncoder, load_encoder
 from facetrm.data.records import Message, Preference
-from facetrm.fit.expert_config import ExpertConfig
-from facetrm.fit.experts import ExpertFit, fit_adapter
+from facetrm.fit.experts.adapters import ExpertFit, fit_adapter
+from facetrm.fit.experts.config import ExpertConfig
 from fakes import chat
 
 LORA = LoraSettings(rank=4, alpha=8.0)

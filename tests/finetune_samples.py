@@ -10,10 +10,11 @@ import torch
 from facetrm.backbone.transformer import BackboneConfig, TransformerEncoder, load_encoder
 from facetrm.data.objectives import Objective
 from facetrm.data.records import Preference, Rating
-from facetrm.fit.finetune import fine_tune
-from facetrm.fit.finetune_config import FineTuneConfig
-from facetrm.fit.finetune_data import MixedRows
-from facetrm.fit.finetune_model import Heads
+from facetrm.fit.finetune.config import FineTuneConfig
+from facetrm.fit.finetune.fit import fine_tune
+from facetrm.fit.finetune.model import TrainableHeads
+from facetrm.fit.finetune.rows import MixedRows
+from facetrm.fit.trainer import TrainingCost
 from fakes import chat
 
 OBJECTIVES = [
@@ -73,12 +74,14 @@ def rows(encoder: TransformerEncoder, config: FineTuneConfig) -> MixedRows:
     return MixedRows(encoder, ratings=RATINGS, objectives=OBJECTIVES, preferences=PREFERENCES, config=config)
 
 
-def new_heads(encoder: TransformerEncoder, config: FineTuneConfig, *, seed: int = 0) -> Heads:
+def new_heads(encoder: TransformerEncoder, config: FineTuneConfig, *, seed: int = 0) -> TrainableHeads:
     objectives = len(OBJECTIVES) if config.regression else 0
-    return Heads(encoder.hidden_size, objectives, preference=config.preference > 0, seed=seed)
+    return TrainableHeads(encoder.hidden_size, objectives, preference=config.preference > 0, seed=seed)
 
 
-def trained(backbone: Path, folder: Path, config: FineTuneConfig) -> tuple[TransformerEncoder, Heads, Spent]:
+def trained(
+    backbone: Path, folder: Path, config: FineTuneConfig
+) -> tuple[TransformerEncoder, TrainableHeads, TrainingCost]:
     """Train in ``folder``, and return trunk and heads as they stand in memory, and what it took."""
     torch.set_num_threads(1)
     encoder = opened(backbone)
@@ -87,7 +90,7 @@ def trained(backbone: Path, folder: Path, config: FineTuneConfig) -> tuple[Trans
     return encoder, heads, spent
 
 
-def accuracy(encoder: TransformerEncoder, heads: Heads) -> float:
+def accuracy(encoder: TransformerEncoder, heads: TrainableHeads) -> float:
     """Return the share of the test pairs that the preference head orders right."""
     chosen = encoder.encode([p.chosen for p in TEST_PREFERENCES]).response_NAD[:, 0]
     rejected = encoder.encode([p.rejected for p in TEST_PREFERENCES]).response_NAD[:, 0]
@@ -95,7 +98,7 @@ def accuracy(encoder: TransformerEncoder, heads: Heads) -> float:
         return float((heads.prefer(chosen) > heads.prefer(rejected)).float().mean())
 
 
-def scores(encoder: TransformerEncoder, heads: Heads) -> torch.Tensor:
+def scores(encoder: TransformerEncoder, heads: TrainableHeads) -> torch.Tensor:
     """Return ratings and preference scores of the held-out rows, [N, K + 1]."""
     features = encoder.encode([r.messages for r in TEST_RATINGS]).response_NAD[:, 0]
     with torch.no_grad():

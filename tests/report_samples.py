@@ -11,9 +11,9 @@ from facetrm.explain.flip import flip_pair
 from facetrm.explain.local import explain_pair
 from facetrm.explain.overall import Decided, GroupView, OverallExplanation
 from facetrm.report.run_report import (
-    SYSTEMS,
+    SYSTEM_TITLES,
     Accuracy,
-    DebiasRow,
+    DebiasTableRow,
     ExplainedPair,
     LengthAudit,
     ObjectiveRow,
@@ -33,7 +33,7 @@ def accuracies(shift: float = 0.0) -> dict[str, Accuracy]:
         system: Accuracy(
             value=0.76 + shift - 0.03 * n, low=0.74 + shift - 0.03 * n, high=0.78 + shift - 0.03 * n, pairs=800
         )
-        for n, system in enumerate(SYSTEMS)
+        for n, system in enumerate(SYSTEM_TITLES)
     }
 
 
@@ -79,7 +79,7 @@ def run_report() -> RunReport:
             for k, name in enumerate(NAMES)
         ),
         debias=tuple(
-            DebiasRow(
+            DebiasTableRow(
                 objective=name,
                 lam=0.1 * k,
                 before=0.4 - 0.12 * k,

@@ -16,9 +16,9 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
-from facetrm.backbone.adapters import LoraSettings, add_adapter
-from facetrm.fit.finetune_data import Collator
-from facetrm.fit.finetune_model import TrunkWithHeads
+from facetrm.backbone.lora.adapters import LoraSettings, add_adapter
+from facetrm.fit.finetune.model import TrunkWithHeads
+from facetrm.fit.finetune.rows import Collator
 from finetune_samples import new_heads, opened, rows, settings
 
 

@@ -172,8 +172,8 @@ def test_example_runs(
 # Every check is shown to find what it looks for: a tree with one planted fault, and what the finding says.
 PLANTED: list[tuple[Callable[[Sources], list[str]], dict[str, str], str]] = [
     (unknown_parts, {"magic/spell.py": ""}, "'magic' has no floor"),
-    (upward_imports, {"data/a.py": "from facetrm.fit import ridge", "fit/ridge.py": ""}, "floor 4 from floor 1"),
-    (upward_imports, {"data/a.py": "from ..fit.ridge import x", "fit/ridge.py": "x = 1"}, "floor 4 from floor 1"),
+    (upward_imports, {"data/a.py": "from facetrm.fit import ridge", "fit/heads/ridge.py": ""}, "floor 4 from floor 1"),
+    (upward_imports, {"data/a.py": "from ..fit.ridge import x", "fit/heads/ridge.py": "x = 1"}, "floor 4 from floor 1"),
     (
         upward_imports,
         {"core/a.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n  import facetrm.cli"},
@@ -181,7 +181,7 @@ PLANTED: list[tuple[Callable[[Sources], list[str]], dict[str, str], str]] = [
     ),
     (upward_imports, {"explain/a.py": "import facetrm.report.build", "report/build.py": ""}, "neighbour on floor 5"),
     (upward_imports, {"fit/a.py": "import facetrm.baselines.b", "baselines/b.py": ""}, "neighbour on floor 4"),
-    (upward_imports, {"model/a.py": "from facetrm.backbone import chat", "backbone/chat.py": ""}, "alone"),
+    (upward_imports, {"model/a.py": "from facetrm.backbone import chat", "backbone/text/chat.py": ""}, "alone"),
     (upward_imports, {"fit/a.py": "import facetrm"}, "floor 8 from floor 4"),
     (inner_imports, {"fit/a.py": "def f():\n    from facetrm.core import errors"}, "inside a function"),
     (inner_imports, {"fit/a.py": "class A:\n    async def f(self):\n        import facetrm.core"}, "inside a function"),

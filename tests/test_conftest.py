@@ -59,6 +59,6 @@ def test_seeds_and_threads_are_fixed() -> None:
 
 def test_warnings_of_our_own_code_are_errors_and_others_are_not() -> None:
     with pytest.raises(UserWarning, match="ours"):
-        warnings.warn_explicit("ours", UserWarning, "ridge.py", 1, module="facetrm.fit.ridge")
+        warnings.warn_explicit("ours", UserWarning, "ridge.py", 1, module="facetrm.fit.heads.ridge")
     with pytest.warns(UserWarning, match="theirs"):
         warnings.warn_explicit("theirs", UserWarning, "base.py", 1, module="sklearn.base")

@@ -8,7 +8,7 @@ from random import Random
 from facetrm.data.world import TASKS
 from facetrm.data.world.latents import LATENT_NAMES, LATENTS, Scene
 from facetrm.data.world.raters import RATERS
-from facetrm.data.world.truth import WEIGHTS
+from facetrm.data.world.truth import TASK_WEIGHTS
 from facetrm.data.world.words import LEADS
 
 _SCENE = Scene("code", ("river", "candle"), "poet", "friend")
@@ -46,7 +46,7 @@ def _raters() -> str:
 
 
 def _weights() -> str:
-    rows = [(name, *(f"{WEIGHTS[task][name]:.2f}".replace("0.00", "") for task in TASKS)) for name in LATENT_NAMES]
+    rows = [(name, *(f"{TASK_WEIGHTS[task][name]:.2f}".replace("0.00", "") for task in TASKS)) for name in LATENT_NAMES]
     return _table(("latent", *TASKS), rows)
 
 

@@ -16,8 +16,8 @@ from facetrm.explain.flip import flip_pair
 from facetrm.explain.local import explain_local, explain_pair
 from facetrm.explain.overall import explain_overall
 from facetrm.fit.debias import DebiasConfig, fit_debias
-from facetrm.fit.gate import GateConfig, fit_gate
-from facetrm.fit.ridge import RidgeConfig, fit_linear_experts
+from facetrm.fit.gate.fit import GateConfig, fit_gate
+from facetrm.fit.heads.ridge import RidgeConfig, fit_linear_experts
 from facetrm.hub.auto import register as _register
 from facetrm.hub.export import export_published
 from facetrm.hub.load import load_model

@@ -20,9 +20,9 @@ from facetrm.backbone.transformer import BackboneConfig, load_encoder
 from facetrm.core.config import apply_sets, parse_config
 from facetrm.core.errors import BackboneError, ConfigError, DataError, FacetrmError, did_you_mean
 from facetrm.data.rubric import read_rubric
-from facetrm.evaluate.doctor.diagnose import THRESHOLD, diagnose, diagnose_server
-from facetrm.evaluate.doctor.findings import CODES
-from facetrm.evaluate.doctor.terminal import show_diagnosis
+from facetrm.doctor.diagnose import THRESHOLD, diagnose, diagnose_server
+from facetrm.doctor.findings import CODES
+from facetrm.doctor.terminal import show_diagnosis
 from facetrm.explain.ablate import ablate
 from facetrm.explain.ask import ask_answer, ask_pair
 from facetrm.explain.edit import edit as edit_model
@@ -39,7 +39,7 @@ from facetrm.label.show import estimate_text, report_text
 from facetrm.label.store import stored_keys
 from facetrm.model.reward_model import RewardModel
 from facetrm.recipes.run import run_recipe
-from facetrm.recipes.scoring import Asked, located, read_asked, score_rows, write_scores
+from facetrm.recipes.scoring import ScoringRow, located, read_asked, score_rows, write_scores
 from facetrm.recipes.show import show_done, show_whole
 from facetrm.report.page import write_page
 
@@ -220,7 +220,7 @@ def doctor(
     raise typer.Exit(found.exit_code)
 
 
-def _find(asked: list[Asked], row: str, path: Path) -> Asked:
+def _find(asked: list[ScoringRow], row: str, path: Path) -> ScoringRow:
     by_id = {a.id: a for a in asked}
     if row in by_id:
         return by_id[row]
@@ -236,7 +236,7 @@ def _edited(model: RewardModel, drop: list[str], scale: list[str], pin: list[str
     return edit_model(model, drop=wish.drop, scale=wish.scale, pin=wish.pin)
 
 
-def _explain_row(model: RewardModel, asked: Asked, *, html: Path | None, as_json: bool) -> None:
+def _explain_row(model: RewardModel, asked: ScoringRow, *, html: Path | None, as_json: bool) -> None:
     answers = (asked.answers[0], asked.answers[-1]) if asked.is_pair else asked.answers
     if len(asked.answers) > 2:
         print(
@@ -264,7 +264,7 @@ def _explain_row(model: RewardModel, asked: Asked, *, html: Path | None, as_json
         print(f"page: {html}", file=sys.stderr)
 
 
-def _explain_overall(model: RewardModel, asked: list[Asked], *, as_json: bool) -> None:
+def _explain_overall(model: RewardModel, asked: list[ScoringRow], *, as_json: bool) -> None:
     rows = [a for a in asked if a.is_pair] or asked
     try:
         routed = model.tasks_of([a.answers[0] for a in rows])
@@ -287,7 +287,7 @@ def _explain_overall(model: RewardModel, asked: list[Asked], *, as_json: bool) -
             show_whole(view)
 
 
-def _whole(model: RewardModel, rows: list[Asked], task: str) -> WholeView:
+def _whole(model: RewardModel, rows: list[ScoringRow], task: str) -> WholeView:
     """Explain one task's mixture on its rows."""
     try:
         first = model.features([a.answers[0] for a in rows], task=task)

@@ -18,14 +18,14 @@ import torch
 from safetensors.torch import load_file
 
 from command_line import Said, assert_refused, command
-from facetrm.data.files import read_preferences
+from facetrm.data.read.files import read_preferences
 from facetrm.data.world import World
 from facetrm.explain.edit import edit
 from facetrm.fit.trainer import HeadsTrainer
 from facetrm.hub.load import load_model
 from facetrm.model.concat import ConcatMLP
 from facetrm.model.reward_model import RewardModel
-from facetrm.recipes.dmoerm import DmoermRun
+from facetrm.recipes.dmoerm.fit import DmoermRun
 from facetrm.recipes.run import run_recipe
 from tiny_runs import recipe, write_recipe, write_rows
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from command_line import Said, assert_refused, command
-from facetrm.evaluate.doctor.findings import CODES
+from facetrm.doctor.findings import CODES
 from facetrm.hub.export import export_published
 from facetrm.hub.load import load_model
 from facetrm.recipes.run import Run

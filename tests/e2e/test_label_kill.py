@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from facetrm.data.files import read_preferences, write_records
+from facetrm.data.read.files import read_preferences, write_records
 from facetrm.label.pairs import read_pairs
 from facetrm.label.store import stored_keys
 from label_samples import plan, preference

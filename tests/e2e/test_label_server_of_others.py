@@ -22,7 +22,7 @@ import torch
 from tokenizers import AddedToken
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from facetrm.data.files import read_preferences
+from facetrm.data.read.files import read_preferences
 from facetrm.label.run import label_pairs
 from fakes import tiny_decoder
 from label_samples import pairs, plan

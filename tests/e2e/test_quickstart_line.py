@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from command_line import Said, command
-from facetrm.data.files import write_records
+from facetrm.data.read.files import write_records
 from facetrm.data.world import World
-from facetrm.report.run_report import SYSTEMS
+from facetrm.report.run_report import SYSTEM_TITLES
 from tiny_runs import OF_ROUTED
 
 ROOT = Path(__file__).parents[2]
@@ -40,7 +40,7 @@ def ran(folder: Path) -> Said:
 
 def test_the_run_shows_what_it_found(ran: Said, folder: Path) -> None:
     assert ran.code == 0, ran.err
-    for title in (title for name, title in SYSTEMS.items() if name not in OF_ROUTED):
+    for title in (title for name, title in SYSTEM_TITLES.items() if name not in OF_ROUTED):
         assert title in ran.out, title
     metrics = json.loads((folder / "metrics.json").read_text())
     gate = metrics["pair_accuracy"]["true"]["gate"]
@@ -60,7 +60,7 @@ def test_the_run_shows_what_it_found(ran: Said, folder: Path) -> None:
 def test_the_run_is_whole(ran: Said, folder: Path) -> None:
     assert ran.code == 0
     metrics = json.loads((folder / "metrics.json").read_text())
-    assert set(metrics["pair_accuracy"]["true"]) == set(SYSTEMS) - OF_ROUTED
+    assert set(metrics["pair_accuracy"]["true"]) == set(SYSTEM_TITLES) - OF_ROUTED
     assert metrics["backbone_training"]["steps"] == 14
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert "ArmoRM on the embedded world" in page

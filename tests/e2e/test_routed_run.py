@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from command_line import assert_refused, command
-from facetrm.data.files import read_preferences
+from facetrm.data.read.files import read_preferences
 from facetrm.data.world import TASKS, World
 from facetrm.hub.load import load_model
 from facetrm.recipes.run import Run

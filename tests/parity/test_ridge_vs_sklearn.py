@@ -8,8 +8,8 @@ import torch
 from sklearn.linear_model import Ridge
 
 from facetrm.data.objectives import Objective
-from facetrm.fit.label_blocks import assign_folds
-from facetrm.fit.ridge import RidgeConfig, fit_linear_experts
+from facetrm.fit.heads.label_blocks import assign_folds
+from facetrm.fit.heads.ridge import RidgeConfig, fit_linear_experts
 
 ALPHAS = (1e-4, 1e-2, 1.0, 1e2, 1e4)
 

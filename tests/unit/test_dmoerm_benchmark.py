@@ -15,7 +15,7 @@ import pytest
 from facetrm.data.world import World, WorldConfig
 from facetrm.data.world.truth import SLOTS
 from facetrm.label.simulated import NoisyJudge
-from facetrm.recipes.task_data import WorldTasks, load_tasks
+from facetrm.recipes.dmoerm.rows import WorldTasks, load_tasks
 
 ROOT = Path(__file__).resolve().parents[2]
 

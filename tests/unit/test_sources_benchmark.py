@@ -12,7 +12,7 @@ import pytest
 
 from facetrm.backbone.encoder import Features
 from facetrm.backbone.transformer import TransformerEncoder
-from facetrm.data.files import write_records
+from facetrm.data.read.files import write_records
 from facetrm.data.records import Conversation
 from facetrm.data.world import World
 

@@ -38,7 +38,7 @@ from facetrm.core.errors import BackboneError
 from facetrm.core.files import read_json
 from facetrm.core.fingerprint import fingerprint
 
-Kind = Literal["decoder", "encoder"]
+TrunkKind = Literal["decoder", "encoder"]
 
 _TOKENIZER_FILES: Final = (
     "tokenizer.json",
@@ -167,7 +167,7 @@ def _keep_caps(model: PreTrainedModel) -> None:
         model.set_attn_implementation("eager")
 
 
-def model_kind(config: PretrainedConfig, *, place: str) -> Kind:
+def model_kind(config: PretrainedConfig, *, place: str) -> TrunkKind:
     """Return whether a model reads from left to right or both ways.
 
     Raises:

@@ -9,10 +9,10 @@ from typing import Literal
 from pydantic import Field, field_validator
 from transformers import PreTrainedTokenizerBase
 
-from facetrm.backbone.chat import PLAIN_TEMPLATE
-from facetrm.backbone.engine import Mode
-from facetrm.backbone.switching import name_problem
-from facetrm.backbone.truncate import Truncation
+from facetrm.backbone.lora.switching import name_problem
+from facetrm.backbone.passes.engine import Mode
+from facetrm.backbone.text.chat import PLAIN_TEMPLATE
+from facetrm.backbone.text.truncate import Truncation
 from facetrm.core.config import Section
 from facetrm.core.errors import BackboneError
 

@@ -31,7 +31,7 @@ StorageType = Literal["float32", "bfloat16", "float16"]
 
 DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _VERSION: Final = 1
-MANIFEST: Final = "manifest.json"
+STORE_MANIFEST: Final = "manifest.json"
 OURS: Final = re.compile(r"manifest\.json|lock|shard-\d{5,}\.safetensors|\..+\.tmp")
 _AGAIN: Final = "delete the folder and encode again"
 
@@ -69,7 +69,7 @@ class Manifest:
         value = {**vars(self), "shards": [vars(s) for s in self.shards], "version": _VERSION}
         if not self.adapters:
             del value["adapters"]
-        write_json(folder / MANIFEST, value)
+        write_json(folder / STORE_MANIFEST, value)
 
     @staticmethod
     def read(folder: Path) -> Manifest:
@@ -78,7 +78,7 @@ class Manifest:
         Raises:
             StoreError: there is none, or it is not one of ours.
         """
-        value = read_json(folder / MANIFEST, StoreError, fix="give a folder that 'encode' wrote")
+        value = read_json(folder / STORE_MANIFEST, StoreError, fix="give a folder that 'encode' wrote")
         try:
             if value.pop("version") != _VERSION or value["dtype"] not in DTYPES:
                 raise ValueError
@@ -89,7 +89,7 @@ class Manifest:
             return Manifest(**value, shards=shards, adapters=adapters)
         except (AttributeError, KeyError, TypeError, ValueError):
             raise StoreError(
-                f"not the manifest of a feature folder of version {_VERSION}", place=folder / MANIFEST, fix=_AGAIN
+                f"not the manifest of a feature folder of version {_VERSION}", place=folder / STORE_MANIFEST, fix=_AGAIN
             ) from None
 
 
@@ -116,14 +116,14 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def _check_ours(folder: Path) -> None:
-    if not folder.exists() or (folder / MANIFEST).is_file():
+    if not folder.exists() or (folder / STORE_MANIFEST).is_file():
         return
     if not folder.is_dir():
         raise StoreError("a file, not a folder", place=folder, fix="give a folder")
     for path in sorted(folder.iterdir()):
         if not OURS.fullmatch(path.name) or path.suffix == ".safetensors":
             raise StoreError(
-                f"holds '{path.name}' but no {MANIFEST}", place=folder, fix="give a new or a feature folder"
+                f"holds '{path.name}' but no {STORE_MANIFEST}", place=folder, fix="give a new or a feature folder"
             )
 
 

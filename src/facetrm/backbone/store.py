@@ -22,8 +22,8 @@ import torch
 from facetrm.backbone.encoder import AdapterEncoder, Encoder, Features
 from facetrm.backbone.shards import (
     DTYPES,
-    MANIFEST,
     OURS,
+    STORE_MANIFEST,
     Manifest,
     StorageType,
     append_shard,
@@ -218,7 +218,7 @@ def _opened(folder: Path, encoder: Encoder, dtype: StorageType, adapters: Sequen
         raise StoreError(f"a {type(encoder).__name__} has no adapters", place=folder, fix="leave adapters out")
     if dtype not in DTYPES:
         raise StoreError(f"dtype is '{dtype}'", place=folder, fix=f"give one of {', '.join(DTYPES)}")
-    if (folder / MANIFEST).exists():
+    if (folder / STORE_MANIFEST).exists():
         manifest = Manifest.read(folder)
         _check_encoder(folder, manifest, encoder, asked)
         if manifest.dtype != dtype:
@@ -231,7 +231,7 @@ def _opened(folder: Path, encoder: Encoder, dtype: StorageType, adapters: Sequen
         trunk, known = _fingerprints(encoder, asked)
         manifest = Manifest(trunk, encoder.template_hash, encoder.hidden_size, dtype, adapters=known)
         manifest.write(folder)
-    named = {shard.file for shard in manifest.shards} | {MANIFEST, "lock"}
+    named = {shard.file for shard in manifest.shards} | {STORE_MANIFEST, "lock"}
     for path in folder.iterdir():
         if path.name not in named and OURS.fullmatch(path.name):
             path.unlink()

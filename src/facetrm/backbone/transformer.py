@@ -18,23 +18,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from facetrm.backbone.adapters import (
-    ADAPTER_FOLDER,
-    NAMED_FOLDER,
-    LoraSettings,
-    adapter_settings,
-    adapter_tensors,
-    add_adapter,
-    load_adapter,
-    remove_adapter,
-    save_adapter,
-    trunk_tensors,
-    write_trunk,
-)
-from facetrm.backbone.ahead import tokenized_ahead
-from facetrm.backbone.chat import ChatFormat, DecoderChat, EncoderChat, Limit, Tokenized
 from facetrm.backbone.checkpoint import (
-    Kind,
+    TrunkKind,
     load_checkpoint,
     model_kind,
     new_folder,
@@ -48,10 +33,25 @@ from facetrm.backbone.checkpoint import (
 )
 from facetrm.backbone.config import BackboneConfig, chat_template
 from facetrm.backbone.encoder import Features, Portable
-from facetrm.backbone.engine import DecoderEngine, Mode, OnBatch
-from facetrm.backbone.pooling import MeanPooling
-from facetrm.backbone.portable import write_tokenizer
-from facetrm.backbone.switching import NAME, adapter_names, known_adapters, name_problem, named_adapters
+from facetrm.backbone.lora.adapters import (
+    ADAPTER_FOLDER,
+    NAMED_FOLDER,
+    LoraSettings,
+    adapter_settings,
+    adapter_tensors,
+    add_adapter,
+    load_adapter,
+    remove_adapter,
+    save_adapter,
+    trunk_tensors,
+    write_trunk,
+)
+from facetrm.backbone.lora.switching import TRUNK_ADAPTER, adapter_names, known_adapters, name_problem, named_adapters
+from facetrm.backbone.passes.ahead import tokenized_ahead
+from facetrm.backbone.passes.engine import DecoderEngine, Mode, OnBatch
+from facetrm.backbone.passes.pooling import MeanPooling
+from facetrm.backbone.text.chat import ChatFormat, DecoderChat, EncoderChat, Limit, Tokenized
+from facetrm.backbone.text.portable import write_tokenizer
 from facetrm.core.errors import BackboneError
 from facetrm.core.fingerprint import fingerprint
 from facetrm.core.progress import log
@@ -79,7 +79,7 @@ class TransformerEncoder:
         self.model = cast(PreTrainedModel, model.base_model)
         self.tokenizer, self.config = tokenizer, config
         place = config.path
-        self.kind: Kind = model_kind(model.config, place=place) if config.kind == "auto" else config.kind
+        self.kind: TrunkKind = model_kind(model.config, place=place) if config.kind == "auto" else config.kind
         known = token_limit(self.model, tokenizer)
         tokens = config.max_tokens or known
         if tokens is None:
@@ -170,7 +170,7 @@ class TransformerEncoder:
             "max_tokens": self.max_tokens,
             "truncation": self.config.truncation,
         }
-        own = adapter_settings(self.model, [NAME]) if NAME in adapter_names(self.model) else {}
+        own = adapter_settings(self.model, [TRUNK_ADAPTER]) if TRUNK_ADAPTER in adapter_names(self.model) else {}
         return fingerprint(known | {"adapters": own} if own else known)
 
     @property
@@ -317,7 +317,7 @@ class TransformerEncoder:
         )
 
     def save_tokenizer(self, folder: Path) -> Portable:
-        """Write the tokenizer to ``folder``: see :func:`~facetrm.backbone.portable.write_tokenizer`.
+        """Write the tokenizer to ``folder``: see :func:`~facetrm.backbone.text.portable.write_tokenizer`.
 
         Raises:
             BackboneError: others would read other ids, or it is an encoder, whose pairs other programs do not make.
@@ -343,7 +343,7 @@ class TransformerEncoder:
             if self._template is not None:
                 (temporary / "chat_template.jinja").write_text(self._template, encoding="utf-8")
         fixed = {"path": str(folder), "kind": self.kind, "max_tokens": self.max_tokens, "template": None}
-        own = NAME in adapter_names(self.model)
+        own = TRUNK_ADAPTER in adapter_names(self.model)
         fixed |= {"dtype": self._dtype, "adapter": str(folder / ADAPTER_FOLDER) if own else None}
         fixed |= {"adapters": {name: str(folder / NAMED_FOLDER / name) for name in self.adapters}}
         return self.config.model_copy(update={**fixed, "revision": None, "trust_remote_code": False})

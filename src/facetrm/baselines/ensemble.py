@@ -15,15 +15,16 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from facetrm.core.errors import FitError
+from facetrm.core.statistics import Floats
 
-Floats = NDArray[np.float64]
-Kind = Literal["mean", "worst", "uncertainty"]
+EnsembleKind = Literal["mean", "worst", "uncertainty"]
 
 
-def ensemble_rewards(rewards_MN: Floats, *, reference_MR: Floats, kind: Kind = "mean", penalty: float = 0.5) -> Floats:
+def ensemble_rewards(
+    rewards_MN: Floats, *, reference_MR: Floats, kind: EnsembleKind = "mean", penalty: float = 0.5
+) -> Floats:
     """Return one reward for each of N answers, [N].
 
     Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from facetrm.baselines.weighting import fixed_mixture
+from facetrm.fit.gate.fixed import fixed_mixture
 from facetrm.model.experts import LengthScale, LinearExperts
 from facetrm.model.mixture import Mixture
 

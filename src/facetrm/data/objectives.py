@@ -22,7 +22,7 @@ from facetrm.core.config import Section
 from facetrm.core.errors import DataError, did_you_mean
 from facetrm.data.records import Rating
 
-Kind = Literal["integer", "boolean", "continuous"]
+RatingKind = Literal["integer", "boolean", "continuous"]
 Direction = Literal["higher", "lower", "unknown"]
 
 
@@ -40,7 +40,7 @@ class Objective(Section):
     name: str
     low: float
     high: float
-    kind: Kind = "integer"
+    kind: RatingKind = "integer"
     direction: Direction = "higher"
     meaning: str = ""
     rater: str = ""

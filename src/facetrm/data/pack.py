@@ -11,9 +11,9 @@ from pydantic import ValidationError
 from facetrm.core.config import load_yaml
 from facetrm.core.errors import DataError
 from facetrm.core.files import read_json
-from facetrm.data.columns import short
-from facetrm.data.files import OnError, read_preferences, read_ratings
-from facetrm.data.objectives import Direction, Kind, Objective, check_unique
+from facetrm.data.objectives import Direction, Objective, RatingKind, check_unique
+from facetrm.data.read.columns import short
+from facetrm.data.read.files import OnError, read_preferences, read_ratings
 from facetrm.data.records import Preference, Rating
 
 _INTEGER = frozenset({"integer", "mean of integers", "mean of 3 integers"})
@@ -22,7 +22,7 @@ _DIRECTIONS: dict[str, Direction] = {"higher_is_better": "higher", "lower_is_bet
 
 @final
 @dataclass(frozen=True)
-class Pack:
+class RatingsPack:
     """What one folder holds; every rating is declared by one of ``objectives`` and within its range."""
 
     ratings: list[Rating]
@@ -30,12 +30,12 @@ class Pack:
     objectives: list[Objective]
 
 
-def read_pack(folder: Path | str, *, on_error: OnError = "raise", skipped_to: Path | str | None = None) -> Pack:
+def read_pack(folder: Path | str, *, on_error: OnError = "raise", skipped_to: Path | str | None = None) -> RatingsPack:
     """Read ``sources.json``, ``rated.jsonl.gz`` and ``preferences.jsonl.gz`` (or the same without ``.gz``) of a folder.
 
     Args:
         folder: the pack.
-        on_error: ``raise`` or ``skip``, as in :func:`facetrm.data.files.read_ratings`.
+        on_error: ``raise`` or ``skip``, as in :func:`facetrm.data.read.files.read_ratings`.
         skipped_to: the folder of the side files; None is the pack itself.
 
     Returns:
@@ -48,7 +48,7 @@ def read_pack(folder: Path | str, *, on_error: OnError = "raise", skipped_to: Pa
     objectives = pack_objectives(folder / "sources.json")
     ratings = read_ratings(_find(folder, "rated"), objectives=objectives, on_error=on_error, skipped_to=skipped_to)
     preferences = read_preferences(_find(folder, "preferences"), on_error=on_error, skipped_to=skipped_to)
-    return Pack(ratings, preferences, objectives)
+    return RatingsPack(ratings, preferences, objectives)
 
 
 def pack_objectives(path: Path) -> list[Objective]:
@@ -82,7 +82,7 @@ def _entry(owner: dict[str, Any], key: str, place: object) -> dict[str, Any]:
 
 
 def _pack_objective(name: str, attribute: dict[str, Any], source: str, place: str) -> Objective:
-    kind: Kind = "continuous"
+    kind: RatingKind = "continuous"
     if str(attribute.get("type")) in _INTEGER:
         kind = "integer"
     elif attribute.get("type") == "binary":

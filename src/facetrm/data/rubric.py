@@ -32,7 +32,7 @@ from facetrm.core.errors import ConfigError, did_you_mean, short
 from facetrm.data.objectives import Objective
 
 Language = Literal["en", "zh"]
-SUFFIXES = (".yaml", ".yml")
+RUBRIC_SUFFIXES = (".yaml", ".yml")
 
 
 def _words(text: str) -> str:
@@ -147,7 +147,7 @@ def read_rubric(name: str | Path) -> Rubric:
     Raises:
         ConfigError: there is no such rubric; or names the file, the line, the key, the value and the fix.
     """
-    if str(name).endswith(SUFFIXES):
+    if str(name).endswith(RUBRIC_SUFFIXES):
         return _read(Path(name))
     known = shipped_rubrics()
     if str(name) not in known:

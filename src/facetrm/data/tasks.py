@@ -14,7 +14,7 @@ from facetrm.data.records import Conversation, Preference, Rating
 
 @final
 @dataclass(frozen=True)
-class TaskRows:
+class TaskLabels:
     """N rows as a router reads them.
 
     Attributes:
@@ -45,7 +45,7 @@ def task_rows(
     *,
     names: Sequence[str] | None = None,
     unknown: Literal["raise", "unlabelled"] = "raise",
-) -> TaskRows:
+) -> TaskLabels:
     """Return what a router reads of ``rows``: the whole dialogue, and the task where the row names one.
 
     The label is the record's ``task``, which the readers also take from a column ``category``, the sources from their
@@ -79,4 +79,4 @@ def task_rows(
     counts = {name: found[name] for name in (sorted(found) if names is None else names)}
     log("task rows", rows=len(rows), tasks=counts, unlabelled=tasks.count(None), with_an_unknown_task=strange)
     conversations = [row.messages if isinstance(row, Rating) else row.chosen for row in rows]
-    return TaskRows(conversations, tasks, [row.prompt_key for row in rows], counts)
+    return TaskLabels(conversations, tasks, [row.prompt_key for row in rows], counts)

@@ -20,18 +20,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from facetrm.backbone.encoder import Features
 from facetrm.core.errors import ModelError
-from facetrm.core.statistics import Interval, bootstrap_mean, win_credit
+from facetrm.core.statistics import Floats, Interval, bootstrap_mean, win_credit
 from facetrm.model.aggregate import GatedSum
 from facetrm.model.edits import WeightEdit
 from facetrm.model.kinds import Aggregator
 from facetrm.model.mixture import Mixture
 from facetrm.model.reward_model import RewardModel
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

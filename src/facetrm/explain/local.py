@@ -27,7 +27,7 @@ _SAME = 1e-5
 
 
 @dataclass(frozen=True)
-class Scale:
+class RawScale:
     """The source's own scale of an objective: its ends, its direction, and how far one unit of score reaches."""
 
     low: float
@@ -37,10 +37,10 @@ class Scale:
     meaning: str = ""
 
     @staticmethod
-    def of(objective: Objective) -> Scale:
+    def of(objective: Objective) -> RawScale:
         """Return the scale of ``objective``; ``per_unit`` is negative where lower is better."""
         per_unit = objective.from_unit(1.0) - objective.from_unit(0.0)
-        return Scale(objective.low, objective.high, objective.direction, per_unit, objective.meaning)
+        return RawScale(objective.low, objective.high, objective.direction, per_unit, objective.meaning)
 
     @property
     def ends(self) -> str:
@@ -70,7 +70,7 @@ class ExpertLine:
     share: float
     score: float
     rating: float
-    scale: Scale | None
+    scale: RawScale | None
     weight: float | None
     coefficient: float | None
 
@@ -219,7 +219,7 @@ def explain_local(score: Score, *, objectives: Sequence[Objective] = ()) -> Loca
         ModelError: a score that is not finite, or that does not add up.
     """
     _check(score)
-    scales = {objective.name: Scale.of(objective) for objective in objectives}
+    scales = {objective.name: RawScale.of(objective) for objective in objectives}
     shares = _shares(score.contributions)
     lines = [
         ExpertLine(

@@ -18,15 +18,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from facetrm.backbone.encoder import Features
 from facetrm.core.errors import ModelError
-from facetrm.core.statistics import Interval, bootstrap_mean, spearman
+from facetrm.core.statistics import Floats, Interval, bootstrap_mean, spearman
 from facetrm.model.output import RewardOutput, Score
 from facetrm.model.reward_model import RewardModel
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -33,8 +33,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, softplus
 from transformers import PreTrainedModel
 
-from facetrm.backbone.batching import pad_right
-from facetrm.backbone.chat import Tokenized
+from facetrm.backbone.passes.batching import pad_right
+from facetrm.backbone.text.chat import Tokenized
 from facetrm.backbone.transformer import TransformerEncoder
 from facetrm.core.config import Section
 from facetrm.core.errors import FitError

@@ -27,9 +27,7 @@ from torch import Tensor
 from facetrm.core.config import Section
 from facetrm.core.errors import ConfigError, FitError, did_you_mean
 from facetrm.core.progress import log
-from facetrm.core.statistics import pearson, spearman
-
-Floats = NDArray[np.float64]
+from facetrm.core.statistics import Floats, pearson, spearman
 
 PUBLISHED_GRID = (0.0, 0.01, 0.025, 0.05, 0.075, 0.1, 0.125, 0.15, *(round(0.05 * i, 2) for i in range(4, 20)))
 _RESOLUTION = 1e-6  # of lambda, relative: finer than any effect, coarser than float32, in which models keep lambda

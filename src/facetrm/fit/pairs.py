@@ -16,9 +16,8 @@ from torch import Tensor
 
 from facetrm.backbone.encoder import Features
 from facetrm.core.errors import FitError
+from facetrm.core.statistics import Floats
 from facetrm.model.kinds import Experts
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from facetrm.core.config import Section
 from facetrm.core.errors import ConfigError, FitError
 from facetrm.core.files import read_json, write_json, write_text
 from facetrm.core.progress import log
-from facetrm.fit.finetune_config import TrainerSection
+from facetrm.fit.finetune.config import TrainerSection
 
 TRAINED: Final = "trained.safetensors"
 _MEND: Final = "mend these arguments of transformers.TrainingArguments, or start with accelerate launch"
@@ -49,7 +49,7 @@ _FREE: Final = (
 
 
 @dataclass(frozen=True)
-class Spent:
+class TrainingCost:
     """What a training has cost: ``steps``, ``seconds`` (of this process), ``tokens`` of the rows, rows ``truncated``.
 
     ``history`` is the Trainer's log: loss, its parts, gradient norm and learning rate by step.
@@ -295,11 +295,13 @@ def read_log(folder: Path) -> tuple[dict[str, float], ...]:
     return tuple(json.loads(line) for line in lines)
 
 
-def read_spent(folder: Path, rows: Counted) -> Spent:
+def read_spent(folder: Path, rows: Counted) -> TrainingCost:
     """Return what the training of ``rows`` in ``folder`` has cost, by its log."""
     history = read_log(folder)
     last = history[-1] if history else {}
-    return Spent(int(last.get("step", 0)), float(last.get("train_runtime", 0.0)), rows.tokens, rows.truncated, history)
+    return TrainingCost(
+        int(last.get("step", 0)), float(last.get("train_runtime", 0.0)), rows.tokens, rows.truncated, history
+    )
 
 
 def claim(folder: Path, question: dict[str, Any]) -> None:

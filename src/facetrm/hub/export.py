@@ -21,13 +21,13 @@ from huggingface_hub import save_torch_state_dict
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from facetrm.backbone.adapters import merge_adapter, remove_adapter
 from facetrm.backbone.checkpoint import new_folder
-from facetrm.backbone.switching import NAME, adapter_names, named_adapters
+from facetrm.backbone.lora.adapters import merge_adapter, remove_adapter
+from facetrm.backbone.lora.switching import TRUNK_ADAPTER, adapter_names, named_adapters
 from facetrm.backbone.transformer import TransformerEncoder
 from facetrm.core.errors import ModelError
 from facetrm.hub import modeling_custom
-from facetrm.hub.layout import ARCHITECTURE
+from facetrm.hub.layout import GATED_ARCHITECTURE
 from facetrm.model.aggregate import GatedSum
 from facetrm.model.gate import Gate
 from facetrm.model.mixture import Mixture
@@ -76,8 +76,8 @@ def _write(model: RewardModel, encoder: TransformerEncoder, temporary: Path) -> 
     save_torch_state_dict(tensors | heads(mixture), temporary, max_shard_size="5GB")
     name = type(trunk).__name__.removesuffix("Model")
     config = trunk.config.to_dict() | {
-        "architectures": [f"{name}{ARCHITECTURE}"],
-        "auto_map": {"AutoModelForSequenceClassification": f"{MODELING}.{name}{ARCHITECTURE}"},
+        "architectures": [f"{name}{GATED_ARCHITECTURE}"],
+        "auto_map": {"AutoModelForSequenceClassification": f"{MODELING}.{name}{GATED_ARCHITECTURE}"},
         "id2label": {"0": "LABEL_0"},
         "label2id": {"LABEL_0": 0},
         "problem_type": "regression",
@@ -103,7 +103,7 @@ def _merged(trunk: PreTrainedModel) -> PreTrainedModel:
     copied = copy.deepcopy(trunk)
     for name in named_adapters(trunk):
         remove_adapter(copied, name=name)
-    if NAME in names:
+    if TRUNK_ADAPTER in names:
         merge_adapter(copied)
     return copied
 

@@ -29,9 +29,9 @@ from facetrm.data.objectives import Objective
 from facetrm.data.sources.armorm import ARMORM_OBJECTIVES
 from facetrm.model.experts import LengthScale
 
-ARCHITECTURE: Final = "ForRewardModelWithGating"
+GATED_ARCHITECTURE: Final = "ForRewardModelWithGating"
 INDEX: Final = "model.safetensors.index.json"
-WEIGHTS: Final = "model.safetensors"
+WEIGHTS_FILE: Final = "model.safetensors"
 
 
 class LayoutConfig(Section):
@@ -139,9 +139,9 @@ def tensor_files(folder: Path) -> dict[str, Path]:
         ModelError: there is no such file, or one is broken.
     """
     index = folder / INDEX
-    if index.is_file() and (folder / WEIGHTS).is_file():
+    if index.is_file() and (folder / WEIGHTS_FILE).is_file():
         raise ModelError(
-            f"holds {WEIGHTS} and {INDEX}: two checkpoints in one folder",
+            f"holds {WEIGHTS_FILE} and {INDEX}: two checkpoints in one folder",
             place=folder,
             fix="delete the one that is old",
         )
@@ -151,9 +151,9 @@ def tensor_files(folder: Path) -> dict[str, Path]:
             return {str(name): folder / str(file) for name, file in found["weight_map"].items()}
         except (KeyError, TypeError, AttributeError):
             raise ModelError("no weight_map", place=index, fix="fetch the checkpoint again") from None
-    file = folder / WEIGHTS
+    file = folder / WEIGHTS_FILE
     if not file.is_file():
-        raise ModelError(f"no {WEIGHTS}", place=folder, fix="convert the weights to safetensors, or fetch them")
+        raise ModelError(f"no {WEIGHTS_FILE}", place=folder, fix="convert the weights to safetensors, or fetch them")
     with _opened(file) as handle:
         return dict.fromkeys(handle.keys(), file)
 

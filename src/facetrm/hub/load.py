@@ -15,17 +15,17 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
 from facetrm.backbone.encoder import Encoder
-from facetrm.backbone.engine import Mode
+from facetrm.backbone.passes.engine import Mode
 from facetrm.backbone.transformer import BackboneConfig, load_encoder
 from facetrm.core.config import parse_config
 from facetrm.core.errors import ModelError
 from facetrm.core.files import read_json
 from facetrm.hub.classifier import read_classifier
-from facetrm.hub.layout import ARCHITECTURE, read_layout
+from facetrm.hub.layout import GATED_ARCHITECTURE, read_layout
 from facetrm.hub.published import check_gate_names, read_published
 from facetrm.model.door import MODEL_TYPE
 from facetrm.model.reward_model import RewardModel
-from facetrm.model.store import MANIFEST
+from facetrm.model.store import MODEL_MANIFEST
 
 CLASSIFIER: Final = "ForSequenceClassification"
 _USELESS: Final = ["*.bin", "*.pt", "*.pth", "*.ckpt", "*.gguf", "*.onnx", "*.msgpack", "*.h5", "original/*"]
@@ -62,7 +62,7 @@ def load_model(
     changes: dict[str, object] = {"device": device, **({} if mode is None else {"mode": mode})}
     if token_budget is not None:
         changes["token_budget"] = token_budget
-    if not (place / MANIFEST).exists():
+    if not (place / MODEL_MANIFEST).exists():
         return _load_foreign(place, {**changes, **(settings or {})})
     if settings:
         raise ModelError(
@@ -72,7 +72,7 @@ def load_model(
         )
 
     def make(spec: dict[str, object]) -> Encoder:
-        config = parse_config(BackboneConfig, dict(spec), place=place / MANIFEST)
+        config = parse_config(BackboneConfig, dict(spec), place=place / MODEL_MANIFEST)
         return load_encoder(config.model_copy(update=changes))
 
     return RewardModel.load(place, load_encoder=make)
@@ -93,7 +93,7 @@ def local_folder(folder: str | Path, *, revision: str | None = None) -> Path:
         raise ModelError("an address of a server", place=folder, fix="only 'facetrm doctor' reads from a server")
     if place.is_dir():
         inner = place / "model"
-        return inner if (inner / MANIFEST).exists() and not (place / MANIFEST).exists() else place
+        return inner if (inner / MODEL_MANIFEST).exists() and not (place / MODEL_MANIFEST).exists() else place
     name = str(folder)
     if place.is_file():
         raise ModelError("a file, not a model folder", place=place, fix="give the folder that holds manifest.json")
@@ -117,22 +117,22 @@ def _load_foreign(folder: Path, settings: dict[str, object]) -> RewardModel:
     value = read_json(path, ModelError, fix="fetch it again") if path.is_file() else None
     if value is None or (isinstance(value, dict) and value.get("model_type") == MODEL_TYPE):
         raise ModelError(
-            f"no file '{MANIFEST}'",
+            f"no file '{MODEL_MANIFEST}'",
             place=folder,
             fix="give a folder that RewardModel.save or 'facetrm run' wrote, whole",
         )
     names = value.get("architectures") if isinstance(value, dict) else None
     architecture = str(names[0]) if isinstance(names, list) and names else "none"
-    if not architecture.endswith((ARCHITECTURE, CLASSIFIER)):
+    if not architecture.endswith((GATED_ARCHITECTURE, CLASSIFIER)):
         raise ModelError(
             f"architecture '{architecture}' is no reward model",
             place=path,
-            fix=f"give a model whose architecture ends with {ARCHITECTURE} or {CLASSIFIER}; "
+            fix=f"give a model whose architecture ends with {GATED_ARCHITECTURE} or {CLASSIFIER}; "
             "a language model is a backbone: fit heads on it with 'facetrm run'",
         )
     if (folder / "adapter_config.json").exists():
         raise ModelError("an adapter beside the weights", place=folder, fix="merge the adapter into its model first")
-    gated = architecture.endswith(ARCHITECTURE)
+    gated = architecture.endswith(GATED_ARCHITECTURE)
     if gated:
         check_gate_names(folder)
     for key in ("path", "kind", "adapter"):

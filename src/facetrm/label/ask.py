@@ -17,13 +17,13 @@ from facetrm.core.errors import LabelError, StoreError
 from facetrm.label.client import Fault, Judge, Reply
 from facetrm.label.plan import Question
 from facetrm.label.settings import LabelConfig
-from facetrm.label.store import Answer, LabelStore
-from facetrm.label.verdicts import Verdict, read_verdict
+from facetrm.label.store import LabelStore, StoredAnswer
+from facetrm.label.verdicts import JudgeVerdict, read_verdict
 
 
 @final
 @dataclass
-class Asked:
+class AskingOutcome:
     """What came of it.
 
     Attributes:
@@ -46,9 +46,9 @@ async def ask_all(
     judge: Judge,
     store: LabelStore,
     config: LabelConfig,
-    heard: Callable[[str, Verdict | None], None],
+    heard: Callable[[str, JudgeVerdict | None], None],
     proven: bool = False,
-) -> Asked:
+) -> AskingOutcome:
     """Ask every question and keep each answer in the store as soon as it is there.
 
     Args:
@@ -83,17 +83,17 @@ class _Asking:
         judge: Judge,
         store: LabelStore,
         config: LabelConfig,
-        heard: Callable[[str, Verdict | None], None],
+        heard: Callable[[str, JudgeVerdict | None], None],
         proven: bool,
     ) -> None:
         self.questions, self.judge, self.store, self.config, self.heard = questions, judge, store, config, heard
-        self.asked = Asked()
+        self.asked = AskingOutcome()
         self._schema = config.answer_format != "text"
         self._settled = config.answer_format != "auto"
         self._proven, self._failed_in_a_row = proven, 0
         self._next_slot = self._open_at = 0.0
         self._over = asyncio.Event()
-        self._unwritten: dict[str, Answer] = {}
+        self._unwritten: dict[str, StoredAnswer] = {}
         self._written: asyncio.Future[None] | None = None
 
     async def work(self) -> None:
@@ -120,7 +120,7 @@ class _Asking:
             said = await self.judge.ask(question.messages, schema=schema)
             if isinstance(said, Reply):
                 try:
-                    verdict: Verdict = "cannot_say" if said.refused else read_verdict(said.text)
+                    verdict: JudgeVerdict = "cannot_say" if said.refused else read_verdict(said.text)
                 except LabelError as exc:
                     unread += 1
                     reason = f"{exc}; it was cut: raise max_tokens" if said.cut else str(exc)
@@ -145,15 +145,15 @@ class _Asking:
             self._stop(f"the server refuses all: {fault.reason}", fatal=True)
         return fault.kind != "again" or fault.wait > self.config.longest_wait
 
-    async def _keep(self, question: Question, verdict: Verdict, said: Reply, *, schema: bool) -> None:
-        await self._put(question.key, Answer(verdict, said.text, said.model, said.tokens_in, said.tokens_out))
+    async def _keep(self, question: Question, verdict: JudgeVerdict, said: Reply, *, schema: bool) -> None:
+        await self._put(question.key, StoredAnswer(verdict, said.text, said.model, said.tokens_in, said.tokens_out))
         self.asked.answered += 1
         self._proven, self._failed_in_a_row = True, 0
         if not self._settled:
             self._settled, self._schema = True, schema
         self.heard(question.key, verdict)
 
-    async def _put(self, key: str, answer: Answer) -> None:
+    async def _put(self, key: str, answer: StoredAnswer) -> None:
         """Return when the answer is on the disk; answers that arrive together are flushed together."""
         self._unwritten[key] = answer
         if self._written is None:

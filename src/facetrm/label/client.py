@@ -16,7 +16,7 @@ from urllib.parse import quote, urlsplit
 
 from facetrm.core.errors import ConfigError
 from facetrm.label.settings import LabelConfig
-from facetrm.label.verdicts import SCHEMA
+from facetrm.label.verdicts import VERDICT_SCHEMA
 
 _NAME: Final = re.compile(r"[A-Z_][A-Z0-9_]*")
 _SECRETS: Final = re.compile(r"(?i:bearer)\s+[^\s\"']+|\bsk-[\w*.-]+")
@@ -90,7 +90,7 @@ class OpenAIJudge:
         """Send ``messages`` once and return the reply, or what went wrong; ``schema`` is sent along if wanted."""
         fields = dict(self._fields)
         if schema:
-            form = {"name": "verdict", "strict": True, "schema": SCHEMA}
+            form = {"name": "verdict", "strict": True, "schema": VERDICT_SCHEMA}
             fields["response_format"] = {"type": "json_schema", "json_schema": form}
         openai = self._openai
         try:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Literal, final
 
 from facetrm.data.records import Preference
-from facetrm.label.plan import Judgement
-from facetrm.label.verdicts import Verdict
+from facetrm.label.plan import PairInCapability
+from facetrm.label.verdicts import JudgeVerdict
 
 Outcome = Literal["first", "second", "tie", "cannot_say", "first_twice", "second_twice", "half_tie", "unanswered"]
 KEPT: frozenset[Outcome] = frozenset({"first", "second"})
@@ -26,8 +26,8 @@ KEPT: frozenset[Outcome] = frozenset({"first", "second"})
 class Judged:
     """One judgement with its two verdicts (None: no answer) and what they come to."""
 
-    judgement: Judgement
-    verdicts: tuple[Verdict | None, Verdict | None]
+    judgement: PairInCapability
+    verdicts: tuple[JudgeVerdict | None, JudgeVerdict | None]
 
     @property
     def outcome(self) -> Outcome:
@@ -54,7 +54,7 @@ class Judged:
         )
 
 
-def decide(straight: Verdict | None, swapped: Verdict | None) -> Outcome:
+def decide(straight: JudgeVerdict | None, swapped: JudgeVerdict | None) -> Outcome:
     """Return what two verdicts on one pair come to.
 
     Args:
@@ -71,7 +71,7 @@ def decide(straight: Verdict | None, swapped: Verdict | None) -> Outcome:
     return "first" if straight == "reply_1" else "second"
 
 
-def judge_all(judgements: Iterable[Judgement], verdicts: Mapping[str, Verdict]) -> Iterator[Judged]:
+def judge_all(judgements: Iterable[PairInCapability], verdicts: Mapping[str, JudgeVerdict]) -> Iterator[Judged]:
     """Yield each of ``judgements`` with what was said: ``verdicts`` maps question key -> verdict."""
     for judgement in judgements:
         first, second = (verdicts.get(key) for key in judgement.keys)

@@ -11,9 +11,9 @@ from typing import final
 
 from facetrm.core.errors import DataError
 from facetrm.core.fingerprint import fingerprint
-from facetrm.data.files import read_preferences, read_ratings
+from facetrm.data.read.files import read_preferences, read_ratings
+from facetrm.data.read.rows import read_rows
 from facetrm.data.records import Conversation, Message, Preference, Rating, conversation_key, prompt_key
-from facetrm.data.rows import read_rows
 from facetrm.data.views import as_pairs
 
 
@@ -49,7 +49,7 @@ def read_pairs(path: Path) -> list[Pair]:
     """Read the pairs of a file of preferences, or of ratings (every two answers to one prompt).
 
     Args:
-        path: JSONL or Parquet in any convention of :mod:`facetrm.data.formats`.
+        path: JSONL or Parquet in any convention of :mod:`facetrm.data.read.formats`.
 
     Raises:
         DataError: a bad row (file, line, field, value, fix), or no pair at all.

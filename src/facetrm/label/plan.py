@@ -24,7 +24,7 @@ _VERDICT_TOKENS: Final = 10
 
 @final
 @dataclass(frozen=True)
-class Judgement:
+class PairInCapability:
     """One pair in one capability; ``keys`` name its two questions: as it stands, and with the replies swapped."""
 
     pair: Pair
@@ -70,10 +70,10 @@ class Plan:
     rubric: Rubric
     config: LabelConfig
     pairs: int
-    judgements: list[Judgement]
+    judgements: list[PairInCapability]
     skipped: dict[str, int]
 
-    def messages(self, judgement: Judgement, *, swapped: bool) -> list[dict[str, str]]:
+    def messages(self, judgement: PairInCapability, *, swapped: bool) -> list[dict[str, str]]:
         """Return the messages of one question of ``judgement``; ``swapped`` shows the second reply first."""
         return _messages(judgement.pair, judgement.task, judgement.capability, self.rubric, self.config, swapped)
 
@@ -143,7 +143,7 @@ def make_plan(pairs: Sequence[Pair], rubric: Rubric, config: LabelConfig) -> Pla
                 question_key(_messages(pair, task, capability, rubric, config, swapped), config)
                 for swapped in (False, True)
             )
-            judgements.append(Judgement(pair, task, capability, (first, second)))
+            judgements.append(PairInCapability(pair, task, capability, (first, second)))
     return Plan(rubric, config, len(pairs), judgements, dict(sorted(skipped.items())))
 
 

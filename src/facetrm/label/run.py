@@ -21,16 +21,16 @@ from typing import Any, Final, final
 from facetrm.core.errors import LabelError
 from facetrm.core.files import write_json, write_text
 from facetrm.core.progress import Meter, progress
-from facetrm.data.files import write_records
+from facetrm.data.read.files import write_records
 from facetrm.data.records import Preference
-from facetrm.label.ask import Asked, ask_all
+from facetrm.label.ask import AskingOutcome, ask_all
 from facetrm.label.client import Judge, OpenAIJudge
 from facetrm.label.outcomes import KEPT, Judged, decide, judge_all
 from facetrm.label.plan import Plan
 from facetrm.label.report import summarise
 from facetrm.label.settings import LabelConfig
 from facetrm.label.store import LabelStore
-from facetrm.label.verdicts import Verdict
+from facetrm.label.verdicts import JudgeVerdict
 
 PREFERENCES: Final = "preferences.jsonl"
 UNDECIDED: Final = "undecided.jsonl"
@@ -102,13 +102,15 @@ def _refuse_running_loop() -> None:
     raise LabelError("an event loop is running already, as in a notebook", place="label_pairs", fix=fix)
 
 
-def _ask(plan: Plan, judge: Judge, store: LabelStore, verdicts: dict[str, Verdict], *, quiet: bool) -> Asked:
+def _ask(
+    plan: Plan, judge: Judge, store: LabelStore, verdicts: dict[str, JudgeVerdict], *, quiet: bool
+) -> AskingOutcome:
     todo = len(plan.keys - verdicts.keys())
     with progress("label", len(plan.keys), quiet=quiet) as meter:
         meter.skip(len(plan.keys) - todo)
         tally = _Tally(plan, store, verdicts, meter)
 
-        async def ask() -> Asked:
+        async def ask() -> AskingOutcome:
             try:
                 return await ask_all(
                     plan.questions(set(verdicts)),
@@ -129,7 +131,7 @@ def _ask(plan: Plan, judge: Judge, store: LabelStore, verdicts: dict[str, Verdic
 class _Tally:
     """Counts what is kept while answers arrive, for the progress bar."""
 
-    def __init__(self, plan: Plan, store: LabelStore, verdicts: dict[str, Verdict], meter: Meter) -> None:
+    def __init__(self, plan: Plan, store: LabelStore, verdicts: dict[str, JudgeVerdict], meter: Meter) -> None:
         self._config, self._store, self._verdicts, self._meter = plan.config, store, verdicts, meter
         self._pairs: dict[str, list[tuple[str, str]]] = {}
         for judgement in plan.judgements:
@@ -140,7 +142,7 @@ class _Tally:
         self._kept = sum(outcome in KEPT for outcome in known)
         self._failed = 0
 
-    def hear(self, key: str, verdict: Verdict | None) -> None:
+    def hear(self, key: str, verdict: JudgeVerdict | None) -> None:
         if verdict is None:
             self._failed += 1
         else:
@@ -159,7 +161,9 @@ class _Tally:
         return f"{kept}, {self._failed} failed, {paid}"
 
 
-def _write(plan: Plan, asked: Asked, store: LabelStore, verdicts: dict[str, Verdict], out: Path) -> Labelled:
+def _write(
+    plan: Plan, asked: AskingOutcome, store: LabelStore, verdicts: dict[str, JudgeVerdict], out: Path
+) -> Labelled:
     judged = list(judge_all(plan.judgements, verdicts))
     config, rubric = plan.config, plan.rubric
     kept = [one.record(model=config.model, rubric=rubric.name) for one in judged if one.outcome in KEPT]
@@ -197,7 +201,7 @@ def _write(plan: Plan, asked: Asked, store: LabelStore, verdicts: dict[str, Verd
     return Labelled(kept, failures, report)
 
 
-def _failures(one: Judged, asked: Asked) -> list[dict[str, Any]]:
+def _failures(one: Judged, asked: AskingOutcome) -> list[dict[str, Any]]:
     return [
         {
             "id": one.judgement.pair.id,

@@ -30,7 +30,7 @@ from facetrm.label.plan import make_plan
 from facetrm.label.report import summarise
 from facetrm.label.run import Labelled
 from facetrm.label.settings import LabelConfig
-from facetrm.label.verdicts import Verdict
+from facetrm.label.verdicts import JudgeVerdict
 
 SIMULATED: Final = "simulated"
 
@@ -50,7 +50,7 @@ class NoisyJudge(Section):
     tie_width: float = Field(default=0.05, ge=0.0)
     seed: Seed = 0
 
-    def verdict(self, difference: float, key: str) -> Verdict:
+    def verdict(self, difference: float, key: str) -> JudgeVerdict:
         """Return the verdict on question ``key``; ``difference`` is how much better the reply shown first is."""
         u = Random(f"{self.seed}|{key}").uniform(1e-12, 1.0 - 1e-12)
         x = difference + self.place_bias + self.noise * math.log(u / (1.0 - u))
@@ -110,7 +110,7 @@ def label_world(
         pairs.append(replace(pair, given={**pair.given, **{name: sign for name, sign in truth.items() if sign}}))
         levels[id(pairs[-1])] = shares
     plan = make_plan(pairs, rubric, LabelConfig(model=SIMULATED))
-    verdicts: dict[str, Verdict] = {}
+    verdicts: dict[str, JudgeVerdict] = {}
     for judgement in plan.judgements:
         first, second = (shares[judgement.capability.name] for shares in levels[id(judgement.pair)])
         for key, difference in zip(judgement.keys, (first - second, second - first), strict=True):

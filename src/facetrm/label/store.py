@@ -15,10 +15,10 @@ from types import TracebackType
 from typing import Final, TypeVar, final
 
 from facetrm.core.errors import StoreError
-from facetrm.label.verdicts import VERDICTS, Verdict
+from facetrm.label.verdicts import VERDICTS, JudgeVerdict
 
 T = TypeVar("T")
-NAME: Final = "labels.sqlite"
+LABELS_FILE: Final = "labels.sqlite"
 _FORMAT: Final = 1
 _TABLES: Final = """
 CREATE TABLE answers (
@@ -32,7 +32,7 @@ INSERT INTO spent VALUES (0, 0, 0);
 
 @final
 @dataclass(frozen=True)
-class Answer:
+class StoredAnswer:
     """What was said to one question.
 
     Attributes:
@@ -42,7 +42,7 @@ class Answer:
         tokens_in, tokens_out: as the server counts them; 0 where it does not.
     """
 
-    verdict: Verdict
+    verdict: JudgeVerdict
     reply: str
     model: str
     tokens_in: int
@@ -51,7 +51,7 @@ class Answer:
 
 @final
 @dataclass(frozen=True)
-class Spent:
+class TokenCost:
     """All requests of a folder, answered or not, and their tokens; of a killed run, those up to its last answer."""
 
     requests: int
@@ -71,8 +71,8 @@ class LabelStore:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / NAME
-        self._noted = Spent(0, 0, 0)
+        self.path = folder / LABELS_FILE
+        self._noted = TokenCost(0, 0, 0)
         folder.mkdir(parents=True, exist_ok=True)
         self._base = self._guard(lambda: sqlite3.connect(self.path, timeout=0.0, isolation_level=None))
         try:
@@ -97,13 +97,13 @@ class LabelStore:
         """Return the keys of all answered questions."""
         return self._guard(lambda: {row[0] for row in self._base.execute("SELECT key FROM answers")})
 
-    def verdicts(self) -> dict[str, Verdict]:
+    def verdicts(self) -> dict[str, JudgeVerdict]:
         """Return question key -> verdict.
 
         Raises:
             StoreError: a verdict that none of ours is.
         """
-        found: dict[str, Verdict] = {}
+        found: dict[str, JudgeVerdict] = {}
         for key, verdict in self._guard(lambda: self._base.execute("SELECT key, verdict FROM answers").fetchall()):
             if verdict not in VERDICTS:
                 raise StoreError(f"the verdict {verdict!r}", place=self.path, fix="use another folder")
@@ -115,7 +115,7 @@ class LabelStore:
         query = "SELECT model, count(*) FROM answers GROUP BY model ORDER BY model"
         return self._guard(lambda: dict(self._base.execute(query).fetchall()))
 
-    def put(self, answers: Mapping[str, Answer]) -> None:
+    def put(self, answers: Mapping[str, StoredAnswer]) -> None:
         """Keep ``answers`` by the keys of their questions, all or none, and count a request for each.
 
         The first answer to a question stands. When this returns they are on the disk.
@@ -138,19 +138,19 @@ class LabelStore:
             self._base.execute("COMMIT")
 
         self._guard(write)
-        self._noted = Spent(0, 0, 0)
+        self._noted = TokenCost(0, 0, 0)
 
     def spend(self, requests: int, *, tokens_in: int, tokens_out: int) -> None:
         """Note ``requests`` without an answer, and their ``tokens_in`` and ``tokens_out``, until the next write."""
         old = self._noted
-        self._noted = Spent(old.requests + requests, old.tokens_in + tokens_in, old.tokens_out + tokens_out)
+        self._noted = TokenCost(old.requests + requests, old.tokens_in + tokens_in, old.tokens_out + tokens_out)
 
-    def spent(self) -> Spent:
+    def spent(self) -> TokenCost:
         """Return what this folder has cost so far."""
         query = "SELECT requests, tokens_in, tokens_out FROM spent"
-        written = self._guard(lambda: Spent(*self._base.execute(query).fetchone()))
+        written = self._guard(lambda: TokenCost(*self._base.execute(query).fetchone()))
         noted = self._noted
-        return Spent(
+        return TokenCost(
             written.requests + noted.requests,
             written.tokens_in + noted.tokens_in,
             written.tokens_out + noted.tokens_out,
@@ -188,7 +188,7 @@ def stored_keys(folder: Path) -> set[str]:
     Raises:
         StoreError: see :class:`LabelStore`.
     """
-    if not (folder / NAME).exists():
+    if not (folder / LABELS_FILE).exists():
         return set()
     with LabelStore(folder) as store:
         return store.keys()

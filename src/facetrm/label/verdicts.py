@@ -8,10 +8,10 @@ from typing import Any, Final, Literal, get_args
 
 from facetrm.core.errors import LabelError, short
 
-Verdict = Literal["reply_1", "reply_2", "tie", "cannot_say"]
-VERDICTS: Final[tuple[Verdict, ...]] = get_args(Verdict)
+JudgeVerdict = Literal["reply_1", "reply_2", "tie", "cannot_say"]
+VERDICTS: Final[tuple[JudgeVerdict, ...]] = get_args(JudgeVerdict)
 KEY: Final = "better"
-SCHEMA: Final[dict[str, Any]] = {
+VERDICT_SCHEMA: Final[dict[str, Any]] = {
     "type": "object",
     "properties": {KEY: {"type": "string", "enum": list(VERDICTS)}},
     "required": [KEY],
@@ -21,7 +21,7 @@ _THOUGHT: Final = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
 _FENCED: Final = re.compile(r"\A```(?:json)?\s*\n(.*)\n\s*```\Z", re.DOTALL)
 
 
-def read_verdict(text: str) -> Verdict:
+def read_verdict(text: str) -> JudgeVerdict:
     """Return the verdict that ``text`` is: one JSON object ``{"better": ...}`` and nothing else.
 
     Around it only a Markdown code fence is let through, and before it one closed ``<think>`` block. Nothing is guessed

@@ -15,7 +15,7 @@ from facetrm.core.files import write_json
 from facetrm.core.progress import log
 
 MODEL_TYPE: Final = "facetrm"
-ARCHITECTURE: Final = "FacetrmForSequenceClassification"
+OWN_ARCHITECTURE: Final = "FacetrmForSequenceClassification"
 CONFIG: Final = "config.json"
 
 
@@ -49,7 +49,7 @@ def open_to_others(folder: Path, encoder: Encoder, objectives: Sequence[str], *,
         return
     config = {
         "model_type": MODEL_TYPE,
-        "architectures": [ARCHITECTURE],
+        "architectures": [OWN_ARCHITECTURE],
         "id2label": {str(k): name for k, name in enumerate(objectives)},
         "label2id": {name: k for k, name in enumerate(objectives)},
         "problem_type": "regression",

@@ -37,9 +37,9 @@ from facetrm.model.gate import Gate
 from facetrm.model.mixture import Mixture
 from facetrm.model.routing import Fallback
 
-FORMAT = 1
+MODEL_FORMAT = 1
 KIND = "facetrm-reward-model"
-MANIFEST = "manifest.json"
+MODEL_MANIFEST = "manifest.json"
 _PLACES = ("path", "adapter", "adapters")  # what a spec names that is copied with the backbone, one or some by name
 _FETCH = "fetch or save the whole folder again"
 
@@ -89,7 +89,7 @@ def describe(
         return {"file": name, "sha256": hashlib.sha256(files[name]).hexdigest(), "spec": state[1]}
 
     manifest: dict[str, Any] = {
-        "format": FORMAT,
+        "format": MODEL_FORMAT,
         "kind": KIND,
         "encoder": {
             "spec": encoder.spec(),
@@ -132,20 +132,20 @@ def save(folder: Path, described: Described, *, backbone: Literal["copy", "refer
     Raises:
         ModelError: the folder holds other things, or the encoder cannot be copied.
     """
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).is_file()):
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / MODEL_MANIFEST).is_file()):
         raise ModelError("it exists and is no model folder", place=folder, fix="give a new or an empty folder")
     manifest = {**described.manifest, "encoder": {**described.manifest["encoder"], "backbone": backbone}}
     folder.mkdir(parents=True, exist_ok=True)
     if backbone == "copy":
-        held = _held_fingerprint(folder / MANIFEST)
+        held = _held_fingerprint(folder / MODEL_MANIFEST)
         manifest["encoder"]["spec"] = _copy_backbone(described.encoder, folder / "backbone", held=held)
-    (folder / MANIFEST).unlink(missing_ok=True)
+    (folder / MODEL_MANIFEST).unlink(missing_ok=True)
     for path in (*folder.glob("mixture-*.safetensors"), *folder.glob("router.safetensors")):
         path.unlink()
     for name, data in described.files.items():
         write_bytes(folder / name, data)
     open_to_others(folder, described.encoder, described.objectives, adapters=described.adapters)
-    write_json(folder / MANIFEST, manifest)
+    write_json(folder / MODEL_MANIFEST, manifest)
 
 
 def load(folder: Path) -> Saved:
@@ -154,14 +154,14 @@ def load(folder: Path) -> Saved:
     Raises:
         ModelError: names what is missing, changed, malformed or of an unknown version.
     """
-    path = folder / MANIFEST
+    path = folder / MODEL_MANIFEST
     manifest = read_json(path, ModelError, fix="give a folder that RewardModel.save wrote")
     if not isinstance(manifest, dict) or manifest.get("kind") != KIND:
         kind = manifest.get("kind") if isinstance(manifest, dict) else type(manifest).__name__
         raise ModelError(f"kind is {kind!r}, not '{KIND}'", place=path, fix="give a folder that RewardModel.save wrote")
-    if manifest.get("format") != FORMAT:
+    if manifest.get("format") != MODEL_FORMAT:
         raise ModelError(
-            f"format version {manifest.get('format')!r}, this release reads {FORMAT}",
+            f"format version {manifest.get('format')!r}, this release reads {MODEL_FORMAT}",
             place=path,
             fix="load it with the release of facetrm that wrote it" + _wrote(manifest),
         )
@@ -202,7 +202,7 @@ def load_same_encoder(
     Raises:
         ModelError: its fingerprint differs: other weights, template or settings.
     """
-    saved, path = manifest["encoder"], folder / MANIFEST
+    saved, path = manifest["encoder"], folder / MODEL_MANIFEST
     spec, kept = saved["spec"], saved.get("backbone")
     if not isinstance(spec, dict):
         raise ModelError(f"the encoder's spec is {spec!r}", place=path, fix=_FETCH)
@@ -228,7 +228,9 @@ def _read(folder: Path, entry: Mapping[str, Any]) -> dict[str, Tensor]:
     """Return the tensors of a weight file whose bytes are those of the manifest."""
     path = folder / str(entry["file"])
     if path.parent != folder:
-        raise ModelError(f"weight file '{entry['file']}' lies outside the folder", place=folder / MANIFEST, fix=_FETCH)
+        raise ModelError(
+            f"weight file '{entry['file']}' lies outside the folder", place=folder / MODEL_MANIFEST, fix=_FETCH
+        )
     try:
         data = path.read_bytes()
     except OSError:

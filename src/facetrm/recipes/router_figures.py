@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from facetrm.fit.assign import AssignmentCounts
-from facetrm.fit.router import RouterFit
+from facetrm.fit.router.assign import AssignmentCounts
+from facetrm.fit.router.fit import RouterFit
 from facetrm.report.run_report import Accuracy, CoverageRow, ReliabilityRow, RouterPart
 
 

@@ -20,21 +20,21 @@ from facetrm.core.config import Section, apply_sets, dump_yaml, parse_config, re
 from facetrm.core.errors import ConfigError, did_you_mean
 from facetrm.core.files import write_json, write_text
 from facetrm.core.registry import Registry
-from facetrm.data.files import write_records
+from facetrm.data.read.files import write_records
 from facetrm.data.records import Preference
+from facetrm.evaluate.compare import margins, typical_pair
 from facetrm.hub.card import write_card
 from facetrm.model.reward_model import RewardModel
-from facetrm.recipes.armorm import ArmormFit, Stopwatch, fit_armorm, prepare
-from facetrm.recipes.compare import margins, typical_pair
-from facetrm.recipes.config import ArmormConfig
-from facetrm.recipes.data import Rows
-from facetrm.recipes.dmoerm import run_dmoerm
-from facetrm.recipes.dmoerm_config import DmoermConfig
-from facetrm.recipes.finetune import run_finetune
-from facetrm.recipes.finetune_config import FineTuneRecipe
-from facetrm.recipes.judge import Judgement, judge
-from facetrm.recipes.results import metrics, report
-from facetrm.recipes.routed import RoutedFit, route_armorm
+from facetrm.recipes.armorm.config import ArmormConfig
+from facetrm.recipes.armorm.figures import metrics, report
+from facetrm.recipes.armorm.fit import ArmormFit, Stopwatch, fit_armorm, prepare
+from facetrm.recipes.armorm.judge import RunJudgement, judge_run
+from facetrm.recipes.armorm.routed import RoutedFit, route_armorm
+from facetrm.recipes.armorm.rows import Rows
+from facetrm.recipes.dmoerm.config import DmoermConfig
+from facetrm.recipes.dmoerm.fit import run_dmoerm
+from facetrm.recipes.finetune.config import FineTuneRecipe
+from facetrm.recipes.finetune.fit import run_finetune
 from facetrm.report.build import build_report
 
 
@@ -51,7 +51,7 @@ class Run:
     model: RewardModel
     fit: ArmormFit
     routed: RoutedFit | None
-    judgement: Judgement
+    judgement: RunJudgement
     explained: Preference
 
 
@@ -101,7 +101,7 @@ def run_armorm(config: ArmormConfig, folder: Path) -> Run:
         with watch("router"):
             routed = route_armorm(config, config.router, rows, fit)
         model = routed.model
-    judgement = judge(config, rows, fit, watch, more={} if routed is None else {"routed": routed.margins})
+    judgement = judge_run(config, rows, fit, watch, more={} if routed is None else {"routed": routed.margins})
     with watch("save"):
         model.save(folder / "model", backbone=config.save_backbone)
         checkpoint.unlink(missing_ok=True)
@@ -134,8 +134,8 @@ def run_recipe(path: Path, *, sets: Sequence[str] = (), out: Path | None = None)
     """Run the recipe at ``path`` with settings ``sets``; the run folder ``out`` is ``runs/NAME`` by default.
 
     Returns:
-        What the recipe leaves: a :class:`Run`, or a :class:`~facetrm.recipes.finetune.FineTuneRun` (None in a process
-        that is not the first).
+        What the recipe leaves: a :class:`Run`, or a :class:`~facetrm.recipes.finetune.fit.FineTuneRun` (None in a
+        process that is not the first).
     """
     config = read_recipe(path, sets)
     return RECIPES[config.recipe].run(config, out or Path("runs") / path.stem)

@@ -11,17 +11,17 @@ from typing import Any, Final
 from facetrm.core.errors import BackboneError, DataError
 from facetrm.core.files import write_text
 from facetrm.core.progress import progress
-from facetrm.data.columns import validate
-from facetrm.data.files import read_preferences
+from facetrm.data.read.columns import validate
+from facetrm.data.read.files import read_preferences
+from facetrm.data.read.rows import RawRow, read_rows
 from facetrm.data.records import Conversation, Rating
-from facetrm.data.rows import RawRow, read_rows
 from facetrm.model.reward_model import RewardModel
 
 _CHUNK: Final = 256
 
 
 @dataclass(frozen=True)
-class Asked:
+class ScoringRow:
     """One row of a file: one answer, or several to one prompt (best first, where the file says so).
 
     ``place`` says where it stands, for messages.
@@ -39,7 +39,7 @@ class Asked:
         return len(self.answers) > 1
 
 
-def read_asked(path: Path) -> list[Asked]:
+def read_asked(path: Path) -> list[ScoringRow]:
     """Read conversations to score: rows with ``messages``, or preference rows in any convention.
 
     Args:
@@ -55,7 +55,7 @@ def read_asked(path: Path) -> list[Asked]:
     names = set(first.value or ())
     if "chosen" in names or "responses" in names:
         return [
-            Asked(
+            ScoringRow(
                 p.id or str(n),
                 tuple((*p.prompt, response) for response in p.responses),
                 f"{path}: row {n}",
@@ -67,7 +67,7 @@ def read_asked(path: Path) -> list[Asked]:
     return [_rated(path, row) for row in read_rows(path)]
 
 
-def _rated(path: Path, row: RawRow) -> Asked:
+def _rated(path: Path, row: RawRow) -> ScoringRow:
     place = f"{path}:{row.number}"
     if row.error is not None:
         raise DataError(row.error.problem, place=place, fix=row.error.fix)
@@ -87,10 +87,10 @@ def _rated(path: Path, row: RawRow) -> Asked:
         raise DataError("no conversation", place=place, fix="give a message list that ends with the answer")
     known = {key: str(row.value[key]) for key in ("id", "task", "source") if row.value.get(key) is not None}
     name = known.get("id", str(row.number - 1))
-    return Asked(name, (record.messages,), place, known.get("task"), known.get("source"))
+    return ScoringRow(name, (record.messages,), place, known.get("task"), known.get("source"))
 
 
-def score_rows(model: RewardModel, asked: Sequence[Asked], *, quiet: bool = False) -> Iterator[dict[str, Any]]:
+def score_rows(model: RewardModel, asked: Sequence[ScoringRow], *, quiet: bool = False) -> Iterator[dict[str, Any]]:
     """Yield one JSON-ready row per answer, in order: ``id``, ``answer`` (its number in the row), and the score.
 
     Args:
@@ -112,7 +112,7 @@ def score_rows(model: RewardModel, asked: Sequence[Asked], *, quiet: bool = Fals
             meter.advance(len(part), tokens=sum(score.tokens for score in scores))
 
 
-def located(error: BackboneError, rows: Sequence[Asked]) -> BackboneError:
+def located(error: BackboneError, rows: Sequence[ScoringRow]) -> BackboneError:
     """Return ``error`` with the place of the row that it is about; ``rows`` holds the row of each conversation read."""
     if error.row is None:
         return error

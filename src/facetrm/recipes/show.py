@@ -13,10 +13,10 @@ from facetrm.explain.ask import ask_pair
 from facetrm.explain.table import WholeView
 from facetrm.explain.terminal import PairView, show
 from facetrm.model.reward_model import RewardModel
-from facetrm.recipes.dmoerm import DmoermRun
-from facetrm.recipes.finetune import FineTuneRun
+from facetrm.recipes.dmoerm.fit import DmoermRun
+from facetrm.recipes.finetune.fit import FineTuneRun
 from facetrm.recipes.run import Run
-from facetrm.report.run_report import SYSTEMS
+from facetrm.report.run_report import SYSTEM_TITLES
 
 
 def show_whole(view: WholeView) -> None:
@@ -86,10 +86,10 @@ def show_routed(run: DmoermRun) -> None:
         )
     _console().print(accuracy_table(judged.noisy, judged.true, pairs=len(judged.pairs)))
     table = Table(title="Against the labels, by task")
-    systems = [name for name in SYSTEMS if name in judged.noisy]
+    systems = [name for name in SYSTEM_TITLES if name in judged.noisy]
     table.add_column("task")
     for name in systems:
-        table.add_column(SYSTEMS[name], justify="right")
+        table.add_column(SYSTEM_TITLES[name], justify="right")
     for task, row in judged.by_task.items():
         table.add_row(task, *(f"{100 * row[name].value:.1f}" for name in systems))
     _console().print(table)
@@ -109,7 +109,7 @@ def accuracy_table(noisy: Mapping[str, Interval], true: Mapping[str, Interval], 
     table.add_column("against the labels", justify="right")
     if true:
         table.add_column("against the true order", justify="right")
-    for name, title in SYSTEMS.items():
+    for name, title in SYSTEM_TITLES.items():
         if name in noisy:
             cells = [noisy[name], *([true[name]] if true else [])]
             table.add_row(title, *(f"{100 * c.value:.1f}  ({100 * c.low:.1f} to {100 * c.high:.1f})" for c in cells))

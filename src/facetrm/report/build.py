@@ -14,7 +14,7 @@ from facetrm.core.files import write_text
 from facetrm.explain.overall import GroupView
 from facetrm.report.charts import Bar, Chart, bars, curves, dumbbell, heat_map, scatter
 from facetrm.report.page import PageView, environment, page_view
-from facetrm.report.run_report import SYSTEMS, Accuracy, RouterPart, RunReport, Training
+from facetrm.report.run_report import SYSTEM_TITLES, Accuracy, RouterPart, RunReport, Training
 
 _HEROES: Final = frozenset({"gate", "model", "routed"})
 _LABELS: Final = {"noisy": "against the labels", "true": "against the true order"}
@@ -69,7 +69,7 @@ def build_report(run: RunReport, folder: Path) -> Path:
 def render_report(run: RunReport) -> str:
     """Return the page of a run as HTML (see :func:`build_report`)."""
     template = environment().get_template("report.html.j2")
-    return template.render(title=run.title, run=run, view=_view(run), names=SYSTEMS)
+    return template.render(title=run.title, run=run, view=_view(run), names=SYSTEM_TITLES)
 
 
 def _view(run: RunReport) -> ReportView:
@@ -97,18 +97,18 @@ def _view(run: RunReport) -> ReportView:
 
 
 def _ordered(systems: set[str]) -> tuple[str, ...]:
-    return (*(name for name in SYSTEMS if name in systems), *sorted(systems - SYSTEMS.keys()))
+    return (*(name for name in SYSTEM_TITLES if name in systems), *sorted(systems - SYSTEM_TITLES.keys()))
 
 
 def _accuracy(kind: str, rows: Mapping[str, Accuracy]) -> AccuracyView:
     names = _ordered(set(rows))
-    drawn = [Bar(SYSTEMS.get(n, n), rows[n].value, rows[n].low, rows[n].high, hero=n in _HEROES) for n in names]
+    drawn = [Bar(SYSTEM_TITLES.get(n, n), rows[n].value, rows[n].low, rows[n].high, hero=n in _HEROES) for n in names]
     lowest = min(value for row in rows.values() for value in (row.value, row.low) if value is not None)
     floor = max(0.0, min(0.4, lowest - 0.02))
     return AccuracyView(
         title=_LABELS.get(kind, f"against {kind}"),
         chart=bars(drawn, name=f"accuracy:{kind}", percent=True, mark=0.5, floor=floor),
-        rows=tuple((n, SYSTEMS.get(n, n), rows[n]) for n in names),
+        rows=tuple((n, SYSTEM_TITLES.get(n, n), rows[n]) for n in names),
     )
 
 

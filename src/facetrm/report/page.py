@@ -16,7 +16,7 @@ from facetrm.core.errors import ModelError
 from facetrm.core.files import write_text
 from facetrm.data.records import Conversation
 from facetrm.explain.flip import Flip, ScoreFlip
-from facetrm.explain.local import ExpertLine, LocalExplanation, PairExplanation, Scale, show_number
+from facetrm.explain.local import ExpertLine, LocalExplanation, PairExplanation, RawScale, show_number
 from facetrm.report.charts import Chart, waterfall
 
 
@@ -35,7 +35,7 @@ class ExpertRow:
     """One objective in the table of gate and ratings; ``weights`` is empty where there is no gate."""
 
     objective: str
-    scale: Scale | None
+    scale: RawScale | None
     weights: tuple[float, ...]
     marks: tuple[Mark, ...]
     cells: tuple[tuple[str, ExpertLine | None], ...]

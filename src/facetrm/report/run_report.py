@@ -18,7 +18,7 @@ from facetrm.explain.flip import Flip
 from facetrm.explain.local import PairExplanation
 from facetrm.explain.overall import OverallExplanation
 
-SYSTEMS: Final = {
+SYSTEM_TITLES: Final = {
     "gate": "facetrm (gate)",
     "model": "facetrm (routed)",
     "task_rm": "the task's adapter alone",
@@ -56,7 +56,7 @@ class ObjectiveRow(Section):
     high: float | None = None
 
 
-class DebiasRow(Section):
+class DebiasTableRow(Section):
     """One objective's penalty, and its correlation with verbosity before and after.
 
     Attributes:
@@ -228,7 +228,7 @@ class RunReport(Section):
     config: str = ""
     seconds: Mapping[str, float] = Field(default_factory=dict)
     objectives: tuple[ObjectiveRow, ...] = ()
-    debias: tuple[DebiasRow, ...] = ()
+    debias: tuple[DebiasTableRow, ...] = ()
     length: LengthAudit | None = None
     pair_accuracy: Mapping[str, Mapping[str, Accuracy]] = Field(default_factory=dict)
     by_source: Mapping[str, Mapping[str, Accuracy]] = Field(default_factory=dict)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from adapter_samples import ROWS, adapted, worst
-from facetrm.backbone.adapters import adapter_tensors
+from facetrm.backbone.lora.adapters import adapter_tensors
 from facetrm.backbone.store import FeatureStore, encode
 from facetrm.backbone.transformer import BackboneConfig, load_encoder
 from facetrm.core.errors import BackboneError, StoreError

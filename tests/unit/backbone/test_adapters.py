@@ -11,14 +11,14 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForSequenceClassification
 
-from facetrm.backbone.adapters import (
+from facetrm.backbone.lora.adapters import (
     LoraSettings,
     adapter_tensors,
     add_adapter,
     merge_adapter,
     save_adapter,
 )
-from facetrm.backbone.switching import adapter_names
+from facetrm.backbone.lora.switching import adapter_names
 from facetrm.backbone.transformer import BackboneConfig, TransformerEncoder, load_encoder
 from facetrm.core.errors import BackboneError
 from fakes import chat, tiny_decoder, tiny_encoder

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from facetrm.backbone.batching import pad_right, token_batches
+from facetrm.backbone.passes.batching import pad_right, token_batches
 
 
 @given(st.lists(st.integers(1, 100), max_size=60), st.integers(1, 300))

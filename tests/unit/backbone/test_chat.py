@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from tokenizers import AddedToken, normalizers, processors
 
-from facetrm.backbone.chat import PLAIN_TEMPLATE, DecoderChat, EncoderChat, Limit
+from facetrm.backbone.text.chat import PLAIN_TEMPLATE, DecoderChat, EncoderChat, Limit
 from facetrm.core.errors import BackboneError
 from facetrm.data.records import Message
 from fakes import LLAMA3, STYLES, chat, tiny_encoder, tiny_tokenizer

@@ -10,8 +10,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from facetrm.backbone.adapters import LoraSettings, adapter_tensors, add_adapter
-from facetrm.backbone.switching import adapter_names, first_layer
+from facetrm.backbone.lora.adapters import LoraSettings, adapter_tensors, add_adapter
+from facetrm.backbone.lora.switching import adapter_names, first_layer
 from facetrm.backbone.transformer import BackboneConfig, load_encoder
 from facetrm.core.errors import BackboneError
 from fakes import chat, tiny_decoder

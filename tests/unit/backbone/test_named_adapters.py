@@ -13,16 +13,16 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import PreTrainedModel
 
 from adapter_samples import NAMES, ROWS, adapted, gap, learned, worst
-from facetrm.backbone.adapters import (
+from facetrm.backbone.encoder import AdapterEncoder
+from facetrm.backbone.lora.adapters import (
     LoraSettings,
     adapter_tensors,
     merge_adapter,
     remove_adapter,
 )
-from facetrm.backbone.chat import Tokenized
-from facetrm.backbone.encoder import AdapterEncoder
-from facetrm.backbone.engine import DecoderEngine
-from facetrm.backbone.switching import adapter_names, first_layer, switched, tuned_layers
+from facetrm.backbone.lora.switching import adapter_names, first_layer, switched, tuned_layers
+from facetrm.backbone.passes.engine import DecoderEngine
+from facetrm.backbone.text.chat import Tokenized
 from facetrm.backbone.transformer import BackboneConfig, load_encoder
 from facetrm.core.errors import BackboneError
 from fakes import chat, tiny_decoder, tiny_encoder

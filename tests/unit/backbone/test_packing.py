@@ -10,8 +10,8 @@ import transformers as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from facetrm.backbone.attention import ATTENTION, PackingError, read_pack
-from facetrm.backbone.packing import pack_rows
+from facetrm.backbone.passes.attention import ATTENTION, PackingError, read_packed
+from facetrm.backbone.passes.packing import pack_rows
 from tiny_decoders import MODELS, SHAPE, TWO, ids, made
 
 A, B, C = ids(9, 1), ids(14, 2), ids(3, 3)
@@ -31,7 +31,7 @@ def test_a_conversation_in_a_pack_is_the_same_as_alone(name: str, budget: int) -
     before = model.config._attn_implementation
     for pack in pack_rows(ROWS, PROMPTS, token_budget=budget):
         with torch.no_grad():
-            hidden_TD = read_pack(model, pack)
+            hidden_TD = read_packed(model, pack)
         for n, end, last in zip(pack.rows, pack.ends, pack.lasts, strict=True):
             expected_LD = alone(model, ROWS[n])
             assert torch.allclose(hidden_TD[last], expected_LD[-1], atol=1e-5)
@@ -46,7 +46,7 @@ def test_every_answer_sees_its_prompt_and_none_sees_another() -> None:
     (pack,) = pack_rows(ROWS, PROMPTS, token_budget=1000)
     embedded_1TD = model.get_input_embeddings()(torch.tensor([pack.ids])).detach().requires_grad_()
     model.get_input_embeddings().register_forward_hook(lambda *_: embedded_1TD)
-    hidden_TD = read_pack(model, pack)
+    hidden_TD = read_packed(model, pack)
     for n, last in zip(pack.rows, pack.lasts, strict=True):
         (gradient_1TD,) = torch.autograd.grad(hidden_TD[last].sum(), embedded_1TD, retain_graph=True)
         read = [pack.ids[t] for t in gradient_1TD[0].abs().sum(-1).nonzero().flatten().tolist()]
@@ -57,14 +57,14 @@ def test_what_does_not_attend_through_the_interface_is_noticed() -> None:
     bloom = tf.BloomModel(tf.BloomConfig(vocab_size=100, hidden_size=32, n_layer=3, n_head=4, **TWO)).eval()
     (pack,) = pack_rows(ROWS, PROMPTS, token_budget=1000)
     with pytest.raises(PackingError):
-        read_pack(bloom, pack)
+        read_packed(bloom, pack)
     sinks = tf.GptOssModel(tf.GptOssConfig(**SHAPE, head_dim=8, num_local_experts=4)).eval()
     with pytest.raises(PackingError, match="s_aux"):
-        read_pack(sinks, pack)
+        read_packed(sinks, pack)
     llama = made("llama")
     llama.config.num_hidden_layers = 4
     with pytest.raises(PackingError, match="3 of 4 layers attend"):
-        read_pack(llama, pack)
+        read_packed(llama, pack)
 
 
 def test_the_attention_is_for_packs_only() -> None:

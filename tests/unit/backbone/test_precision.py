@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from facetrm.backbone.chat import Tokenized
-from facetrm.backbone.engine import TOLERANCE, DecoderEngine
+from facetrm.backbone.passes.engine import TOLERANCE, DecoderEngine
+from facetrm.backbone.text.chat import Tokenized
 from facetrm.backbone.transformer import BackboneConfig, load_encoder
 from fakes import chat, tiny_decoder
 from tiny_decoders import MODELS, ids, made

@@ -7,7 +7,7 @@ import torch
 from torch.nn import Linear
 
 from adapter_samples import NAMES, ROWS, adapted, gap
-from facetrm.backbone.switching import switched, train_only
+from facetrm.backbone.lora.switching import switched, train_only
 from facetrm.core.errors import BackboneError
 from fakes import tiny_decoder
 

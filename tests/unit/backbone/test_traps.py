@@ -10,8 +10,8 @@ import torch
 import transformers as tf
 from safetensors.torch import load_file, save_file
 
-from facetrm.backbone.chat import Tokenized
-from facetrm.backbone.engine import DecoderEngine
+from facetrm.backbone.passes.engine import DecoderEngine
+from facetrm.backbone.text.chat import Tokenized
 from facetrm.backbone.transformer import BackboneConfig, load_encoder
 from fakes import tiny_decoder
 from tiny_decoders import MODELS, ids, made

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from facetrm.backbone.truncate import drop_oldest
+from facetrm.backbone.text.truncate import drop_oldest
 
 OVERHEAD = 3  # tokens that a template puts around a turn
 

@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapter_samples import NAMES, learned
-from facetrm.backbone import varlen
-from facetrm.backbone.attention import kernel_error, read_pack
-from facetrm.backbone.chat import Tokenized
-from facetrm.backbone.engine import TOLERANCE, DecoderEngine
-from facetrm.backbone.packing import pack_rows
+from facetrm.backbone.passes import varlen
+from facetrm.backbone.passes.attention import kernel_error, read_packed
+from facetrm.backbone.passes.engine import TOLERANCE, DecoderEngine
+from facetrm.backbone.passes.packing import pack_rows
+from facetrm.backbone.passes.varlen import flash, kernel_for, layout_of
+from facetrm.backbone.text.chat import Tokenized
 from facetrm.backbone.transformer import BackboneConfig, load_encoder
-from facetrm.backbone.varlen import flash, kernel_for, layout_of
 from fakes import chat, tiny_decoder
 from tiny_decoders import MODELS, ids, made
 
@@ -99,7 +99,7 @@ def test_a_conversation_read_by_the_kernel_is_the_same_as_alone(name: str, on_a_
     model = made(name)
     (pack,) = pack_rows(ROWS, PROMPTS, token_budget=1000)
     with torch.no_grad():
-        hidden_TD = read_pack(model, pack, kernel=flash)
+        hidden_TD = read_packed(model, pack, kernel=flash)
         for n, end, last in zip(pack.rows, pack.ends, pack.lasts, strict=True):
             alone_LD = model(input_ids=torch.tensor([ROWS[n]]), use_cache=False).last_hidden_state[0]
             assert torch.allclose(hidden_TD[last], alone_LD[-1], atol=1e-5)

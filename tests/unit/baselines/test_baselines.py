@@ -9,12 +9,12 @@ from sklearn.linear_model import LogisticRegression
 from torch.testing import assert_close
 
 from facetrm.backbone.encoder import Features
-from facetrm.baselines.bradley_terry import BradleyTerryConfig, fit_bradley_terry
 from facetrm.baselines.length import longer_mixture
 from facetrm.baselines.weighting import best_objective, fixed_mixture, unconditional_mixture, uniform_mixture
 from facetrm.core.errors import FitError
 from facetrm.core.statistics import pair_accuracy, paired_difference, win_credit
-from facetrm.fit.unconditional import FixedWeights
+from facetrm.fit.bradley_terry import BradleyTerryConfig, fit_bradley_terry
+from facetrm.fit.gate.unconditional import FixedWeights
 from facetrm.model.mixture import Mixture
 from facetrm.model.reward_model import RewardModel
 from fakes import HashEncoder, chat

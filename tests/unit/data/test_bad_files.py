@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from facetrm.core.errors import DataError
-from facetrm.data.files import read_preferences, read_ratings
 from facetrm.data.pack import read_objectives, read_pack
+from facetrm.data.read.files import read_preferences, read_ratings
 
 U = {"role": "user", "content": "Hi"}
 A = {"role": "assistant", "content": "Hello"}

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from facetrm.core.errors import DataError
-from facetrm.data.files import read_preferences, read_ratings, write_records
 from facetrm.data.objectives import Objective
+from facetrm.data.read.files import read_preferences, read_ratings, write_records
 from facetrm.data.records import Message, Preference, Rating
 
 SUFFIXES = [".jsonl", ".jsonl.gz", ".parquet"]

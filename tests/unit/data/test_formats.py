@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from facetrm.core.errors import DataError
-from facetrm.data.columns import human_assistant
-from facetrm.data.files import read_preferences, read_ratings
 from facetrm.data.objectives import Objective
+from facetrm.data.read.columns import human_assistant
+from facetrm.data.read.files import read_preferences, read_ratings
 
 Q = {"role": "user", "content": "What is two plus two?"}
 GOOD = {"role": "assistant", "content": "Four."}

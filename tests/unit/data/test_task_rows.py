@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from facetrm.core.errors import DataError
-from facetrm.data.files import read_preferences
+from facetrm.data.read.files import read_preferences
 from facetrm.data.records import Message, Preference, Rating
 from facetrm.data.sources import MTMC_TASKS, load_source
 from facetrm.data.tasks import task_rows

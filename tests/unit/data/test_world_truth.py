@@ -12,7 +12,7 @@ from facetrm.data.world import TASKS, World
 from facetrm.data.world.latents import LATENT_NAMES, VERBOSITY
 from facetrm.data.world.truth import (
     SLOTS,
-    WEIGHTS,
+    TASK_WEIGHTS,
     annotator_temperature,
     draw_levels,
     draw_pair,
@@ -20,7 +20,7 @@ from facetrm.data.world.truth import (
     utility,
 )
 
-WEIGHTS_TL = np.array([[WEIGHTS[task][name] for name in LATENT_NAMES] for task in TASKS])
+WEIGHTS_TL = np.array([[TASK_WEIGHTS[task][name] for name in LATENT_NAMES] for task in TASKS])
 
 
 def differences(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -34,10 +34,10 @@ def differences(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_weights_are_shares_and_verbosity_has_none() -> None:
-    assert list(WEIGHTS) == list(TASKS)
+    assert list(TASK_WEIGHTS) == list(TASKS)
     assert (WEIGHTS_TL >= 0).all()
     assert WEIGHTS_TL.sum(axis=1) == pytest.approx(1.0)
-    assert all(VERBOSITY not in row for row in WEIGHTS.values())
+    assert all(VERBOSITY not in row for row in TASK_WEIGHTS.values())
     assert (WEIGHTS_TL.max(axis=0) > 0.1).all(), "every latent matters somewhere"
 
 
@@ -68,7 +68,7 @@ def test_utility_is_the_weighted_share_of_levels() -> None:
         assert utility(none, task) == 0.0
         for name, slots in SLOTS.items():
             step = utility(none | {name: 1}, task)
-            assert step == pytest.approx(WEIGHTS[task][name] / slots)
+            assert step == pytest.approx(TASK_WEIGHTS[task][name] / slots)
 
 
 def test_the_worlds_utility_reads_the_text() -> None:

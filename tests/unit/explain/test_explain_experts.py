@@ -23,7 +23,7 @@ from facetrm.explain.terminal import AnswerView, PairView, show
 from facetrm.model.concat import ConcatMLP
 from facetrm.model.mixture import Mixture
 from facetrm.model.reward_model import RewardModel
-from facetrm.recipes.scoring import Asked
+from facetrm.recipes.scoring import ScoringRow
 from facetrm.report.page import render_page
 from fakes import NamedHashEncoder, chat
 
@@ -34,8 +34,8 @@ def text_of(view: AnswerView | PairView) -> str:
     return out.getvalue()
 
 
-def asked(pairs: list[tuple]) -> list[Asked]:
-    return [Asked(str(n), pair, f"row {n}") for n, pair in enumerate(pairs)]
+def asked(pairs: list[tuple]) -> list[ScoringRow]:
+    return [ScoringRow(str(n), pair, f"row {n}") for n, pair in enumerate(pairs)]
 
 
 def test_differences_of_shares_sum_to_the_margin_and_nothing_claims_a_weight() -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import log_softmax
 from transformers import LlamaForCausalLM
 
-from facetrm.backbone.chat import Tokenized
+from facetrm.backbone.text.chat import Tokenized
 from facetrm.backbone.tiny import TinyShape, tiny_decoder
 from facetrm.backbone.transformer import BackboneConfig, TransformerEncoder
 from facetrm.core.errors import FitError

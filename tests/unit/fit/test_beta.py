@@ -9,8 +9,8 @@ import torch
 from facetrm.backbone.encoder import Features
 from facetrm.core.errors import FitError
 from facetrm.data.objectives import Objective
+from facetrm.fit.gate.unconditional import fit_beta, fit_unconditional
 from facetrm.fit.pairs import score_pairs
-from facetrm.fit.unconditional import fit_beta, fit_unconditional
 from facetrm.model.experts import LinearExperts
 from preferences import random_tensor
 

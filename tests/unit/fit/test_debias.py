@@ -14,6 +14,7 @@ from scipy.stats import spearmanr
 
 from facetrm.core.config import parse_config
 from facetrm.core.errors import ConfigError, FitError
+from facetrm.evaluate.length_audit import within_prompt_rank_correlation
 from facetrm.fit.debias import (
     PUBLISHED_GRID,
     Debias,
@@ -22,7 +23,6 @@ from facetrm.fit.debias import (
     debias_matrix,
     fit_debias,
 )
-from facetrm.fit.length_audit import within_prompt_rank_correlation
 
 NAMES = ("help", "verbosity", "safe", "code")
 SEEDS = st.integers(0, 2**16)

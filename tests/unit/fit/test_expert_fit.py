@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import facetrm.fit.experts
+import facetrm.fit.experts.adapters
 from expert_samples import (
     GROUPS,
     LORA,
@@ -24,9 +24,9 @@ from expert_samples import (
     trained,
     turned,
 )
-from facetrm.backbone.adapters import LoraSettings, adapter_tensors
+from facetrm.backbone.lora.adapters import LoraSettings, adapter_tensors
 from facetrm.core.errors import BackboneError, ConfigError, FitError
-from facetrm.fit.experts import gained, hold_out_prompts, ranked_accuracy
+from facetrm.fit.experts.adapters import gained, hold_out_prompts, ranked_accuracy
 from facetrm.fit.trainer import HeadsTrainer
 from fakes import tiny_decoder, tiny_encoder
 
@@ -154,7 +154,7 @@ def test_the_state_that_is_kept_is_the_best_one(base, tmp_path, monkeypatch):
     def fit(name, said, steps):
         told = iter(said)
         with monkeypatch.context() as patch:
-            patch.setattr(facetrm.fit.experts, "ranked_accuracy", lambda *a, **k: next(told))
+            patch.setattr(facetrm.fit.experts.adapters, "ranked_accuracy", lambda *a, **k: next(told))
             encoder = opened(base)
             config = settings(evaluate_every=5, trainer={"max_steps": steps, **constant})
             found = trained(encoder, tmp_path / name, config)
@@ -192,7 +192,7 @@ def test_a_gain_that_may_be_luck_is_not_taken(base, tmp_path, monkeypatch):
     def fit(name, said, **given):
         told = iter(said)
         with monkeypatch.context() as patch:
-            patch.setattr(facetrm.fit.experts, "ranked_accuracy", lambda *a, **k: next(told))
+            patch.setattr(facetrm.fit.experts.adapters, "ranked_accuracy", lambda *a, **k: next(told))
             config = settings(evaluate_every=2, trainer={"max_steps": 4}, **given)
             return trained(opened(base), tmp_path / name, config)
 
@@ -205,13 +205,13 @@ def test_a_gain_that_may_be_luck_is_not_taken(base, tmp_path, monkeypatch):
     strict = fit("strict", [0.5, 0.7, 0.6], gain=2.0)
     assert strict.best_step == 0
     # What is read of a finished folder says the same.
-    monkeypatch.setattr(facetrm.fit.experts, "ranked_accuracy", lambda *a, **k: 0.5)
+    monkeypatch.setattr(facetrm.fit.experts.adapters, "ranked_accuracy", lambda *a, **k: 0.5)
     again = trained(opened(base), tmp_path / "lucky", settings(evaluate_every=2, trainer={"max_steps": 4}, gain=1.0))
     assert (again.accuracy, again.best_step) == (0.5, 0)
 
 
 def test_patience_ends_a_training_that_gains_nothing(base, tmp_path, monkeypatch):
-    monkeypatch.setattr(facetrm.fit.experts, "ranked_accuracy", lambda *a, **k: 0.5)
+    monkeypatch.setattr(facetrm.fit.experts.adapters, "ranked_accuracy", lambda *a, **k: 0.5)
     fit = trained(opened(base), tmp_path / "t", settings(evaluate_every=2, patience=2))
     assert fit.spent.steps < 12
     assert fit.best_step == 0

@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import load_file
 
 from expert_samples import GROUPS, adapter_of, equal, opened, random_head, settings, trained, turned
-from facetrm.backbone.adapters import LoraSettings
+from facetrm.backbone.lora.adapters import LoraSettings
 from facetrm.core.errors import FitError
-from facetrm.fit.experts import hold_out_prompts
+from facetrm.fit.experts.adapters import hold_out_prompts
 from facetrm.fit.trainer import HeadsTrainer
 from fakes import tiny_decoder
 

@@ -13,9 +13,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from facetrm.backbone.adapters import merge_adapter, save_adapter
+from facetrm.backbone.lora.adapters import merge_adapter, save_adapter
 from facetrm.core.errors import ConfigError, FitError
-from facetrm.fit.finetune import load_trained
+from facetrm.fit.finetune.fit import load_trained
 from facetrm.fit.trainer import HeadsTrainer
 from fakes import tiny_decoder
 from finetune_samples import OBJECTIVES, TEST_RATINGS, accuracy, new_heads, opened, scores, settings, trained

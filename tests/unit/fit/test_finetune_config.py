@@ -15,7 +15,7 @@ from transformers.integrations.deepspeed import HfTrainerDeepSpeedConfig
 
 from facetrm.core.config import dump_yaml, parse_config
 from facetrm.core.errors import ConfigError
-from facetrm.fit.finetune_config import FineTuneConfig, TrainerSection
+from facetrm.fit.finetune.config import FineTuneConfig, TrainerSection
 from facetrm.fit.trainer import training_arguments
 
 GIVEN = {

@@ -10,7 +10,7 @@ import torch
 
 from facetrm.core.errors import BackboneError, FitError
 from facetrm.data.records import Rating
-from facetrm.fit.finetune_data import Collator, MixedRows, rounds
+from facetrm.fit.finetune.rows import Collator, MixedRows, rounds
 from fakes import chat, tiny_decoder, tiny_encoder
 from finetune_samples import OBJECTIVES, PREFERENCES, RATINGS, opened, rows, settings
 

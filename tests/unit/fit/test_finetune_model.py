@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from facetrm.backbone.adapters import LoraSettings, add_adapter
-from facetrm.fit.finetune_data import Collator
-from facetrm.fit.finetune_model import Heads, TrunkWithHeads, without_dropout
+from facetrm.backbone.lora.adapters import LoraSettings, add_adapter
+from facetrm.fit.finetune.model import TrainableHeads, TrunkWithHeads, without_dropout
+from facetrm.fit.finetune.rows import Collator
 from facetrm.fit.losses import masked_mse_loss
 from fakes import tiny_decoder, tiny_encoder
 from finetune_samples import OBJECTIVES, PREFERENCES, RATINGS, new_heads, opened, rows, settings
@@ -128,7 +128,7 @@ def test_gradients_reach_the_heads_that_are_trained_and_the_adapter_and_nothing_
 
 
 def test_heads_compute_in_float32_under_autocast():
-    heads = Heads(64, 3, preference=True, seed=0)
+    heads = TrainableHeads(64, 3, preference=True, seed=0)
     features = torch.randn(5, 64)
     plain = heads.rate(features), heads.prefer(features)
     with torch.autocast("cpu", dtype=torch.bfloat16):

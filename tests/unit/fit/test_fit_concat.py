@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-import facetrm.fit.concat
+import facetrm.fit.experts.concat
 from facetrm.backbone.encoder import Features
 from facetrm.core.errors import FitError
 from facetrm.data.objectives import Objective
-from facetrm.fit.concat import ConcatConfig, fit_concat_mlp, start_as_sum
+from facetrm.fit.experts.concat import ConcatConfig, fit_concat_mlp, start_as_sum
 from facetrm.model.adapter_experts import AdapterExperts
 from facetrm.model.concat import ConcatMLP
 from preferences import random_tensor
@@ -111,7 +111,7 @@ def test_the_network_learns_what_no_weighted_sum_can():
 
 
 def test_folding_the_scale_into_the_first_layer_leaves_rewards_alone(monkeypatch):
-    usual, seen = facetrm.fit.concat._folded, []
+    usual, seen = facetrm.fit.experts.concat._folded, []
 
     @torch.no_grad()
     def folded(network, center_KD, spread_KD):
@@ -121,7 +121,7 @@ def test_folding_the_scale_into_the_first_layer_leaves_rewards_alone(monkeypatch
         seen.append((probe_NKD.float(), before_N.clone()))
         return usual(network, center_KD, spread_KD)
 
-    monkeypatch.setattr(facetrm.fit.concat, "_folded", folded)
+    monkeypatch.setattr(facetrm.fit.experts.concat, "_folded", folded)
     found, _, sides = fit(interaction, XOR.model_copy(update={"steps": 60}), scale=0.01, shift=0.3)
     ((probe_NKD, before_N),) = seen
     with torch.no_grad():
@@ -228,7 +228,7 @@ def test_a_seed_fixes_everything_and_another_changes_it():
 def test_beta_turns_held_out_margins_into_odds():
     found, experts, sides = fit(interaction, XOR.model_copy(update={"steps": 150}))
     margin_N = margins(found, experts, sides)
-    held = facetrm.fit.concat.hold_out(np.unique(GROUPS, return_inverse=True)[1], 0.2, seed=0)
+    held = facetrm.fit.experts.concat.hold_out(np.unique(GROUPS, return_inverse=True)[1], 0.2, seed=0)
     held_N = margin_N[torch.from_numpy(held)]
     assert len(held_N) == found.counts["validation"]
 

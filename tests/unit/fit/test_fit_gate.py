@@ -13,7 +13,7 @@ from torch.testing import assert_close
 import facetrm.fit.loop as loop
 from facetrm.core.errors import FitError
 from facetrm.core.statistics import win_credit
-from facetrm.fit.gate import GateConfig, GateFit, fit_gate
+from facetrm.fit.gate.fit import GateConfig, GateFit, fit_gate
 from facetrm.model.aggregate import GatedSum
 from facetrm.model.experts import LinearExperts
 from facetrm.model.mixture import Mixture

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from facetrm.fit.label_blocks import assign_folds, label_blocks
+from facetrm.fit.heads.label_blocks import assign_folds, label_blocks
 
 MASKS = arrays(bool, st.tuples(st.integers(1, 25), st.integers(1, 6)))
 

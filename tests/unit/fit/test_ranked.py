@@ -10,8 +10,8 @@ import torch
 
 from expert_samples import group, opened, random_head
 from facetrm.core.errors import BackboneError, FitError
-from facetrm.fit.finetune_model import Heads, TrunkWithHeads
-from facetrm.fit.ranked import RankedCollator, RankedRows, ranked_pairs
+from facetrm.fit.experts.ranked import RankedCollator, RankedRows, ranked_pairs
+from facetrm.fit.finetune.model import TrainableHeads, TrunkWithHeads
 from fakes import chat, tiny_decoder, tiny_encoder
 
 
@@ -36,7 +36,7 @@ def batch_of(encoder, groups):
 
 
 def whole(encoder, head_D):
-    heads = Heads(encoder.hidden_size, 0, preference=True, seed=0)
+    heads = TrainableHeads(encoder.hidden_size, 0, preference=True, seed=0)
     with torch.no_grad():
         heads.preference_D.copy_(head_D)
     pooled = encoder.kind == "encoder"

@@ -16,12 +16,12 @@ from facetrm.core.config import parse_config
 from facetrm.core.errors import ConfigError, FitError
 from facetrm.core.statistics import pearson, spearman
 from facetrm.data.objectives import Objective
-from facetrm.fit import gram, ridge_path
-from facetrm.fit.gram import Centre, Moments, gather_moments
-from facetrm.fit.label_blocks import label_blocks
-from facetrm.fit.objective_report import mean_spearman, report_objective
-from facetrm.fit.ridge import RidgeConfig, evaluate_experts, fit_linear_experts
-from facetrm.fit.ridge_path import NormalEquations
+from facetrm.fit.heads import gram, ridge_path
+from facetrm.fit.heads.gram import Centre, Moments, gather_moments
+from facetrm.fit.heads.label_blocks import label_blocks
+from facetrm.fit.heads.objective_report import mean_spearman, report_objective
+from facetrm.fit.heads.ridge import RidgeConfig, evaluate_experts, fit_linear_experts
+from facetrm.fit.heads.ridge_path import NormalEquations
 from facetrm.model.experts import LengthScale
 
 OBJECTIVES = [Objective(name=f"o{k}", low=0, high=1, kind="continuous") for k in range(3)]

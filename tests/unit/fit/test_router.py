@@ -15,8 +15,8 @@ from torch.testing import assert_close
 from facetrm.core.errors import FitError
 from facetrm.data.tasks import task_rows
 from facetrm.data.world import TASKS, World
-from facetrm.fit.assign import assign
-from facetrm.fit.router import RouterConfig, RouterFit, evaluate_router, fit_router
+from facetrm.fit.router.assign import assign
+from facetrm.fit.router.fit import RouterConfig, RouterFit, evaluate_router, fit_router
 from facetrm.model.gate import Gate
 from fakes import HashEncoder
 from routed_prompts import HIDDEN, NAMES, Prompts, prompts

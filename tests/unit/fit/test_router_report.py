@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from facetrm.core.errors import FitError
-from facetrm.fit.assign import assign
-from facetrm.fit.router_report import calibration_error, report_routing
+from facetrm.fit.router.assign import assign
+from facetrm.fit.router.report import calibration_error, report_routing
 from facetrm.model.gate import Gate, GateShape
 
 NAMES = ("a", "b")

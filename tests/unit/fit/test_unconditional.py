@@ -9,10 +9,10 @@ from scipy.optimize import minimize
 from torch.testing import assert_close
 
 from facetrm.core.errors import FitError
+from facetrm.fit.gate.unconditional import fit_beta, fit_unconditional
 from facetrm.fit.losses import bradley_terry_loss, divergence
 from facetrm.fit.pairs import hold_out, pair_weights
 from facetrm.fit.projection import fit_projection
-from facetrm.fit.unconditional import fit_beta, fit_unconditional
 from preferences import random_tensor
 
 

@@ -17,7 +17,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from adapter_models import weighed
 from facetrm import export_published, load_model
-from facetrm.backbone.adapters import LoraSettings, add_adapter
+from facetrm.backbone.lora.adapters import LoraSettings, add_adapter
 from facetrm.backbone.transformer import BackboneConfig, load_encoder
 from facetrm.core.errors import BackboneError, ModelError
 from facetrm.model.aggregate import WeightEdit

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from command_line import assert_refused, command
-from facetrm.data.files import read_preferences, write_records
-from facetrm.label.store import NAME, stored_keys
+from facetrm.data.read.files import read_preferences, write_records
+from facetrm.label.store import LABELS_FILE, stored_keys
 from label_samples import preference
 from label_server import KEY, LabelServer, label_server
 
@@ -82,7 +82,7 @@ def test_bad_input_is_refused(server: LabelServer, rows: Path, tmp_path: Path) -
     assert_refused(command(*arguments(rows, server.url, "--rubric", "dmoerm", "--set", "tasks.chat=chta")), "'chat'?")
     assert_refused(command(*arguments(tmp_path / "none.jsonl", server.url)), "no such file")
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / NAME).write_text("no store " * 200, encoding="utf-8")
+    (tmp_path / "out" / LABELS_FILE).write_text("no store " * 200, encoding="utf-8")
     assert_refused(command(*arguments(rows, server.url)), "no store of labels")
     assert not server.asked
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from facetrm.core.errors import ConfigError, LabelError, StoreError
-from facetrm.data.files import read_preferences
+from facetrm.data.read.files import read_preferences
 from facetrm.label.pairs import preference_pairs
 from facetrm.label.run import label_pairs
 from facetrm.label.store import LabelStore, stored_keys

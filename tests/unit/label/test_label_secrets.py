@@ -11,7 +11,7 @@ import pytest
 
 from command_line import assert_refused, command
 from facetrm.core.errors import ConfigError, LabelError
-from facetrm.data.files import write_records
+from facetrm.data.read.files import write_records
 from facetrm.label.run import label_pairs
 from label_samples import plan, preference
 from label_server import KEY, LabelServer, label_server

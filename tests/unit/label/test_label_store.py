@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from facetrm.core.errors import StoreError
-from facetrm.label.store import NAME, Answer, LabelStore, Spent, stored_keys
+from facetrm.label.store import LABELS_FILE, LabelStore, StoredAnswer, TokenCost, stored_keys
 
 
-def answer(verdict: str = "tie", model: str = "m") -> Answer:
-    return Answer(verdict, f"reply {verdict}", model, 100, 7)  # type: ignore[arg-type]
+def answer(verdict: str = "tie", model: str = "m") -> StoredAnswer:
+    return StoredAnswer(verdict, f"reply {verdict}", model, 100, 7)  # type: ignore[arg-type]
 
 
 def test_answers_and_costs_are_there_when_it_is_opened_again(tmp_path: Path) -> None:
@@ -23,11 +23,11 @@ def test_answers_and_costs_are_there_when_it_is_opened_again(tmp_path: Path) -> 
         store.put({"a": answer("reply_1"), "b": answer("tie", "n")})
         store.put({"a": answer("reply_2")})
         store.spend(3, tokens_in=5, tokens_out=1)
-        assert store.spent() == Spent(6, 305, 22)
+        assert store.spent() == TokenCost(6, 305, 22)
     with LabelStore(tmp_path / "new" / "folder") as store:
         assert store.verdicts() == {"a": "reply_1", "b": "tie"}, "the first answer stands"
         assert store.models() == {"m": 1, "n": 1}
-        assert store.spent() == Spent(6, 305, 22)
+        assert store.spent() == TokenCost(6, 305, 22)
     assert stored_keys(tmp_path / "new" / "folder") == {"a", "b"}
     assert stored_keys(tmp_path / "none") == set()
     assert not (tmp_path / "none").exists()
@@ -58,16 +58,16 @@ def test_one_run_at_a_time(tmp_path: Path) -> None:
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
-    (tmp_path / NAME).write_text("no store " * 200, encoding="utf-8")
+    (tmp_path / LABELS_FILE).write_text("no store " * 200, encoding="utf-8")
     with pytest.raises(StoreError, match=r"labels\.sqlite: no store of labels .*; use another folder"):
         LabelStore(tmp_path)
-    (tmp_path / NAME).unlink()
-    with sqlite3.connect(tmp_path / NAME) as base:
+    (tmp_path / LABELS_FILE).unlink()
+    with sqlite3.connect(tmp_path / LABELS_FILE) as base:
         base.execute("PRAGMA user_version = 9")
     base.close()
     with pytest.raises(StoreError, match="a store of format 9, not 1"):
         LabelStore(tmp_path)
-    (tmp_path / NAME).unlink()
+    (tmp_path / LABELS_FILE).unlink()
     with LabelStore(tmp_path) as store:
         store._base.execute("INSERT INTO answers VALUES ('k', '1', '', '', 0, 0, 0)")
         with pytest.raises(StoreError, match="the verdict '1'"):

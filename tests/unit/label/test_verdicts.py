@@ -9,7 +9,7 @@ import pytest
 
 from facetrm.core.errors import LabelError
 from facetrm.label.outcomes import decide
-from facetrm.label.verdicts import SCHEMA, VERDICTS, read_verdict
+from facetrm.label.verdicts import VERDICT_SCHEMA, VERDICTS, read_verdict
 
 
 @pytest.mark.parametrize("verdict", VERDICTS)
@@ -60,9 +60,9 @@ def test_anything_else_is_no_verdict(text: str) -> None:
 
 
 def test_the_schema_allows_just_what_is_read() -> None:
-    assert SCHEMA["properties"]["better"]["enum"] == list(VERDICTS)
-    assert SCHEMA["required"] == list(SCHEMA["properties"]) == ["better"]
-    assert SCHEMA["additionalProperties"] is False
+    assert VERDICT_SCHEMA["properties"]["better"]["enum"] == list(VERDICTS)
+    assert VERDICT_SCHEMA["required"] == list(VERDICT_SCHEMA["properties"]) == ["better"]
+    assert VERDICT_SCHEMA["additionalProperties"] is False
 
 
 @pytest.mark.parametrize(

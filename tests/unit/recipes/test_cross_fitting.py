@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from facetrm.baselines.bradley_terry import BradleyTerryConfig
 from facetrm.data.objectives import Objective, label_matrix
 from facetrm.data.records import Rating
-from facetrm.fit.ridge import RidgeConfig, fit_linear_experts
+from facetrm.evaluate.compare import Pairs
+from facetrm.fit.bradley_terry import BradleyTerryConfig
+from facetrm.fit.heads.ridge import RidgeConfig, fit_linear_experts
 from facetrm.model.experts import LengthScale
-from facetrm.recipes.compare import Pairs
-from facetrm.recipes.config import ExpertsSection
-from facetrm.recipes.heads import add_preference, cross_fitted, fit_heads
+from facetrm.recipes.armorm.config import ExpertsSection
+from facetrm.recipes.armorm.heads import add_preference, cross_fitted, fit_heads
 from fakes import HashEncoder, chat
 
 FOLDS = 3

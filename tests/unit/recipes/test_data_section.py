@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from facetrm.core.errors import DataError
-from facetrm.recipes.data import FilesData, SourcesData, load_rows
+from facetrm.recipes.armorm.rows import FilesData, SourcesData, load_rows
 
 OBJECTIVE = "- name: mine-good\n  low: 0\n  high: 4\n"
 

@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 import torch
 
-import facetrm.recipes.inner
+import facetrm.recipes.dmoerm.inner
 from expert_samples import GROUPS, TEST, group, opened
-from facetrm.backbone.switching import name_problem
+from facetrm.backbone.lora.switching import name_problem
 from facetrm.core.errors import ConfigError, FitError
 from facetrm.data.objectives import Objective
-from facetrm.fit.experts import hold_out_prompts
+from facetrm.fit.experts.adapters import hold_out_prompts
 from facetrm.model.aggregate import GatedSum
 from facetrm.model.concat import ConcatMLP
-from facetrm.recipes.dmoerm_config import DmoermConfig
-from facetrm.recipes.inner import (
+from facetrm.recipes.dmoerm.config import DmoermConfig
+from facetrm.recipes.dmoerm.inner import (
     check_experts,
     encode_pairs,
     experts_of,
@@ -28,7 +28,7 @@ from facetrm.recipes.inner import (
     overall_objective,
     pair_shares,
 )
-from facetrm.recipes.task_data import Phases
+from facetrm.recipes.dmoerm.rows import Phases
 from fakes import tiny_decoder
 
 
@@ -134,7 +134,7 @@ def test_the_tasks_own_adapter_is_an_expert_where_it_is_asked_or_alone(base, tmp
 
 
 def test_experts_start_from_the_tasks_adapter_and_heads_from_rows_that_are_trained_on(base, tmp_path, monkeypatch):
-    rows, usual, seen = phases(warmth=30), facetrm.recipes.inner.fit_adapter, []
+    rows, usual, seen = phases(warmth=30), facetrm.recipes.dmoerm.inner.fit_adapter, []
 
     def fit_adapter(encoder, preferences, **given):
         adapters = None if given["start"] is None else [given["start"]]
@@ -144,7 +144,7 @@ def test_experts_start_from_the_tasks_adapter_and_heads_from_rows_that_are_train
         seen.append((given["name"], given["start"], preferences, bool(torch.equal(linear_D, given["head_D"]))))
         return usual(encoder, preferences, **given)
 
-    monkeypatch.setattr(facetrm.recipes.inner, "fit_adapter", fit_adapter)
+    monkeypatch.setattr(facetrm.recipes.dmoerm.inner, "fit_adapter", fit_adapter)
     inner(base, tmp_path / "linear", rows, ("chat/warmth",))
     about = rows.capabilities["chat/warmth"]
     assert seen == [("chat", None, rows.base, True), ("chat--warmth", "chat", about, True)]

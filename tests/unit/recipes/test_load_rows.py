@@ -11,10 +11,10 @@ import pytest
 import yaml
 
 from facetrm.core.errors import ConfigError, DataError
-from facetrm.data.files import write_records
+from facetrm.data.read.files import write_records
 from facetrm.data.records import Message, Preference, Rating
 from facetrm.data.world import WorldConfig
-from facetrm.recipes.data import FilesData, PackData, Rows, SourcesData, WorldData, load_rows
+from facetrm.recipes.armorm.rows import FilesData, PackData, Rows, SourcesData, WorldData, load_rows
 from tiny_runs import write_rows
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from facetrm.recipes.run import Run
-from facetrm.report.run_report import SYSTEMS
+from facetrm.report.run_report import SYSTEM_TITLES
 from tiny_runs import OF_ROUTED
 
 PAGE = (Path(__file__).parents[3] / "docs" / "metrics.md").read_text(encoding="utf-8")
@@ -61,7 +61,7 @@ def test_promised_figures_are_there(metrics: dict[str, Any], tiny_run: Run) -> N
     assert -1 <= debias["within_prompt_length_rho"] <= 1
     accuracy = metrics["pair_accuracy"]
     for kind in ("noisy", "true"):
-        assert set(accuracy[kind]) == set(SYSTEMS) - OF_ROUTED
+        assert set(accuracy[kind]) == set(SYSTEM_TITLES) - OF_ROUTED
         for name, (low, high) in accuracy["intervals"][kind].items():
             assert 0 <= low <= accuracy[kind][name] <= high <= 1
     assert accuracy["true"]["ceiling"] == 1.0
@@ -106,7 +106,7 @@ def test_every_name_is_documented(metrics: dict[str, Any]) -> None:
 
 def test_every_system_is_documented(metrics: dict[str, Any]) -> None:
     table = set(re.findall(r"^\| `(\w+)` \|", PAGE[PAGE.index("## pair_accuracy") :], re.MULTILINE))
-    assert set(SYSTEMS) <= table
+    assert set(SYSTEM_TITLES) <= table
     assert set(metrics["pair_accuracy"]["noisy"]) <= table
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from facetrm.fit.gate import GateConfig
+from facetrm.fit.gate.fit import GateConfig
 from facetrm.recipes.run import read_recipe
 
 RECIPES = Path(__file__).parents[3] / "recipes"

@@ -9,10 +9,10 @@ import pytest
 from facetrm.core.errors import ConfigError, FitError
 from facetrm.data.objectives import Objective
 from facetrm.data.records import Preference
-from facetrm.recipes.config import check_fallback
-from facetrm.recipes.dmoerm import route_rows
-from facetrm.recipes.dmoerm_config import DmoermConfig
-from facetrm.recipes.task_data import TaskRows
+from facetrm.recipes.armorm.config import check_fallback
+from facetrm.recipes.dmoerm.config import DmoermConfig
+from facetrm.recipes.dmoerm.fit import route_rows
+from facetrm.recipes.dmoerm.rows import DmoermRows
 from fakes import HashEncoder, chat
 
 TASKS = {"talk": ("talk/warmth", "talk/wit"), "sums": ("sums/rigour",)}
@@ -28,12 +28,12 @@ def row(n: int, about: str, **fields: Any) -> Preference:
     return Preference(id=str(n), prompt=asked, responses=(better, worse), **fields)
 
 
-def rows_of(overall: list[Preference], capabilities: list[Preference], tasks: Any = TASKS) -> TaskRows:
+def rows_of(overall: list[Preference], capabilities: list[Preference], tasks: Any = TASKS) -> DmoermRows:
     objectives = {task: tuple(Objective(name=n, low=0, high=1) for n in names) for task, names in tasks.items()}
-    return TaskRows(objectives, overall, capabilities, [], None, {})
+    return DmoermRows(objectives, overall, capabilities, [], None, {})
 
 
-def taught(rows: TaskRows) -> int:
+def taught(rows: DmoermRows) -> int:
     router, _, _ = route_rows(CONFIG, rows, HashEncoder(16))
     assert router is not None
     return router.counts["train"] + router.counts["validation"]

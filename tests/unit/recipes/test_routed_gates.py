@@ -11,10 +11,10 @@ import torch
 
 from facetrm.core.config import parse_config
 from facetrm.core.errors import ConfigError, FitError
-from facetrm.recipes.config import ArmormConfig, RouterSection
-from facetrm.recipes.data import Rows
-from facetrm.recipes.dmoerm_judge import accuracy_by_task
-from facetrm.recipes.routed import RoutedFit, route_armorm, routed_by_task
+from facetrm.recipes.armorm.config import ArmormConfig, RouterSection
+from facetrm.recipes.armorm.routed import RoutedFit, route_armorm, routed_by_task
+from facetrm.recipes.armorm.rows import Rows
+from facetrm.recipes.dmoerm.judge import accuracy_by_task
 from facetrm.recipes.run import Run
 from tiny_runs import recipe
 

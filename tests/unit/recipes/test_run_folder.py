@@ -16,12 +16,12 @@ from facetrm.backbone.encoder import Features
 from facetrm.backbone.transformer import TransformerEncoder
 from facetrm.core.config import read_yaml
 from facetrm.core.errors import BackboneError
-from facetrm.data.files import read_preferences
+from facetrm.data.read.files import read_preferences
 from facetrm.data.records import Conversation
 from facetrm.hub.load import load_model
 from facetrm.recipes import backbones
-from facetrm.recipes.armorm import conversations
-from facetrm.recipes.data import load_rows
+from facetrm.recipes.armorm.fit import conversations
+from facetrm.recipes.armorm.rows import load_rows
 from facetrm.recipes.run import Run, read_recipe, run_recipe
 from tiny_runs import recipe, run, write_recipe
 

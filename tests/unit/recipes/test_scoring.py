@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from facetrm.core.errors import BackboneError, DataError
-from facetrm.data.files import write_records
+from facetrm.data.read.files import write_records
 from facetrm.data.records import Message, Preference
 from facetrm.recipes import scoring
 from facetrm.recipes.scoring import located, read_asked, score_rows, write_scores

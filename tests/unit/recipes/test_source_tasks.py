@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 
 from facetrm.core.errors import ConfigError, DataError
 from facetrm.data.sources import MTMC_TASKS
-from facetrm.recipes.task_data import SourceTasks, SplitSection, TaskSection, cut_phases, load_tasks
+from facetrm.recipes.dmoerm.rows import SourceTasks, SplitSection, TaskSection, cut_phases, load_tasks
 from tiny_runs import write_rows
 
 LABELS = [*MTMC_TASKS, "代码理解与生成"]

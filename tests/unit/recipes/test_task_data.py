@@ -13,11 +13,11 @@ import yaml
 from facetrm.core.errors import ConfigError, DataError
 from facetrm.data.records import Message, Preference
 from facetrm.data.world import TASKS
-from facetrm.recipes.task_data import (
+from facetrm.recipes.dmoerm.rows import (
+    DmoermRows,
     FileTasks,
     PackTasks,
     SplitSection,
-    TaskRows,
     WorldTasks,
     cut_phases,
     load_tasks,
@@ -68,7 +68,7 @@ def keys(rows: list[Preference]) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def world() -> TaskRows:
+def world() -> DmoermRows:
     section = WorldTasks(tasks=("chat", "code"), preferences=200, labelled=100, test=60, most=2)
     return load_tasks(section, seed=0)
 
@@ -287,4 +287,4 @@ def test_rows_hash_what_they_hold(tmp_path):
     )
     assert load_tasks(section, seed=0).hash == one.hash
     for change in ({"overall": [longer, *one.overall[1:]]}, {"test": one.test[1:]}, {"capabilities": []}):
-        assert TaskRows(**{**vars(one), **change}).hash != one.hash
+        assert DmoermRows(**{**vars(one), **change}).hash != one.hash

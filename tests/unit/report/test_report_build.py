@@ -15,7 +15,7 @@ from facetrm.core.statistics import Interval
 from facetrm.explain.ask import ask_pair
 from facetrm.explain.overall import GroupView
 from facetrm.report.build import build_report, render_report
-from facetrm.report.run_report import SYSTEMS, Accuracy, ExplainedPair, RunReport
+from facetrm.report.run_report import SYSTEM_TITLES, Accuracy, ExplainedPair, RunReport
 from report_samples import TASKS, explained, run_report
 
 SECTIONS = ("accuracy", "sources", "experts", "debiasing", "overall", "effect", "training", "recovery", "pair", "run")
@@ -31,7 +31,7 @@ def test_every_section_is_there_with_its_figures(tmp_path) -> None:
     text = text_of(page)
     expected = [
         "-7.3 points", "-0.0321", "12.7%",
-        *SYSTEMS.values(), *NAMES, *TASKS, run.title, run.description, "steps: 500", "Numbers of a small run.",
+        *SYSTEM_TITLES.values(), *NAMES, *TASKS, run.title, run.description, "steps: 500", "Numbers of a small run.",
         "not reached", "+0.310", "70.5%", "-0.5 points", "120.2", "1,204", "0.0240", "165 s", "m" * 64, "31.0%",
         "helpsteer 800 pairs", "A is ahead by 0.1985", "One pair taken apart",
     ]  # fmt: skip

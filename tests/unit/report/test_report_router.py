@@ -10,8 +10,8 @@ from test_report_page import check, text_of
 from adapter_models import PAIRS, two_tasks
 from facetrm.core.statistics import Interval
 from facetrm.explain.ask import ask_pair
-from facetrm.fit.assign import AssignmentCounts
-from facetrm.fit.router import RouterConfig, fit_router
+from facetrm.fit.router.assign import AssignmentCounts
+from facetrm.fit.router.fit import RouterConfig, fit_router
 from facetrm.recipes.router_figures import router_part
 from facetrm.report.build import render_report
 from facetrm.report.run_report import (

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from facetrm.data.columns import Row
 from facetrm.data.objectives import Objective
-from facetrm.data.sources.raw import Turns, number, pairs_by_score, rated, turns
+from facetrm.data.read.columns import Row
+from facetrm.data.sources.raw import RawTurns, number, pairs_by_score, rated, turns
 from facetrm.data.sources.registry import Dropped, Records, source
 
 _HUB = "argilla/Capybara-Preferences-Filtered"
@@ -23,7 +23,7 @@ OBJECTIVES = (
 )
 
 
-def _answers(row: Row) -> list[tuple[Turns, float | None]]:
+def _answers(row: Row) -> list[tuple[RawTurns, float | None]]:
     return [(turns(row, side), number(row, f"{side}_rating")) for side in ("chosen", "rejected")]
 
 

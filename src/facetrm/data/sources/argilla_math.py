@@ -6,7 +6,7 @@ scale, 1 to 5, is an inference; a rating outside it is an error, not a guess.
 
 from __future__ import annotations
 
-from facetrm.data.columns import Row
+from facetrm.data.read.columns import Row
 from facetrm.data.sources import ultrafeedback
 from facetrm.data.sources.raw import number, pairs_by_score, rated, text, user
 from facetrm.data.sources.registry import Records, source

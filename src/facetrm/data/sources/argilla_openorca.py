@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from facetrm.core.errors import DataError
-from facetrm.data.columns import Row
 from facetrm.data.objectives import Objective
+from facetrm.data.read.columns import Row
 from facetrm.data.sources.raw import items, number, rated, text, user, value
 from facetrm.data.sources.registry import Dropped, Records, source
 

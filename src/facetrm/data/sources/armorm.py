@@ -10,8 +10,8 @@ Reference: ArmoRM (arXiv 2406.12845), section 3.1.
 from __future__ import annotations
 
 from facetrm.core.errors import DataError
-from facetrm.data.columns import Row
 from facetrm.data.objectives import Objective
+from facetrm.data.read.columns import Row
 from facetrm.data.sources import (
     argilla_capybara,
     argilla_openorca,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from facetrm.data.columns import Row
 from facetrm.data.objectives import Objective
+from facetrm.data.read.columns import Row
 from facetrm.data.sources.raw import number, pairs_by_score, rated, text, user
 from facetrm.data.sources.registry import Records, source
 

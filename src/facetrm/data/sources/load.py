@@ -10,10 +10,10 @@ from typing import Any
 
 from facetrm.core.errors import DataError
 from facetrm.core.progress import log
-from facetrm.data.columns import Row
-from facetrm.data.files import OnError, SkippedRows
+from facetrm.data.read.columns import Row
+from facetrm.data.read.files import OnError, SkippedRows
+from facetrm.data.read.rows import ROW_SUFFIXES, read_rows
 from facetrm.data.records import Preference, Rating
-from facetrm.data.rows import SUFFIXES, read_rows
 from facetrm.data.sources.registry import SOURCES, Dropped, Source
 
 _SPLIT_WORD = re.compile(r"(?:^|[^a-z])(train|test|validation|valid|val|dev|eval)(?:[^a-z]|$)")
@@ -111,7 +111,7 @@ def _local_files(source: Source, path: Path, split: str) -> list[Path]:
     found = [file for file in named if file.is_file()]
     if found:
         return found
-    files = sorted(file for file in path.rglob("*") if file.is_file() and file.name.endswith(SUFFIXES))
+    files = sorted(file for file in path.rglob("*") if file.is_file() and file.name.endswith(ROW_SUFFIXES))
     files = [file for file in files if not file.name.endswith(".skipped.jsonl")]
     words = {file: set(_SPLIT_WORD.findall(str(file.relative_to(path)).lower())) for file in files}
     chosen = [file for file in files if split in words[file]] if any(words.values()) else files

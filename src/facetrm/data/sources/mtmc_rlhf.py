@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import cast
 
 from facetrm.core.errors import DataError
-from facetrm.data.columns import Row, short, validate
+from facetrm.data.read.columns import Row, short, validate
 from facetrm.data.records import Preference
-from facetrm.data.sources.raw import Turns, items, number, value
+from facetrm.data.sources.raw import RawTurns, items, number, value
 from facetrm.data.sources.registry import Dropped, Records, source
 
 MTMC_TASKS = {
@@ -39,7 +39,7 @@ def _task(row: Row) -> tuple[str | None, str | None]:
     return written or None, written if written in MTMC_TASKS.values() else MTMC_TASKS.get(written)
 
 
-def _prompt(queries: Sequence[str], replies: Sequence[str]) -> Turns | Dropped:
+def _prompt(queries: Sequence[str], replies: Sequence[str]) -> RawTurns | Dropped:
     if not queries or len(replies) != len(queries) - 1:
         return Dropped("not one reply to every query but the last")
     if not all(text.strip() for text in (*queries, *replies)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from facetrm.core.errors import DataError
-from facetrm.data.columns import Row, short
+from facetrm.data.read.columns import Row, short
 from facetrm.data.sources.raw import items, preferred, text, user, value
 from facetrm.data.sources.registry import Dropped, Records, source
 

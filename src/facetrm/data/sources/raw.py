@@ -8,12 +8,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 from facetrm.core.errors import DataError, did_you_mean
-from facetrm.data.columns import Row, clean_ratings, short, validate
 from facetrm.data.objectives import Objective
+from facetrm.data.read.columns import Row, clean_ratings, short, validate
 from facetrm.data.records import Preference, Rating
 from facetrm.data.sources.registry import Dropped
 
-Turns = list[dict[str, str]]
+RawTurns = list[dict[str, str]]
 
 
 def value(row: Row, key: str) -> Any:
@@ -65,13 +65,13 @@ def number(row: Row, key: str) -> float | None:
     return parsed
 
 
-def user(content: str) -> Turns:
+def user(content: str) -> RawTurns:
     """Return a prompt of one user message."""
     return [{"role": "user", "content": content}]
 
 
 def rated(
-    prompt: Turns, response: str, ratings: dict[str, float | None], objectives: Sequence[Objective], **side: Any
+    prompt: RawTurns, response: str, ratings: dict[str, float | None], objectives: Sequence[Objective], **side: Any
 ) -> Rating | Dropped:
     """Return one rated ``response`` to ``prompt``; ``ratings`` are checked against ``objectives``, None is left out."""
     kept = clean_ratings(ratings, {objective.name: objective for objective in objectives})
@@ -81,7 +81,9 @@ def rated(
     return cast(Rating, validate(Rating, {"messages": messages, "ratings": kept, **side}))
 
 
-def preferred(prompt: Turns, chosen: str, rejected: str, *, strength: float | None = None, **side: Any) -> Preference:
+def preferred(
+    prompt: RawTurns, chosen: str, rejected: str, *, strength: float | None = None, **side: Any
+) -> Preference:
     """Return one pair: ``chosen`` over ``rejected`` as answers to ``prompt``, with its ``strength`` where known."""
     responses = [{"role": "assistant", "content": content} for content in (chosen, rejected)]
     return cast(
@@ -90,7 +92,7 @@ def preferred(prompt: Turns, chosen: str, rejected: str, *, strength: float | No
 
 
 def pairs_by_score(
-    prompt: Turns, answers: Sequence[tuple[str, float | None]], *, width: float, **side: Any
+    prompt: RawTurns, answers: Sequence[tuple[str, float | None]], *, width: float, **side: Any
 ) -> Iterator[Preference | Dropped]:
     """Yield every pair of answers with unequal scores, ``strength = |score gap| / width``.
 
@@ -112,7 +114,7 @@ def pairs_by_score(
             yield preferred(prompt, better, worse, strength=min(abs(score_a - score_b) / width, 1.0), **side)
 
 
-def same_but_last(chosen: Turns, rejected: Turns, **side: Any) -> Preference | Dropped:
+def same_but_last(chosen: RawTurns, rejected: RawTurns, **side: Any) -> Preference | Dropped:
     """Return the pair of two conversations, ``chosen`` and ``rejected``, that differ in the last turn; else why not."""
     if chosen == rejected:
         return Dropped("chosen and rejected are the same")
@@ -127,7 +129,7 @@ def same_but_last(chosen: Turns, rejected: Turns, **side: Any) -> Preference | D
     return preferred(chosen[:-1], chosen[-1]["content"], rejected[-1]["content"], **side)
 
 
-def turns(row: Row, key: str) -> Turns:
+def turns(row: Row, key: str) -> RawTurns:
     """Return the messages in column ``key`` of ``row``, reduced to role and content; DataError where these lack."""
     found = []
     for message in items(row, key):

@@ -12,9 +12,9 @@ from typing import Any, TypeAlias, TypeVar, final
 
 from facetrm.core.errors import DataError
 from facetrm.core.registry import Registry
-from facetrm.data.columns import Row
-from facetrm.data.formats import RecordKind
 from facetrm.data.objectives import Objective
+from facetrm.data.read.columns import Row
+from facetrm.data.read.formats import RecordKind
 from facetrm.data.records import Preference, Rating
 
 GroupKey: TypeAlias = Callable[[Row], str]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from facetrm.core.errors import DataError
-from facetrm.data.columns import Row
+from facetrm.data.read.columns import Row
 from facetrm.data.sources.raw import number, preferred, text, user
 from facetrm.data.sources.registry import Dropped, Records, source
 

@@ -30,7 +30,7 @@ class Scene:
 
 
 Write = Callable[[Random, Scene, int], list[str]]
-Read = Callable[[str, Scene], tuple[int, int] | None]
+ReadClause = Callable[[str, Scene], tuple[int, int] | None]
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Latent:
     meaning: str
     slots: int
     write: Write
-    read: Read
+    read: ReadClause
 
 
 def _per_clause(one: Callable[[Random, Scene, bool], str], slots: int = 2) -> Write:
@@ -66,7 +66,7 @@ def _one_of(options: tuple[str, ...]) -> str:
     return "|".join(options)
 
 
-def _matcher(pattern: str, judge: Callable[[re.Match[str], Scene], tuple[int, int]]) -> Read:
+def _matcher(pattern: str, judge: Callable[[re.Match[str], Scene], tuple[int, int]]) -> ReadClause:
     compiled = re.compile(pattern)
 
     def read(clause: str, scene: Scene) -> tuple[int, int] | None:
@@ -128,7 +128,7 @@ def _is_ordered(match: re.Match[str], scene: Scene) -> tuple[int, int]:
     return 0, 3
 
 
-def _swapped(pattern: str, left: tuple[str, ...], right: tuple[str, ...], slots: int = 2) -> tuple[Write, Read]:
+def _swapped(pattern: str, left: tuple[str, ...], right: tuple[str, ...], slots: int = 2) -> tuple[Write, ReadClause]:
     """Return writer and reader of a clause that is good with ``left`` first and bad with the two swapped."""
 
     def one(random: Random, scene: Scene, good: bool) -> str:

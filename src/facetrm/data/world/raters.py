@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final
 
-from facetrm.data.objectives import Direction, Kind, Objective
+from facetrm.data.objectives import Direction, Objective, RatingKind
 from facetrm.data.world.latents import LATENTS, MOST_FILLERS, VERBOSITY
 from facetrm.data.world.truth import SLOTS
 from facetrm.data.world.words import TASKS
@@ -29,7 +29,7 @@ class Rater:
     latents: tuple[str, ...]
     low: float
     high: float
-    kind: Kind
+    kind: RatingKind
     direction: Direction
     noise: float
     tasks: tuple[str, ...] = TASKS

@@ -81,7 +81,7 @@ _WEIGHTS: Final[dict[str, dict[str, float]]] = {
     },
 }
 
-WEIGHTS: Final[Mapping[str, Mapping[str, float]]] = {
+TASK_WEIGHTS: Final[Mapping[str, Mapping[str, float]]] = {
     task: {name: _WEIGHTS[task].get(name, 0.0) for name in LATENT_NAMES} for task in TASKS
 }
 """Task x latent, all >= 0, each row sums to 1. Verbosity has no weight anywhere."""
@@ -91,7 +91,7 @@ SLOTS: Final = {latent.name: latent.slots for latent in LATENTS}
 
 def utility(levels: Mapping[str, float], task: str) -> float:
     """Return the gold reward ``sum_l weight[task, l] * level_l / slots_l``, in [0, 1]."""
-    return sum(weight * levels[name] / SLOTS[name] for name, weight in WEIGHTS[task].items())
+    return sum(weight * levels[name] / SLOTS[name] for name, weight in TASK_WEIGHTS[task].items())
 
 
 def draw_levels(random: Random) -> dict[str, int]:

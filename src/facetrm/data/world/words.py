@@ -63,7 +63,7 @@ FILLERS: Final = (
     "all things considered",
     "for what it is worth",
 )
-SYSTEMS: Final = ("you are a helpful assistant .", "be brief and kind .", "follow the user with care .")
+SYSTEM_TURNS: Final = ("you are a helpful assistant .", "be brief and kind .", "follow the user with care .")
 SMALL_TALK: Final = (
     ("hello there .", "hello and welcome ."),
     ("can you help me today ?", "yes , i can help you today ."),
@@ -96,7 +96,12 @@ def vocabulary() -> tuple[str, ...]:
     ):
         words |= set(group)
     words |= set(NAMES_IN_CODE)
-    texts = [*FILLERS, *SYSTEMS, *(t for pair in SMALL_TALK for t in pair), *(t for ts in LEADS.values() for t in ts)]
+    texts = [
+        *FILLERS,
+        *SYSTEM_TURNS,
+        *(t for pair in SMALL_TALK for t in pair),
+        *(t for ts in LEADS.values() for t in ts),
+    ]
     texts += [" ".join(process) for process in PROCESSES]
     for text in texts:
         words |= set(text.split())

@@ -28,7 +28,7 @@ from facetrm.data.world.latents import HARD_LATENTS, LATENT_NAMES, LATENTS, MOST
 from facetrm.data.world.raters import LATENT_OF, OBJECTIVES, RATERS, Rater
 from facetrm.data.world.truth import (
     SLOTS,
-    WEIGHTS,
+    TASK_WEIGHTS,
     annotator_temperature,
     draw_levels,
     draw_pair,
@@ -78,7 +78,7 @@ class World:
 
     objectives: Sequence[Objective] = OBJECTIVES
     latent_of: Mapping[str, str] = LATENT_OF
-    weights: Mapping[str, Mapping[str, float]] = WEIGHTS
+    weights: Mapping[str, Mapping[str, float]] = TASK_WEIGHTS
     verbosity_objective: str = f"almond-{VERBOSITY}"
 
     def __init__(self, config: WorldConfig | None = None) -> None:
@@ -232,7 +232,7 @@ class World:
             said, answered = random.choice(w.SMALL_TALK)
             turns = [Message(role="user", content=said), Message(role="assistant", content=answered), *turns]
         if random.random() < 0.15:
-            turns = [Message(role="system", content=random.choice(w.SYSTEMS)), *turns]
+            turns = [Message(role="system", content=random.choice(w.SYSTEM_TURNS)), *turns]
         return tuple(turns)
 
     def _answer(self, random: Random, scene: Scene, levels: Mapping[str, int]) -> tuple[Message, int]:

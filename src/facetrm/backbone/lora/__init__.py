@@ -1,0 +1,1 @@
+"""LoRA adapters on a shared trunk: made, read, switched, packed."""

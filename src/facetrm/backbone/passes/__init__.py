@@ -1,0 +1,1 @@
+"""Forward passes: packs without padding, batches, pooling."""

@@ -1,0 +1,267 @@
+"""Attention within the trees of a pack, for any model that attends through Transformers' interface.
+
+By segments: one call of PyTorch's attention for each, on the keys and values that belong to it; right everywhere. By a
+:class:`~facetrm.backbone.passes.varlen.Kernel`: all segments in one call.
+
+Shapes: T tokens of a pack, H query heads, G key-value heads, E width of a head.
+
+The attention is registered with Transformers under :data:`ATTENTION` and does its work only inside :func:`reading`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from functools import cached_property
+from threading import Lock, RLock
+from typing import Any, Final
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+
+from facetrm.backbone.passes.packing import PackedPass, Tree
+from facetrm.backbone.passes.varlen import Kernel, SegmentLayout, layout_of
+
+ATTENTION: Final = "facetrm_packed"
+_HARMLESS: Final = frozenset({"dropout", "use_cache", "position_ids", "output_attentions", "cache_position"})
+
+
+class PackingError(Exception):
+    """The model's attention needs something that segments do not have; read it row by row."""
+
+
+@dataclass
+class _Reading:
+    """What the attention needs to know during one forward pass, and what its layers share.
+
+    ``asked`` holds the windows that the model's masks have, ``followed`` those that its layers pass on.
+    """
+
+    trees: Sequence[Tree]
+    device: torch.device
+    kernel: Kernel | None = None
+    calls: int = 0
+    asked: set[int] = field(default_factory=set)
+    followed: set[int] = field(default_factory=set)
+    masks: dict[tuple[int, int, int], Tensor] = field(default_factory=dict)
+
+    @cached_property
+    def layout(self) -> SegmentLayout:
+        """Where the segments lie, for a kernel."""
+        return layout_of(self.trees, self.device)
+
+    def mask(self, queries: int, keys: int, window: int) -> Tensor:
+        """Return which keys the last ``queries`` of ``keys`` tokens see, at most ``window`` back; True is seen."""
+        found = self.masks.get((queries, keys, window))
+        if found is None:
+            q_Q = torch.arange(keys - queries, keys, device=self.device)[:, None]
+            k_K = torch.arange(keys, device=self.device)[None]
+            found = self.masks[queries, keys, window] = (k_K <= q_Q) & (k_K > q_Q - window)
+        return found
+
+
+_reading: ContextVar[_Reading | None] = ContextVar("reading", default=None)
+_locks: WeakKeyDictionary[PreTrainedModel, RLock] = WeakKeyDictionary()
+_making = Lock()
+
+
+def _lock_of(model: PreTrainedModel) -> RLock:
+    """Return the lock of a model: its configuration says how it attends, so one thread reads packs at a time."""
+    with _making:
+        return _locks.setdefault(model, RLock())
+
+
+@contextmanager
+def reading(model: PreTrainedModel, trees: Sequence[Tree], *, kernel: Kernel | None = None) -> Iterator[_Reading]:
+    """Let ``model`` attend within ``trees``, by ``kernel`` if there is one; its configured attention is back after."""
+    configs = {id(m.config): m.config for m in model.modules() if isinstance(m, PreTrainedModel)}
+    text = model.config.get_text_config()
+    configs[id(text)] = text
+    state = _Reading(trees, model.device, kernel)
+    with _lock_of(model):
+        before = [(config, config._attn_implementation) for config in configs.values()]
+        token = _reading.set(state)
+        try:
+            for config, _ in before:
+                config._attn_implementation_internal = ATTENTION
+            yield state
+        finally:
+            _reading.reset(token)
+            for config, name in before:
+                config._attn_implementation_internal = name
+
+
+def packed_attention(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    is_causal: bool | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Attend within the trees of the pack that is being read.
+
+    Args:
+        module: the attention layer. attention_mask: must be None.
+        query: [1, H, T, E]; key, value: [1, G, T, E].
+        scaling: of the products, by default E ** -0.5. sliding_window: how far back a token sees, itself included.
+        softcap: c of c * tanh(products / c). is_causal: False is refused, as what ``kwargs`` holds beyond the harmless.
+
+    Returns:
+        [1, T, H, E], and None.
+
+    Raises:
+        PackingError: a mask, or an argument that changes the attention in a way that is not known here.
+    """
+    state = _reading.get()
+    causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
+    unknown = sorted(k for k, v in kwargs.items() if v is not None and v is not False and k not in _HARMLESS)
+    if state is None or attention_mask is not None or unknown or not causal:
+        raise PackingError(f"attention with {', '.join(unknown) or 'a mask, both ways, or outside of a pack'}")
+    state.calls += 1
+    if sliding_window is not None:
+        state.followed.add(sliding_window)
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if state.kernel is None or softcap is not None or key.shape[-1] != value.shape[-1]:
+        return _by_segments(state, query, key, value, scale=scale, window=sliding_window, softcap=softcap), None
+    layout = state.layout
+    key_SGE, value_SGE = key[0].transpose(0, 1), value[0].transpose(0, 1)
+    if layout.keys_S is not None:
+        key_SGE, value_SGE = key_SGE.index_select(0, layout.keys_S), value_SGE.index_select(0, layout.keys_S)
+    query_THE = query[0].transpose(0, 1)
+    return state.kernel(query_THE, key_SGE, value_SGE, layout, scale=scale, window=sliding_window)[None], None
+
+
+def _by_segments(
+    state: _Reading,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    scale: float,
+    window: int | None,
+    softcap: float | None = None,
+) -> Tensor:
+    """Return [1, T, H, E], each segment by a call of its own."""
+    out_THE = query.new_empty(query.shape[2], query.shape[1], value.shape[-1])
+    grouped = key.shape[1] != query.shape[1]
+    for tree in state.trees:
+        for start, stop, shared in tree.segments():
+            query_1HQE, key_1GKE, value_1GKE = (part[:, :, start:stop] for part in (query, key, value))
+            if shared:
+                key_1GKE = torch.cat([key[:, :, tree.start : tree.stop], key_1GKE], dim=2)
+                value_1GKE = torch.cat([value[:, :, tree.start : tree.stop], value_1GKE], dim=2)
+            queries, keys = stop - start, shared + stop - start
+            near = keys if window is None else min(window, keys)
+            if softcap is not None:
+                seen_QK = state.mask(queries, keys, near)
+                result_1HQE = _capped(query_1HQE, key_1GKE, value_1GKE, seen_QK, scale=scale, softcap=softcap)
+            else:
+                plain = queries == keys == near
+                result_1HQE = scaled_dot_product_attention(
+                    query_1HQE,
+                    key_1GKE,
+                    value_1GKE,
+                    attn_mask=None if plain else state.mask(queries, keys, near),
+                    is_causal=plain,
+                    scale=scale,
+                    enable_gqa=grouped,
+                )
+            out_THE[start:stop] = result_1HQE[0].transpose(0, 1)
+    return out_THE[None]
+
+
+def _capped(
+    query_1HQE: Tensor, key_1GKE: Tensor, value_1GKE: Tensor, seen_QK: Tensor, *, scale: float, softcap: float
+) -> Tensor:
+    """Return attention whose products are capped (Gemma 2): the softmax in float32, as the published code has it."""
+    times = query_1HQE.shape[1] // key_1GKE.shape[1]
+    key_1HKE, value_1HKE = key_1GKE.repeat_interleave(times, dim=1), value_1GKE.repeat_interleave(times, dim=1)
+    product_1HQK = query_1HQE @ key_1HKE.transpose(2, 3) * scale
+    product_1HQK = torch.tanh(product_1HQK / softcap) * softcap
+    product_1HQK = product_1HQK.masked_fill(~seen_QK, -torch.inf)
+    return torch.softmax(product_1HQK, dim=-1, dtype=torch.float32).to(query_1HQE.dtype) @ value_1HKE
+
+
+def _no_mask(*args: Any, local_size: int | None = None, **kwargs: Any) -> None:
+    """Make no mask: the trees say who sees whom. A window that the mask would have must be passed on by a layer."""
+    state = _reading.get()
+    if state is None:
+        raise PackingError("attention outside of a pack")
+    if local_size is not None:
+        state.asked.add(local_size)
+
+
+# Who sees whom changes with every pack: compiled code would be made anew for each.
+AttentionInterface.register(ATTENTION, torch.compiler.disable(packed_attention))  # type: ignore[no-untyped-call]
+AttentionMaskInterface.register(ATTENTION, _no_mask)
+
+
+def kernel_error(kernel: Kernel, *, dtype: torch.dtype, device: torch.device) -> float:
+    """Return by how much of its norm the attention of ``kernel`` differs from that by segments, at the worst.
+
+    On random queries, keys and values of ``dtype`` on ``device``: shared and own prompts, with and without a window.
+    """
+    trees = (Tree(0, 5, ((5, 12), (12, 14), (14, 23))), Tree(23, 30, ((30, 31),)))
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(1, h, 31, 64, generator=generator).to(device, dtype) for h in (4, 2, 2))
+    worst = 0.0
+    for window in (None, 3, 8):
+        expected, found = (
+            _attended(_Reading(trees, device, side), query, key, value, window).float() for side in (None, kernel)
+        )
+        worst = max(worst, float((found - expected).norm() / expected.norm()))
+    return worst
+
+
+def _attended(state: _Reading, query: Tensor, key: Tensor, value: Tensor, window: int | None) -> Tensor:
+    token = _reading.set(state)
+    try:
+        return packed_attention(torch.nn.Identity(), query, key, value, None, sliding_window=window)[0]
+    finally:
+        _reading.reset(token)
+
+
+def read_packed(
+    model: PreTrainedModel,
+    pack: PackedPass,
+    *,
+    kernel: Kernel | None = None,
+    forward: Callable[..., Any] | None = None,
+    layers: int | None = None,
+) -> Tensor:
+    """Return the last hidden states [T, D] of one pack.
+
+    Args:
+        model: a causal trunk.
+        pack: what it reads.
+        kernel: attends to all segments at once; None: one call for each.
+        forward: a compiled form of ``model``; None: the model itself.
+        layers: how many layers run, where it is a part of them; None: all.
+
+    Raises:
+        PackingError: the model has layers that do not attend through Transformers' interface, so that conversations
+            would see each other.
+    """
+    device = model.device
+    ids_1T = torch.tensor([pack.ids], device=device)
+    position_1T = torch.tensor([pack.positions], device=device)
+    with reading(model, pack.trees, kernel=kernel) as state:
+        output = (model if forward is None else forward)(input_ids=ids_1T, position_ids=position_1T, use_cache=False)
+    layers = model.config.get_text_config().num_hidden_layers if layers is None else layers
+    if state.calls != layers:
+        raise PackingError(f"{state.calls} of {layers} layers attend through the interface of Transformers")
+    lost = state.asked - state.followed
+    if lost:
+        raise PackingError(f"a window of {min(lost)} tokens that the layers do not pass on to their attention")
+    hidden_TD: Tensor = output.last_hidden_state[0]
+    return hidden_TD

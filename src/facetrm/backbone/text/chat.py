@@ -1,0 +1,353 @@
+"""Messages to token ids and positions: the one tokenisation path of training, evaluation and serving.
+
+Decoders are rendered by the chat template. Positions are derived from the boundaries of the messages:
+
+    prompt_end       the last token that is not white space of the prompt rendered alone: the one that closes the turn
+    response_start   where the rendered conversation begins to depend on the response's text
+    last token       the last one of the rendered conversation, with the end-of-turn and, where the template writes a
+                     line break after it, that line break: what published reward models read
+
+Encoders read plain text: a single user turn is its text, a longer prompt is one ``role: text`` line a turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final, Protocol, cast, final
+
+import jinja2
+from transformers import BatchEncoding, PreTrainedTokenizerBase
+
+from facetrm.backbone.text.neutral import Neutraliser
+from facetrm.backbone.text.truncate import TemplateTurns, Truncation, drop_oldest
+from facetrm.core.errors import BackboneError
+from facetrm.core.fingerprint import fingerprint
+from facetrm.data.records import Message
+
+Ids = tuple[int, ...]
+
+TOKENS_FORMAT: Final = 1  # raise it when the same text begins to give other ids
+PLAIN_TEMPLATE: Final = (
+    "{{ bos_token }}{% for message in messages %}{{ message.role }}: {{ message.content }}{{ eos_token }}\n"
+    "{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
+)
+
+
+@dataclass(frozen=True)
+class Tokenized:
+    """One conversation as the backbone reads it.
+
+    Attributes:
+        ids: the tokens of the conversation.
+        prompt_end: the index of the token that closes the prompt.
+        response_start: the index of the first token of the response's text.
+        length: tokens of the response; a decoder's count its end-of-turn, an encoder's only the text.
+        truncated: whether something was cut away.
+        types: segment ids (encoders that have them), else empty.
+        prompt_ids, prompt_types: the prompt read alone (encoders), else empty.
+    """
+
+    ids: Ids
+    prompt_end: int
+    response_start: int
+    length: int
+    truncated: bool = False
+    types: Ids = ()
+    prompt_ids: Ids = ()
+    prompt_types: Ids = ()
+
+
+class ChatFormat(Protocol):
+    """Turns one conversation into a :class:`Tokenized`."""
+
+    @property
+    def template_hash(self) -> str:
+        """The name of the rendering: template, date, version."""
+
+    def tokenize(self, messages: Sequence[Message], *, row: int) -> Tokenized:
+        """Return the ids and positions of ``messages``; ``row`` is its number, for messages of errors."""
+
+
+@dataclass(frozen=True)
+class Limit:
+    """The most tokens of a conversation, and what to do with a longer one."""
+
+    tokens: int
+    truncation: Truncation = "error"
+
+    def cut(
+        self, turns: TemplateTurns, *, measure: Callable[[TemplateTurns], int], place: str, answered: bool = True
+    ) -> TemplateTurns:
+        """Return the turns cut to the limit (see :func:`facetrm.backbone.text.truncate.drop_oldest`).
+
+        Raises:
+            BackboneError: the policy is ``error``, or the limit leaves no room for any text.
+        """
+        if self.truncation == "error":
+            raise BackboneError(
+                f"{measure(turns)} tokens, above the limit of {self.tokens}",
+                place=place,
+                fix="set backbone.truncation: drop_oldest, raise backbone.max_tokens if the model reads more, "
+                "or drop the row",
+            )
+        kept = drop_oldest(turns, measure=measure, limit=self.tokens, answered=answered)
+        if kept is None:
+            raise BackboneError(
+                f"max_tokens {self.tokens} leaves no room for a character of each turn that is needed",
+                place=place,
+                fix="raise backbone.max_tokens",
+            )
+        return kept
+
+
+@final
+class DecoderChat:
+    """Renders with a chat template and derives positions.
+
+    Args:
+        tokenizer: the backbone's own; it is not changed.
+        template: the chat template's text.
+        limit: the most tokens, and the policy.
+        date: what a template that prints today's date gets instead, so that features do not depend on the day.
+
+    Raises:
+        BackboneError: the template does not render a user turn and an answer.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, template: str, limit: Limit, date: str) -> None:
+        self._tokenizer, self._limit, self._date = tokenizer, limit, date
+        macro = "{%- macro strftime_now(format='') -%}" + date + "{%- endmacro -%}"
+        self._template = template
+        self._source = macro + template if "strftime_now" in template else template
+        self._bos: int | None = tokenizer.bos_token_id
+        self._adds_bos = self._bos is not None and _ids(tokenizer, "a", special=True)[:1] == (self._bos,)
+        self._prefix_ids = lru_cache(maxsize=256)(self._with_bos)
+        probe = [{"role": "user", "content": "a"}]
+        structural = self._with_bos(self._render(probe, place="chat template"))
+        self._neutral = Neutraliser(tokenizer, structural=structural)
+        self._controls: dict[tuple[str, ...], int] = {}
+
+    @property
+    def template_hash(self) -> str:
+        """The sha256 of template, date and format version."""
+        return fingerprint(
+            {"template": self._template, "date": self._date if self.dated else "", "format": TOKENS_FORMAT}
+        )
+
+    @property
+    def dated(self) -> bool:
+        """Whether the template asks for a date: it gets the fixed one."""
+        return "strftime_now" in self._template or "date_string" in self._template
+
+    @property
+    def portable_template(self) -> str:
+        """The template for other programs: today's date fixed, and the BOS written out where the tokenizer adds it.
+
+        Programs that render with it and tokenise without special tokens read the ids that :meth:`tokenize` makes,
+        but for text that holds control strings, which only :meth:`tokenize` breaks.
+        """
+        dated = "date_string" in self._template and "set date_string" in self._template
+        source = "{%- set date_string = '" + self._date + "' -%}" + self._source if dated else self._source
+        probe = self._render([{"role": "user", "content": "a"}], place="chat template")
+        written = _ids(self._tokenizer, probe)[:1] == (self._bos,)
+        return "{{- bos_token -}}" + source if self._adds_bos and not written else source
+
+    def tokenize(self, messages: Sequence[Message], *, row: int) -> Tokenized:
+        """Return the ids and positions of ``messages``; ``row`` is its number, for messages of errors.
+
+        Raises:
+            BackboneError: the conversation has no answer or no prompt, does not fit, is refused by the template, or
+                is rendered so that its prompt is no prefix of it.
+        """
+        place = check_ending(messages, row=row)
+        turns = [{"role": m.role, "content": self._neutral.soften(m.content, place=place)} for m in messages]
+        ids = self._read(turns, place)
+        if self._neutral.count(ids) != self._template_controls(turns, place):
+            turns = [{**t, "content": self._neutral.soften_by_tokens(t["content"], place=place)} for t in turns]
+            ids = self._read(turns, place)
+        truncated = len(ids) > self._limit.tokens
+        if truncated:
+            turns = self._limit.cut(turns, measure=lambda t: len(self._read(t, place)), place=place)
+            ids = self._read(turns, place)
+        end = self._prompt_end(turns, ids, place)
+        start = self._response_start(turns, ids, place, after=end)
+        return Tokenized(ids, end, start, len(ids) - start, truncated)
+
+    def is_control(self, token: int) -> bool:
+        """Return whether no text of a message can make ``token``: it opens or closes turns."""
+        return self._neutral.count((token,)) == 1
+
+    def _prompt_end(self, turns: TemplateTurns, ids: Ids, place: str) -> int:
+        text = self._render(turns[:-1], place=place).rstrip()
+        prompt_ids = self._prefix_ids(text)
+        if not text or ids[: len(prompt_ids)] != prompt_ids:
+            raise BackboneError(
+                f"the chat template renders the prompt alone ({text[-40:]!r}) in another way than before a response, "
+                "so the end of the prompt cannot be found",
+                place=place,
+                fix="give a template (backbone.template) that renders a turn without looking at the later ones",
+            )
+        if len(ids) == len(prompt_ids):
+            raise BackboneError(
+                "the chat template leaves the response out", place=place, fix="give another backbone.template"
+            )
+        return len(prompt_ids) - 1
+
+    def _response_start(self, turns: TemplateTurns, ids: Ids, place: str, *, after: int) -> int:
+        # A response that begins with another character shows where the header ends, whatever the template writes.
+        other = "1" if turns[-1]["content"].strip()[:1] == "0" else "0"
+        text = self._render(turns, place=place)
+        probe = self._render([*turns[:-1], {"role": "assistant", "content": other}], place=place)
+        header = self._prefix_ids(text[: _shared(text, probe)])
+        return min(max(_shared(ids, header), after + 1), len(ids) - 1)
+
+    def _template_controls(self, turns: TemplateTurns, place: str) -> int:
+        roles = tuple(turn["role"] for turn in turns)
+        if roles not in self._controls:
+            plain = [{"role": role, "content": "a"} for role in roles]
+            self._controls[roles] = self._neutral.count(self._read(plain, place))
+        return self._controls[roles]
+
+    def _read(self, turns: TemplateTurns, place: str) -> Ids:
+        return self._with_bos(self._render(turns, place=place))
+
+    def _with_bos(self, text: str) -> Ids:
+        """Return the ids of a rendered text with exactly one BOS where template or tokenizer put any."""
+        ids = _ids(self._tokenizer, text)
+        if self._adds_bos and ids[:1] != (self._bos,):
+            return (cast(int, self._bos), *ids)
+        while self._bos is not None and ids[:2] == (self._bos, self._bos):
+            ids = ids[1:]
+        return ids
+
+    def _render(self, turns: TemplateTurns, *, place: str) -> str:
+        try:
+            text = self._tokenizer.apply_chat_template(
+                cast(Any, turns), chat_template=self._source, tokenize=False, date_string=self._date
+            )
+        except (jinja2.TemplateError, TypeError, ValueError, KeyError) as exc:
+            roles = ", ".join(turn["role"] for turn in turns)
+            system = any(turn["role"] == "system" for turn in turns)
+            raise BackboneError(
+                f"the chat template refuses a conversation of the roles {roles} ({exc})",
+                place=place,
+                fix="put the system text into the first user turn, or give another backbone.template"
+                if system
+                else "give another backbone.template, or mend the order of the roles",
+            ) from None
+        return str(text)
+
+
+@final
+class EncoderChat:
+    """Renders plain text for a bidirectional encoder: the prompt alone, and prompt and response as a pair.
+
+    Args:
+        tokenizer: the backbone's own; it is not changed.
+        limit: the most tokens of each of the two, and the policy.
+
+    Raises:
+        BackboneError: the tokenizer cannot say which tokens are the response's.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, limit: Limit) -> None:
+        if not tokenizer.is_fast:
+            raise BackboneError(
+                f"'{type(tokenizer).__name__}' does not tell the response's tokens from the prompt's",
+                place=tokenizer.name_or_path,
+                fix="save a tokenizer.json beside the backbone",
+            )
+        self._tokenizer, self._limit = tokenizer, limit
+        self._neutral = Neutraliser(tokenizer)
+        self._controls = self._neutral.count(self._pair("a", "a")["input_ids"])
+
+    @property
+    def template_hash(self) -> str:
+        """The sha256 of the name of the plain rendering and its version."""
+        return fingerprint({"template": "plain text pair", "format": TOKENS_FORMAT})
+
+    def tokenize(self, messages: Sequence[Message], *, row: int) -> Tokenized:
+        """Return the ids of the pair and of the prompt alone, each cut to the limit by itself.
+
+        Args:
+            messages: prompt and, last, response.
+            row: the number of the conversation, for messages of errors.
+
+        Raises:
+            BackboneError: the conversation has no answer or no prompt, does not fit, or its response has no token.
+        """
+        place = check_ending(messages, row=row)
+        turns = [{"role": m.role, "content": self._neutral.soften(m.content, place=place)} for m in messages]
+        if self._neutral.count(self._joint(turns)["input_ids"]) != self._controls:
+            turns = [{**t, "content": self._neutral.soften_by_tokens(t["content"], place=place)} for t in turns]
+        alone, asked = self._fit(turns[:-1], answered=False, place=place)
+        joint, answered = self._fit(turns, answered=True, place=place)
+        sides = joint.sequence_ids(0)
+        length = sides.count(1)
+        if not length or 0 not in sides:
+            raise BackboneError(
+                f"the tokenizer reads no token in the {'response' if not length else 'prompt'}",
+                place=place,
+                fix="drop the row, or mend its text",
+            )
+        return Tokenized(
+            ids=tuple(joint["input_ids"]),
+            prompt_end=len(sides) - 1 - sides[::-1].index(0),
+            response_start=sides.index(1),
+            length=length,
+            truncated=asked or answered,
+            types=tuple(joint.get("token_type_ids", ())),
+            prompt_ids=tuple(alone["input_ids"]),
+            prompt_types=tuple(alone.get("token_type_ids", ())),
+        )
+
+    def _fit(self, turns: TemplateTurns, *, answered: bool, place: str) -> tuple[BatchEncoding, bool]:
+        read = self._joint if answered else self._alone
+        encoded = read(turns)
+        if len(encoded["input_ids"]) <= self._limit.tokens:
+            return encoded, False
+        kept = self._limit.cut(turns, measure=lambda t: len(read(t)["input_ids"]), place=place, answered=answered)
+        return read(kept), True
+
+    def _joint(self, turns: TemplateTurns) -> BatchEncoding:
+        return self._pair(plain_prompt(turns[:-1]), turns[-1]["content"])
+
+    def _alone(self, turns: TemplateTurns) -> BatchEncoding:
+        return cast(BatchEncoding, self._tokenizer(plain_prompt(turns), verbose=False))
+
+    def _pair(self, prompt: str, response: str) -> BatchEncoding:
+        return cast(BatchEncoding, self._tokenizer(prompt, response, verbose=False))
+
+
+def plain_prompt(turns: TemplateTurns) -> str:
+    """Return a prompt as an encoder reads it: one user turn is its text, more are ``role: text`` lines."""
+    if len(turns) == 1 and turns[0]["role"] == "user":
+        return turns[0]["content"]
+    return "\n".join(f"{turn['role']}: {turn['content']}" for turn in turns)
+
+
+def check_ending(messages: Sequence[Message], *, row: int) -> str:
+    """Return the name of a conversation, number ``row``, for messages of errors.
+
+    Raises:
+        BackboneError: it does not hold a prompt and then an assistant message.
+    """
+    opening = repr(messages[0].content[:30]) if messages else "empty"
+    place = f"conversation {row} ({opening})"
+    if not messages or messages[-1].role != "assistant":
+        last = f"it ends with '{messages[-1].role}'" if messages else "it has no message"
+        raise BackboneError(last, place=place, fix="end with the assistant message that is to be read")
+    if len(messages) < 2:
+        raise BackboneError("it has no prompt", place=place, fix="give the user message before the response")
+    return place
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, text: str, *, special: bool = False) -> Ids:
+    return tuple(tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"])
+
+
+def _shared(one: Sequence[object], other: Sequence[object]) -> int:
+    """Return the length of the common beginning."""
+    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))

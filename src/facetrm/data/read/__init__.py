@@ -1,0 +1,1 @@
+"""The one reader of rows: files, formats, columns, records."""

@@ -1,0 +1,247 @@
+"""Column conventions of rated and preference files: detect which one a file follows, and read its rows.
+
+    rating       facetrm                  messages, ratings
+                 facetrm pack             messages, ratings, category (read as task)
+                 RLHFlow attributes       messages + one column of numbers per attribute, null where not rated
+                 prompt and response      prompt, response (or completion) + one column of numbers per attribute
+    preference   facetrm                  prompt, responses (best first)
+                 facetrm pack             id, source, split, prompt, chosen, rejected, category (read as task)
+                 TRL explicit prompt      prompt, chosen, rejected: strings, or message lists
+                 TRL implicit prompt      chosen, rejected that begin alike: strings, or message lists (RLHFlow pairs)
+
+Beside those, ``id, source, subset, task (or category), split, meta`` are read wherever they stand. Other columns go to
+``meta``, but in our own convention an unknown column is an error.
+
+Conversions: a rating that is null, NaN or -100 is missing (-100 is kept where an objective's declared range holds it);
+a boolean is 0 or 1; ``margin`` becomes ``strength = margin / largest margin of the file`` and stays in ``meta``.
+Reference: the dataset formats of TRL (preference) and of RLHFlow (attributes, pairs).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, final
+
+from facetrm.core.errors import DataError, did_you_mean
+from facetrm.data.objectives import Objective
+from facetrm.data.read import columns
+from facetrm.data.read.columns import LARGEST, Facts, Row, is_number, short, validate
+from facetrm.data.records import Preference, Rating
+
+RecordKind = Literal["rating", "preference"]
+
+_SIDE = ("id", "source", "subset", "task", "split")
+_KNOWN = frozenset({"category", "meta", "ratings", "response", "completion", "aspect", "strength", *_SIDE})
+
+
+@final
+@dataclass(frozen=True)
+class Convention:
+    """One way to lay out rows.
+
+    Attributes:
+        name, kind: what it is called, and which record it gives.
+        columns: what the error of an undetectable file says about it.
+        required: the columns that tell it; ``strict``: no other column is allowed.
+        convert: turns a row (without its side columns) into the record's own fields and removes what it used.
+    """
+
+    name: str
+    kind: RecordKind
+    columns: str
+    required: frozenset[str]
+    convert: Callable[[Row, Facts], Row]
+    strict: bool = False
+
+
+@final
+@dataclass(frozen=True)
+class FileLayout:
+    """What was found out about one file.
+
+    Attributes:
+        convention: how its rows are laid out.
+        facts: what its rows say together.
+        style: ``conversational`` for message lists, ``standard`` for strings.
+        extra: the columns that go to ``meta``.
+    """
+
+    convention: Convention
+    facts: Facts
+    style: Literal["conversational", "standard"]
+    extra: tuple[str, ...]
+
+
+def detect(rows: Sequence[Row], kind: RecordKind, objectives: Sequence[Objective] | None = None) -> FileLayout:
+    """Return the layout of a file from all its rows.
+
+    Args:
+        rows: the parsed rows.
+        kind: the record that is wanted.
+        objectives: the declared objectives; None checks nothing.
+
+    Raises:
+        DataError: no convention of ``kind`` has these columns (the message lists all of them).
+    """
+    names = frozenset(key for row in rows for key in row)
+    declared = None if objectives is None else {objective.name: objective for objective in objectives}
+    convention = next((c for c in CONVENTIONS if c.kind == kind and c.required <= names), None)
+    if convention is None:
+        raise _undetected(names, kind)
+    attributes = frozenset[str]()
+    if "ratings" not in names and kind == "rating":
+        attributes = _attribute_columns(rows, names, declared)
+        if not attributes:
+            raise _undetected(names, kind)
+    margins = [float(m) for row in rows if is_number(m := row.get("margin")) and abs(m) <= LARGEST]
+    texts = (row.get("prompt" if "prompt" in names else "chosen") for row in rows)
+    standard = isinstance(next((text for text in texts if text is not None), None), str)
+    return FileLayout(
+        convention=convention,
+        facts=Facts(attributes, max(margins, default=0.0), declared),
+        style="standard" if standard else "conversational",
+        extra=tuple(sorted(names - convention.required - attributes - _KNOWN)),
+    )
+
+
+def to_record(row: Row, layout: FileLayout) -> Rating | Preference:
+    """Return the record of one ``row`` of a file with this ``layout``.
+
+    Raises:
+        DataError: names the field, the value and the fix; the caller adds the place.
+    """
+    rest = dict(row)
+    side = _side(rest, layout.convention)
+    fields = layout.convention.convert(rest, layout.facts)
+    model = Rating if layout.convention.kind == "rating" else Preference
+    if layout.convention.strict:
+        for key in rest:
+            raise DataError(f"unknown column '{key}' ({short(rest[key])})", fix=did_you_mean(key, model.model_fields))
+    meta = {key: value for key, value in rest.items() if value is not None and value == value} | side.pop("meta", {})
+    try:
+        json.dumps(meta, allow_nan=False)
+    except (TypeError, ValueError) as exc:
+        raise DataError(
+            f"'meta' is {short(meta)}, not JSON ({exc})", fix="write null for NaN, text for dates"
+        ) from None
+    return validate(model, {**side, **fields, "meta": meta})
+
+
+def _undetected(names: frozenset[str], kind: RecordKind) -> DataError:
+    other = next((c for c in CONVENTIONS if c.kind != kind and c.required <= names), None)
+    if other is not None and (other.kind == "preference" or "ratings" in names):
+        return DataError(
+            f"{kind}s were asked for, but the columns {sorted(names)} hold {other.kind}s ({other.name})",
+            fix=f"read it as {other.kind}s",
+        )
+    listed = "\n".join(f"  {c.name}: {c.columns}" for c in CONVENTIONS if c.kind == kind)
+    return DataError(f"no {kind} convention has the columns {sorted(names)}", fix=f"use one of\n{listed}")
+
+
+def _attribute_columns(
+    rows: Sequence[Row], names: frozenset[str], declared: Mapping[str, Objective] | None
+) -> frozenset[str]:
+    """Return the declared columns, or without a declaration every other column in which some row has a number."""
+    free = names - _KNOWN - {"messages", "prompt"}
+    if declared is not None and free & declared.keys():
+        return free & declared.keys()
+    return frozenset(key for key in free if any(isinstance(row.get(key), (bool, int, float)) for row in rows))
+
+
+def _side(rest: Row, convention: Convention) -> Row:
+    """Take the columns that say where a row came from out of ``rest``."""
+    if not convention.strict and "category" in rest and rest.get("task") is None:
+        rest["task"] = rest.pop("category")
+    side: Row = {}
+    for key in _SIDE:
+        value = rest.get(key)
+        if convention.strict or isinstance(value, str):
+            if rest.pop(key, None) is not None:
+                side[key] = value
+        elif isinstance(value, int):
+            side[key] = str(rest.pop(key))
+    meta = rest.get("meta")
+    if isinstance(meta, str) and convention.strict:
+        try:
+            meta = json.loads(meta)
+        except json.JSONDecodeError:
+            raise DataError(f"'meta' is {short(meta)}", fix="write a JSON object") from None
+    if isinstance(meta, dict) or (convention.strict and meta is not None):
+        rest.pop("meta")
+        side["meta"] = meta
+        if not isinstance(meta, dict):
+            raise DataError(f"'meta' is {short(meta)}", fix="write an object")
+    elif meta is None:
+        rest.pop("meta", None)
+    return side
+
+
+CONVENTIONS: tuple[Convention, ...] = (
+    Convention(
+        "facetrm pack",
+        "rating",
+        "messages, ratings, category",
+        frozenset({"messages", "ratings", "category"}),
+        columns.messages_and_ratings,
+    ),
+    Convention(
+        "facetrm",
+        "rating",
+        "messages, ratings {objective: number}",
+        frozenset({"messages", "ratings"}),
+        columns.messages_and_ratings,
+        strict=True,
+    ),
+    Convention(
+        "RLHFlow attributes",
+        "rating",
+        "messages + one column of numbers per attribute",
+        frozenset({"messages"}),
+        columns.attributes,
+    ),
+    Convention(
+        "prompt and response",
+        "rating",
+        "prompt, response + one column of numbers per attribute",
+        frozenset({"prompt", "response"}),
+        columns.prompt_and_response,
+    ),
+    Convention(
+        "prompt and completion",
+        "rating",
+        "prompt, completion + one column of numbers per attribute",
+        frozenset({"prompt", "completion"}),
+        columns.prompt_and_response,
+    ),
+    Convention(
+        "facetrm",
+        "preference",
+        "prompt, responses (message lists, best first)",
+        frozenset({"prompt", "responses"}),
+        columns.responses,
+        strict=True,
+    ),
+    Convention(
+        "facetrm pack",
+        "preference",
+        "id, source, split, prompt, chosen, rejected, category",
+        frozenset({"id", "source", "split", "prompt", "chosen", "rejected", "category"}),
+        columns.explicit_prompt,
+    ),
+    Convention(
+        "TRL explicit prompt",
+        "preference",
+        "prompt, chosen, rejected (strings or message lists)",
+        frozenset({"prompt", "chosen", "rejected"}),
+        columns.explicit_prompt,
+    ),
+    Convention(
+        "TRL implicit prompt",
+        "preference",
+        "chosen, rejected that begin alike (strings or message lists)",
+        frozenset({"chosen", "rejected"}),
+        columns.implicit_prompt,
+    ),
+)

@@ -1,0 +1,236 @@
+"""One model, examined: its files, its readings, or the server that answers at an address."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+import torch
+
+from facetrm.backbone.transformer import TransformerEncoder, chat_template
+from facetrm.core.errors import BackboneError, ConfigError, FacetrmError, ModelError
+from facetrm.data.records import Conversation
+from facetrm.doctor.artefact import Artefact, read_artefact
+from facetrm.doctor.drift import answer_pairs
+from facetrm.doctor.findings import Diagnosis, Finding, Variant, worst_first
+from facetrm.doctor.inspection import inspect_files
+from facetrm.doctor.probes import Probed, probe_model, probe_own_forward, rendered
+from facetrm.doctor.served import (
+    SERVED,
+    judge_server,
+    probe_length,
+    probe_server,
+    suspect_activation,
+    truncates,
+)
+from facetrm.doctor.server import connect
+from facetrm.doctor.verdicts import FEW, judge_readings, tabulate
+from facetrm.hub.load import load_model
+
+THRESHOLD: Final = 0.01
+"""Drift that is a fault by default: a hundredth of the rewards' standard deviation."""
+
+Groups = Sequence[Sequence[Conversation]]
+
+
+def diagnose(
+    model: str,
+    groups: Groups,
+    *,
+    threshold: float = THRESHOLD,
+    device: str = "auto",
+    allowed: Sequence[str] = (),
+    settings: Mapping[str, object] | None = None,
+) -> Diagnosis:
+    """Return what is wrong with a model in files.
+
+    Args:
+        model: a folder or a hub id.
+        groups: the answers to each prompt, as whole conversations; none to look at the files alone.
+        threshold: drift, in spreads of the rewards, above which readings disagree.
+        device: where to compute.
+        allowed: codes that do not count for the exit code.
+        settings: of the backbone of a model of others, as ``load_model`` takes them; float32 by default.
+
+    Raises:
+        ModelError: no such model.
+        ConfigError: a setting that the model does not take.
+        BackboneError: a conversation that cannot be read, and no fault of the template explains it.
+    """
+    artefact = read_artefact(model)
+    if artefact.kind == "native" and settings:
+        problem = f"the setting '{next(iter(settings))}' cannot be changed: the model is read as it was fitted"
+        raise ConfigError(problem, place="--set", fix="take it out")
+    found = inspect_files(artefact)
+    skipped: list[str] = []
+    table: tuple[Variant, ...] = ()
+    if not groups:
+        skipped.append("no score was computed: give --data FILE")
+        if artefact.kind == "native":
+            found += _loads(artefact, device=device)
+    else:
+        try:
+            sound = all(finding.severity == "note" for finding in found)
+            more, table = _probe(artefact, groups, sound=sound, threshold=threshold, device=device, settings=settings)
+            found += more
+            if 0 < sum(map(len, groups)) < FEW:
+                skipped.append(f"{sum(map(len, groups))} rewards have hardly a spread to measure drift by: give {FEW}")
+        except ConfigError:
+            raise
+        except FacetrmError as exc:
+            explained = any(finding.code.startswith("template") for finding in found)
+            if isinstance(exc, BackboneError) and exc.row is not None and not explained:
+                raise
+            if not any(finding.severity == "error" and finding.code not in allowed for finding in found):
+                found.append(_not_loaded(exc))
+            skipped.append(f"no score was computed: {exc}")
+    return Diagnosis(
+        model=model,
+        kind=artefact.kind,
+        conversations=sum(map(len, groups)),
+        threshold=threshold,
+        findings=worst_first(found),
+        variants=table,
+        skipped=tuple(skipped),
+        allowed=tuple(allowed),
+    )
+
+
+def diagnose_server(
+    url: str,
+    groups: Groups,
+    *,
+    against: str | None = None,
+    threshold: float = THRESHOLD,
+    device: str = "auto",
+    timeout: float = 60.0,
+    allowed: Sequence[str] = (),
+    settings: Mapping[str, object] | None = None,
+) -> Diagnosis:
+    """Return what is wrong with the rewards of a running server.
+
+    Args:
+        url: its address, or that of one endpoint.
+        groups: the answers to each prompt, as whole conversations; at least one.
+        against: a local copy of the model, a folder or a hub id.
+        threshold: drift, in spreads of the rewards, above which readings disagree.
+        device: where the local copy computes.
+        timeout: seconds to wait for one answer.
+        allowed: codes that do not count for the exit code.
+        settings: of the local copy's backbone, as ``load_model`` takes them.
+
+    Raises:
+        ModelError: the server cannot be reached or is no reward server, or the local copy cannot be loaded.
+        BackboneError: a conversation that the local copy cannot read.
+    """
+    conversations = [answer for group in groups for answer in group]
+    if not conversations:
+        raise ModelError("a server has no files to look at", place=url, fix="give --data FILE")
+    local, render = (
+        (None, None) if against is None else _local_copy(against, conversations, device=device, settings=settings)
+    )
+    server = connect(url, conversations[0], render=render, timeout=timeout)
+    reference = None if local is None else local.rewards()
+    probed, found = probe_server(server, conversations, local=reference)
+    table = tabulate(probed, pairs_P2=answer_pairs([len(group) for group in groups]), threshold=threshold)
+    found += judge_server(table, probed, local=local, threshold=threshold)
+    served, codes = probed.rewards(SERVED), {finding.code for finding in found}
+    if served is not None and "server-constant" not in codes:
+        if local is None and server.dialect != "facetrm":
+            found += suspect_activation(served)
+        cut, failed = probe_length(server, conversations[0])
+        found += failed if cut is None else [truncates(cut)]
+    return Diagnosis(
+        model=url,
+        kind=f"server of {server.dialect}",
+        conversations=len(conversations),
+        threshold=threshold,
+        findings=worst_first(found),
+        variants=table,
+        skipped=() if local is not None else ("nothing tells whether the rewards are right: give --against MODEL",),
+        allowed=tuple(allowed),
+    )
+
+
+def _local_copy(
+    against: str, conversations: Sequence[Conversation], *, device: str, settings: Mapping[str, object] | None
+) -> tuple[Probed, Callable[[Conversation], str] | None]:
+    """Return the readings of a local copy, and what renders a conversation as it reads it."""
+    model = load_model(against, device=device, settings=_settings(read_artefact(against), settings))
+    probed, _ = probe_model(model, conversations, plain=False)
+    encoder = model.encoder
+    if not isinstance(encoder, TransformerEncoder) or encoder.kind != "decoder":
+        return probed, None
+    tokenizer, date = encoder.tokenizer, encoder.config.date  # the trunk is not kept
+    template = chat_template(tokenizer, encoder.config)
+
+    def render(messages: Conversation) -> str:
+        turns = [{"role": m.role, "content": m.content} for m in messages]
+        return str(tokenizer.apply_chat_template(turns, chat_template=template, tokenize=False, date_string=date))
+
+    return probed, render
+
+
+def _probe(
+    artefact: Artefact,
+    groups: Groups,
+    *,
+    sound: bool,
+    threshold: float,
+    device: str,
+    settings: Mapping[str, object] | None,
+) -> tuple[list[Finding], tuple[Variant, ...]]:
+    """Return findings and readings; a ``sound`` classifier that our engine cannot load is read by its own class."""
+    conversations = [answer for group in groups for answer in group]
+    found: list[Finding] = []
+    place = torch.device("cpu")
+    try:
+        model = load_model(artefact.folder, device=device, settings=_settings(artefact, settings))
+    except FacetrmError as exc:
+        if artefact.kind != "classifier" or not sound or isinstance(exc, ConfigError):
+            raise
+        probed, rows = Probed(), rendered(artefact, conversations)
+        found.append(_read_by_others(exc))
+    else:
+        probed, rows = probe_model(model, conversations, plain=not artefact.has_own_class)
+        place = getattr(getattr(model.encoder, "model", None), "device", place)
+        del model  # its own class takes as much memory again
+    if artefact.has_own_class and rows:
+        probe_own_forward(probed, artefact, rows, device=place)
+    table = tabulate(probed, pairs_P2=answer_pairs([len(group) for group in groups]), threshold=threshold)
+    return found + judge_readings(probed, table, artefact=artefact, threshold=threshold), table
+
+
+def _settings(artefact: Artefact, settings: Mapping[str, object] | None) -> dict[str, object]:
+    """Return how to read a model: one of ours as it was fitted, others in float32, so that bfloat16 is a reading."""
+    return {**({} if artefact.kind == "native" else {"dtype": "float32"}), **(settings or {})}
+
+
+def _read_by_others(exc: FacetrmError) -> Finding:
+    return Finding(
+        "does-not-load",
+        "note",
+        "facetrm cannot load it; it was read by its own class of Transformers alone",
+        str(exc),
+        "an architecture or a naming of tensors that facetrm's loader does not know",
+        "nothing, to use it elsewhere",
+    )
+
+
+def _loads(artefact: Artefact, *, device: str) -> list[Finding]:
+    try:
+        load_model(artefact.folder, device=device)
+    except FacetrmError as exc:
+        return [_not_loaded(exc)]
+    return []
+
+
+def _not_loaded(exc: FacetrmError) -> Finding:
+    return Finding(
+        "does-not-load",
+        "error",
+        "the model cannot be loaded",
+        str(exc),
+        "files are missing, changed or of another kind",
+        exc.fix or "fetch or save the whole folder again",
+    )

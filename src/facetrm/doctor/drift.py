@@ -1,0 +1,77 @@
+"""How far one list of rewards is from another: drift in spreads, pairs that flip, pairs that tie.
+
+    spread = standard deviation of the compared rewards      drift = |reward - compared|
+
+Shapes: N conversations, P pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from facetrm.doctor.findings import Drift
+
+
+def answer_pairs(sizes: Sequence[int]) -> NDArray[np.int64]:
+    """Return the pairs of rows that compete, [P, 2].
+
+    Args:
+        sizes: answers of each prompt, in the order of the rows: the pairs are those within a prompt. Where no prompt
+            has two, all rows compete.
+    """
+    starts = np.cumsum([0, *sizes])
+    if max(sizes, default=0) < 2:
+        starts = np.array([0, starts[-1]])
+    pairs = [np.stack(np.triu_indices(int(end - start), k=1), axis=1) + start for start, end in pairwise(starts)]
+    return np.concatenate(pairs).astype(np.int64) if pairs else np.zeros((0, 2), dtype=np.int64)
+
+
+def spread(rewards: Sequence[float]) -> float:
+    """Return the standard deviation of ``rewards``; where all are equal, their size, so that it is never zero."""
+    values = np.asarray(rewards, dtype=np.float64)
+    found = float(values.std())
+    size = float(np.abs(values).max(initial=0.0))
+    return found if found > 1e-9 * max(size, 1e-9) else max(size, 1e-6)
+
+
+def drift(rewards: Sequence[float], compared: Sequence[float], *, pairs_P2: NDArray[np.int64]) -> Drift:
+    """Return how far ``rewards`` [N] are from those ``compared`` [N]; a reward that is not finite is infinitely far.
+
+    Args:
+        rewards: of the reading under test.
+        compared: of the reading it should agree with.
+        pairs_P2: as :func:`answer_pairs` gives them.
+    """
+    a, b = np.asarray(rewards, dtype=np.float64), np.asarray(compared, dtype=np.float64)
+    unit = spread(compared)
+    moved = np.abs(a - b)
+    moved[~np.isfinite(moved)] = np.inf
+    before, after = (x[pairs_P2[:, 0]] - x[pairs_P2[:, 1]] for x in (b, a))
+    largest, mean = float(moved.max(initial=0.0)), float(moved.mean()) if len(moved) else 0.0
+    return Drift(
+        largest=largest,
+        mean=mean,
+        spread=unit,
+        largest_spreads=largest / unit,
+        mean_spreads=mean / unit,
+        pairs=len(pairs_P2),
+        flips=int((before * after < 0).sum()),
+        ties=int(((before != 0) & (after == 0)).sum()),
+    )
+
+
+def in_bf16(rewards: Sequence[float]) -> list[float]:
+    """Return the rewards as a head in bfloat16 would at best give them."""
+    rounded: list[float] = torch.tensor(rewards, dtype=torch.float64).to(torch.bfloat16).to(torch.float64).tolist()
+    return rounded
+
+
+def bf16_step(rewards: Sequence[float]) -> float:
+    """Return the distance of neighbouring bfloat16 numbers at the mean size of ``rewards``: 2^(exponent - 7)."""
+    size = float(np.abs(np.asarray(rewards, dtype=np.float64)).mean())
+    return float(2.0 ** (np.floor(np.log2(size)) - 7)) if size > 0 else 0.0

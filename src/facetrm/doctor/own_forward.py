@@ -1,0 +1,76 @@
+"""What users of a published classifier get: ``AutoModelForSequenceClassification(...).logits[:, 0]``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import final
+
+import torch
+from transformers import AutoModelForSequenceClassification
+
+from facetrm.backbone.checkpoint import quiet_transformers
+from facetrm.backbone.text.chat import Ids
+from facetrm.core.errors import ModelError
+from facetrm.doctor.artefact import Artefact
+from facetrm.doctor.readings import Side, in_batches, padded_on
+from facetrm.hub.auto import register
+
+
+@final
+class OwnForward:
+    """A model read by the class that ``AutoModelForSequenceClassification`` finds for it, in float32.
+
+    Args:
+        artefact: the folder.
+        device: where it computes.
+
+    Raises:
+        ModelError: Transformers cannot load it.
+    """
+
+    def __init__(self, artefact: Artefact, *, device: torch.device) -> None:
+        register()
+        try:
+            with quiet_transformers():
+                model, report = AutoModelForSequenceClassification.from_pretrained(
+                    str(artefact.folder), dtype=torch.float32, output_loading_info=True
+                )
+        except Exception as exc:  # the loaders raise errors of every kind on files that others wrote
+            reason = " ".join(str(exc).split())[:200]
+            raise ModelError(
+                f"Transformers cannot load it ({type(exc).__name__}: {reason})",
+                place=artefact.folder,
+                fix="give a folder written by save_pretrained",
+            ) from None
+        drawn = sorted(report["missing_keys"])
+        if drawn:
+            raise ModelError(
+                f"Transformers draws {', '.join(drawn[:3])} at random",
+                place=artefact.folder,
+                fix="save or fetch the whole folder again",
+            )
+        self._model = model.to(device).eval()
+        own = None if artefact.tokenizer is None else artefact.tokenizer.pad_token_id
+        self.pad: int | None = own if own is not None else model.config.get_text_config().pad_token_id
+
+    def rewards(self, rows: Sequence[Ids], *, side: Side) -> list[float]:
+        """Return the first logit of each row, in order.
+
+        Args:
+            rows: ids of N conversations, as rendered.
+            side: how they are batched and padded.
+
+        Raises:
+            ModelError: the class refuses the batch.
+        """
+        found: list[float] = []
+        with torch.no_grad():
+            for batch in in_batches(rows, side):
+                ids_NL, mask_NL, _ = padded_on(batch, pad=self.pad or 0, side=side)
+                device = self._model.device
+                try:
+                    output = self._model(input_ids=ids_NL.to(device), attention_mask=mask_NL.to(device))
+                except ValueError as exc:
+                    raise ModelError(f"the model's own class refuses the batch ({exc})") from None
+                found += output.logits[:, 0].float().tolist()
+        return found

@@ -1,0 +1,186 @@
+"""The forward passes of the probes: the same conversations, read in ways that users and servers read them.
+
+Shapes: N conversations, L tokens of the longest row of a batch, D hidden size.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, Final, Literal, final
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from facetrm.backbone.encoder import Features
+from facetrm.backbone.passes.engine import DecoderEngine, Mode
+from facetrm.backbone.text.chat import Ids, Tokenized
+from facetrm.backbone.transformer import TransformerEncoder
+from facetrm.core.errors import BackboneError
+from facetrm.data.records import Conversation
+from facetrm.model.reward_model import RewardModel
+
+BATCH: Final = 8
+"""Rows of a padded batch, in the order of the file, so that short rows stand beside long ones."""
+
+Side = Literal["alone", "right", "left"]
+
+
+def rewards_of(model: RewardModel, features: Features) -> list[float]:
+    """Return the rewards of N rows, also those that are not finite.
+
+    Args:
+        model: whose heads read the features.
+        features: of the rows.
+    """
+    reward_N = torch.zeros(len(features))
+    tasks_N = model.route(features)
+    for index, task in enumerate(model.tasks):
+        rows = torch.nonzero(tasks_N == index).flatten()
+        if len(rows):
+            reward_N[rows] = model.output(features.select(rows), task=task).reward_N
+    found: list[float] = reward_N.tolist()
+    return found
+
+
+def padded_on(rows: Sequence[Ids], *, pad: int, side: Side) -> tuple[Tensor, Tensor, list[int]]:
+    """Return ``ids_NL`` and ``mask_NL`` of a batch padded with the id ``pad`` on a ``side``, and where each row begins.
+
+    Args:
+        rows: the ids of N conversations.
+        pad: any id.
+        side: ``left`` or ``right``; ``alone`` is for one row, which needs none.
+    """
+    width = max(map(len, rows))
+    ids_NL, mask_NL = torch.full((len(rows), width), pad), torch.zeros(len(rows), width, dtype=torch.int64)
+    starts = [width - len(row) if side == "left" else 0 for row in rows]
+    for n, (row, start) in enumerate(zip(rows, starts, strict=True)):
+        ids_NL[n, start : start + len(row)] = torch.tensor(row)
+        mask_NL[n, start : start + len(row)] = 1
+    return ids_NL, mask_NL, starts
+
+
+def in_batches(rows: Sequence[Any], side: Side) -> list[Sequence[Any]]:
+    """Return ``rows`` in batches: of one where ``side`` is ``alone``, else of :data:`BATCH`."""
+    size = 1 if side == "alone" else BATCH
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
+
+
+@final
+class Reader:
+    """Reads tokenised conversations with the trunk of a decoder, and rates them with the model's own heads.
+
+    Args:
+        model: the reward model; its encoder is a decoder's :class:`TransformerEncoder`.
+
+    Raises:
+        BackboneError: the encoder is another kind.
+    """
+
+    def __init__(self, model: RewardModel) -> None:
+        if not isinstance(model.encoder, TransformerEncoder) or model.encoder.kind != "decoder":
+            raise BackboneError("no decoder", fix="probe it through encode alone")
+        self.model, self.encoder = model, model.encoder
+        self.trunk: PreTrainedModel = model.encoder.model
+        self._pad = model.encoder.tokenizer.pad_token_id or 0
+
+    def tokenized(self, conversations: Sequence[Conversation]) -> list[Tokenized]:
+        """Return the rows as the engine reads them.
+
+        Raises:
+            BackboneError: a conversation that cannot be read; it names the row.
+        """
+        rows = []
+        for n, messages in enumerate(conversations):
+            try:
+                rows.append(self.encoder.tokenize(messages, row=n))
+            except BackboneError as exc:
+                exc.row = n
+                raise
+        return rows
+
+    def engine(self, rows: Sequence[Tokenized], *, mode: Mode) -> list[float]:
+        """Return the rewards as our engine gives them in a ``mode``."""
+        return self._engine_of(self.trunk, rows, mode=mode)
+
+    def in_dtype(self, rows: Sequence[Tokenized], dtype: torch.dtype) -> list[float]:
+        """Return the rewards with the trunk cast to ``dtype``, one conversation a pass; the heads stay in float32."""
+        trunk: Any = copy.deepcopy(self.trunk)
+        return self._engine_of(trunk.to(dtype), rows, mode="exact")
+
+    def plain(self, rows: Sequence[Tokenized], *, side: Side) -> list[float]:
+        """Return the rewards as a user of Transformers reads the trunk: mask, no ``position_ids``, padded on a side."""
+        prompt, response = [], []
+        takes = inspect.signature(self.trunk.forward).parameters
+        cache = {"use_cache": False} if "use_cache" in takes else {}
+        with torch.no_grad():
+            for batch in in_batches(rows, side):
+                ids_NL, mask_NL, starts = padded_on([row.ids for row in batch], pad=self._pad, side=side)
+                mask = {} if side == "alone" else {"attention_mask": mask_NL.to(self.trunk.device)}
+                hidden_NLD = self.trunk(input_ids=ids_NL.to(self.trunk.device), **mask, **cache).last_hidden_state
+                for n, (row, start) in enumerate(zip(batch, starts, strict=True)):
+                    prompt.append(hidden_NLD[n, start + row.prompt_end].float().cpu())
+                    response.append(hidden_NLD[n, start + len(row.ids) - 1].float().cpu())
+        return self._rated(rows, torch.stack(prompt), torch.stack(response))
+
+    def oldest_dropped(self, conversations: Sequence[Conversation], *, tokens: int) -> list[float]:
+        """Return the rewards where conversations are cut to ``tokens`` by dropping the oldest text."""
+        config = self.encoder.config.model_copy(
+            update={"max_tokens": tokens, "truncation": "drop_oldest", "mode": "exact"}
+        )
+        encoder = TransformerEncoder(self.trunk, self.encoder.tokenizer, config=config)
+        return rewards_of(self.model, encoder.encode(conversations))
+
+    def _engine_of(self, trunk: PreTrainedModel, rows: Sequence[Tokenized], *, mode: Mode) -> list[float]:
+        engine = DecoderEngine(
+            trunk,
+            mode=mode,
+            token_budget=self.encoder.config.token_budget,
+            pad=self._pad,
+            inputs=frozenset(inspect.signature(trunk.forward).parameters),
+        )
+        with torch.no_grad():
+            return self._rated(rows, *engine.read(rows, lambda _rows, _tokens: None))
+
+    def _rated(self, rows: Sequence[Tokenized], prompt_ND: Tensor, response_ND: Tensor) -> list[float]:
+        features = Features(
+            prompt_ND=prompt_ND,
+            response_NAD=response_ND.unsqueeze(1),
+            length_N=torch.tensor([row.length for row in rows]),
+            tokens_N=torch.tensor([len(row.ids) for row in rows]),
+            truncated_N=torch.zeros(len(rows), dtype=torch.bool),
+        )
+        return rewards_of(self.model, features)
+
+
+def mistakes(reader: Reader) -> dict[str, Callable[[Tokenized], Tokenized]]:
+    """Return what people do to a tokenised conversation by mistake, by name; what changes nothing leaves it equal."""
+    tokenizer = reader.encoder.tokenizer
+    bos = tokenizer.bos_token_id
+    special = {*tokenizer.all_special_ids, *(i for i, t in tokenizer.added_tokens_decoder.items() if t.special)}
+    found: dict[str, Callable[[Tokenized], Tokenized]] = {
+        "no end of turn": lambda row: _without_end(row, special),
+        "last quarter cut": lambda row: _cut(row, max(2, len(row.ids) - len(row.ids) // 4)),
+    }
+    if bos is not None:
+        found["double BOS"] = lambda row: _shifted(row, (bos, *row.ids), 1)
+        found["no BOS"] = lambda row: _shifted(row, row.ids[1:], -1) if row.ids[0] == bos else row
+    return found
+
+
+def _shifted(row: Tokenized, ids: Ids, by: int) -> Tokenized:
+    return replace(row, ids=ids, prompt_end=row.prompt_end + by, response_start=row.response_start + by)
+
+
+def _without_end(row: Tokenized, special: set[int]) -> Tokenized:
+    last = next((n for n in range(len(row.ids) - 1, row.response_start, -1) if row.ids[n] in special), None)
+    return row if last is None else _cut(row, last)
+
+
+def _cut(row: Tokenized, tokens: int) -> Tokenized:
+    end = min(row.prompt_end, tokens - 1)
+    start = min(row.response_start, tokens)
+    return replace(row, ids=row.ids[:tokens], prompt_end=end, response_start=start, length=max(tokens - start, 0))

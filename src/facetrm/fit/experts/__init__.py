@@ -1,0 +1,1 @@
+"""Experts with adapters of their own, and the network on their vectors."""

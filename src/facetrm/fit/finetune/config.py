@@ -1,0 +1,112 @@
+"""The settings of a fine-tuning: what is learned, and the section that Transformers' ``Trainer`` gets."""
+
+from __future__ import annotations
+
+import dataclasses
+from enum import Enum
+from typing import Any, Final, Literal, Union, get_args, get_type_hints
+
+from pydantic import Field, create_model, model_serializer, model_validator
+from transformers import TrainingArguments
+
+from facetrm.backbone.lora.adapters import LoraSettings
+from facetrm.core.config import Section, Seed
+
+# Arguments of the Trainer that this program sets: what they would change is not the user's to change here.
+_OURS: Final = frozenset(
+    {
+        "bf16_full_eval",
+        "do_eval",
+        "do_predict",
+        "do_train",
+        "eval_delay",
+        "eval_on_start",
+        "eval_steps",
+        "eval_strategy",
+        "fp16_full_eval",
+        "greater_is_better",
+        "hub_always_push",
+        "hub_model_id",
+        "hub_private_repo",
+        "hub_revision",
+        "hub_strategy",
+        "hub_token",
+        "include_for_metrics",
+        "label_names",
+        "label_smoothing_factor",
+        "load_best_model_at_end",
+        "metric_for_best_model",
+        "output_dir",
+        "push_to_hub",
+        "remove_unused_columns",
+        "resume_from_checkpoint",
+        "save_only_model",
+        "train_sampling_strategy",
+        "use_cache",
+    }
+)
+_TYPES: Final = get_type_hints(TrainingArguments)
+_NAMES: Final = {
+    f.name: _TYPES[f.name] for f in dataclasses.fields(TrainingArguments) if f.init and f.name not in _OURS
+}
+
+
+def _known(kind: Any) -> Any:
+    """Return a type without the ``str`` beside an enumeration: a word that is none of its values is an error here."""
+    parts = get_args(kind)
+    if any(isinstance(part, type) and issubclass(part, Enum) for part in parts):
+        return Union[tuple(part for part in parts if part is not str)]  # noqa: UP007  # made here, not written
+    return kind
+
+
+_FIELDS: Any = {name: (_known(kind) | None, None) for name, kind in _NAMES.items()}
+_Arguments: Any = create_model("_Arguments", __base__=Section, **_FIELDS)
+
+
+class TrainerSection(_Arguments):  # its fields are those of TrainingArguments
+    """Arguments of ``transformers.TrainingArguments`` by their own names; what is not given is as Transformers has it.
+
+    Left out are the arguments that this program sets itself (where things go, evaluation, the Hub). Ours differ in two:
+    ``logging_steps`` is 10, and ``save_total_limit`` is 2.
+    """
+
+    logging_steps: float = 10
+    save_total_limit: int = Field(default=2, ge=1)
+
+    @model_serializer(mode="wrap")
+    def _given(self, handler: Any) -> dict[str, Any]:
+        return {key: value for key, value in handler(self).items() if value is not None}
+
+
+class FineTuneConfig(Section):
+    """What is trained, and on which losses.
+
+        loss = regression * L_MSE + preference * L_BT        (see :mod:`facetrm.fit.finetune.model`)
+
+    Attributes:
+        method: ``lora`` trains an adapter and the heads, ``full`` the whole trunk and the heads.
+        lora: size and place of the adapter.
+        regression, preference: weights of the two losses; 0 leaves a loss, its head and its rows out.
+        ratings, pairs: how many of each are in one example; every batch has per_device_train_batch_size examples, so
+            its mix never changes.
+        dropout: keep the dropout that the trunk's own configuration asks for; off by default, so that both answers of
+            a pair are read by the same model.
+        seed: of new adapters, new heads and the order in which rows meet; the Trainer's own is trainer.seed.
+        trainer: see :class:`TrainerSection`.
+    """
+
+    method: Literal["lora", "full"] = "lora"
+    lora: LoraSettings = LoraSettings()
+    regression: float = Field(default=1.0, ge=0.0)
+    preference: float = Field(default=1.0, ge=0.0)
+    ratings: int = Field(default=1, ge=1)
+    pairs: int = Field(default=1, ge=1)
+    dropout: bool = False
+    seed: Seed = 0
+    trainer: TrainerSection = TrainerSection()
+
+    @model_validator(mode="after")
+    def _something_to_learn(self) -> FineTuneConfig:
+        if not self.regression and not self.preference:
+            raise ValueError("regression and preference are both 0: give at least one a weight")
+        return self

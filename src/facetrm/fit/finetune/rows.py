@@ -1,0 +1,185 @@
+"""Rated rows and preference pairs as the examples of a fine-tuning: tokenised once, mixed in a fixed way.
+
+An example holds a few rated rows and a few pairs (``ratings`` and ``pairs`` of the settings), so every batch holds both
+in the same proportion. One epoch goes through the longer of the two lists once, in an order drawn from the seed, and
+round and round in the shorter, every round in an order of its own. The Trainer then shuffles the examples.
+
+Shapes: N rows of a batch (rated rows, then chosen, then rejected answers), L tokens, K objectives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from facetrm.backbone.passes.batching import pad_right
+from facetrm.backbone.text.chat import Tokenized
+from facetrm.backbone.transformer import TransformerEncoder
+from facetrm.core.errors import BackboneError, FitError
+from facetrm.core.progress import log
+from facetrm.data.objectives import Objective, label_matrix
+from facetrm.data.records import Conversation, Preference, Rating
+from facetrm.fit.finetune.config import FineTuneConfig
+
+
+@dataclass(frozen=True)
+class TokenizedRow:
+    """One conversation as the trunk reads it: ``ids``, ``types``, and ``[start, stop)``, whose mean is its feature."""
+
+    ids: NDArray[np.int32]
+    types: NDArray[np.int8]
+    start: int
+    stop: int
+
+
+@final
+class RowReader:
+    """Reads conversations as training and scoring do, and counts: ``tokens``, and how many lost their oldest part.
+
+    Args:
+        encoder: tokenises; its truncation holds.
+    """
+
+    def __init__(self, encoder: TransformerEncoder) -> None:
+        self._encoder = encoder
+        self.tokens = self.truncated = 0
+
+    def __call__(self, messages: Conversation, place: str) -> TokenizedRow:
+        """Return ``messages`` as the trunk reads them.
+
+        Raises:
+            BackboneError: they cannot be read or do not fit; it names the ``place``.
+        """
+        try:
+            row = self._encoder.tokenize(messages)
+        except BackboneError as exc:
+            raise exc.at(place) from None
+        self.truncated += row.truncated
+        self.tokens += len(row.ids)
+        start, stop = feature_span(row, kind=self._encoder.kind)
+        return TokenizedRow(np.asarray(row.ids, dtype=np.int32), np.asarray(row.types, dtype=np.int8), start, stop)
+
+
+@dataclass(frozen=True)
+class Example:
+    """Rated rows with their ``labels`` (one array of K each, NaN where not rated), and pairs (chosen, rejected)."""
+
+    rated: list[TokenizedRow]
+    labels: list[NDArray[np.float64]]
+    pairs: list[tuple[TokenizedRow, TokenizedRow]]
+
+
+@final
+class MixedRows(torch.utils.data.Dataset[Example]):
+    """The examples of one epoch.
+
+    Args:
+        encoder: tokenises, so that training reads what scoring will read; its truncation holds.
+        ratings: rated rows; left out where the regression has no weight. objectives: K columns.
+        preferences: pairs; left out where the preference loss has no weight.
+        config: settings.
+
+    Raises:
+        FitError: no row for a loss that has a weight.
+        BackboneError: a conversation that cannot be read or does not fit; it names the row.
+    """
+
+    def __init__(
+        self,
+        encoder: TransformerEncoder,
+        *,
+        ratings: Sequence[Rating],
+        objectives: Sequence[Objective],
+        preferences: Sequence[Preference],
+        config: FineTuneConfig,
+    ) -> None:
+        wanted = [("regression", "ratings", ratings), ("preference", "preferences", preferences)]
+        for loss, name, rows in wanted:
+            if getattr(config, loss) > 0 and not rows:
+                raise FitError(f"no row among the {name}", place="fine-tuning", fix=f"give some, or set {loss}: 0")
+        ratings = ratings if config.regression > 0 else ()
+        preferences = preferences if config.preference > 0 else ()
+        read = RowReader(encoder)
+        self._rated = [read(r.messages, f"rating {r.id or n}") for n, r in enumerate(ratings)]
+        self._labels_NK = label_matrix(ratings, objectives)
+        self._pairs = [
+            (read(p.chosen, f"pair {p.id or n}"), read(p.rejected, f"pair {p.id or n}"))
+            for n, p in enumerate(preferences)
+        ]
+        self.tokens, self.truncated = read.tokens, read.truncated
+        self._each = (config.ratings, config.pairs)
+        self._length = max(-(-len(self._rated) // config.ratings), -(-len(self._pairs) // config.pairs))
+        self._rated_order = rounds(len(self._rated), self._length * config.ratings, seed=config.seed)
+        self._pair_order = rounds(len(self._pairs), self._length * config.pairs, seed=config.seed + 1)
+        log(
+            "rows",
+            ratings=len(self._rated),
+            pairs=len(self._pairs),
+            examples=self._length,
+            tokens=self.tokens,
+            truncated=self.truncated,
+        )
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: int) -> Example:
+        ratings, pairs = self._each
+        rated = self._rated_order[index * ratings : (index + 1) * ratings]
+        paired = self._pair_order[index * pairs : (index + 1) * pairs]
+        return Example(
+            [self._rated[n] for n in rated], [self._labels_NK[n] for n in rated], [self._pairs[n] for n in paired]
+        )
+
+
+def feature_span(row: Tokenized, *, kind: str) -> tuple[int, int]:
+    """Return the tokens whose mean is a row's feature: the last one (decoder), or the response's, by ``kind``."""
+    if kind == "decoder":
+        return len(row.ids) - 1, len(row.ids)
+    return row.response_start, row.response_start + row.length
+
+
+def rounds(count: int, slots: int, *, seed: int) -> NDArray[np.int64]:
+    """Return which of ``count`` rows stands in each of ``slots``: round after round, each in an order of its own."""
+    if count == 0:
+        return np.empty(0, dtype=np.int64)
+    draw = np.random.default_rng(seed)
+    orders = [draw.permutation(count) for _ in range(-(-slots // count))]
+    return np.concatenate([*orders, np.empty(0, dtype=np.int64)])[:slots]
+
+
+@dataclass(frozen=True)
+class Collator:
+    """Examples to one batch, padded on the right with ``pad``; ``objectives`` is K."""
+
+    pad: int
+    objectives: int
+
+    def __call__(self, examples: Sequence[Example]) -> dict[str, Tensor]:
+        """Return the arguments of :meth:`~facetrm.fit.finetune.model.TrunkWithHeads.forward` for ``examples``."""
+        rated = [row for example in examples for row in example.rated]
+        pairs = [pair for example in examples for pair in example.pairs]
+        labels = [row for example in examples for row in example.labels]
+        rows = [*rated, *(chosen for chosen, _ in pairs), *(rejected for _, rejected in pairs)]
+        labels_NK = np.stack(labels) if labels else np.empty((0, self.objectives))
+        return {**padded_rows(rows, pad=self.pad), "labels_NK": torch.from_numpy(labels_NK).float()}
+
+
+def padded_rows(rows: Sequence[TokenizedRow], *, pad: int) -> dict[str, Tensor]:
+    """Return what the trunk reads of ``rows``, padded on the right with ``pad``, and where their features lie."""
+    ids_NL, mask_NL = pad_right([row.ids.tolist() for row in rows], pad=pad)
+    batch = {
+        "input_ids": ids_NL,
+        "attention_mask": mask_NL,
+        "start_N": torch.tensor([row.start for row in rows]),
+        "stop_N": torch.tensor([row.stop for row in rows]),
+    }
+    if any(len(row.types) for row in rows):
+        batch["token_type_ids"] = pad_right([row.types.tolist() for row in rows], pad=0)[0]
+    return batch

@@ -1,0 +1,1 @@
+"""The gate's fit, its settings, and the best weights that no prompt changes."""

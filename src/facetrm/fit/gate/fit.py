@@ -1,0 +1,330 @@
+"""Stage 2: the gate, by the Bradley-Terry loss on preferences, from the same rewards that the model gives in use.
+
+    minimise   mean_n softplus(-beta * (reward_chosen - reward_rejected))
+               + kl * KL(weights || unconditional) + entropy * KL(weights || uniform)
+
+beta is a train-time factor; afterwards it is fitted on held-out pairs and stored to turn margins into P(A > B).
+
+On small data a plain gate learns its training pairs by heart. What keeps it from that: the prompt vector is whitened
+and cut to few principal components; the gate starts as the best unconditional weights and is pulled toward them;
+training stops early; and the part that depends on the prompt is scaled by the factor that held-out prompts prefer
+(0 gives the unconditional weights back).
+
+Shapes: N pairs, D hidden size, R gate input size, K objectives.
+
+Reference: ArmoRM (arXiv 2406.12845), section 3.2. We differ: prompt-disjoint validation, best checkpoint, the above.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
+
+from facetrm.backbone.encoder import Features
+from facetrm.core.fingerprint import fingerprint
+from facetrm.core.statistics import Floats, win_credit
+from facetrm.fit.gate.config import GateConfig
+from facetrm.fit.gate.unconditional import FixedWeights, fit_beta, fit_unconditional
+from facetrm.fit.loop import Progress, Schedule, train
+from facetrm.fit.losses import bradley_terry_loss, divergence, weighted_mean
+from facetrm.fit.pairs import ScoredPairs, hold_out, score_pairs
+from facetrm.fit.projection import fit_projection
+from facetrm.model.aggregate import GatedSum
+from facetrm.model.gate import Gate, GateShape
+from facetrm.model.kinds import Experts
+
+__all__ = ["GateConfig", "GateFit", "fit_gate"]
+
+
+_LEAST_SPREAD: Final = 0.01
+
+
+@dataclass(frozen=True)
+class GateFit:
+    """A fitted gate and how it came about.
+
+    Attributes:
+        gate: ready for a :class:`GatedSum` with the T that it was fitted with.
+        beta: reward margins times beta are log odds; fitted on held-out pairs.
+        reference_K: mean scores of all training answers: the typical answer.
+        unconditional: the best weights that no prompt changes, fitted on the same pairs.
+        blend: the factor on the prompt-dependent part that held-out prompts preferred.
+        best_step: of training; history: loss at each evaluation.
+        accuracy: share of pairs in the right order: ``train`` and ``validation``, each ``.unconditional`` too.
+        loss: the same of the Bradley-Terry loss at the fitted beta.
+    """
+
+    gate: Gate
+    beta: float
+    reference_K: Tensor
+    unconditional: FixedWeights
+    blend: float
+    best_step: int
+    history: list[dict[str, float]]
+    accuracy: dict[str, float]
+    loss: dict[str, float]
+    pairs: dict[str, int]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON-ready report, without the tensors."""
+        names = ("beta", "blend", "best_step", "history", "accuracy", "loss", "pairs")
+        return {name: getattr(self, name) for name in names}
+
+
+def fit_gate(
+    chosen: Features,
+    rejected: Features,
+    *,
+    experts: Experts,
+    debias_KK: Tensor,
+    groups: Sequence[str],
+    config: GateConfig,
+    weights: ArrayLike | None = None,
+    scores: tuple[Tensor, Tensor] | None = None,
+    checkpoint: Path | None = None,
+) -> GateFit:
+    """Fit the gate on preference pairs.
+
+    Args:
+        chosen, rejected: features of N pairs, row by row.
+        experts: the K raters of stage 1, frozen.
+        debias_KK: T; an objective that it removes (its column is zero: verbosity) gets no weight.
+        groups: prompt key of each pair; no prompt stands on both sides of the validation split.
+        config: see :class:`GateConfig`.
+        weights: of each pair, see :func:`facetrm.fit.pairs.pair_weights`.
+        scores: both sides' scores [N, K] to learn from in the place of ``experts``': those of heads that did not see
+            the pair's prompt (cross-fitting).
+        checkpoint: file from which a killed run goes on, with the same result.
+
+    Returns:
+        The gate with all that a :class:`~facetrm.model.mixture.Mixture` needs, and its report.
+
+    Raises:
+        FitError: pairs that do not fit together, features that are not finite, or a checkpoint of another run.
+
+    Reference: ArmoRM (arXiv 2406.12845), section 3.2.
+    """
+    pairs = score_pairs(chosen, rejected, experts=experts, groups=groups, weights=weights, scores=scores)
+    removed = (debias_KK == 0).all(dim=0).tolist()
+    gated = [o.gated and not gone for o, gone in zip(experts.objectives, removed, strict=True)]
+    reference_K = torch.cat([pairs.chosen_NK, pairs.rejected_NK]).double().mean(dim=0).float()
+    held = hold_out(pairs.groups_N, config.validation, seed=config.seed)
+    inner, outer = pairs.select(~held), pairs.select(held)
+    unit_K = _units(pairs, debias_KK) if config.unit_spread else torch.ones(len(gated))
+    run = _Run(config, gated, debias_KK.detach().float(), unit_K, reference_K)
+    ridge = _best_ridge(run, inner, outer)
+    start = _fit_fixed(run, inner, ridge)
+    key = fingerprint([config.model_dump(mode="json"), gated, debias_KK.tolist(), pairs.fingerprint()])
+    module, progress = _train(run, inner, start, validation=outer, checkpoint=checkpoint, key=key)
+    blend, beta = _choose_blend(module, outer, config.blends)
+    accuracy, loss = _report(module, start, inner, outer, beta)
+    if config.refit:
+        start = _fit_fixed(run, pairs, ridge)
+        module, _ = _train(run, pairs, start, stop=progress.best_step)
+        module.blend(blend)
+    counts = {"train": len(inner), "validation": len(outer), "prompts": len(np.unique(pairs.groups_N))}
+    history, best_step = progress.history, progress.best_step
+    return GateFit(module.gate, beta, reference_K, start, blend, best_step, history, accuracy, loss, counts)
+
+
+def _units(pairs: ScoredPairs, debias_KK: Tensor) -> Tensor:
+    """Return 1 over the standard deviation of each debiased score between answers to one prompt.
+
+    Deviations under a hundredth of the scale count as one: a head that hardly moves says hardly anything, and blowing
+    it up would make rewards so large that float32 could not hold their margins.
+    """
+    w_N = pairs.weights_N.double().numpy()
+    spread_K = np.sqrt(w_N @ pairs.difference(debias_KK) ** 2 / w_N.sum() / 2.0)
+    return torch.from_numpy(1.0 / np.maximum(spread_K, _LEAST_SPREAD)).float()
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What every step of one fit shares."""
+
+    config: GateConfig
+    gated: list[bool]
+    debias_KK: Tensor
+    unit_K: Tensor
+    reference_K: Tensor
+
+
+class _Trainable(nn.Module):
+    """A gate inside its sum, with the train-time factor; ``start_K`` are the logits it started from."""
+
+    def __init__(self, gate: Gate, run: _Run, *, beta: float, prior_K: Tensor) -> None:
+        super().__init__()
+        self.sum = GatedSum(gate, run.debias_KK, reference_K=run.reference_K)
+        self.log_beta = nn.Parameter(torch.tensor(beta).log())
+        self.start_K, self.prior_K = gate.bias_K.detach().clone(), prior_K
+
+    @property
+    def gate(self) -> Gate:
+        return self.sum.gate
+
+    def rewards(self, logits_NK: Tensor, pairs: ScoredPairs, rows: Tensor | slice) -> Tensor:
+        """Return the reward margins of some pairs, by the scoring function of :class:`GatedSum`."""
+        weights_NK = self.sum.weights_of(logits_NK)
+        chosen_N = self.sum.combine(weights_NK, pairs.chosen_NK[rows]).reward_N
+        return chosen_N - self.sum.combine(weights_NK, pairs.rejected_NK[rows]).reward_N
+
+    def blend(self, factor: float) -> None:
+        """Scale the distance of the logits from where they started."""
+        with torch.no_grad():
+            if self.gate.head is not None:
+                self.gate.head.weight *= factor
+            self.gate.bias_K.copy_(self.start_K + factor * (self.gate.bias_K - self.start_K))
+
+    def margins(self, pairs: ScoredPairs) -> Floats:
+        """Return the reward margins of all pairs, in float64."""
+        self.eval()
+        with torch.no_grad():
+            margin_N = self.rewards(self.gate.logits(pairs.prompt_ND), pairs, slice(None))
+        return np.asarray(margin_N.double().numpy(), dtype=np.float64)
+
+
+def _fit_fixed(run: _Run, pairs: ScoredPairs, ridge: float) -> FixedWeights:
+    w_N = pairs.weights_N.double().numpy()
+    return fit_unconditional(pairs.difference(run.debias_KK), gated=run.gated, weights=w_N, ridge=ridge)
+
+
+def _best_ridge(run: _Run, inner: ScoredPairs, outer: ScoredPairs) -> float:
+    """Return the strength whose unconditional weights do best on held-out prompts (the stronger one of two equals)."""
+    difference_NK, w_N = outer.difference(run.debias_KK), outer.weights_N.double().numpy()
+    found: dict[float, float] = {}
+    for ridge in sorted(run.config.ridge, reverse=True):
+        fixed = _fit_fixed(run, inner, ridge)
+        found[ridge] = _loss(difference_NK @ fixed.weights_K * fixed.beta, w_N)
+    return min(found, key=lambda ridge: found[ridge])
+
+
+def _loss(margin_N: Floats, w_N: Floats) -> float:
+    return float(w_N @ np.logaddexp(0.0, -margin_N) / w_N.sum())
+
+
+def _start(run: _Run, pairs: ScoredPairs, start: FixedWeights) -> _Trainable:
+    """Return the gate before its first step."""
+    config = run.config
+    once = np.unique(pairs.groups_N, return_index=True)[1]
+    projection = fit_projection(
+        pairs.prompt_ND[torch.from_numpy(once)],
+        rank=config.rank,
+        shrinkage=config.shrinkage,
+        standardise=config.standardise,
+    )
+    flags = torch.tensor(run.gated)
+    shape = GateShape(
+        hidden_size=pairs.prompt_ND.shape[1],
+        choices=len(run.gated),
+        hidden=config.hidden,
+        n_hidden=config.n_hidden,
+        rank=None if projection.projection_DR is None else projection.projection_DR.shape[1],
+        temperature=config.temperature,
+        dropout=config.dropout,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        gate = Gate(shape, gated=run.gated)
+    gate.center_D, gate.spread_D, gate.projection_DR = (
+        projection.center_D,
+        projection.spread_D,
+        projection.projection_DR,
+    )
+    gate.unit_K = run.unit_K.clone()
+    weights_K = torch.from_numpy(start.weights_K) / run.unit_K
+    total = float(weights_K.sum())
+    smoothing = 1e-6 if shape.unconditional else config.smoothing
+    uniform_K = flags.double() / flags.sum()
+    prior_K = ((1.0 - smoothing) * weights_K / total + smoothing * uniform_K).float()
+    beta = start.beta * total if config.beta is None else config.beta
+    if config.start == "unconditional" or shape.unconditional:
+        with torch.no_grad():
+            gate.bias_K.copy_(torch.where(flags, prior_K.clamp_min(1e-12).log() * config.temperature, 0.0))
+            if gate.head is not None:
+                gate.head.weight.zero_()
+    return _Trainable(gate, run, beta=beta, prior_K=prior_K)
+
+
+def _train(
+    run: _Run,
+    pairs: ScoredPairs,
+    start: FixedWeights,
+    *,
+    validation: ScoredPairs | None = None,
+    stop: int | None = None,
+    checkpoint: Path | None = None,
+    key: str = "",
+) -> tuple[_Trainable, Progress]:
+    """Train from ``start`` and return the best state (the one after ``stop`` steps without ``validation``)."""
+    config, module = run.config, _start(run, pairs, start)
+    schedule = Schedule(
+        steps=0 if module.gate.shape.unconditional else config.steps,
+        batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        evaluate_every=config.evaluate_every,
+        patience=config.patience,
+        seed=config.seed,
+    )
+    x_NR = module.gate.project(pairs.prompt_ND)
+
+    def loss(rows: Tensor | slice) -> Tensor:
+        logits_NK, w_N = module.gate.logits_of(x_NR[rows]), pairs.weights_N[rows]
+        value = bradley_terry_loss(module.log_beta.exp() * module.rewards(logits_NK, pairs, rows), w_N)
+        if config.kl:
+            value = value + config.kl * weighted_mean(divergence(logits_NK, module.prior_K), w_N)
+        if config.entropy:
+            uniform_K = module.gate.gated_K / module.gate.gated_K.sum()
+            value = value + config.entropy * weighted_mean(divergence(logits_NK, uniform_K), w_N)
+        return value
+
+    def evaluate() -> float:
+        assert validation is not None
+        return _loss(float(module.log_beta.exp()) * module.margins(validation), validation.weights_N.double().numpy())
+
+    if validation is None:
+        return module, train(module, schedule, rows=len(pairs), loss=loss, stop=stop)
+    progress = train(
+        module, schedule, rows=len(pairs), loss=loss, evaluate=evaluate, checkpoint=checkpoint, key=key, stop=stop
+    )
+    return module, progress
+
+
+def _choose_blend(module: _Trainable, outer: ScoredPairs, blends: Sequence[float]) -> tuple[float, float]:
+    """Set the blend that held-out prompts prefer (the smaller one of two equals); return it and its beta."""
+    w_N, found = outer.weights_N.double().numpy(), []
+    trained = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    for factor in sorted(set(blends)):
+        module.load_state_dict(trained)
+        module.blend(factor)
+        margin_N = module.margins(outer)
+        beta = fit_beta(margin_N, weights=w_N)
+        found.append((_loss(beta * margin_N, w_N), factor, beta))
+    _, factor, beta = min(found)
+    module.load_state_dict(trained)
+    module.blend(factor)
+    return factor, beta
+
+
+def _report(
+    module: _Trainable, start: FixedWeights, inner: ScoredPairs, outer: ScoredPairs, beta: float
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Return accuracy and loss on both parts, of the gate and of the unconditional weights."""
+    accuracy, loss = {}, {}
+    for name, pairs in (("train", inner), ("validation", outer)):
+        w_N = pairs.weights_N.double().numpy()
+        fixed_N = pairs.difference(module.sum.debias_KK) @ start.weights_K
+        for label, margin_N, factor in (
+            (name, module.margins(pairs), beta),
+            (f"{name}.unconditional", fixed_N, start.beta),
+        ):
+            accuracy[label] = float(win_credit(margin_N).mean())
+            loss[label] = _loss(factor * margin_N, w_N)
+    return accuracy, loss

@@ -1,0 +1,116 @@
+"""Weights that no prompt changes: the best fixed distribution over objectives, a convex problem.
+
+    minimise over v >= 0:   mean_n w_n softplus(-d_n . v) + ridge / 2 * sum_k (v_k * sd_k)^2
+    weights = v / sum(v)        beta = sum(v)
+
+With ``toward: equal`` the penalty is ridge / 2 * sum_k (v_k * sd_k - mean of these)^2: little data leaves all that may
+have weight alike, in units of their spread, in the place of leaving them without a say.
+
+d_n is the difference of the debiased scores, chosen minus rejected. The gate starts from these weights and is pulled
+toward them, and they are the baseline that shows what reading the prompt adds.
+
+Shapes: N pairs, K objectives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy.optimize import minimize, minimize_scalar
+from scipy.special import expit
+
+from facetrm.core.errors import FitError
+from facetrm.core.statistics import Floats
+
+
+@dataclass(frozen=True)
+class FixedWeights:
+    """``weights_K`` >= 0 sum to 1; margins of ``d @ weights_K`` times ``beta`` are log odds."""
+
+    weights_K: Floats
+    beta: float
+
+
+def fit_unconditional(
+    difference_NK: Floats,
+    *,
+    gated: Sequence[bool],
+    weights: Floats | None = None,
+    ridge: float = 1e-3,
+    toward: Literal["zero", "equal"] = "zero",
+) -> FixedWeights:
+    """Fit fixed non-negative weights to preferences.
+
+    Args:
+        difference_NK: debiased scores of the chosen answer minus those of the rejected one.
+        gated: K flags: which objectives may have weight.
+        weights: weight of each pair, [N].
+        ridge: strength of the penalty on standardised coefficients; it also makes the solution unique.
+        toward: what the penalty pulls them to.
+
+    Returns:
+        Weights and beta; uniform weights when no objective speaks for the chosen answers.
+
+    Raises:
+        FitError: no pair, no objective that may have weight, or a difference that is not finite.
+    """
+    d_NK, flags = np.asarray(difference_NK, dtype=np.float64), np.asarray(gated, dtype=bool)
+    if not len(d_NK):
+        raise FitError("no preference pair to fit weights on", place="gate", fix="give at least one pair")
+    if not flags.any():
+        raise FitError("no objective may enter the gate", place="gate", fix="declare the direction of at least one")
+    if not np.isfinite(d_NK).all():
+        raise FitError("a score is not finite", place="gate", fix="encode the pairs again")
+    w_N = np.full(len(d_NK), 1.0 / len(d_NK)) if weights is None else weights / weights.sum()
+    spread_K = np.sqrt(w_N @ d_NK**2)
+    open_K = flags & (spread_K > 1e-12)
+    uniform_K = flags / flags.sum()
+    if not open_K.any():
+        return FixedWeights(uniform_K, 1.0)
+    z_NO = d_NK[:, open_K] / spread_K[open_K]
+
+    def objective(u_O: Floats) -> tuple[float, Floats]:
+        margin_N = z_NO @ u_O
+        slope_N = -w_N * expit(-margin_N)
+        pulled_O = u_O - (u_O.mean() if toward == "equal" else 0.0)
+        loss = w_N @ np.logaddexp(0.0, -margin_N) + 0.5 * ridge * (pulled_O @ pulled_O)
+        return float(loss), z_NO.T @ slope_N + ridge * pulled_O
+
+    start_O = np.full(z_NO.shape[1], 1.0 / z_NO.shape[1])
+    bounds = [(0.0, None)] * len(start_O)
+    found = minimize(objective, start_O, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 1000})
+    v_K = np.zeros(len(flags))
+    v_K[open_K] = found.x / spread_K[open_K]
+    total = float(v_K.sum())
+    if total <= 1e-9:
+        return FixedWeights(uniform_K, fit_beta(d_NK @ uniform_K, weights=w_N))
+    return FixedWeights(v_K / total, total)
+
+
+def fit_beta(margin_N: Floats, *, weights: Floats | None = None, log_odds: bool = False) -> float:
+    """Return the factor that turns reward margins into log odds: the positive minimiser of the Bradley-Terry loss.
+
+    It is looked for between 1e-3 and 1e3 over the margins' root mean square: finite for separated pairs too.
+
+    Args:
+        margin_N: chosen minus rejected. weights: of the pairs, [N].
+        log_odds: the margins are log odds already, so log(beta)^2 / 2 is added to the summed loss: few pairs, or pairs
+            that are all right, leave beta near 1.
+    """
+    margin_N = np.asarray(margin_N, dtype=np.float64)
+    w_N = np.full(len(margin_N), 1.0 / max(len(margin_N), 1)) if weights is None else weights / weights.sum()
+    spread = float(np.sqrt(w_N @ margin_N**2)) if len(margin_N) else 0.0
+    if spread <= 1e-12:
+        return 1.0
+    found = minimize_scalar(
+        lambda t: (
+            float(w_N @ np.logaddexp(0.0, -np.exp(t) * margin_N / spread))
+            + log_odds * (t - np.log(spread)) ** 2 / (2.0 * len(margin_N))
+        ),
+        bounds=(np.log(1e-3), np.log(1e3)),
+        method="bounded",
+    )
+    return float(np.exp(found.x) / spread)

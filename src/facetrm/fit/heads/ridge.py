@@ -1,0 +1,317 @@
+"""Stage 1: one ridge head per objective, in closed form, with missing labels.
+
+    w_k = argmin_w  sum_n  s_n (y_nk - b_k - w^T x_n)^2 + alpha_k |w|^2        over the rows n that rate objective k
+        = (G + alpha_k)^-1 c_k        G = centred Gram matrix: one decomposition of it serves every alpha
+
+Shapes: N rows, D hidden size, K objectives, P penalties.
+
+Reference: ArmoRM (arXiv 2406.12845), section 3.1. We differ: folds are disjoint in prompts, the intercept is on by
+default, and the final head is fitted on all rows (``folds: 1, intercept: false, refit: train`` is as published).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from pydantic import Field, field_validator, model_validator
+from torch import Tensor
+
+from facetrm.core.config import Section, Seed
+from facetrm.core.errors import FitError
+from facetrm.core.statistics import Floats
+from facetrm.data.objectives import Objective
+from facetrm.fit.heads.gram import Centre, FeatureSource, Precision, gather_moments, response_chunks
+from facetrm.fit.heads.label_blocks import Bools, Ints, LabelBlock, assign_folds, label_blocks
+from facetrm.fit.heads.objective_report import ObjectiveReport, report_objective
+from facetrm.fit.heads.ridge_path import RidgeSolutions, fit_block
+from facetrm.model.experts import LengthScale, LinearExperts
+
+
+class RidgeConfig(Section):
+    """Settings of stage 1.
+
+    Attributes:
+        alphas: penalties to choose from, on the scale of sums over rows (as in scikit-learn's ``Ridge``), so the same
+            alpha is weaker on more rows.
+        folds: prompt-disjoint folds that choose alpha; 1 for a single held-out part of share ``validation``.
+        validation: share of the prompts held out when ``folds`` is 1.
+        intercept: whether each head has an unpenalised constant.
+        refit: fit the final heads on ``all`` rows, or (``folds: 1`` only) on the ``train`` part.
+        unfit: what to do with an objective that has too few prompts or constant labels: ``raise``, or predict its
+            ``mean`` and say so in the report.
+        precision: of the products of features; sums and solutions are float64 in any case.
+        gram_gib: memory for Gram matrices (GiB); blocks of objectives that do not fit together take one more pass each.
+        bootstrap: resamples for the interval of each Spearman correlation.
+        seed: of folds and resampling.
+    """
+
+    alphas: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3, 1e4)
+    folds: int = Field(default=5, ge=1)
+    validation: float = Field(default=0.2, gt=0.0, lt=1.0)
+    intercept: bool = True
+    refit: Literal["all", "train"] = "all"
+    unfit: Literal["raise", "mean"] = "raise"
+    precision: Precision = "float64"
+    gram_gib: float = Field(default=1.0, gt=0.0)
+    bootstrap: int = Field(default=200, ge=0)
+    seed: Seed = 0
+
+    @field_validator("alphas")
+    @classmethod
+    def _positive(cls, alphas: tuple[float, ...]) -> tuple[float, ...]:
+        if not alphas or not all(np.isfinite(alpha) and alpha > 0 for alpha in alphas):
+            raise ValueError("give one or more penalties above 0")
+        return alphas
+
+    @model_validator(mode="after")
+    def _refit_needs_a_train_part(self) -> RidgeConfig:
+        if self.refit == "train" and self.folds != 1:
+            raise ValueError(f"refit 'train' needs folds 1, not {self.folds}")
+        return self
+
+
+@dataclass(frozen=True)
+class LinearFit:
+    """The fitted experts, a report per objective on rows held out from each fit, and the training means."""
+
+    experts: LinearExperts
+    reports: tuple[ObjectiveReport, ...]
+    means_K: Tensor
+
+
+def fit_linear_experts(
+    features: FeatureSource,
+    labels_NK: ArrayLike,
+    *,
+    objectives: Sequence[Objective],
+    groups: ArrayLike,
+    config: RidgeConfig | None = None,
+    weights: ArrayLike | None = None,
+    length: LengthScale | None = None,
+) -> LinearFit:
+    """Fit one linear head per objective from streamed features.
+
+    Args:
+        features: of the N rows, in order, whole or in chunks: see :func:`facetrm.fit.heads.gram.response_chunks`. Read
+            once per group of blocks that fits ``config.gram_gib``, and once more for the report.
+        labels_NK: unit labels, NaN where not rated (:func:`facetrm.data.objectives.label_matrix`).
+        objectives: one per column.
+        groups: one prompt key per row; rows of one prompt never stand on both sides of a fold.
+        config: settings; None for the defaults.
+        weights: one weight per row, 0 or more (a source's weight, for example); None for 1.
+        length: the scale of an extra ``length`` expert; None for no such expert.
+
+    Returns:
+        Experts, reports from out-of-fold predictions, and the mean label of each objective.
+
+    Raises:
+        FitError: shapes that disagree, bad weights or features, or (``unfit: raise``) an objective without enough
+            prompts or with constant labels.
+    """
+    config = RidgeConfig() if config is None else config
+    labels, group_N, weight_N = _check(labels_NK, objectives, groups, weights)
+    labelled = np.isfinite(labels) & (weight_N > 0)[:, None]
+    notes = _unfit(labels, labelled, objectives, group_N, config)
+    labelled[:, list(notes)] = False
+    fold_N = assign_folds(group_N, labelled, folds=config.folds, validation=config.validation, seed=config.seed)
+    held = list(range(config.folds)) if config.folds > 1 else [1]
+    for k, objective in enumerate(objectives):
+        if k not in notes and len(np.unique(fold_N[labelled[:, k]])) < 2:
+            raise FitError(
+                f"all {int(labelled[:, k].sum())} rated rows fall on one side of the split",
+                place=f"objective '{objective.name}'",
+                fix="change validation or the seed, or use folds: 2 or more",
+            )
+    masses = np.where(np.isfinite(labels), weight_N[:, None], 0.0)
+    means = torch.from_numpy((masses * np.nan_to_num(labels)).sum(axis=0) / masses.sum(axis=0))
+    heads = _fit_heads(features, labels, labelled, weight_N, fold_N, means, held, config)
+    predictions, baselines = _held_out(features, labelled, fold_N, held, heads)
+    predictions[~labelled] = np.nan
+    reports = []
+    for k, objective in enumerate(objectives):
+        reports.append(
+            report_objective(
+                objective.name,
+                predictions[:, k],
+                labels_N=np.where(weight_N > 0, labels[:, k], np.nan),
+                baseline_N=baselines[:, k],
+                groups_N=group_N,
+                alpha=None if k in notes else float(heads.alpha_K[k]),
+                bootstrap=config.bootstrap,
+                seed=config.seed,
+                note=notes.get(k, ""),
+            )
+        )
+    experts = LinearExperts(objectives, heads.weight_KD, heads.bias_K, length=length)
+    return LinearFit(experts, tuple(reports), means)
+
+
+def evaluate_experts(
+    experts: LinearExperts,
+    features: FeatureSource,
+    labels_NK: ArrayLike,
+    *,
+    groups: ArrayLike,
+    means_K: Tensor | None = None,
+    bootstrap: int = 200,
+    seed: int = 0,
+) -> tuple[ObjectiveReport, ...]:
+    """Report fitted heads on rows that took no part in the fit.
+
+    Args:
+        experts: the fitted experts; their ``length`` column is not judged.
+        features: of the N rows; labels_NK: their unit labels, NaN where not rated; groups: their prompt keys.
+        means_K: the training means (``LinearFit.means_K``) that ``mse_mean`` predicts; None for the means of
+            ``labels_NK`` themselves, a harder rival.
+        bootstrap: resamples for the intervals; seed: of the resampling.
+
+    Raises:
+        FitError: shapes that disagree.
+    """
+    objectives = experts.objectives[: len(experts.weight_KD)]
+    labels, group_N, _ = _check(labels_NK, objectives, groups, None)
+    scores = np.full(labels.shape, np.nan)
+    for start, x in response_chunks(features, rows=len(labels)):
+        scores[start : start + len(x)] = experts.rate(x).cpu().numpy()
+    reports = []
+    for k, objective in enumerate(objectives):
+        rated = labels[np.isfinite(labels[:, k]), k]
+        mean = (float(rated.mean()) if len(rated) else 0.0) if means_K is None else float(means_K[k])
+        reports.append(
+            report_objective(
+                objective.name,
+                scores[:, k],
+                labels_N=labels[:, k],
+                baseline_N=np.full(len(labels), mean),
+                groups_N=group_N,
+                bootstrap=bootstrap,
+                seed=seed,
+            )
+        )
+    return tuple(reports)
+
+
+def _check(
+    labels_NK: ArrayLike, objectives: Sequence[Objective], groups: ArrayLike, weights: ArrayLike | None
+) -> tuple[Floats, NDArray[np.generic], Floats]:
+    """Return labels, groups and weights as arrays that agree."""
+    labels, group_N = np.asarray(labels_NK, dtype=np.float64), np.asarray(groups)
+    if labels.ndim != 2 or labels.shape[1] != len(objectives) or not len(labels):
+        raise FitError(
+            f"labels {list(labels.shape)} for {len(objectives)} objectives",
+            place="labels",
+            fix=f"give [N, {len(objectives)}] with N above 0",
+        )
+    if np.isinf(labels).any():
+        n, k = np.argwhere(np.isinf(labels))[0]
+        raise FitError(f"label {labels[n, k]}", place=f"labels row {n}, '{objectives[k].name}'", fix="NaN if not rated")
+    weight_N = np.ones(len(labels)) if weights is None else np.asarray(weights, dtype=np.float64)
+    for name, array in (("groups", group_N), ("weights", weight_N)):
+        if array.shape != (len(labels),):
+            raise FitError(f"{list(array.shape)} for {len(labels)} rows", place=name, fix="give one per row")
+    wrong = ~np.isfinite(weight_N) | (weight_N < 0)
+    if wrong.any():
+        row = int(np.flatnonzero(wrong)[0])
+        raise FitError(f"weight {weight_N[row]}", place=f"weights row {row}", fix="give finite weights of 0 or more")
+    return labels, group_N, weight_N
+
+
+def _unfit(
+    labels: Floats, labelled: Bools, objectives: Sequence[Objective], group_N: NDArray[np.generic], config: RidgeConfig
+) -> dict[int, str]:
+    """Return why each objective that cannot be fitted cannot be, or raise."""
+    notes: dict[int, str] = {}
+    least = max(config.folds, 2)
+    for k, objective in enumerate(objectives):
+        y = labels[labelled[:, k], k]
+        prompts = len(np.unique(group_N[labelled[:, k]]))
+        if prompts < least:
+            problem = f"{len(y)} rated rows of {prompts} prompts, fewer than the {least} that the folds need"
+        elif np.all(y == y[0]):
+            problem = f"all {len(y)} labels are {y[0]:g}"
+        else:
+            continue
+        if config.unfit == "raise" or not len(y):
+            raise FitError(
+                problem,
+                place=f"objective '{objective.name}'",
+                fix="add ratings, drop the objective" + (", or set unfit: mean" if len(y) else ""),
+            )
+        notes[k] = f"{problem}: predicts its mean"
+    return notes
+
+
+def _fit_heads(
+    source: FeatureSource,
+    labels: Floats,
+    labelled: Bools,
+    weight_N: Floats,
+    fold_N: Ints,
+    means_K: Tensor,
+    held: Sequence[int],
+    config: RidgeConfig,
+) -> RidgeSolutions:
+    """Choose alpha and fit every objective, blocks one after another within the memory allowed."""
+    _, first = next(response_chunks(source, rows=len(labels)))
+    hidden = int(first.shape[1])
+    heads = RidgeSolutions.constant(means_K, folds=len(held), hidden=hidden)
+    centre = Centre(first[0].to(torch.float64), means_K)
+    if not config.intercept:
+        centre = Centre(torch.zeros_like(centre.x_D), torch.zeros_like(means_K))
+    for blocks in _passes(label_blocks(labelled), hidden=hidden, folds=max(config.folds, 2), gib=config.gram_gib):
+        gathered = gather_moments(
+            source,
+            blocks,
+            labels,
+            weights_N=weight_N,
+            fold_N=fold_N,
+            centre=centre,
+            precision=config.precision,
+        )
+        for block in blocks:
+            fit_block(
+                heads,
+                block,
+                gathered.pop(0),
+                held=held,
+                alphas=config.alphas,
+                centre=centre,
+                intercept=config.intercept,
+                refit_all=config.refit == "all",
+            )
+    return heads
+
+
+def _passes(blocks: Sequence[LabelBlock], *, hidden: int, folds: int, gib: float) -> list[list[LabelBlock]]:
+    """Return the blocks in groups whose Gram matrices fit in ``gib``, at least one block each."""
+    passes: list[list[LabelBlock]] = []
+    room = 0.0
+    for block in blocks:
+        need = len(block.parts) * folds * (hidden + 1 + len(block.columns)) ** 2 * 8 / 2**30
+        if not passes or need > room:
+            passes.append([])
+            room = gib
+        passes[-1].append(block)
+        room -= need
+    return passes
+
+
+def _held_out(
+    source: FeatureSource, labelled: Bools, fold_N: Ints, held: Sequence[int], heads: RidgeSolutions
+) -> tuple[Floats, Floats]:
+    """Return, for every held-out row, the predictions and training means of the fold that did not see it (else NaN)."""
+    predictions, baselines = np.full(labelled.shape, np.nan), np.full(labelled.shape, np.nan)
+    for start, x in response_chunks(source, rows=len(labelled)):
+        fold = fold_N[start : start + len(x)]
+        for i, f in enumerate(held):
+            rows = np.flatnonzero(fold == f)
+            if len(rows):
+                seen = x[torch.from_numpy(rows)].to(torch.float64)
+                predictions[start + rows] = (seen @ heads.fold_weight_FKD[i].T + heads.fold_bias_FK[i]).numpy()
+                baselines[start + rows] = heads.fold_mean_FK[i].numpy()
+    return predictions, baselines

@@ -1,0 +1,196 @@
+"""Ridge solutions from moments: every alpha from one decomposition, the error of each on a held-out fold.
+
+    path:   (G + alpha)^-1 c = Q (T + alpha)^-1 Q^T c        T tridiagonal: each alpha costs O(D)
+    error:  sum_n w_n (y_n - b - w^T x_n)^2 = u^T M u        u = [-w, -b, 1], M = the fold's moments
+
+Shapes: D hidden size, K objectives, F held-out folds, P penalties.
+
+Reference: L. Eldén, Algorithms for the regularization of ill-conditioned least squares problems, BIT 17 (1977). The
+eigendecomposition would continue from T to diagonal form, at four times the cost and for the same solutions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.linalg import lapack
+from torch import Tensor
+
+from facetrm.fit.heads.gram import Centre, Moments
+from facetrm.fit.heads.label_blocks import LabelBlock
+
+
+@dataclass(frozen=True)
+class RidgeSolutions:
+    """The final heads, and those of every held-out fold with the means of its training part; filled block by block.
+
+    Everything is float64; ``alpha_K`` is NaN where no head was fitted.
+    """
+
+    alpha_K: NDArray[np.float64]
+    weight_KD: Tensor
+    bias_K: Tensor
+    fold_weight_FKD: Tensor
+    fold_bias_FK: Tensor
+    fold_mean_FK: Tensor
+
+    @staticmethod
+    def constant(means_K: Tensor, *, folds: int, hidden: int) -> RidgeSolutions:
+        """Return heads that predict ``means_K`` whatever they read, for F ``folds`` and features of size ``hidden``."""
+        blank = torch.zeros(folds, len(means_K), hidden, dtype=torch.float64)
+        means = means_K.expand(folds, -1)
+        alpha = np.full(len(means_K), np.nan)
+        return RidgeSolutions(alpha, torch.zeros_like(blank[0]), means_K.clone(), blank, means.clone(), means.clone())
+
+
+class NormalEquations:
+    """Centred normal equations of one row set; with ``intercept=False`` they are not centred.
+
+    Args:
+        moments: M, symmetric; its memory is reused.
+        hidden: D.
+        columns: the objectives wanted, as positions among the labels of M.
+        intercept: whether the heads have an unpenalised constant.
+    """
+
+    def __init__(self, moments: Tensor, *, hidden: int, columns: Sequence[int], intercept: bool) -> None:
+        labels = [hidden + 1 + column for column in columns]
+        mass = moments[hidden, hidden]
+        self._mean_x = moments[:hidden, hidden] / mass
+        self.mean_y = moments[hidden, labels] / mass
+        self._gram, self._cross = moments[:hidden, :hidden], moments[:hidden, labels]
+        self._intercept = intercept
+        if intercept:
+            self._gram.addr_(self._mean_x, self._mean_x, alpha=-float(mass))
+            self._cross = self._cross - mass * torch.outer(self._mean_x, self.mean_y)
+
+    def path(self, alphas: Sequence[float]) -> tuple[Tensor, Tensor]:
+        """Return the heads of every alpha: coefficients [P, D, K] and constants [P, K]."""
+        coefficients = _tridiagonal_path(self._gram, self._cross, alphas)
+        if coefficients is None:
+            coefficients = _eigen_path(self._gram, self._cross, alphas)
+        return coefficients, self._constants(coefficients)
+
+    def solve(self, alpha_K: Sequence[float]) -> tuple[Tensor, Tensor]:
+        """Return the heads with one alpha per objective: coefficients [D, K] and constants [K]."""
+        coefficients = torch.empty_like(self._cross)
+        for alpha in sorted(set(alpha_K)):
+            columns = [k for k, value in enumerate(alpha_K) if value == alpha]
+            shifted = self._gram.clone()
+            shifted.diagonal().add_(alpha)
+            factor, failed = torch.linalg.cholesky_ex(shifted)
+            if failed:
+                coefficients[:, columns] = _eigen_path(self._gram, self._cross[:, columns], [alpha])[0]
+            else:
+                coefficients[:, columns] = torch.cholesky_solve(self._cross[:, columns], factor)
+        return coefficients, self._constants(coefficients)
+
+    def _constants(self, coefficients: Tensor) -> Tensor:
+        if not self._intercept:
+            return torch.zeros(*coefficients.shape[:-2], coefficients.shape[-1], dtype=torch.float64)
+        return self.mean_y - torch.einsum("d,...dk->...k", self._mean_x, coefficients)
+
+
+def _tridiagonal_path(gram_DD: Tensor, cross_DK: Tensor, alphas: Sequence[float]) -> Tensor | None:
+    """Return ``(G + alpha)^-1 c`` for every alpha, [P, D, K]; None where rounding leaves G + alpha indefinite."""
+    size, count = cross_DK.shape
+    if size < 3:
+        return None
+    work, _ = lapack.dsytrd_lwork(size, lower=1)
+    packed, diagonal, beside, tau, _ = lapack.dsytrd(gram_DD.numpy(), lower=1, lwork=int(work))
+    # Q leaves the first coordinate alone; its reflectors stand below the diagonal next to the main one
+    reflectors = np.asfortranarray(packed[1:, :-1])
+    del packed
+    turned = cross_DK.numpy().copy()
+    turned[1:] = lapack.dormqr("L", "T", reflectors, tau, turned[1:], 64 * count)[0]
+    solutions = np.empty((size, len(alphas) * count), order="F")
+    for p, alpha in enumerate(alphas):
+        _, _, solutions[:, p * count : (p + 1) * count], failed = lapack.dptsv(diagonal + alpha, beside, turned)
+        if failed:
+            return None
+    solutions[1:] = lapack.dormqr("L", "N", reflectors, tau, solutions[1:], 64 * solutions.shape[1])[0]
+    return torch.from_numpy(np.ascontiguousarray(solutions.T).reshape(len(alphas), count, size)).transpose(1, 2)
+
+
+def _eigen_path(gram_DD: Tensor, cross_DK: Tensor, alphas: Sequence[float]) -> Tensor:
+    """Return the same from the eigendecomposition, which no rounding stops: eigenvalues below 0 count as 0."""
+    values, vectors = torch.linalg.eigh(gram_DD)
+    values, cross = values.clamp(min=0.0), vectors.T @ cross_DK
+    return torch.stack([vectors @ (cross / (values + alpha)[:, None]) for alpha in alphas])
+
+
+def fit_block(
+    heads: RidgeSolutions,
+    block: LabelBlock,
+    moments: Mapping[tuple[int, int], Moments],
+    *,
+    held: Sequence[int],
+    alphas: Sequence[float],
+    centre: Centre,
+    intercept: bool,
+    refit_all: bool,
+) -> None:
+    """Choose alpha for each objective of ``block`` and write its heads into ``heads``.
+
+    Args:
+        heads: where the results go.
+        block: the objectives and their row sets.
+        moments: by (part, fold); an absent key has no rows.
+        held: the folds that are held out in turn.
+        alphas: the penalties; the first of those with the least held-out squared error is taken.
+        centre: the origin of the moments.
+        intercept: whether the heads have a constant.
+        refit_all: fit the final heads on all folds, not on those outside ``held``.
+    """
+    hidden = len(centre.x_D)
+    for parts, members in block.by_mask().items():
+        mine = [(key, item) for key, item in moments.items() if key[0] in parts]
+        columns = [block.columns[i] for i in members]
+        error_PK = torch.zeros(len(alphas), len(members), dtype=torch.float64)
+        paths: dict[int, tuple[Tensor, Tensor]] = {}
+        for i, fold in enumerate(held):
+            train = [item for key, item in mine if key[1] != fold]
+            test = [item for key, item in mine if key[1] == fold]
+            if not train or not test:
+                continue
+            equations = NormalEquations(Moments.full(train), hidden=hidden, columns=members, intercept=intercept)
+            paths[i] = equations.path(alphas)
+            heads.fold_mean_FK[i, columns] = equations.mean_y + centre.y_K[columns]
+            del equations
+            error_PK += _squared_error(Moments.full(test), *paths[i], members=members)
+        best = error_PK.argmin(dim=0).tolist()
+        for i, path in paths.items():
+            chosen = [(path[0][p, :, k], path[1][p, k]) for k, p in enumerate(best)]
+            weight = torch.stack([coefficient for coefficient, _ in chosen])
+            heads.fold_weight_FKD[i, columns] = weight
+            heads.fold_bias_FK[i, columns] = _uncentre(weight, torch.stack([c for _, c in chosen]), centre, columns)
+        heads.alpha_K[columns] = [alphas[p] for p in best]
+        if refit_all:
+            whole = Moments.full([item for _, item in mine])
+            equations = NormalEquations(whole, hidden=hidden, columns=members, intercept=intercept)
+            coefficients, constants = equations.solve([alphas[p] for p in best])
+            heads.weight_KD[columns] = coefficients.T
+            heads.bias_K[columns] = _uncentre(coefficients.T, constants, centre, columns)
+        else:
+            heads.weight_KD[columns] = heads.fold_weight_FKD[0, columns]
+            heads.bias_K[columns] = heads.fold_bias_FK[0, columns]
+
+
+def _squared_error(moments: Tensor, coefficients: Tensor, constants: Tensor, *, members: Sequence[int]) -> Tensor:
+    """Return u^T M u for every alpha and objective, [P, K]."""
+    penalties, hidden, count = coefficients.shape
+    u = torch.zeros(penalties, moments.shape[0], count, dtype=torch.float64)
+    u[:, :hidden], u[:, hidden] = -coefficients, -constants
+    for k, member in enumerate(members):
+        u[:, hidden + 1 + member, k] = 1.0
+    flat = u.transpose(0, 1).reshape(moments.shape[0], -1)
+    return (flat * (moments @ flat)).sum(dim=0).clamp(min=0.0).view(penalties, count)
+
+
+def _uncentre(weight_KD: Tensor, constants: Tensor, centre: Centre, columns: Sequence[int]) -> Tensor:
+    """Return the intercepts for features and labels as they came."""
+    return constants + centre.y_K[list(columns)] - weight_KD @ centre.x_D

@@ -1,0 +1,1 @@
+"""The router's fit, its settings, rows and report."""

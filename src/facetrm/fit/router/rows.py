@@ -1,0 +1,141 @@
+"""Rows with a known task as the router's fit reads them, and their split by prompt.
+
+Shapes: N rows, D hidden size, T tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from facetrm.core.errors import FitError, did_you_mean
+
+_PLACE: Final = "router"
+
+
+@dataclass(frozen=True)
+class RouterRows:
+    """N rows: prompt vector, number of the task, prompt's group number, weight, and place among the rows given."""
+
+    names: tuple[str, ...]
+    prompt_ND: Tensor
+    truth_N: NDArray[np.int64]
+    groups_N: NDArray[np.int64]
+    weights_N: NDArray[np.float64]
+    number_N: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.truth_N)
+
+    def select(self, rows_N: NDArray[np.bool_]) -> RouterRows:
+        """Return the rows where ``rows_N`` is true."""
+        return RouterRows(
+            self.names,
+            self.prompt_ND[torch.from_numpy(rows_N)],
+            self.truth_N[rows_N],
+            self.groups_N[rows_N],
+            self.weights_N[rows_N],
+            self.number_N[rows_N],
+        )
+
+    def counts(self) -> dict[str, int]:
+        """Return how many prompts there are, and how many carry more than one task: nobody can route those right."""
+        pairs = np.unique(np.stack([self.groups_N, self.truth_N]), axis=1)
+        tasks_of = np.bincount(pairs[0])
+        return {"prompts": int((tasks_of > 0).sum()), "prompts_with_several_tasks": int((tasks_of > 1).sum())}
+
+
+def check_prompts(prompt_ND: Tensor, rows: int) -> None:
+    """Raise FitError unless there are ``rows`` prompt vectors and all are finite."""
+    if prompt_ND.ndim != 2 or len(prompt_ND) != rows:
+        raise FitError(
+            f"prompt features of shape {tuple(prompt_ND.shape)} for {rows} rows",
+            place=_PLACE,
+            fix="give one prompt vector per row",
+        )
+    bad = torch.nonzero(~torch.isfinite(prompt_ND).all(dim=1)).flatten().tolist()
+    if bad:
+        raise FitError(f"prompt features of row {bad[0]} are not finite", place=_PLACE, fix="encode it again")
+
+
+def task_numbers(tasks: Sequence[str], names: Sequence[str]) -> NDArray[np.int64]:
+    """Return the number of each of the ``tasks`` among ``names``.
+
+    Raises:
+        FitError: a row without a task, or with an unknown one; a name that stands twice.
+    """
+    number = {name: t for t, name in enumerate(names)}
+    if len(number) < len(names):
+        raise FitError(f"tasks {list(names)}: one stands twice", place=_PLACE, fix="name every task once")
+    for n, task in enumerate(tasks):
+        if not task:
+            fix = "leave unlabelled rows out of the fit; assign() names their tasks afterwards"
+            raise FitError(f"row {n} has no task", place=_PLACE, fix=fix)
+        if task not in number:
+            raise FitError(f"row {n} has the unknown task '{task}'", place=_PLACE, fix=did_you_mean(task, names))
+    return np.array([number[task] for task in tasks], dtype=np.int64)
+
+
+def router_rows(
+    prompt_ND: Tensor,
+    tasks: Sequence[str],
+    *,
+    groups: Sequence[str],
+    names: Sequence[str] | None,
+    weights: ArrayLike | None,
+    every_task: bool = True,
+) -> RouterRows:
+    """Check rows and return those whose weight is above 0.
+
+    Args:
+        prompt_ND: prompt vectors.
+        tasks: the task of each row.
+        groups: the prompt key of each row.
+        names: the tasks in the wanted order; None for all that occur, in alphabetical order.
+        weights: of each row; None for all alike.
+        every_task: whether a task without a row is an error.
+
+    Raises:
+        FitError: see :func:`facetrm.fit.router.fit.fit_router`.
+    """
+    n = len(tasks)
+    if not n or len(groups) != n:
+        fix = "give one of each per row, and at least one row"
+        raise FitError(f"{n} tasks and {len(groups)} prompt groups", place=_PLACE, fix=fix)
+    check_prompts(prompt_ND, n)
+    wanted = tuple(sorted({task for task in tasks if task})) if names is None else tuple(names)
+    truth_N = task_numbers(tasks, wanted)
+    w_N = np.ones(n) if weights is None else np.asarray(weights, dtype=np.float64)
+    if w_N.shape != (n,) or not np.isfinite(w_N).all() or (w_N < 0).any() or not w_N.any():
+        raise FitError("the weights are not one finite number >= 0 per row", place=_PLACE, fix="mend the weights")
+    groups_N = np.unique(np.asarray(groups), return_inverse=True)[1].astype(np.int64)
+    rows = RouterRows(wanted, prompt_ND.float(), truth_N, groups_N, w_N, np.arange(n)).select(w_N > 0)
+    for t, name in enumerate(wanted):
+        if every_task and not (rows.truth_N == t).any():
+            raise FitError(f"task '{name}' has no row", place=_PLACE, fix="give it rows, or leave it out of the names")
+    return rows
+
+
+def hold_out_by_task(rows: RouterRows, share: float, *, seed: int) -> NDArray[np.bool_]:
+    """Return which rows are held out: ``share`` of each task's prompts, at least one, and never all.
+
+    A prompt belongs to the task of its first row. A task with one prompt only is trained on and cannot be judged.
+
+    Raises:
+        FitError: no task has two prompts.
+    """
+    prompts, first = np.unique(rows.groups_N, return_index=True)
+    task_of = rows.truth_N[first]
+    chosen: list[int] = []
+    for t in range(len(rows.names)):
+        own = np.random.default_rng([seed, t]).permutation(prompts[task_of == t])
+        chosen += own[: min(max(round(share * len(own)), 1), len(own) - 1)].tolist() if len(own) > 1 else []
+    if not chosen:
+        raise FitError("no task has two prompts", place=_PLACE, fix="give more prompts, to hold some of them out")
+    return np.isin(rows.groups_N, chosen)

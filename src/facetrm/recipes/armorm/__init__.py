@@ -1,0 +1,1 @@
+"""ArmoRM runs: settings, rows, fit, judgement, figures."""

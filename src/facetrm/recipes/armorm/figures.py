@@ -1,0 +1,283 @@
+"""A run's ``metrics.json`` and what its report shows. The schema of ``metrics.json`` is in docs/metrics.md."""
+
+from __future__ import annotations
+
+import math
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import Any, Final
+
+import torch
+
+from facetrm.core.config import dump_yaml
+from facetrm.core.statistics import Interval
+from facetrm.data.records import Preference
+from facetrm.explain.ablate import ablate
+from facetrm.explain.ask import ask_pair
+from facetrm.explain.overall import explain_overall
+from facetrm.fit.heads.objective_report import ObjectiveReport
+from facetrm.model.reward_model import RewardModel
+from facetrm.recipes.armorm.config import ArmormConfig
+from facetrm.recipes.armorm.fit import ArmormFit
+from facetrm.recipes.armorm.judge import RunJudgement
+from facetrm.recipes.armorm.routed import RoutedFit, routed_by_task
+from facetrm.recipes.armorm.rows import Rows
+from facetrm.recipes.router_figures import router_part
+from facetrm.report.run_report import (
+    Accuracy,
+    DebiasTableRow,
+    ExplainedPair,
+    LengthAudit,
+    ObjectiveRow,
+    Recovery,
+    RecoveryPoint,
+    RunReport,
+    Training,
+    TrainingPoint,
+)
+
+METRICS_SCHEMA: Final = 1
+_ROUTED_NOTE: Final = (
+    "The saved model has a gate for each task behind a router; gate, weights and effects below are of the single gate."
+)
+_ABLATION_SAMPLES: Final = 200  # three intervals for each expert: more would take a part of the run that shows
+_PACKAGES: Final = ("facetrm", "torch", "transformers", "tokenizers", "safetensors", "numpy", "scipy")
+
+
+def metrics(
+    config: ArmormConfig,
+    rows: Rows,
+    fit: ArmormFit,
+    judgement: RunJudgement,
+    *,
+    seconds: Mapping[str, float],
+    training: Mapping[str, Any],
+    routed: RoutedFit | None = None,
+) -> dict[str, Any]:
+    """Return the content of ``metrics.json``: plain numbers, null for what is not defined, no NaN.
+
+    Args:
+        config, rows, fit, judgement: settings, data, model and verdict of the run.
+        seconds: by stage. training: what a backbone trained here has cost. routed: the model with a router, if any.
+    """
+    model = fit.model if routed is None else routed.model
+    gate = fit.gate.to_dict()
+    history = gate.pop("history")
+    length = judgement.length
+    values = {
+        "schema": METRICS_SCHEMA,
+        "recipe": config.recipe,
+        "seconds": {**seconds, "total": sum(seconds.values())},
+        "rows": {
+            "ratings": len(rows.heads),
+            "ratings_test": len(rows.heads_test),
+            "preferences": len(rows.gate),
+            "preferences_test": len(rows.test),
+            **rows.counts,
+        },
+        "backbone_training": dict(training),
+        "objectives": {report.name: report.to_dict() for report in fit.reports},
+        "objectives_test": {report.name: report.to_dict() for report in fit.test_reports},
+        "debias": {
+            "target": fit.debias.target,
+            "max_abs_rho": None if fit.debias.target is None else fit.debias.max_abs_rho,
+            "within_prompt_length_rho": None if length is None else length.after.value,
+            "within_prompt_length_rho_interval": None if length is None else [length.after.low, length.after.high],
+            "within_prompt_length_rho_before": None if length is None else length.before.value,
+            "accuracy_before": None if length is None else length.accuracy_before,
+            "accuracy_after": None if length is None else length.accuracy_after,
+            "objectives": {
+                row.name: {key.rstrip("_"): value for key, value in row.to_dict().items()} for row in fit.debias.table
+            },
+            "held_out": {row.name: asdict(row) for row in judgement.held_out},
+        },
+        "gate": {**gate, "history": history},
+        "pair_accuracy": {
+            "noisy": _values(judgement.noisy),
+            "true": _values(judgement.true),
+            "by_source": {source: _values(table) for source, table in judgement.sources.items()},
+            "intervals": {
+                "noisy": _ends(judgement.noisy),
+                "true": _ends(judgement.true),
+                "by_source": {source: _ends(table) for source, table in judgement.sources.items()},
+            },
+            "gate_minus_linear_bt": {name: asdict(i) for name, i in judgement.against_linear.items()},
+            "best_objective": judgement.best_objective,
+        },
+        **({} if routed is None else {"routing": routed.to_dict()}),
+        "weight_recovery_spearman": judgement.recovery,
+        "seeds": _seeds(config),
+        "versions": versions(),
+        "hashes": {"data": rows.hash, "model": model.hash, "encoder": model.encoder.fingerprint},
+    }
+    return dict(plain(values))
+
+
+def report(
+    config: ArmormConfig,
+    rows: Rows,
+    fit: ArmormFit,
+    judgement: RunJudgement,
+    *,
+    seconds: Mapping[str, float],
+    explained: Preference,
+    routed: RoutedFit | None = None,
+) -> RunReport:
+    """Return what ``report.html`` shows.
+
+    Args:
+        config, rows, fit, judgement: settings, data, model and verdict of the run.
+        seconds: by stage. explained: the pair that the page takes apart. routed: the model with a router, if any.
+    """
+    model = fit.model if routed is None else routed.model
+    tasks = [p.task or "" for p in rows.test]
+    tests = fit.test_pairs
+    overall = explain_overall(
+        fit.model,
+        tests.chosen,
+        tests.rejected,
+        tasks=tasks if any(tasks) else (),
+        sources=tests.sources,
+        groups=tests.groups,
+        seed=config.seed,
+    )
+    held_out = {row.name: row for row in judgement.held_out}
+    alphas = {r.name: r.alpha for r in fit.reports}
+    which = "held-out prompts of the training ratings" if not fit.test_reports else "held-out ratings"
+    return RunReport(
+        title=config.title,
+        description=config.description,
+        config=dump_yaml(config),
+        seconds=dict(seconds),
+        objectives=tuple(_objective_row(r, alphas[r.name]) for r in (fit.test_reports or fit.reports)),
+        debias=tuple(
+            DebiasTableRow(
+                objective=row.name,
+                lam=row.lambda_,
+                before=row.before,
+                after=row.after,
+                held_out_before=_number(held_out[row.name].spearman_before),
+                held_out_after=_number(held_out[row.name].spearman_after),
+                reached=row.reached,
+            )
+            for row in fit.debias.table
+            if math.isfinite(row.before) and math.isfinite(row.after)
+        ),
+        length=_length(judgement),
+        pair_accuracy={kind: _accuracies(t) for kind, t in (("noisy", judgement.noisy), ("true", judgement.true)) if t},
+        by_source={source: _accuracies(table) for source, table in judgement.sources.items()},
+        by_task={} if routed is None else _tables(routed_by_task(config, rows, fit, routed)),
+        router=None
+        if routed is None or config.router is None
+        else router_part(routed.router, routed.assigned, threshold=config.router.threshold),
+        recovery=_recovery(judgement),
+        overall=overall,
+        ablation=ablate(
+            fit.model, tests.chosen, tests.rejected, groups=tests.groups, samples=_ABLATION_SAMPLES, seed=config.seed
+        ),
+        training=Training(points=tuple(_point(p) for p in fit.gate.history), best_step=fit.gate.best_step),
+        pair=explain_preference(model, explained),
+        seeds=_seeds(config),
+        versions=versions(),
+        hashes={"data": rows.hash, "model": model.hash, "encoder": model.encoder.fingerprint},
+        notes=(
+            f"Objectives are measured on {which}.",
+            *((_ROUTED_NOTE,) if routed is not None else ()),
+        ),
+    )
+
+
+def explain_preference(model: RewardModel, preference: Preference) -> ExplainedPair:
+    """Score both answers of a ``preference`` with ``model`` and take the margin apart."""
+    pair, flip = ask_pair(model, preference.chosen, preference.rejected)
+    return ExplainedPair(explanation=pair, conversations=(preference.chosen, preference.rejected), flip=flip)
+
+
+def _objective_row(r: ObjectiveReport, alpha: float | None) -> ObjectiveRow:
+    return ObjectiveRow(
+        name=r.name,
+        n=r.n,
+        alpha=alpha,
+        mse=_number(r.mse),
+        mse_mean=_number(r.mse_mean),
+        pearson=_number(r.pearson),
+        spearman=_number(r.spearman),
+        low=_number(r.interval[0]),
+        high=_number(r.interval[1]),
+    )
+
+
+def _length(judgement: RunJudgement) -> LengthAudit | None:
+    cost = judgement.length
+    if cost is None or not (math.isfinite(cost.before.value) and math.isfinite(cost.after.value)):
+        return None
+    return LengthAudit(
+        before=cost.before.value,
+        after=cost.after.value,
+        accuracy_before=cost.accuracy_before,
+        accuracy_after=cost.accuracy_after,
+    )
+
+
+def _recovery(judgement: RunJudgement) -> Recovery | None:
+    if judgement.recovery is None or not math.isfinite(judgement.recovery):
+        return None
+    points = [RecoveryPoint(task=c.task, objective=c.latent, true=c.true, learned=c.learned) for c in judgement.cells]
+    return Recovery(spearman=judgement.recovery, points=tuple(points))
+
+
+def _point(row: Mapping[str, float]) -> TrainingPoint:
+    return TrainingPoint(
+        step=int(row["step"]), train_loss=row.get("training_loss"), valid_loss=row.get("validation_loss")
+    )
+
+
+def _tables(found: Mapping[str, Mapping[str, Interval]]) -> dict[str, dict[str, Accuracy]]:
+    return {name: _accuracies(table) for name, table in found.items()}
+
+
+def _accuracies(table: Mapping[str, Interval]) -> dict[str, Accuracy]:
+    return {name: Accuracy.of(interval) for name, interval in table.items()}
+
+
+def _values(table: Mapping[str, Interval]) -> dict[str, float]:
+    return {name: interval.value for name, interval in table.items()}
+
+
+def _ends(table: Mapping[str, Interval]) -> dict[str, list[float]]:
+    return {name: [interval.low, interval.high] for name, interval in table.items()}
+
+
+def _seeds(config: ArmormConfig) -> dict[str, int]:
+    world = getattr(config.data, "world", None)
+    seeds = {"run": config.seed, "ridge": config.experts.ridge.seed, "gate": config.gate.settings.seed}
+    if config.router is not None:
+        seeds["router"] = config.router.settings.seed
+    return seeds if world is None else {**seeds, "world": world.seed}
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that decide numbers, the platform and the threads."""
+    packages = {name: version(name) for name in _PACKAGES}
+    return {
+        "python": sys.version.split()[0],
+        **packages,
+        "platform": f"{platform.system()} {platform.machine()}",
+        "threads": str(torch.get_num_threads()),
+    }
+
+
+def _number(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def plain(value: Any) -> Any:
+    """Return ``value`` with every NaN and infinity as None, so that it is JSON."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,151 @@
+"""Judge a run on its held-out pairs: against its baselines, against length, and in the world against the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from facetrm.backbone.words import BagOfWords
+from facetrm.core.errors import FitError
+from facetrm.core.progress import log
+from facetrm.core.statistics import Floats, Interval, pair_accuracy, win_credit
+from facetrm.evaluate.compare import by_source, difference, fit_baselines, margins, strata
+from facetrm.evaluate.length_audit import within_prompt_rank_correlation
+from facetrm.evaluate.truth import Cell, fit_on_true_levels, recover_weights, true_pairs, true_signs
+from facetrm.fit.debias import CorrelationRow, Debias, correlation_table
+from facetrm.recipes.armorm.config import ArmormConfig
+from facetrm.recipes.armorm.fit import ArmormFit, Stopwatch, fit_armorm, fit_mixture
+from facetrm.recipes.armorm.rows import Rows
+
+CEILING = "ceiling"
+
+
+@dataclass(frozen=True)
+class LengthCost:
+    """Within-prompt rank correlation of the final reward with length, and the accuracy that the debiasing costs."""
+
+    before: Interval
+    after: Interval
+    accuracy_before: float
+    accuracy_after: float
+
+
+@dataclass(frozen=True)
+class RunJudgement:
+    """What a run is worth.
+
+    Attributes:
+        best_objective: its name.
+        noisy, true: accuracy by system, against the labels and (world only) against the true order.
+        sources: accuracy by stratum and system. against_linear: gate minus linear head, ``micro`` and ``macro``.
+        held_out: correlation of each expert with the debiasing target on the held-out pairs.
+        length: see :class:`LengthCost`; None without debiasing.
+        recovery, cells: world only.
+    """
+
+    best_objective: str
+    noisy: dict[str, Interval]
+    true: dict[str, Interval]
+    sources: dict[str, dict[str, Interval]]
+    against_linear: dict[str, Interval]
+    held_out: tuple[CorrelationRow, ...]
+    length: LengthCost | None
+    recovery: float | None
+    cells: tuple[Cell, ...]
+
+
+def judge_run(
+    config: ArmormConfig, rows: Rows, fit: ArmormFit, watch: Stopwatch, *, more: Mapping[str, Floats] | None = None
+) -> RunJudgement:
+    """Fit every baseline on the gate's training pairs and measure all systems on the test pairs.
+
+    Args:
+        config: settings. rows: data. fit: the run's own model. watch: where the seconds go.
+        more: margins of other systems on the test pairs.
+    """
+    with watch("baselines"):
+        systems, best = fit_baselines(
+            fit.gate_pairs, fit.mixture, fit.gate, config=config.compare.linear, weights=fit.weights, scores=fit.scores
+        )
+        by_system = margins({"gate": fit.mixture, **systems}, fit.test_pairs) | dict(more or {})
+        if config.compare.bag_of_words:
+            by_system["bag_of_words"] = _bag_of_words(config, rows)
+    recovery: float | None = None
+    cells: tuple[Cell, ...] = ()
+    truth: Floats | None = None
+    if rows.world is not None:
+        with watch("truth"):
+            taught = true_pairs(rows.world, fit.gate_pairs, rows.gate)
+            known = fit_on_true_levels(taught, config=config.gate.settings, weights=fit.weights)
+            asked = true_pairs(rows.world, fit.test_pairs, rows.test)
+            by_system["gate_on_true_levels"] = margins({"x": known}, asked)["x"]
+            tasks = [p.task or "" for p in rows.test]
+            recovery, found = recover_weights(rows.world, fit.mixture, fit.test_pairs, tasks)
+            cells, truth = tuple(found), true_signs(rows.world, rows.test)
+            by_system[CEILING] = truth
+    with watch("statistics"):
+        groups, names = fit.test_pairs.groups, strata(rows.test, least=config.compare.least)
+        samples, seed = config.compare.samples, config.seed
+        noisy = {s: pair_accuracy(m, groups, samples=samples, seed=seed) for s, m in by_system.items()}
+        true: dict[str, Interval] = {}
+        if truth is not None:
+            true = {s: pair_accuracy(m * truth, groups, samples=samples, seed=seed) for s, m in by_system.items()}
+        with torch.no_grad():
+            scores_NK = fit.mixture.experts(fit.test_pairs.both())
+        return RunJudgement(
+            best_objective=best,
+            noisy=noisy,
+            true=true,
+            sources=by_source(by_system, names, groups, samples=samples, seed=seed),
+            against_linear=difference(
+                by_system["gate"], by_system["linear_bt"], names, groups, samples=samples, seed=seed
+            ),
+            held_out=() if fit.debias.target is None else correlation_table(scores_NK, fit.debias),
+            length=_length_cost(config, rows, fit, by_system),
+            recovery=recovery,
+            cells=cells,
+        )
+
+
+def _bag_of_words(config: ArmormConfig, rows: Rows) -> Floats:
+    """Return the margins of the same line on a bag of words in the place of the backbone."""
+    encoder = BagOfWords.fit((r.messages for r in rows.heads), size=config.compare.bag_of_words)
+    ridge = config.experts.ridge.model_copy(update={"bootstrap": 0, "unfit": "mean"})
+    same = config.model_copy(
+        update={
+            "experts": config.experts.model_copy(
+                update={"test": False, "cross_fit": 0, "preference": False, "ridge": ridge}
+            )
+        }
+    )
+    try:
+        fit = fit_armorm(same, rows, encoder, encoder.encode, Stopwatch())
+    except FitError as error:  # the target may be constant for a bag of words
+        log("bag of words", without_debiasing=str(error))
+        off = same.model_copy(update={"debias": config.debias.model_copy(update={"target": None})})
+        fit = fit_armorm(off, rows, encoder, encoder.encode, Stopwatch())
+    return margins({"x": fit.mixture}, fit.test_pairs)["x"]
+
+
+def _length_cost(
+    config: ArmormConfig, rows: Rows, fit: ArmormFit, by_system: Mapping[str, Floats]
+) -> LengthCost | None:
+    """Fit the gate once more without the debiasing: what the score owes to length, and what stopping it costs."""
+    if fit.debias.target is None:
+        return None
+    experts, off = fit.mixture.linear_experts, Debias.identity(fit.mixture.names)
+    before, _ = fit_mixture(config, experts, off, fit.gate_pairs, weights=fit.weights, scores=fit.scores)
+    pairs, samples, seed = fit.test_pairs, config.compare.samples, config.seed
+    length_N = pairs.both().length_N.numpy()
+    pair_number, prompts = [*range(len(pairs)), *range(len(pairs))], [*pairs.groups, *pairs.groups]
+    correlation, credit = {}, {}
+    for name, mixture in (("before", before), ("after", fit.mixture)):
+        with torch.no_grad():
+            reward_N = mixture(pairs.both()).reward_N.double().numpy()
+        correlation[name] = within_prompt_rank_correlation(
+            reward_N, length_N, pair_number, clusters=prompts, samples=samples, seed=seed
+        )
+        credit[name] = float(win_credit(margins({"x": mixture}, pairs)["x"]).mean())
+    return LengthCost(correlation["before"], correlation["after"], credit["before"], credit["after"])

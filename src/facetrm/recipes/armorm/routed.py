@@ -1,0 +1,151 @@
+"""A router over ArmoRM: the same experts and debiasing for all tasks, a gate for each.
+
+    prompts -> router        pairs of a task -> its gate        model = router over {task: experts + gate}
+
+Shapes: N pairs, K experts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from facetrm.core.errors import FitError
+from facetrm.core.progress import log
+from facetrm.core.statistics import Floats, Interval
+from facetrm.data.tasks import task_rows
+from facetrm.fit.gate.fit import GateFit
+from facetrm.fit.router.assign import AssignmentCounts, assign
+from facetrm.fit.router.fit import RouterFit, fit_router
+from facetrm.model.mixture import Mixture
+from facetrm.model.reward_model import RewardModel
+from facetrm.recipes.armorm.config import EVERY, ArmormConfig, RouterSection, check_fallback
+from facetrm.recipes.armorm.fit import ArmormFit, fit_mixture
+from facetrm.recipes.armorm.rows import Rows
+from facetrm.recipes.dmoerm.judge import accuracy_by_task
+
+
+@dataclass(frozen=True)
+class RoutedFit:
+    """A routed ArmoRM beside the single one.
+
+    Attributes:
+        model: ready to score. router: its fit. assigned: how the training pairs came by their tasks.
+        gates: by task, of those with pairs enough. shared: tasks that take the gate of all, with their pairs.
+        margins: of the test pairs, chosen minus rejected. used: the mixture that scored each.
+    """
+
+    model: RewardModel
+    router: RouterFit
+    assigned: AssignmentCounts
+    gates: dict[str, GateFit]
+    shared: dict[str, int]
+    margins: Floats
+    used: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON-ready figures."""
+        gates = {task: gate.to_dict() for task, gate in self.gates.items()}
+        for gate in gates.values():
+            gate.pop("history")
+        return {
+            "router": self.router.to_dict(),
+            "assigned": self.assigned.to_dict(),
+            "gates": gates,
+            "shared": self.shared,
+            "used": {task: self.used.count(task) for task in dict.fromkeys(self.used)},
+        }
+
+
+def route_armorm(config: ArmormConfig, section: RouterSection, rows: Rows, fit: ArmormFit) -> RoutedFit:
+    """Fit a router and a gate for each task on the parts of a single ArmoRM.
+
+    Args:
+        config, section: settings. rows: data, some of whose pairs name their task. fit: of the single model.
+
+    Raises:
+        FitError: fewer than two tasks, or what :func:`~facetrm.fit.router.fit.fit_router` raises.
+        ConfigError: an unknown fall-back.
+    """
+    labelled = task_rows(rows.gate)
+    names = tuple(labelled.counts)
+    if len(names) < 2:
+        raise FitError(
+            f"{len(names)} tasks among {len(rows.gate)} preferences",
+            place="router",
+            fix="give preferences with a task (or category), of two tasks or more, or take the router out",
+        )
+    check_fallback(section, names)
+    prompt_ND = fit.gate_pairs.chosen.prompt_ND
+    known = labelled.labelled
+    router = fit_router(
+        prompt_ND[known],
+        [str(labelled.tasks[n]) for n in known],
+        groups=[labelled.groups[n] for n in known],
+        config=section.settings,
+        names=names,
+    )
+    tasks, assigned = assign(router.gate, prompt_ND, tasks=labelled.tasks, names=names, threshold=section.threshold)
+    gates: dict[str, GateFit] = {}
+    mixtures: dict[str, Mixture] = {}
+    shared: dict[str, int] = {}
+    for task in names:
+        here = torch.tensor([n for n, other in enumerate(tasks) if other == task], dtype=torch.int64)
+        if len(here) < section.least or len({fit.gate_pairs.groups[n] for n in here.tolist()}) < 2:
+            mixtures[task], shared[task] = fit.mixture, len(here)
+            continue
+        mixtures[task], gates[task] = fit_mixture(
+            config,
+            fit.mixture.linear_experts,
+            fit.debias,
+            fit.gate_pairs.select(here),
+            weights=None if fit.weights is None else fit.weights[here.numpy()],
+            scores=None if fit.scores is None else (fit.scores[0][here], fit.scores[1][here]),
+        )
+    if shared:
+        log("gates", of_all_tasks=shared, least=section.least)
+    routing: dict[str, Any] = {}
+    if section.threshold > 0:
+        routing = {"fallback": section.fallback, "threshold": section.threshold}
+        if section.fallback == EVERY:
+            mixtures[EVERY] = fit.mixture
+    model = RewardModel(
+        fit.model.encoder, mixtures, router.gate, **routing, provenance={**fit.model.provenance, "routed": list(names)}
+    )
+    margin_N, used = _margins(model, fit)
+    return RoutedFit(model, router, assigned, gates, shared, margin_N, used)
+
+
+def routed_by_task(
+    config: ArmormConfig, rows: Rows, fit: ArmormFit, routed: RoutedFit
+) -> dict[str, dict[str, Interval]]:
+    """Return the accuracy of the routed model and of the single one on the test pairs, by task.
+
+    Args:
+        config: settings. rows: data. fit, routed: the single model and the routed one.
+    """
+    single_N = fit.mixture.margins(fit.test_pairs.chosen, fit.test_pairs.rejected).numpy()
+    return accuracy_by_task(
+        {"routed": routed.margins, "gate": np.asarray(single_N)},
+        [p.task or "unlabelled" for p in rows.test],
+        fit.test_pairs.groups,
+        samples=config.compare.samples,
+        seed=config.seed,
+    )
+
+
+def _margins(model: RewardModel, fit: ArmormFit) -> tuple[Floats, list[str]]:
+    """Return the margins of the test pairs, and the task whose mixture gave each."""
+    pairs = fit.test_pairs
+    used_N: Tensor = model.routes(pairs.chosen.prompt_ND).used_N
+    margin_N = np.zeros(len(pairs))
+    for index, mixture in enumerate(model.mixtures.values()):
+        here = torch.nonzero(used_N == index).flatten()
+        if len(here):
+            part = pairs.select(here)
+            margin_N[here.numpy()] = mixture.margins(part.chosen, part.rejected).numpy()
+    return margin_N, [model.tasks[n] for n in used_N.tolist()]

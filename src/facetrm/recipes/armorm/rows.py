@@ -1,0 +1,267 @@
+"""The ``data`` section of a recipe, and the rows that it names, cut into disjoint parts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, Protocol, TypedDict, TypeVar
+
+from pydantic import Field, model_validator
+
+from facetrm.core.config import Section
+from facetrm.core.errors import ConfigError, DataError, did_you_mean
+from facetrm.core.fingerprint import fingerprint
+from facetrm.core.progress import log
+from facetrm.data.objectives import Objective, check_unique
+from facetrm.data.pack import read_objectives, read_pack
+from facetrm.data.read.files import OnError, read_preferences, read_ratings, side_file
+from facetrm.data.read.formats import RecordKind
+from facetrm.data.records import Preference, Rating
+from facetrm.data.sources import SOURCES, load_source
+from facetrm.data.views import as_pairs, split_by_prompt
+from facetrm.data.world import World, WorldConfig
+
+R = TypeVar("R", Rating, Preference)
+
+
+class WorldData(Section):
+    """The embedded world: ``ratings`` rows for the heads, ``preferences`` pairs for the gate, ``test`` of each."""
+
+    kind: Literal["world"] = "world"
+    world: WorldConfig = WorldConfig()
+    ratings: int = Field(default=6000, ge=10)
+    preferences: int = Field(default=6000, ge=10)
+    test: int = Field(default=2000, ge=10)
+
+
+class SkippingRows(Section):
+    """What becomes of malformed rows.
+
+    ``on_error: skip`` writes them to side files and counts them; ``skipped_to`` is the folder of those files (by
+    default beside the rows, or the working folder for rows of the Hub).
+    """
+
+    on_error: OnError = "raise"
+    skipped_to: str | None = None
+
+    def check_side_files(self, files: Sequence[str]) -> None:
+        """Raise ValueError where the skipped rows of two ``files`` would go to one side file."""
+        sides = [side_file(Path(file), self.skipped_to) for file in files]
+        twice = next((side for side in sides if sides.count(side) > 1), None)
+        if self.on_error == "skip" and twice is not None:
+            raise ValueError(f"the skipped rows of two files would both go to '{twice}': rename one of them")
+
+    @property
+    def skipping(self) -> _Skipping:
+        """Both settings, as the readers take them."""
+        return {"on_error": self.on_error, "skipped_to": self.skipped_to}
+
+
+class _Skipping(TypedDict):
+    on_error: OnError
+    skipped_to: str | None
+
+
+class PackData(SkippingRows):
+    """A folder of ``sources.json``, ``rated.jsonl.gz`` and ``preferences.jsonl.gz`` whose rows carry ``split``."""
+
+    kind: Literal["pack"] = "pack"
+    folder: str
+
+
+class FilesData(SkippingRows):
+    """JSONL or Parquet files; ``objectives`` declares them (YAML).
+
+    ``test_share`` of the prompts is held out; but where a row says ``split: test``, the rows' own splits hold.
+    """
+
+    kind: Literal["files"] = "files"
+    ratings: tuple[str, ...] = Field(min_length=1)
+    preferences: tuple[str, ...] = Field(min_length=1)
+    objectives: str
+    test_share: float = Field(default=0.1, gt=0.0, lt=1.0)
+
+    @model_validator(mode="after")
+    def _one_side_file_each(self) -> FilesData:
+        self.check_side_files((*self.ratings, *self.preferences))
+        return self
+
+
+class SourcesData(SkippingRows):
+    """Registered public data sets, from the Hub or from ``folder/NAME`` in the same schema; ``limit`` rows of each."""
+
+    kind: Literal["sources"] = "sources"
+    ratings: tuple[str, ...] = Field(min_length=1)
+    preferences: tuple[str, ...] = Field(min_length=1)
+    folder: str | None = None
+    limit: int | None = Field(default=None, ge=1)
+    test_share: float = Field(default=0.02, gt=0.0, lt=1.0)
+
+
+DataSection = Annotated[WorldData | PackData | FilesData | SourcesData, Field(discriminator="kind")]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a run learns from and is judged on; no prompt of a test part stands in a training part.
+
+    Attributes:
+        objectives: K objectives, the columns of every label matrix.
+        heads, heads_test: ratings.
+        gate, test: preferences, two responses each.
+        world: the world, where its truth is known.
+        counts: rows kept and left out, by reason.
+    """
+
+    objectives: tuple[Objective, ...]
+    heads: list[Rating]
+    heads_test: list[Rating]
+    gate: list[Preference]
+    test: list[Preference]
+    world: World | None
+    counts: dict[str, int]
+
+    @property
+    def hash(self) -> str:
+        """Fingerprint of every row and objective."""
+        parts = (self.heads, self.heads_test, self.gate, self.test)
+        return fingerprint(
+            [[o.model_dump() for o in self.objectives], [fingerprint([r.model_dump() for r in p]) for p in parts]]
+        )
+
+
+def load_rows(section: WorldData | PackData | FilesData | SourcesData, *, seed: int) -> Rows:
+    """Read or generate the rows that ``section`` names.
+
+    Args:
+        section: the recipe's ``data``.
+        seed: of the split, where the data has none of its own. The world has its own seed.
+
+    Returns:
+        Rows, with the counts of everything that was left out.
+
+    Raises:
+        DataError: a missing file, a bad row, a rating that no objective declares, or an empty part.
+    """
+    if isinstance(section, WorldData):
+        world = World(section.world)
+        rows = Rows(
+            tuple(world.objectives),
+            list(world.ratings(section.ratings, part="heads")),
+            list(world.ratings(section.test, part="test")),
+            list(world.preferences(section.preferences, part="gate")),
+            list(world.preferences(section.test, part="test")),
+            world,
+            {},
+        )
+    elif isinstance(section, PackData):
+        pack = read_pack(section.folder, **section.skipping)
+        rows = _assemble(pack.ratings, pack.preferences, pack.objectives, split=_GivenSplit(section.folder))
+    elif isinstance(section, FilesData):
+        objectives = read_objectives(Path(section.objectives))
+        ratings = [r for f in section.ratings for r in read_ratings(f, objectives=objectives, **section.skipping)]
+        pairs = [p for f in section.preferences for p in read_preferences(f, **section.skipping)]
+        given = any(r.split == "test" for r in (*ratings, *pairs))
+        split: _Split = _GivenSplit(section.objectives) if given else _HashSplit(section.test_share, seed)
+        rows = _assemble(ratings, pairs, objectives, split=split)
+    else:
+        rows = _load_sources(section, seed)
+    for name in ("heads", "gate", "test"):
+        if not getattr(rows, name):
+            raise DataError(f"no row for part '{name}'", place=f"data ({section.kind})", fix="give more data")
+    log("data", **{name: len(getattr(rows, name)) for name in ("heads", "heads_test", "gate", "test")}, **rows.counts)
+    return rows
+
+
+def _load_sources(section: SourcesData, seed: int) -> Rows:
+    objectives: dict[str, Objective] = {}
+    records: list[Rating | Preference] = []
+    check_sources(section.ratings, kind="rating")
+    check_sources(section.preferences, kind="preference")
+    for name in (*section.ratings, *section.preferences):
+        path = None if section.folder is None else Path(section.folder) / name
+        records.extend(load_source(name, path=path, limit=section.limit, **section.skipping))
+        for objective in SOURCES[name].objectives:
+            objectives.setdefault(objective.name, objective)
+    ratings = [r for r in records if isinstance(r, Rating)]
+    pairs = [r for r in records if isinstance(r, Preference)]
+    return _assemble(ratings, pairs, list(objectives.values()), split=_HashSplit(section.test_share, seed))
+
+
+def check_sources(names: Sequence[str], *, kind: RecordKind) -> None:
+    """Check the names that a recipe gives under ``data.ratings`` or ``data.preferences``.
+
+    Args:
+        names: of sources. kind: of their records.
+
+    Raises:
+        ConfigError: no registered source, or one of the other kind.
+    """
+    for name in names:
+        if name not in SOURCES:
+            raise ConfigError(f"unknown source '{name}'", place=f"data.{kind}s", fix=did_you_mean(name, SOURCES))
+        if SOURCES[name].kind != kind:
+            raise ConfigError(
+                f"source '{name}' holds {SOURCES[name].kind}s",
+                place=f"data.{kind}s",
+                fix=did_you_mean(name, [n for n, source in SOURCES.items() if source.kind == kind]),
+            )
+
+
+class _Split(Protocol):
+    def __call__(self, records: Sequence[R], /) -> tuple[list[R], list[R]]: ...
+
+
+class _HashSplit:
+    """Splits by prompt: the same prompt falls on the same side in both kinds of records."""
+
+    def __init__(self, test_share: float, seed: int) -> None:
+        self.fractions = {"train": 1.0 - test_share, "test": test_share}
+        self.seed = seed
+
+    def __call__(self, records: Sequence[R], /) -> tuple[list[R], list[R]]:
+        parts = split_by_prompt(records, self.fractions, seed=self.seed)
+        return parts["train"], parts["test"]
+
+
+class _GivenSplit:
+    """Splits as the rows of ``folder`` say."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+
+    def __call__(self, records: Sequence[R], /) -> tuple[list[R], list[R]]:
+        for record in records:
+            if record.split not in ("train", "test"):
+                raise DataError(
+                    f"row '{record.id}' has split {record.split!r}",
+                    place=self.folder,
+                    fix="give every row split train or test",
+                )
+        return [r for r in records if r.split == "train"], [r for r in records if r.split == "test"]
+
+
+def _assemble(
+    ratings: Sequence[Rating], pairs: Sequence[Preference], objectives: Sequence[Objective], *, split: _Split
+) -> Rows:
+    """Split both kinds, keep test prompts out of training, and count what was left out."""
+    check_unique(objectives)
+    counts: Counter[str] = Counter()
+    overall = [p for p in pairs if p.aspect == "overall"]
+    counts["preferences_about_another_aspect"] = len(pairs) - len(overall)
+    heads, heads_test = split(ratings)
+    gate, test = split([pair for p in overall for pair in as_pairs(p)])
+    held_out = {r.prompt_key for r in heads_test} | {p.prompt_key for p in test}
+    for name, rows in (("ratings", heads), ("preferences", gate)):
+        counts[f"training_{name}_with_a_test_prompt"] = sum(r.prompt_key in held_out for r in rows)
+    return Rows(
+        tuple(objectives),
+        [r for r in heads if r.prompt_key not in held_out],
+        heads_test,
+        [p for p in gate if p.prompt_key not in held_out],
+        test,
+        None,
+        {reason: count for reason, count in counts.items() if count},
+    )

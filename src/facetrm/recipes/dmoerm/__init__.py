@@ -1,0 +1,1 @@
+"""DMoERM runs: settings, rows, fit, judgement, figures."""

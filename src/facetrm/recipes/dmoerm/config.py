@@ -1,0 +1,97 @@
+"""The settings of a DMoERM run: one section per step, in the order of the steps."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from facetrm.backbone.lora.adapters import LoraSettings
+from facetrm.backbone.transformer import BackboneConfig
+from facetrm.core.config import Section, Seed
+from facetrm.fit.bradley_terry import BradleyTerryConfig
+from facetrm.fit.experts.concat import ConcatConfig
+from facetrm.fit.experts.config import ExpertConfig
+from facetrm.fit.gate.config import GateConfig
+from facetrm.recipes.armorm.config import RouterSection
+from facetrm.recipes.backbones import TinyBackbone
+from facetrm.recipes.dmoerm.rows import SplitSection, TaskSection, WorldTasks
+
+
+class BaseSection(Section):
+    """Phase 1: the task's own adapter.
+
+    Attributes:
+        head: where it starts: ``linear`` is a Bradley-Terry head on the frozen features, ``random`` a small random one.
+        training: of adapter and head.
+    """
+
+    head: Literal["linear", "random"] = "linear"
+    training: ExpertConfig = ExpertConfig()
+
+
+class CapabilitySection(Section):
+    """Phase 2: one expert for each capability.
+
+    Attributes:
+        head: where it starts: ``linear`` is a Bradley-Terry head on the task adapter's features of this capability's
+            preferences, ``task`` is the task's head, as published.
+        overall: keep the task's own adapter as one more expert, ``task/overall``: what no capability says is then not
+            lost. Not published.
+        least: a capability with fewer preferences gets no expert, and the log says so.
+        training: of adapter and head.
+    """
+
+    head: Literal["linear", "task"] = "linear"
+    overall: bool = True
+    least: int = Field(default=20, ge=2)
+    training: ExpertConfig = ExpertConfig()
+
+
+class AggregatorSection(Section):
+    """Phase 3.
+
+    Attributes:
+        kind: ``concat_mlp`` is DMoERM's network on the experts' vectors; ``gated_sum`` lets the prompt weigh the
+            experts' ratings.
+        concat, gate: settings of the one and of the other.
+    """
+
+    kind: Literal["concat_mlp", "gated_sum"] = "concat_mlp"
+    concat: ConcatConfig = ConcatConfig()
+    gate: GateConfig = GateConfig()
+
+
+class DmoermConfig(Section):
+    """A whole run. Give either ``backbone`` (a path or a name on the Hub) or ``tiny`` (trained here, world only).
+
+    ``lora`` is the size and place of every adapter; ``linear`` of the heads on frozen features; ``samples`` are those
+    of the bootstrap.
+    """
+
+    recipe: Literal["dmoerm"] = "dmoerm"
+    title: str = "DMoERM"
+    description: str = ""
+    seed: Seed = 0
+    data: TaskSection = WorldTasks()
+    backbone: BackboneConfig | None = None
+    tiny: TinyBackbone | None = None
+    router: RouterSection = RouterSection()
+    split: SplitSection = SplitSection()
+    lora: LoraSettings = LoraSettings(rank=16, alpha=32.0, dropout=0.05)
+    linear: BradleyTerryConfig = BradleyTerryConfig()
+    base: BaseSection = BaseSection()
+    experts: CapabilitySection = CapabilitySection()
+    aggregator: AggregatorSection = AggregatorSection()
+    samples: int = Field(default=1000, ge=10)
+    save_backbone: Literal["copy", "reference"] = "reference"
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> DmoermConfig:
+        if (self.backbone is None) == (self.tiny is None):
+            raise ValueError("give one of the sections 'backbone' and 'tiny'")
+        if self.tiny is not None and not isinstance(self.data, WorldTasks):
+            raise ValueError("'tiny' learns the world's words; give 'backbone' for other data")
+        if self.backbone is not None and self.backbone.adapters:
+            raise ValueError("'dmoerm' makes its own adapters: take backbone.adapters out")
+        return self

@@ -1,0 +1,137 @@
+"""``metrics.json`` and the report of a run with a router. The schema is in docs/metrics.md."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from facetrm.core.config import dump_yaml
+from facetrm.core.statistics import Interval
+from facetrm.data.records import Preference
+from facetrm.explain.ask import ask_pair
+from facetrm.fit.experts.adapters import ExpertFit
+from facetrm.fit.router.assign import AssignmentCounts
+from facetrm.fit.router.fit import RouterFit
+from facetrm.model.reward_model import RewardModel
+from facetrm.recipes.armorm.figures import METRICS_SCHEMA, plain, versions
+from facetrm.recipes.dmoerm.config import DmoermConfig
+from facetrm.recipes.dmoerm.inner import InnerFit
+from facetrm.recipes.dmoerm.judge import TaskJudgement
+from facetrm.recipes.dmoerm.rows import DmoermRows
+from facetrm.recipes.router_figures import router_part
+from facetrm.report.run_report import (
+    Accuracy,
+    CapabilityRow,
+    ExplainedPair,
+    RunReport,
+)
+
+
+@dataclass(frozen=True)
+class DmoermFit:
+    """Everything that one pass of the line leaves behind.
+
+    Attributes:
+        model: ready to score. router: its fit; None for a single task. assigned: how the rows came by their tasks.
+        inner: by task. every: the fall-back on all tasks, where there is one.
+    """
+
+    model: RewardModel
+    router: RouterFit | None
+    assigned: AssignmentCounts | None
+    inner: dict[str, InnerFit]
+    every: ExpertFit | None
+
+
+def dmoerm_metrics(
+    config: DmoermConfig,
+    rows: DmoermRows,
+    fit: DmoermFit,
+    judgement: TaskJudgement,
+    *,
+    seconds: Mapping[str, float],
+    training: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return the content of ``metrics.json``: plain numbers, null for what is not defined.
+
+    Args:
+        config, rows, fit, judgement: settings, data, result and verdict of the run.
+        seconds: by stage. training: what a backbone trained here has cost.
+    """
+    sizes = {"preferences": len(rows.overall), "capabilities": len(rows.capabilities)}
+    values = {
+        "schema": METRICS_SCHEMA,
+        "recipe": config.recipe,
+        "seconds": {**seconds, "total": sum(seconds.values())},
+        "rows": {**sizes, "preferences_test": len(judgement.pairs), **rows.counts},
+        "backbone_training": dict(training),
+        "router": None if fit.router is None else fit.router.to_dict(),
+        "assigned": None if fit.assigned is None else fit.assigned.to_dict(),
+        "tasks": {task: found.to_dict() for task, found in fit.inner.items()},
+        "fallback": None if fit.every is None else fit.every.to_dict(),
+        **judgement.to_dict(),
+        "seeds": _seeds(config),
+        "versions": versions(),
+        "hashes": {"data": rows.hash, "model": fit.model.hash, "encoder": fit.model.encoder.fingerprint},
+    }
+    return dict(plain(values))
+
+
+def dmoerm_report(
+    config: DmoermConfig,
+    rows: DmoermRows,
+    fit: DmoermFit,
+    judgement: TaskJudgement,
+    *,
+    seconds: Mapping[str, float],
+    explained: Preference,
+) -> RunReport:
+    """Return what ``report.html`` shows.
+
+    Args:
+        config, rows, fit, judgement: settings, data, result and verdict of the run.
+        seconds: by stage. explained: the pair that the page takes apart.
+    """
+    pair, flip = ask_pair(fit.model, explained.chosen, explained.rejected)
+    tables = (("noisy", judgement.noisy), ("true", judgement.true))
+    left_out = {name: count for found in fit.inner.values() for name, count in found.left_out.items()}
+    notes = [
+        f"{len(rows.tasks)} tasks, {sum(len(found.experts) for found in fit.inner.values())} experts on one backbone."
+    ]
+    if left_out:
+        notes.append(f"Without an expert, for want of preferences: {', '.join(left_out)}.")
+    return RunReport(
+        title=config.title,
+        description=config.description,
+        config=dump_yaml(config),
+        seconds=dict(seconds),
+        pair_accuracy={kind: _accuracies(table) for kind, table in tables if table},
+        by_task={task: _accuracies(table) for task, table in judgement.by_task.items()},
+        router=router_part(fit.router, fit.assigned, threshold=config.router.threshold),
+        capabilities=tuple(CapabilityRow(**asdict(expert)) for expert in judgement.experts),
+        pair=ExplainedPair(explanation=pair, conversations=(explained.chosen, explained.rejected), flip=flip),
+        seeds=_seeds(config),
+        versions=versions(),
+        hashes={"data": rows.hash, "model": fit.model.hash, "encoder": fit.model.encoder.fingerprint},
+        notes=tuple(notes),
+    )
+
+
+def _accuracies(table: Mapping[str, Interval]) -> dict[str, Accuracy]:
+    return {name: Accuracy.of(interval) for name, interval in table.items()}
+
+
+def _seeds(config: DmoermConfig) -> dict[str, int]:
+    world = getattr(config.data, "world", None)
+    seeds = {
+        "run": config.seed,
+        "base": config.base.training.seed,
+        "experts": config.experts.training.seed,
+        "router": config.router.settings.seed,
+        "split": config.split.seed,
+        "aggregator": getattr(
+            config.aggregator, {"concat_mlp": "concat", "gated_sum": "gate"}[config.aggregator.kind]
+        ).seed,
+    }
+    return seeds if world is None else {**seeds, "world": world.seed}

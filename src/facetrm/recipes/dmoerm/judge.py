@@ -1,0 +1,214 @@
+"""How good a routed model is on held-out pairs, beside simpler ones, and what each of its experts has to do with it.
+
+Shapes: N pairs, K experts of one task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from facetrm.backbone.encoder import Features
+from facetrm.backbone.transformer import TransformerEncoder
+from facetrm.core.statistics import Floats, Interval, pair_accuracy, paired_difference, win_credit
+from facetrm.data.records import Preference
+from facetrm.data.views import as_pairs
+from facetrm.evaluate.compare import Pairs
+from facetrm.evaluate.truth import true_signs
+from facetrm.model.mixture import Mixture
+from facetrm.model.reward_model import RewardModel
+from facetrm.recipes.dmoerm.config import DmoermConfig
+from facetrm.recipes.dmoerm.inner import InnerFit, encode_pairs, linear_head, pair_shares
+from facetrm.recipes.dmoerm.rows import DmoermRows
+
+
+@dataclass(frozen=True)
+class ExpertFigures:
+    """What one expert does on the test pairs of its task.
+
+    Attributes:
+        task, name: of the objective. preferences: trained on. held_out: accuracy on others, which chose its state.
+        agrees: share of test pairs in which its rating alone orders as the overall label does.
+        share: of all contributions to margins, by size.
+        true: accuracy against the true level of its latent (the world only).
+    """
+
+    task: str
+    name: str
+    preferences: int
+    held_out: float
+    agrees: float | None
+    share: float | None
+    true: float | None = None
+
+
+@dataclass(frozen=True)
+class TaskJudgement:
+    """Figures of a run on its test pairs.
+
+    Attributes:
+        pairs: two responses each. margins: by system, chosen minus rejected, [N]. used: the mixture that scored each.
+        noisy, true: accuracy by system against the labels and against the true order; by_task: noisy, by task.
+        gained: the model minus each other system, paired.
+        experts: see :class:`ExpertFigures`.
+    """
+
+    pairs: list[Preference]
+    margins: dict[str, Floats]
+    used: list[str]
+    noisy: dict[str, Interval]
+    true: dict[str, Interval]
+    by_task: dict[str, dict[str, Interval]]
+    gained: dict[str, Interval]
+    experts: tuple[ExpertFigures, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON-ready figures."""
+        tables = {"noisy": self.noisy, "true": self.true, "model_minus": self.gained}
+        return {
+            "pair_accuracy": {
+                **{name: {s: asdict(i) for s, i in table.items()} for name, table in tables.items()},
+                "by_task": {task: {s: asdict(i) for s, i in table.items()} for task, table in self.by_task.items()},
+            },
+            "used": {task: self.used.count(task) for task in dict.fromkeys(self.used)},
+            "experts": [asdict(expert) for expert in self.experts],
+        }
+
+
+def judge_tasks(
+    config: DmoermConfig,
+    rows: DmoermRows,
+    model: RewardModel,
+    inner: Mapping[str, InnerFit],
+    encoder: TransformerEncoder,
+) -> TaskJudgement:
+    """Measure the model and simpler ones on the test pairs.
+
+    Args:
+        config: settings. rows: data. model: the run's. inner: its mixtures' fits. encoder: holds all adapters.
+    """
+    pairs = [pair for p in rows.test for pair in as_pairs(p)]
+    used = model.tasks_of([p.chosen for p in pairs])
+    found: dict[str, Floats] = {}
+    experts: list[ExpertFigures] = []
+    for task in dict.fromkeys(used):
+        here = [n for n, name in enumerate(used) if name == task]
+        margins, figures = _of_task(rows, model.mixture(task), inner.get(task), [pairs[n] for n in here], encoder)
+        experts += figures
+        for name, margin_N in margins.items():
+            found.setdefault(name, np.zeros(len(pairs)))[here] = margin_N
+    found["linear_bt"] = _linear(config, rows, pairs, encoder)
+    unread = [fit for task, fit in inner.items() if task not in used]
+    experts += [_unseen(fit, name) for fit in unread for name in fit.mixture.names]
+    lengths = [[encoder.tokenize(c).length for c in (p.chosen, p.rejected)] for p in pairs]
+    found["longer"] = np.array([float(a - b) for a, b in lengths])
+    groups = [p.prompt_key for p in pairs]
+    drawn: dict[str, Any] = {"samples": config.samples, "seed": config.seed}
+    signs = None if rows.world is None else true_signs(rows.world, pairs)
+    names = [p.task or "unlabelled" for p in pairs]
+    return TaskJudgement(
+        pairs=pairs,
+        margins=found,
+        used=used,
+        noisy={s: pair_accuracy(m, groups, **drawn) for s, m in found.items()},
+        true={} if signs is None else {s: pair_accuracy(m * signs, groups, **drawn) for s, m in found.items()},
+        by_task=accuracy_by_task(found, names, groups, **drawn),
+        gained={s: paired_difference(found["model"], m, groups, **drawn) for s, m in found.items() if s != "model"},
+        experts=tuple(experts),
+    )
+
+
+def accuracy_by_task(
+    margins: Mapping[str, Floats], tasks: Sequence[str], groups: Sequence[str], *, samples: int, seed: int
+) -> dict[str, dict[str, Interval]]:
+    """Return the accuracy of each system within each task.
+
+    Args:
+        margins: N by system. tasks, groups: of each pair. samples, seed: of the bootstrap over ``groups``.
+    """
+    task_N, group_N = np.asarray(tasks), np.asarray(groups)
+    return {
+        task: {
+            system: pair_accuracy(m[task_N == task], group_N[task_N == task], samples=samples, seed=seed)
+            for system, m in margins.items()
+        }
+        for task in sorted(set(tasks))
+    }
+
+
+def _of_task(
+    rows: DmoermRows,
+    mixture: Mixture,
+    inner: InnerFit | None,
+    pairs: Sequence[Preference],
+    encoder: TransformerEncoder,
+) -> tuple[dict[str, Floats], list[ExpertFigures]]:
+    """Return the margins of one task's systems on the pairs that it was given, and its experts' figures."""
+    if inner is None:  # the fall-back: one adapter, no task of its own
+        read = encode_pairs(encoder, pairs, adapters=mixture.adapters)
+        margin_N = mixture.margins(read.chosen, read.rejected).numpy()
+        return {"model": margin_N, "task_rm": margin_N, "mean_of_experts": margin_N}, []
+    adapters = inner.adapters
+    read = encode_pairs(encoder, pairs, adapters=adapters)
+    whole = _columns(read, range(len(mixture.names)))
+    with torch.no_grad():
+        outputs = [mixture(side) for side in (whole.chosen, whole.rejected)]
+    gap_NK = (outputs[0].scores_NK.double() - outputs[1].scores_NK.double()).numpy()
+    moved_NK = (outputs[0].contributions_NK.double() - outputs[1].contributions_NK.double()).abs().numpy()
+    own = adapters.index(inner.base.name)
+    vectors = [side.response_NAD[:, own].double() for side in (read.chosen, read.rejected)]
+    task_N = ((vectors[0] - vectors[1]) @ inner.base.head_D.double()).numpy()
+    total = max(float(moved_NK.sum()), 1e-12)
+    figures = [
+        ExpertFigures(
+            task=inner.task,
+            name=name,
+            preferences=inner.experts[name].counts["train"],
+            held_out=inner.experts[name].accuracy,
+            agrees=float(win_credit(gap_NK[:, k]).mean()),
+            share=float(moved_NK[:, k].sum() / total),
+            true=_true_accuracy(rows, name, pairs, gap_NK[:, k]),
+        )
+        for k, name in enumerate(mixture.names)
+    ]
+    margin_N = mixture.margins(whole.chosen, whole.rejected).numpy()
+    return {"model": margin_N, "task_rm": task_N, "mean_of_experts": gap_NK.mean(axis=1)}, figures
+
+
+def _unseen(fit: InnerFit, name: str) -> ExpertFigures:
+    """Return the figures of an expert whose task got no test pair."""
+    expert = fit.experts[name]
+    return ExpertFigures(fit.task, name, expert.counts["train"], expert.accuracy, agrees=None, share=None)
+
+
+def _columns(pairs: Pairs, columns: range) -> Pairs:
+    """Return the pairs with some of their adapters' vectors."""
+
+    def some(features: Features) -> Features:
+        return replace(features, response_NAD=features.response_NAD[:, list(columns)])
+
+    return replace(pairs, chosen=some(pairs.chosen), rejected=some(pairs.rejected))
+
+
+def _true_accuracy(rows: DmoermRows, name: str, pairs: Sequence[Preference], gap_N: Floats) -> float | None:
+    """Return the share of pairs with different true levels of an expert's latent that it orders by them."""
+    latent = name.split("/")[-1]
+    if rows.world is None or latent == "overall":
+        return None
+    levels = [[rows.world.levels(c)[latent] for c in (p.chosen, p.rejected)] for p in pairs]
+    sign_N = np.sign([a - b for a, b in levels])
+    return float(win_credit((gap_N * sign_N)[sign_N != 0]).mean()) if sign_N.any() else None
+
+
+def _linear(config: DmoermConfig, rows: DmoermRows, pairs: Sequence[Preference], encoder: TransformerEncoder) -> Floats:
+    """Return the margins of one linear Bradley-Terry head for all tasks, on the frozen features."""
+    head_D = linear_head(encode_pairs(encoder, rows.overall), config.linear, weights=pair_shares(rows.overall))
+    if head_D is None:
+        return np.zeros(len(pairs))
+    read = encode_pairs(encoder, pairs)
+    sides = [side.response_NAD[:, 0].double() @ head_D.double() for side in (read.chosen, read.rejected)]
+    return np.asarray((sides[0] - sides[1]).numpy(), dtype=np.float64)

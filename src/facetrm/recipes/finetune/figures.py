@@ -1,0 +1,167 @@
+"""What fine-tuning gave: the trained heads beside closed-form heads on the frozen trunk, on the same held-out rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from facetrm.backbone.encoder import Features
+from facetrm.core.statistics import Floats, Interval, pair_accuracy, paired_difference
+from facetrm.data.objectives import label_matrix
+from facetrm.evaluate.compare import Pairs
+from facetrm.evaluate.truth import true_signs
+from facetrm.fit.finetune.model import TrainableHeads
+from facetrm.fit.heads.objective_report import ObjectiveReport, mean_spearman
+from facetrm.fit.heads.ridge import evaluate_experts
+from facetrm.fit.trainer import TrainingCost
+from facetrm.model.experts import LinearExperts
+from facetrm.model.mixture import Mixture
+from facetrm.model.reward_model import RewardModel
+from facetrm.recipes.armorm.figures import plain, versions
+from facetrm.recipes.armorm.rows import Rows
+from facetrm.recipes.finetune.config import FineTuneRecipe
+
+Encoded = tuple[Pairs, Features]
+"""Test pairs and held-out rated rows, as one encoder reads them."""
+
+
+@dataclass(frozen=True)
+class FineTuneFigures:
+    """Held-out figures of the trained heads, and of those on the frozen trunk.
+
+    Attributes:
+        objectives, frozen: one report per objective; empty where no head was trained, or none was fitted.
+        noisy, true: accuracy on the test pairs by system, against the labels and (world only) the true order.
+        gained: paired difference in accuracy, trained minus frozen, by head.
+    """
+
+    objectives: tuple[ObjectiveReport, ...]
+    frozen: tuple[ObjectiveReport, ...]
+    noisy: dict[str, Interval]
+    true: dict[str, Interval]
+    gained: dict[str, Interval]
+
+
+def judge_heads(
+    config: FineTuneRecipe,
+    rows: Rows,
+    mixture: Mixture,
+    heads: TrainableHeads,
+    *,
+    after: Encoded,
+    before: tuple[TrainableHeads, Pairs, Features] | None,
+) -> FineTuneFigures:
+    """Measure the heads on the held-out rows.
+
+    Args:
+        config, rows: settings and data. mixture: of the model that is saved. heads: the trained ones.
+        after: the held-out rows as the trained trunk reads them.
+        before: heads on the frozen trunk, and the same rows as it reads them; None where none were fitted.
+    """
+    test, rated = after
+    margins: dict[str, Floats] = {"reward": mixture.margins(test.chosen, test.rejected).numpy()}
+    margins |= _margins(rows, heads, test)
+    frozen: tuple[ObjectiveReport, ...] = ()
+    if before is not None:
+        margins |= {f"frozen_{name}": margin for name, margin in _margins(rows, before[0], before[1]).items()}
+        frozen = _reports(config, rows, before[0], before[2])
+    groups, samples, seed = test.groups, config.samples, config.seed
+    truth: dict[str, Interval] = {}
+    if rows.world is not None:
+        signs = true_signs(rows.world, rows.test)
+        truth = {s: pair_accuracy(m * signs, groups, samples=samples, seed=seed) for s, m in margins.items()}
+    return FineTuneFigures(
+        objectives=_reports(config, rows, heads, rated),
+        frozen=frozen,
+        noisy={s: pair_accuracy(m, groups, samples=samples, seed=seed) for s, m in margins.items()},
+        true=truth,
+        gained={
+            name: paired_difference(margins[name], margins[f"frozen_{name}"], groups, samples=samples, seed=seed)
+            for name in ("preference", "objectives")
+            if f"frozen_{name}" in margins
+        },
+    )
+
+
+def training_figures(
+    config: FineTuneRecipe,
+    rows: Rows,
+    model: RewardModel,
+    figures: FineTuneFigures,
+    *,
+    spent: TrainingCost,
+    merged: float | None,
+    seconds: Mapping[str, float],
+) -> dict[str, Any]:
+    """Return the content of ``metrics.json``: plain numbers, null for what is not defined.
+
+    Args:
+        config, rows, model, figures: settings, data, result and verdict of the run.
+        spent: what the training has cost. merged: the largest change of a score by merging. seconds: by stage.
+    """
+    world = getattr(config.data, "world", None)
+    values = {
+        "schema": 1,
+        "recipe": config.recipe,
+        "seconds": {**seconds, "total": sum(seconds.values())},
+        "rows": {
+            "ratings": len(rows.heads),
+            "ratings_test": len(rows.heads_test),
+            "preferences": len(rows.gate),
+            "preferences_test": len(rows.test),
+            **rows.counts,
+        },
+        "training": {
+            "method": config.finetune.method,
+            "steps": spent.steps,
+            "seconds": spent.seconds,
+            "tokens": spent.tokens,
+            "truncated": spent.truncated,
+            "history": [dict(entry) for entry in spent.history],
+            "merged_largest_change": merged,
+        },
+        "objectives_test": {r.name: r.to_dict() for r in figures.objectives},
+        "objectives_test_frozen": {r.name: r.to_dict() for r in figures.frozen},
+        "mean_spearman": mean_spearman(figures.objectives),
+        "mean_spearman_frozen": mean_spearman(figures.frozen),
+        "pair_accuracy": {
+            "noisy": {name: asdict(i) for name, i in figures.noisy.items()},
+            "true": {name: asdict(i) for name, i in figures.true.items()},
+            "gained": {name: asdict(i) for name, i in figures.gained.items()},
+        },
+        "seeds": {"run": config.seed, "finetune": config.finetune.seed}
+        | ({} if world is None else {"world": world.seed}),
+        "versions": versions(),
+        "hashes": {"data": rows.hash, "model": model.hash, "encoder": model.encoder.fingerprint},
+    }
+    return dict(plain(values))
+
+
+def _margins(rows: Rows, heads: TrainableHeads, pairs: Pairs) -> dict[str, Floats]:
+    """Return the margins of the preference head, and of the mean of the objectives of known direction, where there."""
+    found: dict[str, Floats] = {}
+    with torch.no_grad():
+        gap_ND = pairs.chosen.response_NAD[:, 0].double() - pairs.rejected.response_NAD[:, 0].double()
+        if heads.has_preference:
+            found["preference"] = (gap_ND @ heads.preference_D.double().cpu()).numpy()
+        gated = [k for k, objective in enumerate(rows.objectives) if objective.gated]
+        if len(heads.bias_K) and gated:
+            found["objectives"] = (gap_ND @ heads.weight_KD.double().cpu()[gated].mean(dim=0)).numpy()
+    return found
+
+
+def _reports(config: FineTuneRecipe, rows: Rows, heads: TrainableHeads, rated: Features) -> tuple[ObjectiveReport, ...]:
+    if not len(heads.bias_K) or not rows.heads_test:
+        return ()
+    experts = LinearExperts(rows.objectives, heads.weight_KD.detach().cpu(), heads.bias_K.detach().cpu())
+    return evaluate_experts(
+        experts,
+        rated,
+        label_matrix(rows.heads_test, rows.objectives),
+        groups=[r.prompt_key for r in rows.heads_test],
+        bootstrap=min(config.samples, 200),
+        seed=config.seed,
+    )
