@@ -36,7 +36,7 @@ quickstart: $(STAMP)
 	$(BIN)/facetrm run recipes/quickstart.yaml
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 check: $(STAMP)
 	$(BIN)/ruff format --check $(SOURCES)
