@@ -248,7 +248,9 @@ def _ratings(answers: Sequence[LocalExplanation], titles: Sequence[str], top: in
         table.add_column(title, justify="right")
     for title in titles:
         table.add_column(title, justify="right")
-    table.add_column("scale")
+    scaled = any(line.scale is not None for line in lines)
+    if scaled:
+        table.add_column("scale")
     for line in lines:
         others = [{other.objective: other for other in answer.lines}.get(line.objective) for answer in answers]
         ratings = [Text("-" if other is None else show_number(other.rating)) for other in others]
@@ -256,7 +258,8 @@ def _ratings(answers: Sequence[LocalExplanation], titles: Sequence[str], top: in
             cells = [Text("-" if other is None else show_fixed(other.contribution, signed=True)) for other in others]
         else:
             cells = [Text(f"{line.weight:.1%}"), Text(show_fixed(line.coefficient, signed=True))]
-        table.add_row(Text(clean(line.objective)), *cells, *ratings, Text(_scale(line)))
+        scale = [Text(_scale(line))] if scaled else []
+        table.add_row(Text(clean(line.objective)), *cells, *ratings, *scale)
     return table
 
 
