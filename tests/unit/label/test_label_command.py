@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,7 +69,16 @@ def test_failures_are_counted_and_their_file_named(server: LabelServer, rows: Pa
     said = command(*arguments(rows, server.url, "--set", "answer_format=text"))
     failed = len((rows.parent / "out" / "failures.jsonl").read_text(encoding="utf-8").splitlines())
     assert 0 < failed < 24
-    assert f"{failed} questions have no answer: {rows.parent / 'out' / 'failures.jsonl'}; run again" in said.out
+    assert f"{failed} questions are refused for good: {rows.parent / 'out' / 'failures.jsonl'}; asking" in said.out
+    assert "the commonest reason: HTTP 400" in said.out
+    assert "run again" not in said.out
+    server.fault = lambda content, n: "429" if int(content[0], 16) < 8 else None
+    said = command(*arguments(rows, server.url, "--set", "longest_wait=0.01", "--set", "give_up_after=99"))
+    assert said.code == 2, "those that are left were not answered now"
+    server.fault = lambda content, n: "503" if int(content[0], 16) < 4 else None
+    said = command(*arguments(rows, server.url, "--set", "tries=1"))
+    assert said.code == 0
+    assert re.search(r"\d+ questions have no answer: .*failures\.jsonl; run again to ask them", said.out)
 
 
 def test_bad_input_is_refused(server: LabelServer, rows: Path, tmp_path: Path) -> None:
@@ -88,12 +97,11 @@ def test_bad_input_is_refused(server: LabelServer, rows: Path, tmp_path: Path) -
 
 
 def test_ctrl_c_ends_cleanly_and_the_rerun_goes_on(server: LabelServer, rows: Path) -> None:
-    server.delay = 0.4  # a busy machine must not answer all before the signal comes
+    server.hold_after = 6
     script = "from facetrm.cli import main; main()"
     line = [sys.executable, "-c", script, *arguments(rows, server.url, "--set", "in_flight=2")]
     process = subprocess.Popen(line, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
-    while server.answered.total() < 6 and process.poll() is None:
-        time.sleep(0.01)
+    assert server.holding.wait(120.0)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130, err
@@ -101,8 +109,7 @@ def test_ctrl_c_ends_cleanly_and_the_rerun_goes_on(server: LabelServer, rows: Pa
     assert "Traceback" not in err
     kept = len(stored_keys(rows.parent / "out"))
     assert 4 <= kept < 24, "two of the six answers may have been on their way"
-    time.sleep(0.6)
-    server.delay, before = 0.0, server.asked.total()
+    server.hold_after, before = None, server.asked.total()
     assert command(*arguments(rows, server.url)).code == 0
     assert server.asked.total() - before == 24 - kept
     assert before - kept <= 2, "what was in flight"
