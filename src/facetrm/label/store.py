@@ -163,12 +163,15 @@ class LabelStore:
 
     def _problem(self, one: StoredAnswer, row: tuple[object, ...]) -> str | None:
         """Return why the database cannot hold ``row``: it is asked to bind it, which writes nothing."""
+        if not all(isinstance(text, str) for text in (one.verdict, one.reply, one.model)):
+            return "its texts are not texts"
+        if not all(isinstance(n, int) and 0 <= n <= _MOST_TOKENS for n in (one.tokens_in, one.tokens_out)):
+            return "its numbers of tokens cannot be"
         try:
             self._base.execute("SELECT ?, ?, ?, ?, ?, ?, ?", row).fetchone()
-            sound = all(0 <= count <= _MOST_TOKENS for count in (one.tokens_in, one.tokens_out))
         except (sqlite3.Error, ArithmeticError, ValueError, TypeError) as exc:
             return f"{type(exc).__name__}: {short(str(exc))}"
-        return None if sound else "its numbers of tokens cannot be"
+        return None
 
     def spend(self, requests: int, *, tokens_in: int, tokens_out: int) -> None:
         """Note ``requests`` without an answer, and their ``tokens_in`` and ``tokens_out``, until the next write."""

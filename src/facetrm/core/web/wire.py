@@ -144,6 +144,7 @@ async def _read_chunks(reader: asyncio.StreamReader, largest: int) -> bytes:
         body += await reader.readexactly(length)
         if await _line(reader, left, "the frame of a chunk"):
             raise WireError("a chunk is longer than its size says")
+    left = [LARGEST_HEAD]
     while await _line(reader, left, "the trailer"):
         pass
     return bytes(body)
