@@ -51,6 +51,25 @@ def test_a_dry_run_asks_and_writes_nothing(server: LabelServer, rows: Path) -> N
     assert "cost: unknown; give the prices" in command(*arguments(rows, server.url, "--dry-run")).out
 
 
+def test_a_dry_run_on_a_folder_of_labels_changes_nothing_there(server: LabelServer, rows: Path) -> None:
+    assert command(*arguments(rows, server.url, "--set", "max_requests=5")).code == 0
+    out = rows.parent / "out"
+    before = [(path.name, path.stat().st_mtime_ns) for path in [out, *sorted(out.iterdir())]]
+    said = command(*arguments(rows, server.url, "--dry-run"))
+    assert "answered before: 5; to ask: 19" in said.out
+    assert [(path.name, path.stat().st_mtime_ns) for path in [out, *sorted(out.iterdir())]] == before
+
+
+def test_what_is_skipped_and_capabilities_that_are_one_are_said(server: LabelServer, rows: Path) -> None:
+    same = [preference(n, 1, 1, task="chat") for n in range(7, 9)]
+    same = [one.model_copy(update={"responses": (one.responses[0],) * 2}) for one in same]
+    write_records(rows, [*(preference(n, 2, 1, task="chat") for n in range(3)), *same])
+    said = command(*arguments(rows, server.url))
+    assert said.code == 0, said
+    assert said.out.count("skipped: 2 pairs whose replies are the same text") == 2, "before and after"
+    assert "warning: all capabilities of 'chat' got the same labels on all 3 pairs" in said.out
+
+
 def test_a_run_and_its_rerun(server: LabelServer, rows: Path) -> None:
     said = command(*arguments(rows, server.url))
     assert said.code == 0, said.err
