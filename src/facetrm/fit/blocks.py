@@ -22,7 +22,7 @@ from facetrm.core.errors import FitError
 from facetrm.data.records import Conversation
 
 HELD: Final = 64 * 2**20  # bytes of one matrix that stay in memory
-_FLOATS: Final = 2**22  # of one block: 8,192 rows at D = 512
+_FLOATS: Final = 2**20  # of one block: 2,048 rows at D = 512
 _STEP: Final = 1024  # blocks are cut at multiples of it, as ridge regression cuts them
 
 
@@ -45,7 +45,7 @@ class FeatureStream(Protocol):
 
 
 def block_rows(hidden_size: int) -> int:
-    """Return how many rows a block has: a multiple of 1,024, about 16 MiB of float32 vectors.
+    """Return how many rows a block has: a multiple of 1,024, about 4 MiB of float32 vectors.
 
     Args:
         hidden_size: D.
