@@ -46,7 +46,9 @@ def explain(
     data: Annotated[
         Path | None, typer.Option("--data", help="Rows to explain (the run's own pair by default).")
     ] = None,
-    row: Annotated[str, typer.Option(help="The id of the row, or its number from 0.")] = "0",
+    row: Annotated[
+        str | None, typer.Option(help="The id of the row, or its line in the file (the first row by default).")
+    ] = None,
     html: Annotated[Path | None, typer.Option(help="Also write a page to this file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     overall: Annotated[
@@ -71,13 +73,13 @@ def explain(
         print_row(scorer, _find(asked, row, path), html=html, as_json=as_json)
 
 
-def _find(asked: list[ScoringRow], row: str, path: Path) -> ScoringRow:
+def _find(asked: list[ScoringRow], row: str | None, path: Path) -> ScoringRow:
     by_id = {a.id: a for a in asked}
-    if row in by_id:
-        return by_id[row]
-    if row.isdecimal() and int(row) < len(asked):
-        return asked[int(row)]
-    raise DataError(f"no row '{row}' among {len(asked)}", place=path, fix=did_you_mean(row, list(by_id)[:50]))
+    by_line = {str(a.line): a for a in asked}
+    found = asked[0] if row is None else by_id.get(row) or by_line.get(row)
+    if found is not None:
+        return found
+    raise DataError(f"no row '{row}' among {len(asked)}", place=path, fix=did_you_mean(str(row), list(by_id)[:50]))
 
 
 def _edited(model: RewardModel, drop: list[str], scale: list[str], pin: list[str]) -> RewardModel:

@@ -11,6 +11,7 @@ from facetrm.backbone.encoder import Encoder
 from facetrm.backbone.text.chat import Tokenized
 from facetrm.backbone.transformer import TransformerEncoder, chat_template
 from facetrm.core.errors import BackboneError, ConfigError, FacetrmError, ModelError
+from facetrm.core.web.key import ServerKey
 from facetrm.data.records import Conversation
 from facetrm.doctor.artefact import Artefact, read_artefact
 from facetrm.doctor.causes import FEW
@@ -27,7 +28,7 @@ from facetrm.doctor.served import (
     suspect_activation,
     truncates,
 )
-from facetrm.doctor.server import connect
+from facetrm.doctor.server import connect, server_address
 from facetrm.doctor.template import dropped_turns
 from facetrm.doctor.verdicts import judge_readings, tabulate
 from facetrm.doctor.words import check_words, knower
@@ -115,6 +116,7 @@ def diagnose_server(
     timeout: float = 60.0,
     allowed: Sequence[str] = (),
     settings: Mapping[str, object] | None = None,
+    key: ServerKey | None = None,
 ) -> Diagnosis:
     """Return what is wrong with the rewards of a running server.
 
@@ -124,21 +126,23 @@ def diagnose_server(
         against: a local copy of the model, a folder or a hub id.
         threshold: drift, in spreads of the rewards, above which readings disagree.
         device: where the local copy computes.
-        timeout: seconds to wait for one answer.
+        timeout: seconds for one request, from the connection to the last byte of the answer.
         allowed: codes that do not count for the exit code.
         settings: of the local copy's backbone, as ``load_model`` takes them.
+        key: of the server.
 
     Raises:
         ModelError: the server cannot be reached or is no reward server, or the local copy cannot be loaded.
         BackboneError: a conversation that the local copy cannot read.
     """
     conversations = [answer for group in groups for answer in group]
+    address = server_address(url)
     if not conversations:
-        raise ModelError("a server has no files to look at", place=url, fix="give --data FILE")
+        raise ModelError("a server has no files to look at", place=address, fix="give --data FILE")
     local, render = (
         (None, None) if against is None else _local_copy(against, conversations, device=device, settings=settings)
     )
-    server = connect(url, conversations[0], render=render, timeout=timeout)
+    server = connect(url, conversations[0], render=render, timeout=timeout, key=key)
     reference = None if local is None else local.rewards()
     probed, found = probe_server(server, conversations, local=reference)
     table = tabulate(probed, pairs_P2=answer_pairs([len(group) for group in groups]), threshold=threshold)
@@ -150,7 +154,7 @@ def diagnose_server(
         cut, failed = probe_length(server, conversations[0])
         found += failed if cut is None else [truncates(cut)]
     return Diagnosis(
-        model=url,
+        model=str(address),
         kind=f"server of {server.dialect}",
         conversations=len(conversations),
         threshold=threshold,

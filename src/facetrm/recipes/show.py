@@ -15,6 +15,7 @@ from facetrm.explain.terminal import PairView, show
 from facetrm.model.reward_model import RewardModel
 from facetrm.recipes.dmoerm.fit import DmoermRun
 from facetrm.recipes.finetune.fit import FineTuneRun
+from facetrm.recipes.reading import Reading
 from facetrm.recipes.run import Run
 from facetrm.report.run_report import SYSTEM_TITLES
 
@@ -39,6 +40,7 @@ def show_run(run: Run) -> None:
     judged = run.judgement
     pairs = run.metrics["rows"]["preferences_test"]
     _console().print(accuracy_table(judged.noisy, judged.true, pairs=pairs))
+    _show_reading(run.rows.reading)
     debias, recovery = run.metrics["debias"], run.metrics["weight_recovery_spearman"]
     if debias["target"] is not None:
         print(f"largest |rank correlation| with {debias['target']} on the reference set: {debias['max_abs_rho']:.4f}")
@@ -66,6 +68,7 @@ def show_fine_tuned(run: FineTuneRun) -> None:
             ]
             table.add_row({"preference": "preference", "objectives": "mean of the objectives"}[name], *shown)
     console.print(table)
+    _show_reading(run.reading)
     after, before = run.metrics["mean_spearman"], run.metrics["mean_spearman_frozen"]
     if after is not None:
         beside = "" if before is None else f" (heads on the frozen trunk: {before:.3f})"
@@ -85,6 +88,7 @@ def show_routed(run: DmoermRun) -> None:
             f"{router.report.rows} held-out rows right, calibration error {router.report.calibration_error:.3f}"
         )
     _console().print(accuracy_table(judged.noisy, judged.true, pairs=len(judged.pairs)))
+    _show_reading(run.reading)
     table = Table(title="Against the labels, by task")
     systems = [name for name in SYSTEM_TITLES if name in judged.noisy]
     table.add_column("task")
@@ -114,6 +118,12 @@ def accuracy_table(noisy: Mapping[str, Interval], true: Mapping[str, Interval], 
             cells = [noisy[name], *([true[name]] if true else [])]
             table.add_row(title, *(f"{100 * c.value:.1f}  ({100 * c.low:.1f} to {100 * c.high:.1f})" for c in cells))
     return table
+
+
+def _show_reading(reading: Reading | None) -> None:
+    """Print what was lost in reading, beside the figures that it bears on."""
+    for line in () if reading is None else reading.lines():
+        print(line)
 
 
 def _show_pair(model: RewardModel, pair: Preference) -> None:

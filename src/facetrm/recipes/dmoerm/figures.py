@@ -65,6 +65,7 @@ def dmoerm_metrics(
         "recipe": config.recipe,
         "seconds": {**seconds, "total": sum(seconds.values())},
         "rows": {**sizes, "preferences_test": len(judgement.pairs), **rows.counts},
+        **({} if rows.reading is None else {"reading": rows.reading.to_dict()}),
         "backbone_training": dict(training),
         "router": None if fit.router is None else fit.router.to_dict(),
         "assigned": None if fit.assigned is None else fit.assigned.to_dict(),
@@ -100,6 +101,7 @@ def dmoerm_report(
     notes = [
         f"{len(rows.tasks)} tasks, {sum(len(found.experts) for found in fit.inner.values())} experts on one backbone."
     ]
+    notes += () if rows.reading is None else rows.reading.lines()
     if left_out:
         notes.append(f"Without an expert, for want of preferences: {', '.join(left_out)}.")
     return RunReport(
