@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from command_line import Said, command
-from facetrm import cli
 from facetrm.backbone.store import FeatureStore
 from facetrm.backbone.transformer import TransformerEncoder
+from facetrm.cli import app as program
+from facetrm.cli import train
 from facetrm.core.errors import DataError
 from facetrm.data.records import conversation
 from facetrm.explain.edit import edit
@@ -53,13 +54,13 @@ def test_scores_are_those_of_the_model_in_memory(tiny_run: Run, answers: Path) -
     own = tiny_run.fit.model.score([conversation(row) for row in ([U, A], [U, B])])
     assert found == [
         {"id": "one", "answer": 0, **own[0].to_dict()},
-        {"id": "1", "answer": 0, **own[1].to_dict()},
+        {"id": "2", "answer": 0, **own[1].to_dict()},
     ]
 
 
 def test_each_answer_of_a_preference_is_scored(tiny_run: Run, pairs: Path) -> None:
     found = rows_of(command("score", tiny_run.folder, "--data", pairs))
-    assert [(row["id"], row["answer"]) for row in found] == [("first", 0), ("first", 1), ("1", 0), ("1", 1)]
+    assert [(row["id"], row["answer"]) for row in found] == [("first", 0), ("first", 1), ("2", 0), ("2", 1)]
     assert found[0]["reward"] == pytest.approx(found[3]["reward"], abs=1e-5)
     assert found[1]["reward"] == pytest.approx(found[2]["reward"], abs=1e-5)
 
@@ -99,7 +100,7 @@ def test_one_objective_alone_ranks_by_itself(tiny_run: Run, answers: Path) -> No
 
 
 def test_the_margin_is_the_sum_of_the_differences(tiny_run: Run, pairs: Path) -> None:
-    for row in ("first", "1"):
+    for row in ("first", "2"):
         shown = json_of(command("explain", tiny_run.folder, "--data", pairs, "--row", row, "--json"))
         total = math.fsum(line["difference"] for line in shown["lines"])
         assert abs(shown["margin"] - total) <= 1e-5
@@ -111,12 +112,12 @@ def test_the_margin_is_the_sum_of_the_differences(tiny_run: Run, pairs: Path) ->
             assert abs(one["reward"] - one["base"] - math.fsum(x["contribution"] for x in one["lines"])) <= 1e-5
 
 
-def test_a_row_is_found_by_id_and_by_number(tiny_run: Run, pairs: Path) -> None:
-    by_id, by_number, other = (
+def test_a_row_is_found_by_id_and_by_line(tiny_run: Run, pairs: Path) -> None:
+    by_id, by_line, other = (
         json_of(command("explain", tiny_run.folder, "--data", pairs, "--row", row, "--json"))
-        for row in ("first", "0", "1")
+        for row in ("first", "1", "2")
     )
-    assert by_id == by_number != other
+    assert by_id == by_line != other
     assert other["margin"] == pytest.approx(-by_id["margin"], abs=1e-5)
 
 
@@ -243,8 +244,8 @@ def test_every_error_is_one_line_and_a_code(name: str, monkeypatch: pytest.Monke
     def fail(**settings: object) -> None:
         raise error
 
-    monkeypatch.delenv(cli.TRACEBACK, raising=False)
-    monkeypatch.setattr(cli, "app", fail)
+    monkeypatch.delenv(program.TRACEBACK, raising=False)
+    monkeypatch.setattr(program, "app", fail)
     said = command("score")
     assert (said.code, said.out, said.err) == (code, "", line)
 
@@ -253,7 +254,7 @@ def test_an_interrupted_run_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -
     def interrupted(*arguments: object, **settings: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "run_recipe", interrupted)
+    monkeypatch.setattr(train, "run_recipe", interrupted)
     said = command("run", "any.yaml")
     assert (said.code, said.out, said.err) == (130, "", ERRORS["interrupted"][2])
 
@@ -262,8 +263,8 @@ def test_a_developer_can_ask_for_the_traceback(monkeypatch: pytest.MonkeyPatch) 
     def fail(**settings: object) -> None:
         raise RuntimeError("here")
 
-    monkeypatch.setenv(cli.TRACEBACK, "1")
-    monkeypatch.setattr(cli, "app", fail)
+    monkeypatch.setenv(program.TRACEBACK, "1")
+    monkeypatch.setattr(program, "app", fail)
     with pytest.raises(RuntimeError, match="here"):
         command("score")
 
