@@ -34,6 +34,7 @@ from transformers.models.auto.modeling_auto import (
 )
 from transformers.utils import logging
 
+from facetrm.backbone.exclusive import making
 from facetrm.core.errors import BackboneError
 from facetrm.core.files import read_json
 from facetrm.core.fingerprint import fingerprint
@@ -76,16 +77,20 @@ _VOLATILE: Final = frozenset(
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Silence the loader's reports and bars for a while: what matters in them is raised as an error."""
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity(CRITICAL)
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            cast(Any, logging).enable_progress_bar()
+    """Silence the loader's reports and bars for a while: what matters in them is raised as an error.
+
+    They are the process's, so one thread at a time does this, or the last one would restore the silence of another.
+    """
+    with making:
+        level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+        logging.set_verbosity(CRITICAL)
+        logging.disable_progress_bar()
+        try:
+            yield
+        finally:
+            logging.set_verbosity(level)
+            if bars:
+                cast(Any, logging).enable_progress_bar()
 
 
 @contextmanager
@@ -165,6 +170,28 @@ def _keep_caps(model: PreTrainedModel) -> None:
     text = model.config.get_text_config()
     if getattr(text, "attn_logit_softcapping", None) and text._attn_implementation == "sdpa":
         model.set_attn_implementation("eager")
+
+
+def device_named(name: str, *, place: str) -> torch.device:
+    """Return the device ``name``; ``auto`` is a GPU where there is one.
+
+    Args:
+        name: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ...
+        place: the model that is to go there, for the message of the error.
+
+    Raises:
+        BackboneError: it is not there.
+    """
+    name = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as exc:
+        reason = str(exc).splitlines()[0]
+        raise BackboneError(
+            f"device '{name}' is not there ({reason})", place=place, fix="set backbone.device: auto"
+        ) from None
+    return device
 
 
 def model_kind(config: PretrainedConfig, *, place: str) -> TrunkKind:
