@@ -20,6 +20,7 @@ from facetrm.backbone.transformer import BackboneConfig, load_encoder
 from facetrm.core.config import parse_config
 from facetrm.core.errors import ModelError
 from facetrm.core.files import read_json
+from facetrm.core.folders import restore_folder
 from facetrm.hub.classifier import read_classifier
 from facetrm.hub.layout import GATED_ARCHITECTURE, read_layout
 from facetrm.hub.published import check_gate_names, read_published
@@ -91,6 +92,8 @@ def local_folder(folder: str | Path, *, revision: str | None = None) -> Path:
     place = Path(folder).expanduser()
     if str(folder).startswith(("http:/", "https:/")):
         raise ModelError("an address of a server", place=folder, fix="only 'facetrm doctor' reads from a server")
+    for kept in (place, place / "model"):
+        restore_folder(kept)
     if place.is_dir():
         inner = place / "model"
         return inner if (inner / MODEL_MANIFEST).exists() and not (place / MODEL_MANIFEST).exists() else place
