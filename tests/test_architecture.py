@@ -130,10 +130,12 @@ def test_public_names_are_listed_and_sorted() -> None:
 
 
 def test_verbs_are_frozen() -> None:
-    command = typer.main.get_command(importlib.import_module("facetrm.cli").app)
+    command = typer.main.get_command(importlib.import_module("facetrm.cli.app").app)
     assert sorted(command.commands) == VERBS
     for name, verb in command.commands.items():
         assert verb.help, f"facetrm {name} has no help"
+        for parameter in verb.params:
+            assert parameter.help, f"facetrm {name}: {parameter.name} has no help"
 
 
 def test_there_are_recipes_and_examples() -> None:

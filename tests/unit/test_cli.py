@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from command_line import Said, command
-from facetrm import cli
 from facetrm.backbone.store import FeatureStore
 from facetrm.backbone.transformer import TransformerEncoder
+from facetrm.cli import app as program
+from facetrm.cli import train
 from facetrm.core.errors import DataError
 from facetrm.data.records import conversation
 from facetrm.explain.edit import edit
@@ -243,8 +244,8 @@ def test_every_error_is_one_line_and_a_code(name: str, monkeypatch: pytest.Monke
     def fail(**settings: object) -> None:
         raise error
 
-    monkeypatch.delenv(cli.TRACEBACK, raising=False)
-    monkeypatch.setattr(cli, "app", fail)
+    monkeypatch.delenv(program.TRACEBACK, raising=False)
+    monkeypatch.setattr(program, "app", fail)
     said = command("score")
     assert (said.code, said.out, said.err) == (code, "", line)
 
@@ -253,7 +254,7 @@ def test_an_interrupted_run_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -
     def interrupted(*arguments: object, **settings: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "run_recipe", interrupted)
+    monkeypatch.setattr(train, "run_recipe", interrupted)
     said = command("run", "any.yaml")
     assert (said.code, said.out, said.err) == (130, "", ERRORS["interrupted"][2])
 
@@ -262,8 +263,8 @@ def test_a_developer_can_ask_for_the_traceback(monkeypatch: pytest.MonkeyPatch) 
     def fail(**settings: object) -> None:
         raise RuntimeError("here")
 
-    monkeypatch.setenv(cli.TRACEBACK, "1")
-    monkeypatch.setattr(cli, "app", fail)
+    monkeypatch.setenv(program.TRACEBACK, "1")
+    monkeypatch.setattr(program, "app", fail)
     with pytest.raises(RuntimeError, match="here"):
         command("score")
 

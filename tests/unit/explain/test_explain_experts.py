@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from adapter_models import MATHS, NAMED, PAIRS, TALKS, experts, network, one_task, router, two_tasks, weighed
-from facetrm.cli import _explain_overall, _explain_row
+from facetrm.cli.explained import print_overall, print_row
 from facetrm.core.errors import ModelError
 from facetrm.core.statistics import win_credit
 from facetrm.explain.ablate import ablate
@@ -218,20 +218,20 @@ def test_who_is_listened_to_is_told_by_shares_where_there_are_no_weights() -> No
 
 def test_the_command_line_explains_each_task_with_its_own_experts(capsys: pytest.CaptureFixture[str]) -> None:
     model = two_tasks()
-    _explain_overall(model, asked(PAIRS), as_json=True)
+    print_overall(model, asked(PAIRS), as_json=True)
     shown = json.loads(capsys.readouterr().out)["tasks"]
     tasks = model.tasks_of([a for a, _ in PAIRS])
     assert {task: part["overall"]["everyone"]["answers"] for task, part in shown.items()} == {
         task: 2 * tasks.count(task) for task in ("chat", "maths")
     }
     assert shown["maths"]["ablation"]["pairs"] == tasks.count("maths")
-    _explain_overall(model, asked(PAIRS), as_json=False)
+    print_overall(model, asked(PAIRS), as_json=False)
     text = capsys.readouterr().out
     assert "mean weight" not in text
     assert all(name in text for task in ("chat", "maths") for name in model.mixture(task).names)
-    _explain_row(model, asked(PAIRS)[0], html=None, as_json=True)
+    print_row(model, asked(PAIRS)[0], html=None, as_json=True)
     assert json.loads(capsys.readouterr().out)["flip"] is None
-    _explain_overall(one_task(), asked([(talk,) for talk in TALKS]), as_json=True)
+    print_overall(one_task(), asked([(talk,) for talk in TALKS]), as_json=True)
     alone = json.loads(capsys.readouterr().out)
     assert alone["ablation"] is None
     assert alone["overall"]["everyone"]["weights"] == {}

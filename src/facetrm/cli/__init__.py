@@ -1,0 +1,5 @@
+"""Floor 7: the command line. Verbs parse and print; settings are ``--set section.key=value``."""
+
+from facetrm.cli.app import main
+
+__all__ = ["main"]

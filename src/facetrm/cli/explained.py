@@ -1,0 +1,104 @@
+"""What ``explain`` prints: one answer, one pair, or the whole model."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from facetrm.core.errors import BackboneError
+from facetrm.explain.ablate import ablate
+from facetrm.explain.ask import ask_answer, ask_pair
+from facetrm.explain.overall import explain_overall
+from facetrm.explain.table import WholeView
+from facetrm.explain.terminal import AnswerView, PairView, show
+from facetrm.model.reward_model import RewardModel
+from facetrm.recipes.scoring import ScoringRow, located
+from facetrm.recipes.show import show_whole
+from facetrm.report.page import write_page
+
+
+def print_row(model: RewardModel, asked: ScoringRow, *, html: Path | None, as_json: bool) -> None:
+    """Print the explanation of one row: its only answer, or its first against its last.
+
+    Args:
+        model: that rated it.
+        asked: the row.
+        html: where a page is written as well, or None.
+        as_json: whether JSON is printed in place of a text.
+
+    Raises:
+        BackboneError: an answer cannot be read; the error names the row.
+    """
+    answers = (asked.answers[0], asked.answers[-1]) if asked.is_pair else asked.answers
+    if len(asked.answers) > 2:
+        print(
+            f"row {asked.id} ranks {len(asked.answers)} answers: the first and the last are compared", file=sys.stderr
+        )
+    try:
+        if asked.is_pair:
+            pair, flip = ask_pair(model, answers[0], answers[-1])
+            shown = {**pair.to_dict(), "flip": None if flip is None else flip.to_dict()}
+            view: PairView | AnswerView = PairView(pair, (answers[0], answers[-1]), flip)
+            if html is not None:
+                write_page(html, pair, conversations=answers, flip=flip)
+        else:
+            local = ask_answer(model, answers[0])
+            shown, view = local.to_dict(), AnswerView(local, answers[0])
+            if html is not None:
+                write_page(html, local, conversations=answers)
+    except BackboneError as exc:
+        raise located(exc, [asked, asked]) from None
+    if as_json:
+        print(json.dumps(shown, indent=2, ensure_ascii=False, allow_nan=False))
+    else:
+        show(view)
+    if html is not None:
+        print(f"page: {html}", file=sys.stderr)
+
+
+def print_overall(model: RewardModel, asked: list[ScoringRow], *, as_json: bool) -> None:
+    """Print whom the model listens to, task by task.
+
+    Args:
+        model: to explain.
+        asked: the rows; where some are pairs, the pairs alone are used.
+        as_json: whether JSON is printed in place of a text.
+
+    Raises:
+        BackboneError: an answer cannot be read; the error names the row.
+    """
+    rows = [a for a in asked if a.is_pair] or asked
+    try:
+        routed = model.tasks_of([a.answers[0] for a in rows])
+    except BackboneError as exc:
+        raise located(exc, rows) from None
+    views = {
+        task: _whole(model, [a for a, of in zip(rows, routed, strict=True) if of == task], task)
+        for task in model.tasks
+        if task in routed
+    }
+    if as_json:
+        shown: dict[str, Any] = {
+            task: {"overall": v.overall.to_dict(), "ablation": None if v.effects is None else v.effects.to_dict()}
+            for task, v in views.items()
+        }
+        value = {"tasks": shown} if len(model.tasks) > 1 else next(iter(shown.values()))
+        print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+    else:
+        for view in views.values():
+            show_whole(view)
+
+
+def _whole(model: RewardModel, rows: list[ScoringRow], task: str) -> WholeView:
+    """Explain one task's mixture on its rows."""
+    try:
+        first = model.features([a.answers[0] for a in rows], task=task)
+        last = model.features([a.answers[-1] for a in rows], task=task) if rows[0].is_pair else None
+    except BackboneError as exc:
+        raise located(exc, rows) from None
+    tasks = [a.task or "" for a in rows] if all(a.task for a in rows) else []
+    whole = explain_overall(model, first, last, tasks=tasks, task=task)
+    effects = None if last is None else ablate(model, first, last, task=task)
+    return WholeView(whole, effects, task if len(model.tasks) > 1 else "")

@@ -1,0 +1,62 @@
+"""Verbs that judge a model: ``doctor``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from facetrm.cli.options import Reading
+from facetrm.core.config import apply_sets
+from facetrm.core.errors import BackboneError, ConfigError, did_you_mean
+from facetrm.doctor.diagnose import THRESHOLD, diagnose, diagnose_server
+from facetrm.doctor.findings import CODES
+from facetrm.doctor.terminal import show_diagnosis
+from facetrm.recipes.scoring import located, read_asked
+
+
+def doctor(
+    model: Annotated[str, typer.Argument(help="A model folder, a run folder, a name on the Hub, or a server's URL.")],
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Rows to read in many ways (without: the files alone).")
+    ] = None,
+    against: Annotated[str | None, typer.Option(help="A local copy of what the server serves.")] = None,
+    threshold: Annotated[
+        float, typer.Option(min=0.0, help="Drift that is a fault, in standard deviations of the rewards.")
+    ] = THRESHOLD,
+    rows: Annotated[int, typer.Option(min=1, help="Rows of the data to read.")] = 32,
+    allow: Annotated[list[str], typer.Option(metavar="CODE", help="A finding that does not count.")] = [],  # noqa: B006
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
+    sets: Reading = [],  # noqa: B006
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for one answer of a server.")] = 60.0,
+) -> None:
+    """Find what makes a model's scores wrong. Exit code 0: healthy; 3: an error or a warning was found."""
+    unknown = next((code for code in allow if code not in CODES), None)
+    if unknown is not None:
+        raise ConfigError(f"no finding '{unknown}'", place="--allow", fix=did_you_mean(unknown, CODES))
+    asked = [] if data is None else read_asked(data)[:rows]
+    groups = [row.answers for row in asked]
+    options: Any = {
+        "threshold": threshold,
+        "device": device,
+        "allowed": allow,
+        "settings": apply_sets({}, sets),
+    }
+    served = model.startswith(("http://", "https://"))
+    if against is not None and not served:
+        raise ConfigError("a copy is compared with a server", place="--against", fix="give the server's URL as MODEL")
+    try:
+        if served:
+            found = diagnose_server(model, groups, against=against, timeout=timeout, **options)
+        else:
+            found = diagnose(model, groups, **options)
+    except BackboneError as exc:
+        raise located(exc, [row for row in asked for _ in row.answers]) from None
+    if as_json:
+        print(json.dumps(found.to_dict(), indent=2, ensure_ascii=False, allow_nan=False))
+    else:
+        show_diagnosis(found)
+    raise typer.Exit(found.exit_code)

@@ -1,0 +1,58 @@
+"""Verbs that prepare a training: ``encode`` (features to disk) and ``label`` (capability labels from an LLM)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from facetrm.backbone.store import encode as encode_rows
+from facetrm.backbone.transformer import BackboneConfig, load_encoder
+from facetrm.cli.options import Data, Sets
+from facetrm.core.config import apply_sets, parse_config
+from facetrm.core.errors import BackboneError
+from facetrm.data.rubric import read_rubric
+from facetrm.label.pairs import read_pairs
+from facetrm.label.plan import make_plan
+from facetrm.label.run import label_pairs
+from facetrm.label.settings import LabelConfig
+from facetrm.label.show import estimate_text, report_text
+from facetrm.label.store import stored_keys
+from facetrm.recipes.scoring import located, read_asked
+
+
+def encode(
+    backbone: Annotated[str, typer.Option(help="A folder, or a name on the Hub.")],
+    data: Data,
+    out: Annotated[Path, typer.Option(help="The feature folder; run again, it goes on where it stopped.")],
+    sets: Sets = [],  # noqa: B006
+    shard_rows: Annotated[int, typer.Option(min=1, help="Rows of a shard.")] = 1024,
+) -> None:
+    """Read conversations with a backbone, features to disk."""
+    config = parse_config(BackboneConfig, apply_sets({"path": backbone}, sets), place="--set")
+    asked = read_asked(data)
+    conversations = [answer for row in asked for answer in row.answers]
+    try:
+        store = encode_rows(load_encoder(config), conversations, out, shard_rows=shard_rows)
+    except BackboneError as exc:
+        raise located(exc, [row for row in asked for _ in row.answers]) from None
+    print(f"{len(store)} conversations of {store.hidden_size} features in {out}")
+
+
+def label(
+    data: Annotated[Path, typer.Option("--data", help="Preferences, or ratings with several answers to a prompt.")],
+    rubric: Annotated[str, typer.Option(help="A shipped rubric (dmoerm, dmoerm-zh, general), or a .yaml file.")],
+    model: Annotated[str, typer.Option(help="The judge's name, as the server knows it.")],
+    out: Annotated[Path, typer.Option(help="The folder of labels; run again, it goes on where it stopped.")],
+    base_url: Annotated[str | None, typer.Option(help="Of an OpenAI-compatible API, such as ending in /v1.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be asked and cost; ask nothing.")] = False,
+    sets: Sets = [],  # noqa: B006
+) -> None:
+    """Ask an LLM which reply is better in which capability, into a folder of labels."""
+    settings = apply_sets({"model": model, "base_url": base_url}, sets)
+    config = parse_config(LabelConfig, settings, place="--set")
+    plan = make_plan(read_pairs(data), read_rubric(rubric), config)
+    print(estimate_text(plan.estimate(stored_keys(out))))
+    if not dry_run:
+        print(report_text(label_pairs(plan, out).report, out))

@@ -1,0 +1,87 @@
+"""Verbs that use a model: ``score`` and ``explain``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from facetrm.cli.explained import print_overall, print_row
+from facetrm.cli.options import AskedMode, Data, Drop, Pin, Reading, Scale
+from facetrm.core.config import apply_sets
+from facetrm.core.errors import DataError, did_you_mean
+from facetrm.explain.edit import edit as edit_model
+from facetrm.explain.edit import parse_edit
+from facetrm.hub.load import load_model
+from facetrm.model.reward_model import RewardModel
+from facetrm.recipes.scoring import ScoringRow, read_asked, score_rows, write_scores
+
+
+def score(
+    model: Annotated[Path, typer.Argument(help="A model folder, a run folder, or a name on the Hub.")],
+    data: Data,
+    out: Annotated[Path | None, typer.Option(help="JSONL of score rows (standard output by default).")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
+    mode: AskedMode = None,
+    sets: Reading = [],  # noqa: B006
+    drop: Drop = [],  # noqa: B006
+    scale: Scale = [],  # noqa: B006
+    pin: Pin = [],  # noqa: B006
+) -> None:
+    """Score conversations: JSONL in, JSONL of readable scores out."""
+    asked = read_asked(data)
+    scorer = _edited(load_model(model, device=device, mode=mode, settings=apply_sets({}, sets)), drop, scale, pin)
+    rows = score_rows(scorer, asked, quiet=out is None)
+    if out is not None:
+        print(f"{write_scores(rows, out)} scores in {out}")
+        return
+    for row in rows:
+        print(json.dumps(row, ensure_ascii=False, allow_nan=False))
+
+
+def explain(
+    model: Annotated[Path, typer.Argument(help="A model folder, a run folder, or a name on the Hub.")],
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Rows to explain (the run's own pair by default).")
+    ] = None,
+    row: Annotated[str, typer.Option(help="The id of the row, or its number from 0.")] = "0",
+    html: Annotated[Path | None, typer.Option(help="Also write a page to this file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    overall: Annotated[
+        bool, typer.Option(help="Explain the model on all rows: who is listened to, and what for.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
+    mode: AskedMode = None,
+    sets: Reading = [],  # noqa: B006
+    drop: Drop = [],  # noqa: B006
+    scale: Scale = [],  # noqa: B006
+    pin: Pin = [],  # noqa: B006
+) -> None:
+    """Explain one answer, one pair, or the whole model."""
+    scorer = _edited(load_model(model, device=device, mode=mode, settings=apply_sets({}, sets)), drop, scale, pin)
+    path = data or model / "pair.jsonl"
+    if data is None and not path.exists():
+        raise DataError("no rows to explain", place=model, fix="give --data FILE")
+    asked = read_asked(path)
+    if overall:
+        print_overall(scorer, asked, as_json=as_json)
+    else:
+        print_row(scorer, _find(asked, row, path), html=html, as_json=as_json)
+
+
+def _find(asked: list[ScoringRow], row: str, path: Path) -> ScoringRow:
+    by_id = {a.id: a for a in asked}
+    if row in by_id:
+        return by_id[row]
+    if row.isdecimal() and int(row) < len(asked):
+        return asked[int(row)]
+    raise DataError(f"no row '{row}' among {len(asked)}", place=path, fix=did_you_mean(row, list(by_id)[:50]))
+
+
+def _edited(model: RewardModel, drop: list[str], scale: list[str], pin: list[str]) -> RewardModel:
+    if not (drop or scale or pin):
+        return model
+    wish = parse_edit(drop=drop, scale=scale, pin=pin)
+    return edit_model(model, drop=wish.drop, scale=wish.scale, pin=wish.pin)
