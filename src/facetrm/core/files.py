@@ -83,7 +83,7 @@ def new_file(path: Path) -> Iterator[IO[bytes]]:
             with open(beside, "wb", opener=lambda path, flags: descriptor) as handle:
                 yield handle
                 handle.flush()
-                _keep_mode(target, descriptor)
+                keep_mode(target, descriptor)
                 os.fsync(descriptor)
                 if sys.platform == "win32":
                     handle.close()  # an open file cannot be renamed there
@@ -174,7 +174,7 @@ def _open_beside(target: Path) -> tuple[Path, int]:
         os.close(descriptor)
 
 
-def _keep_mode(target: Path, descriptor: int) -> None:
+def keep_mode(target: Path, descriptor: int) -> None:
     """Give an open file the mode, and where we may the owner, of the ``target`` that it will replace."""
     try:
         old, new = target.stat(), os.fstat(descriptor)
