@@ -141,6 +141,7 @@ def append_shard(folder: Path, manifest: Manifest, keys: Sequence[bytes], featur
         "length": features.length_N.to(torch.int64),
         "tokens": features.tokens_N.to(torch.int64),
         "truncated": features.truncated_N.to(torch.bool),
+        "unknown": features.unknown_N.to(torch.float32),
     }
     if len(features) != len(keys):
         raise StoreError(
@@ -215,4 +216,5 @@ def to_features(tensors: dict[str, Tensor]) -> Features:
         length_N=tensors["length"],
         tokens_N=tensors["tokens"],
         truncated_N=tensors["truncated"],
+        unknown_N=tensors.get("unknown", torch.zeros(len(tensors["length"]), dtype=torch.float32)),
     )

@@ -6,7 +6,7 @@ Shapes: N conversations, K experts of one mixture.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -49,6 +49,8 @@ class Score:
         truncated: whether something was cut before reading.
         model, template: hashes of the model and of the chat template.
         mode: ``exact``: it cannot depend on what else was scored; ``fast``: it may in its last digits.
+        unknown: the share of the conversation's tokens that are the tokenizer's unknown token, 0 to 1.
+        settings: settings of reading that were changed for scoring (they only shorten), as they were; else empty.
     """
 
     reward: float
@@ -67,10 +69,15 @@ class Score:
     model: str
     template: str
     mode: str
+    unknown: float = 0.0
+    settings: dict[str, str | int] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-ready dict."""
-        return asdict(self)
+        """Return a JSON-ready dict; ``settings`` is in it where there are any."""
+        known = asdict(self)
+        if not self.settings:
+            del known["settings"]
+        return known
 
 
 def rows_of(
