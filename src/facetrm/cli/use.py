@@ -50,7 +50,8 @@ def score(
     else:
         count = print_scores(scorer, rows, skip=on_error == "skip", data=data)
     if count.skipped:
-        print(f"{count.skipped} rows were skipped: see {count.side}", file=sys.stderr)
+        rows_were = "row was" if count.skipped == 1 else "rows were"
+        print(f"{count.skipped} {rows_were} skipped: see {count.side}", file=sys.stderr)
 
 
 def explain(

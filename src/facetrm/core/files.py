@@ -237,6 +237,19 @@ def _remove_unlocked(path: Path) -> None:
             os.close(descriptor)
 
 
+def why_unread(exc: OSError, *, missing: str, fix: str) -> tuple[str, str]:
+    """Return what is wrong with a file that cannot be read, and what to do: unreadable is not missing.
+
+    Args:
+        exc: of the system.
+        missing: what to say of a file that is not there.
+        fix: what to do then.
+    """
+    if isinstance(exc, FileNotFoundError | NotADirectoryError):
+        return missing, fix
+    return f"cannot be read ({exc.strerror or exc})", "check its rights and its kind; the file itself may be whole"
+
+
 def read_json(path: Path, error: type[FacetrmError], *, fix: str) -> Any:
     """Read a JSON file of ours.
 
