@@ -101,6 +101,11 @@ class TransformerEncoder:
         return self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
 
     @property
+    def block_characters(self) -> int:
+        """How many characters a store reads at a time: on a processor seconds of work, on a GPU many passes."""
+        return 2**15 if self.model.device.type == "cpu" else 2**20
+
+    @property
     def mode(self) -> Mode:
         """``fast`` or ``exact``."""
         return self.config.mode

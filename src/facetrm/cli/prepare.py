@@ -37,7 +37,7 @@ def encode(
         store = encode_rows(load_encoder(config), conversations, out, shard_rows=shard_rows)
     except BackboneError as exc:
         raise located(exc, [row for row in asked for _ in row.answers]) from None
-    print(f"{len(store)} conversations of {store.hidden_size} features in {out}")
+    print(f"{len(store)} conversations of {store.hidden_size} features in {store.folder}")
 
 
 def label(
