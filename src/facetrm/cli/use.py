@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -41,14 +42,15 @@ def score(
     With --out, scores are kept as they come, and the same command goes on where it stopped.
     """
     rows = stream_asked(data)
+    asked = chain([next(rows)], rows)  # a file that is not there is told before a model is loaded
     settings = reading(sets, truncation=truncation, max_tokens=max_tokens)
     scorer = _edited(load_model(model, device=device, mode=mode, settings=settings), drop, scale, pin)
     if out is not None:
-        count = write_scores(scorer, rows, out, skip=on_error == "skip", data=data)
+        count = write_scores(scorer, asked, out, skip=on_error == "skip", data=data)
         found = f" ({count.found} of them from before)" if count.found else ""
         print(f"{count.scores} scores in {out}{found}", file=sys.stdout if out.is_file() else sys.stderr)
     else:
-        count = print_scores(scorer, rows, skip=on_error == "skip", data=data)
+        count = print_scores(scorer, asked, skip=on_error == "skip", data=data)
     if count.skipped:
         rows_were = "row was" if count.skipped == 1 else "rows were"
         print(f"{count.skipped} {rows_were} skipped: see {count.side}", file=sys.stderr)
@@ -59,7 +61,9 @@ def explain(
     data: Annotated[
         Path | None, typer.Option("--data", help="Rows to explain (the run's own pair by default).")
     ] = None,
-    row: Annotated[str, typer.Option(help="The id of the row, or its number from 0.")] = "0",
+    row: Annotated[
+        str | None, typer.Option(help="The id of the row, or its line in the file (the first row by default).")
+    ] = None,
     html: Annotated[Path | None, typer.Option(help="Also write a page to this file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     overall: Annotated[
@@ -84,13 +88,13 @@ def explain(
         print_row(scorer, _find(asked, row, path), html=html, as_json=as_json)
 
 
-def _find(asked: list[ScoringRow], row: str, path: Path) -> ScoringRow:
+def _find(asked: list[ScoringRow], row: str | None, path: Path) -> ScoringRow:
     by_id = {a.id: a for a in asked}
-    if row in by_id:
-        return by_id[row]
-    if row.isdecimal() and int(row) < len(asked):
-        return asked[int(row)]
-    raise DataError(f"no row '{row}' among {len(asked)}", place=path, fix=did_you_mean(row, list(by_id)[:50]))
+    by_line = {str(a.line): a for a in asked}
+    found = asked[0] if row is None else by_id.get(row) or by_line.get(row)
+    if found is not None:
+        return found
+    raise DataError(f"no row '{row}' among {len(asked)}", place=path, fix=did_you_mean(str(row), list(by_id)[:50]))
 
 
 def _edited(model: RewardModel, drop: list[str], scale: list[str], pin: list[str]) -> RewardModel:
