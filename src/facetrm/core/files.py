@@ -175,7 +175,12 @@ def _open_beside(target: Path) -> tuple[Path, int]:
 
 
 def keep_mode(target: Path, descriptor: int) -> None:
-    """Give an open file the mode, and where we may the owner, of the ``target`` that it will replace."""
+    """Give an open file the mode, and where we may the owner, of a file that it will replace.
+
+    Args:
+        target: what will be replaced; nothing happens where it is not there.
+        descriptor: of the open file.
+    """
     try:
         old, new = target.stat(), os.fstat(descriptor)
     except FileNotFoundError:

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from facetrm.core.errors import DataError
+from facetrm.core.files import why_unread
 from facetrm.data.read.columns import Row, short
 from facetrm.data.records import Message
 
@@ -106,7 +107,12 @@ def _parquet(path: Path) -> Iterator[RawRow]:
                 for value in batch.to_pylist():
                     number += 1
                     yield RawRow(number, value)
-    except (pa.ArrowInvalid, OSError) as exc:
+    except OSError as exc:
+        if exc.errno is not None:
+            problem, fix = why_unread(exc, missing="no such file", fix="give the path of a file of rows")
+            raise DataError(problem, place=path, fix=fix) from None
+        raise DataError(f"not a Parquet file ({str(exc).splitlines()[0]})", place=path, fix="write it again") from None
+    except pa.ArrowInvalid as exc:
         raise DataError(f"not a Parquet file ({str(exc).splitlines()[0]})", place=path, fix="write it again") from None
 
 
@@ -123,7 +129,8 @@ def _jsonl(path: Path) -> Iterator[RawRow]:
     except (gzip.BadGzipFile, zlib.error) as exc:
         raise DataError(f"not gzip ({exc})", place=f"{path}:{number + 1}", fix="copy the file again") from None
     except OSError as exc:
-        raise DataError(f"cannot be read ({exc.strerror})", place=path, fix="check its rights") from None
+        problem, fix = why_unread(exc, missing="no such file", fix="give the path of a file of rows")
+        raise DataError(problem, place=path, fix=fix) from None
 
 
 def _open(path: Path) -> IO[bytes]:
