@@ -4,8 +4,8 @@ from facetrm.backbone.tiny import TinyShape, tiny_decoder
 from facetrm.backbone.transformer import BackboneConfig, TransformerEncoder
 from facetrm.data.objectives import label_matrix
 from facetrm.data.world import World, vocabulary
+from facetrm.explain.ask import explain_pair
 from facetrm.explain.edit import edit
-from facetrm.explain.local import explain_pair
 from facetrm.fit.heads.ridge import RidgeConfig, fit_linear_experts
 from facetrm.model.aggregate import GatedSum
 from facetrm.model.gate import Gate, GateShape
@@ -28,8 +28,7 @@ even = Gate(GateShape(encoder.hidden_size, len(experts.names), hidden=0, n_hidde
 model = RewardModel(encoder, {"all": Mixture(experts, GatedSum(even))})
 
 pair = next(world.preferences(1, part="test"))
-chosen, rejected = model.score([pair.chosen, pair.rejected])
-explained = explain_pair(chosen, rejected)
+explained = explain_pair(model, pair.chosen, pair.rejected)
 print(f"margin {explained.margin:+.4f} = the sum of {len(explained.lines)} differences, of which the largest are")
 for line in explained.lines[:4]:
     print(f"  {line.objective:<28}{line.difference:+.4f}")

@@ -11,9 +11,10 @@ from facetrm.data.records import Message, Preference, Rating, conversation
 from facetrm.data.views import ratings_to_preferences
 from facetrm.data.world import World, WorldConfig
 from facetrm.explain.ablate import ablate
+from facetrm.explain.ask import explain_local, explain_pair, flip_explained
 from facetrm.explain.edit import edit
 from facetrm.explain.flip import flip_pair
-from facetrm.explain.local import explain_local, explain_pair
+from facetrm.explain.local import explain_score, explain_scores_pair
 from facetrm.explain.overall import explain_overall
 from facetrm.fit.debias import DebiasConfig, fit_debias
 from facetrm.fit.gate.fit import GateConfig, fit_gate
@@ -68,10 +69,13 @@ __all__ = [
     "explain_local",
     "explain_overall",
     "explain_pair",
+    "explain_score",
+    "explain_scores_pair",
     "export_published",
     "fit_debias",
     "fit_gate",
     "fit_linear_experts",
+    "flip_explained",
     "flip_pair",
     "load_encoder",
     "load_model",

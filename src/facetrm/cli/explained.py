@@ -9,7 +9,8 @@ from typing import Any
 
 from facetrm.core.errors import BackboneError
 from facetrm.explain.ablate import ablate
-from facetrm.explain.ask import ask_answer, ask_pair
+from facetrm.explain.ask import explain_local, explain_pair, flip_explained
+from facetrm.explain.edited import changes_of
 from facetrm.explain.overall import explain_overall
 from facetrm.explain.table import WholeView
 from facetrm.explain.terminal import AnswerView, PairView, show
@@ -17,6 +18,7 @@ from facetrm.model.reward_model import RewardModel
 from facetrm.recipes.scoring import ScoringRow, located
 from facetrm.recipes.show import show_whole
 from facetrm.report.page import write_page
+from facetrm.report.whole import write_whole_page
 
 
 def print_row(model: RewardModel, asked: ScoringRow, *, html: Path | None, as_json: bool) -> None:
@@ -38,13 +40,14 @@ def print_row(model: RewardModel, asked: ScoringRow, *, html: Path | None, as_js
         )
     try:
         if asked.is_pair:
-            pair, flip = ask_pair(model, answers[0], answers[-1])
+            pair = explain_pair(model, answers[0], answers[-1])
+            flip = flip_explained(model, pair)
             shown = {**pair.to_dict(), "flip": None if flip is None else flip.to_dict()}
             view: PairView | AnswerView = PairView(pair, (answers[0], answers[-1]), flip)
             if html is not None:
                 write_page(html, pair, conversations=answers, flip=flip)
         else:
-            local = ask_answer(model, answers[0])
+            local = explain_local(model, answers[0])
             shown, view = local.to_dict(), AnswerView(local, answers[0])
             if html is not None:
                 write_page(html, local, conversations=answers)
@@ -58,12 +61,13 @@ def print_row(model: RewardModel, asked: ScoringRow, *, html: Path | None, as_js
         print(f"page: {html}", file=sys.stderr)
 
 
-def print_overall(model: RewardModel, asked: list[ScoringRow], *, as_json: bool) -> None:
+def print_overall(model: RewardModel, asked: list[ScoringRow], *, html: Path | None = None, as_json: bool) -> None:
     """Print whom the model listens to, task by task.
 
     Args:
         model: to explain.
         asked: the rows; where some are pairs, the pairs alone are used.
+        html: where a page is written as well, or None.
         as_json: whether JSON is printed in place of a text.
 
     Raises:
@@ -81,7 +85,11 @@ def print_overall(model: RewardModel, asked: list[ScoringRow], *, as_json: bool)
     }
     if as_json:
         shown: dict[str, Any] = {
-            task: {"overall": v.overall.to_dict(), "ablation": None if v.effects is None else v.effects.to_dict()}
+            task: {
+                "overall": v.overall.to_dict(),
+                "ablation": None if v.effects is None else v.effects.to_dict(),
+                "edits": dict(v.edits),
+            }
             for task, v in views.items()
         }
         value = {"tasks": shown} if len(model.tasks) > 1 else next(iter(shown.values()))
@@ -89,6 +97,9 @@ def print_overall(model: RewardModel, asked: list[ScoringRow], *, as_json: bool)
     else:
         for view in views.values():
             show_whole(view)
+    if html is not None:
+        write_whole_page(html, list(views.values()), model=model.hash)
+        print(f"page: {html}", file=sys.stderr)
 
 
 def _whole(model: RewardModel, rows: list[ScoringRow], task: str) -> WholeView:
@@ -101,4 +112,4 @@ def _whole(model: RewardModel, rows: list[ScoringRow], task: str) -> WholeView:
     tasks = [a.task or "" for a in rows] if all(a.task for a in rows) else []
     whole = explain_overall(model, first, last, tasks=tasks, task=task)
     effects = None if last is None else ablate(model, first, last, task=task)
-    return WholeView(whole, effects, task if len(model.tasks) > 1 else "")
+    return WholeView(whole, effects, task if len(model.tasks) > 1 else "", changes_of(model, task))

@@ -11,6 +11,7 @@ import typer
 from facetrm.cli.options import Reading
 from facetrm.core.config import apply_sets
 from facetrm.core.errors import BackboneError, ConfigError, did_you_mean
+from facetrm.core.web.key import read_server_key
 from facetrm.doctor.diagnose import THRESHOLD, diagnose, diagnose_server
 from facetrm.doctor.findings import CODES
 from facetrm.doctor.terminal import show_diagnosis
@@ -31,7 +32,10 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
     sets: Reading = [],  # noqa: B006
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for one answer of a server.")] = 60.0,
+    timeout: Annotated[float, typer.Option(min=0.1, max=86400.0, help="Seconds for one request to a server.")] = 60.0,
+    key_env: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The environment variable that holds the server's key.")
+    ] = None,
 ) -> None:
     """Find what makes a model's scores wrong. Exit code 0: healthy; 3: an error or a warning was found."""
     unknown = next((code for code in allow if code not in CODES), None)
@@ -45,12 +49,15 @@ def doctor(
         "allowed": allow,
         "settings": apply_sets({}, sets),
     }
-    served = model.startswith(("http://", "https://"))
+    served = model.lower().startswith(("http:", "https:"))
+    if key_env is not None and not served:
+        raise ConfigError("only a server takes a key", place="--key-env", fix="give the server's URL as MODEL")
+    key = None if key_env is None else read_server_key(key_env, place="--key-env")
     if against is not None and not served:
         raise ConfigError("a copy is compared with a server", place="--against", fix="give the server's URL as MODEL")
     try:
         if served:
-            found = diagnose_server(model, groups, against=against, timeout=timeout, **options)
+            found = diagnose_server(model, groups, against=against, timeout=timeout, key=key, **options)
         else:
             found = diagnose(model, groups, **options)
     except BackboneError as exc:

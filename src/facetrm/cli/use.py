@@ -83,7 +83,7 @@ def explain(
         raise DataError("no rows to explain", place=model, fix="give --data FILE")
     asked = read_asked(path)
     if overall:
-        print_overall(scorer, asked, as_json=as_json)
+        print_overall(scorer, asked, html=html, as_json=as_json)
     else:
         print_row(scorer, _find(asked, row, path), html=html, as_json=as_json)
 
