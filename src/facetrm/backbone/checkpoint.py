@@ -9,9 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from logging import CRITICAL
@@ -93,31 +91,6 @@ def quiet_transformers() -> Iterator[None]:
             logging.set_verbosity(level)
             if bars:
                 cast(Any, logging).enable_progress_bar()
-
-
-@contextmanager
-def new_folder(folder: Path) -> Iterator[Path]:
-    """Yield a temporary folder that becomes ``folder`` when all went well: it is there whole or not at all.
-
-    Raises:
-        BackboneError: the folder holds something already.
-    """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise BackboneError("exists already", place=folder, fix="give a new folder")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
-    try:
-        temporary.chmod(0o777 & ~_umask())
-        yield temporary
-        os.replace(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def load_checkpoint(

@@ -58,5 +58,15 @@ def main() -> None:
     except (KeyboardInterrupt, SystemExit) as exc:
         code = 130 if isinstance(exc, KeyboardInterrupt) else exc.code
         if code == 130:
-            print("facetrm: interrupted; run the same command again to go on", file=sys.stderr)
+            goes_on = _keeps_work(sys.argv[1:])
+            then = "run the same command again to go on" if goes_on else "nothing was kept, so it starts anew next time"
+            print(f"facetrm: interrupted; {then}", file=sys.stderr)
         sys.exit(code)
+
+
+def _keeps_work(arguments: list[str]) -> bool:
+    """Return whether a command that is interrupted has kept what it had done."""
+    verb = next((one for one in arguments if not one.startswith("-")), "")
+    if verb == "score":
+        return any(one == "--out" or one.startswith("--out=") for one in arguments)
+    return verb in ("run", "encode", "label")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any, cast, final
 
 from facetrm.core.errors import DataError, short
+from facetrm.core.files import why_unread
 from facetrm.data.read.columns import Row
 from facetrm.data.read.delimited import delimited_rows
 from facetrm.data.read.extras import DEEPEST, too_deep
@@ -139,7 +140,8 @@ def _jsonl(path: Path) -> Iterator[RawRow]:
     except (gzip.BadGzipFile, zlib.error) as exc:
         raise DataError(f"not gzip ({exc})", place=f"{path}:{number + 1}", fix="copy the file again") from None
     except OSError as exc:
-        raise DataError(f"cannot be read ({exc.strerror})", place=path, fix="check its rights") from None
+        problem, fix = why_unread(exc, missing="no such file", fix="give the path of a file of rows")
+        raise DataError(problem, place=path, fix=fix) from None
 
 
 def _open(path: Path) -> AbstractContextManager[IO[bytes]]:
