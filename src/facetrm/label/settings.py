@@ -14,29 +14,31 @@ class LabelConfig(Section):
 
     Attributes:
         model: the judge's name, as the server knows it.
-        base_url: of an OpenAI-compatible API, up to ``/v1``; None is the client's own default.
-        api_key_env: the name of the environment variable that holds the key; the key itself stands nowhere.
-        task: the rubric's task of rows that name none.
+        base_url: the address of an OpenAI-compatible API, up to ``/v1``.
+        api_key_env: the name of the environment variable that holds the key. The key itself stands nowhere.
+        task: the rubric's task for rows that name none.
         tasks: from a row's own name of a task to the rubric's, where they differ.
-        unknown_task: a row whose task the rubric does not have is an error, or is skipped and counted.
+        unknown_task: ``raise`` refuses a row whose task the rubric does not have; ``skip`` leaves it out and counts it.
         answer_format: ``schema`` asks the server to enforce the JSON schema of a verdict, ``text`` does not, ``auto``
-            tries the first and takes the second where the server refuses. All are read by the same strict parser.
+            tries the first and takes the second where the server refuses. One strict parser reads all replies.
         system_message: the instructions are a message of their own; off for models whose template has no such role.
-        temperature, seed: sent with each request; None leaves one out, for servers that refuse it.
-        max_tokens: the longest answer; a model that thinks aloud needs more.
-        max_tokens_field: how the server calls it.
+        temperature: sent with each request; null leaves it out, for servers that refuse it.
+        seed: sent with each request; null leaves it out.
+        max_tokens: the longest answer, in tokens; a model that thinks aloud needs more.
+        max_tokens_field: what the server calls it.
         extra: further fields of the request, such as ``{chat_template_kwargs: {enable_thinking: false}}``.
         in_flight: requests at once.
-        requests_per_minute: the most that is sent; None is no limit of ours.
-        timeout: seconds after which an answer is no longer waited for.
+        requests_per_minute: the most that is sent; null sets no limit.
+        timeout: seconds for one request, from the connection to the last byte of the answer.
         tries: requests for one question, until it is given up and named in the list of failures.
-        readings: replies to one question that are no verdict, until it is given up.
+        readings: replies to one question that are not a verdict, until it is given up.
         first_wait: seconds before the second try; doubled for each further one, with jitter.
-        longest_wait: the longest such wait; a server that asks for more ends the question.
-        give_up_after: questions that fail one after the other, with no answer in between, until the run stops.
-        max_requests: the most requests of this run, repeated ones included; None is no limit.
-        max_cost: the most that this folder may cost, in the unit of the prices; what is in flight is paid beyond it.
-        price_in, price_out: of a million tokens; without them no cost is known, only tokens.
+        longest_wait: the longest such wait, in seconds; a server that asks for more ends the question.
+        give_up_after: questions that fail in a row, with no answer in between, until the run stops.
+        max_requests: the most requests of one run, repeated ones included; null sets no limit.
+        max_cost: the most that this folder may cost, in the unit of the prices; requests in flight are paid beyond it.
+        price_in: the price of a million tokens sent; without prices only tokens are counted.
+        price_out: the price of a million tokens received.
     """
 
     model: str = Field(min_length=1)
