@@ -4,7 +4,7 @@ from facetrm.backbone.tiny import TinyShape, tiny_decoder
 from facetrm.backbone.transformer import BackboneConfig, TransformerEncoder
 from facetrm.data.objectives import label_matrix
 from facetrm.data.world import World, vocabulary
-from facetrm.explain.edit import edit
+from facetrm.explain.edits import edit
 from facetrm.explain.local import explain_pair
 from facetrm.fit.heads.ridge import RidgeConfig, fit_linear_experts
 from facetrm.model.aggregate import GatedSum

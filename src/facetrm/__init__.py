@@ -1,39 +1,9 @@
 """Reward models that people can read: train, explain and check interpretable mixture-of-experts reward models."""
 
-from importlib.metadata import version as _version
+from typing import TYPE_CHECKING
 
-from facetrm.backbone.encoder import Encoder, Features
-from facetrm.backbone.store import FeatureStore, encode
-from facetrm.backbone.transformer import BackboneConfig, load_encoder
-from facetrm.core.errors import FacetrmError
-from facetrm.data.objectives import Objective
-from facetrm.data.records import Message, Preference, Rating, conversation
-from facetrm.data.views import ratings_to_preferences
-from facetrm.data.world import World, WorldConfig
-from facetrm.explain.ablate import ablate
-from facetrm.explain.edit import edit
-from facetrm.explain.flip import flip_pair
-from facetrm.explain.local import explain_local, explain_pair
-from facetrm.explain.overall import explain_overall
-from facetrm.fit.debias import DebiasConfig, fit_debias
-from facetrm.fit.gate.fit import GateConfig, fit_gate
-from facetrm.fit.heads.ridge import RidgeConfig, fit_linear_experts
-from facetrm.hub.auto import register as _register
-from facetrm.hub.export import export_published
-from facetrm.hub.load import load_model
-from facetrm.hub.push import push_to_hub
-from facetrm.model.adapter_experts import AdapterExperts
-from facetrm.model.aggregate import GatedSum
-from facetrm.model.concat import ConcatMLP
-from facetrm.model.experts import LinearExperts
-from facetrm.model.gate import Gate
-from facetrm.model.mixture import Mixture
-from facetrm.model.output import RewardOutput, Score, Scorer
-from facetrm.model.reward_model import RewardModel
-from facetrm.recipes.run import run_recipe
-
-_register()
-__version__ = _version("facetrm")
+from facetrm.core.lazy import lazy
+from facetrm.hub.registration import register_when_loaded
 
 __all__ = [
     "AdapterExperts",
@@ -79,3 +49,91 @@ __all__ = [
     "ratings_to_preferences",
     "run_recipe",
 ]
+
+if TYPE_CHECKING:
+    from facetrm.backbone.config import BackboneConfig
+    from facetrm.backbone.encoder import Encoder, Features
+    from facetrm.backbone.store import FeatureStore, encode
+    from facetrm.backbone.transformer import load_encoder
+    from facetrm.core.errors import FacetrmError
+    from facetrm.core.version import __version__
+    from facetrm.data.objectives import Objective
+    from facetrm.data.records import Message, Preference, Rating, conversation
+    from facetrm.data.views import ratings_to_preferences
+    from facetrm.data.world.world import World, WorldConfig
+    from facetrm.explain.ablation import ablate
+    from facetrm.explain.edits import edit
+    from facetrm.explain.flip import flip_pair
+    from facetrm.explain.local import explain_local, explain_pair
+    from facetrm.explain.overall import explain_overall
+    from facetrm.fit.debias import DebiasConfig, fit_debias
+    from facetrm.fit.gate.config import GateConfig
+    from facetrm.fit.gate.fit import fit_gate
+    from facetrm.fit.heads.ridge import RidgeConfig, fit_linear_experts
+    from facetrm.hub.export import export_published
+    from facetrm.hub.load import load_model
+    from facetrm.hub.push import push_to_hub
+    from facetrm.model.adapter_experts import AdapterExperts
+    from facetrm.model.aggregate import GatedSum
+    from facetrm.model.concat import ConcatMLP
+    from facetrm.model.experts import LinearExperts
+    from facetrm.model.gate import Gate
+    from facetrm.model.mixture import Mixture
+    from facetrm.model.output import RewardOutput, Score, Scorer
+    from facetrm.model.reward_model import RewardModel
+    from facetrm.recipes.run import run_recipe
+else:
+    __getattr__, __dir__ = lazy(
+        __name__,
+        {
+            "facetrm.backbone.config": ["BackboneConfig"],
+            "facetrm.backbone.encoder": ["Encoder", "Features"],
+            "facetrm.backbone.store": ["FeatureStore", "encode"],
+            "facetrm.backbone.transformer": ["load_encoder"],
+            "facetrm.core.errors": ["FacetrmError"],
+            "facetrm.core.version": ["__version__"],
+            "facetrm.data.objectives": ["Objective"],
+            "facetrm.data.records": ["Message", "Preference", "Rating", "conversation"],
+            "facetrm.data.views": ["ratings_to_preferences"],
+            "facetrm.data.world.world": ["World", "WorldConfig"],
+            "facetrm.explain.ablation": ["ablate"],
+            "facetrm.explain.edits": ["edit"],
+            "facetrm.explain.flip": ["flip_pair"],
+            "facetrm.explain.local": ["explain_local", "explain_pair"],
+            "facetrm.explain.overall": ["explain_overall"],
+            "facetrm.fit.debias": ["DebiasConfig", "fit_debias"],
+            "facetrm.fit.gate.config": ["GateConfig"],
+            "facetrm.fit.gate.fit": ["fit_gate"],
+            "facetrm.fit.heads.ridge": ["RidgeConfig", "fit_linear_experts"],
+            "facetrm.hub.export": ["export_published"],
+            "facetrm.hub.load": ["load_model"],
+            "facetrm.hub.push": ["push_to_hub"],
+            "facetrm.model.adapter_experts": ["AdapterExperts"],
+            "facetrm.model.aggregate": ["GatedSum"],
+            "facetrm.model.concat": ["ConcatMLP"],
+            "facetrm.model.experts": ["LinearExperts"],
+            "facetrm.model.gate": ["Gate"],
+            "facetrm.model.mixture": ["Mixture"],
+            "facetrm.model.output": ["RewardOutput", "Score", "Scorer"],
+            "facetrm.model.reward_model": ["RewardModel"],
+            "facetrm.recipes.run": ["run_recipe"],
+        },
+        parts=[
+            "backbone",
+            "baselines",
+            "cli",
+            "core",
+            "data",
+            "doctor",
+            "evaluate",
+            "explain",
+            "fit",
+            "hub",
+            "label",
+            "model",
+            "recipes",
+            "report",
+        ],
+    )
+
+register_when_loaded()

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from command_line import Said, command
+from facetrm import recipes
 from facetrm.backbone.store import FeatureStore
 from facetrm.backbone.transformer import TransformerEncoder
 from facetrm.cli import app as program
-from facetrm.cli import train
 from facetrm.core.errors import DataError
 from facetrm.data.records import conversation
-from facetrm.explain.edit import edit
+from facetrm.explain.edits import edit
 from facetrm.hub.load import load_model
 from facetrm.recipes.run import Run
 from tiny_runs import GOOD, PAIR, A, B, U, write_rows
@@ -254,7 +254,7 @@ def test_an_interrupted_run_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -
     def interrupted(*arguments: object, **settings: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train, "run_recipe", interrupted)
+    monkeypatch.setattr(recipes, "run_recipe", interrupted)
     said = command("run", "any.yaml")
     assert (said.code, said.out, said.err) == (130, "", ERRORS["interrupted"][2])
 

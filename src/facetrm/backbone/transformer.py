@@ -31,7 +31,7 @@ from facetrm.backbone.checkpoint import (
     weights_fingerprint,
     weights_state,
 )
-from facetrm.backbone.config import BackboneConfig, chat_template
+from facetrm.backbone.config import BackboneConfig, Mode
 from facetrm.backbone.encoder import Features, Portable
 from facetrm.backbone.lora.adapters import (
     ADAPTER_FOLDER,
@@ -46,12 +46,14 @@ from facetrm.backbone.lora.adapters import (
     trunk_tensors,
     write_trunk,
 )
-from facetrm.backbone.lora.switching import TRUNK_ADAPTER, adapter_names, known_adapters, name_problem, named_adapters
+from facetrm.backbone.lora.names import TRUNK_ADAPTER, name_problem
+from facetrm.backbone.lora.switching import adapter_names, known_adapters, named_adapters
 from facetrm.backbone.passes.ahead import tokenized_ahead
-from facetrm.backbone.passes.engine import DecoderEngine, Mode, OnBatch
+from facetrm.backbone.passes.engine import DecoderEngine, OnBatch
 from facetrm.backbone.passes.pooling import MeanPooling
 from facetrm.backbone.text.chat import ChatFormat, DecoderChat, EncoderChat, Limit, Tokenized
 from facetrm.backbone.text.portable import write_tokenizer
+from facetrm.backbone.text.template import chat_template
 from facetrm.core.errors import BackboneError
 from facetrm.core.fingerprint import fingerprint
 from facetrm.core.progress import log

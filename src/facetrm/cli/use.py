@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from facetrm import core, hub, recipes
+from facetrm import explain as explaining
 from facetrm.cli.explained import print_overall, print_row
 from facetrm.cli.options import AskedMode, Data, Drop, Pin, Reading, Scale
-from facetrm.core.config import apply_sets
+from facetrm.cli.print import print_json
 from facetrm.core.errors import DataError, did_you_mean
-from facetrm.explain.edit import edit as edit_model
-from facetrm.explain.edit import parse_edit
-from facetrm.hub.load import load_model
-from facetrm.model.reward_model import RewardModel
-from facetrm.recipes.scoring import ScoringRow, read_asked, score_rows, write_scores
+
+if TYPE_CHECKING:
+    from facetrm.model import RewardModel
 
 
 def score(
@@ -31,14 +30,16 @@ def score(
     pin: Pin = [],  # noqa: B006
 ) -> None:
     """Score conversations: JSONL in, JSONL of readable scores out."""
-    asked = read_asked(data)
-    scorer = _edited(load_model(model, device=device, mode=mode, settings=apply_sets({}, sets)), drop, scale, pin)
-    rows = score_rows(scorer, asked, quiet=out is None)
+    asked = recipes.read_asked(data)
+    scorer = _edited(
+        hub.load_model(model, device=device, mode=mode, settings=core.apply_sets({}, sets)), drop, scale, pin
+    )
+    rows = recipes.score_rows(scorer, asked, quiet=out is None)
     if out is not None:
-        print(f"{write_scores(rows, out)} scores in {out}")
+        print(f"{recipes.write_scores(rows, out)} scores in {out}")
         return
     for row in rows:
-        print(json.dumps(row, ensure_ascii=False, allow_nan=False))
+        print_json(row)
 
 
 def explain(
@@ -60,18 +61,20 @@ def explain(
     pin: Pin = [],  # noqa: B006
 ) -> None:
     """Explain one answer, one pair, or the whole model."""
-    scorer = _edited(load_model(model, device=device, mode=mode, settings=apply_sets({}, sets)), drop, scale, pin)
+    scorer = _edited(
+        hub.load_model(model, device=device, mode=mode, settings=core.apply_sets({}, sets)), drop, scale, pin
+    )
     path = data or model / "pair.jsonl"
     if data is None and not path.exists():
         raise DataError("no rows to explain", place=model, fix="give --data FILE")
-    asked = read_asked(path)
+    asked = recipes.read_asked(path)
     if overall:
         print_overall(scorer, asked, as_json=as_json)
     else:
         print_row(scorer, _find(asked, row, path), html=html, as_json=as_json)
 
 
-def _find(asked: list[ScoringRow], row: str, path: Path) -> ScoringRow:
+def _find(asked: list[recipes.ScoringRow], row: str, path: Path) -> recipes.ScoringRow:
     by_id = {a.id: a for a in asked}
     if row in by_id:
         return by_id[row]
@@ -83,5 +86,5 @@ def _find(asked: list[ScoringRow], row: str, path: Path) -> ScoringRow:
 def _edited(model: RewardModel, drop: list[str], scale: list[str], pin: list[str]) -> RewardModel:
     if not (drop or scale or pin):
         return model
-    wish = parse_edit(drop=drop, scale=scale, pin=pin)
-    return edit_model(model, drop=wish.drop, scale=wish.scale, pin=wish.pin)
+    wish = explaining.parse_edit(drop=drop, scale=scale, pin=pin)
+    return explaining.edit(model, drop=wish.drop, scale=wish.scale, pin=wish.pin)

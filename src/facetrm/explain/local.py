@@ -6,7 +6,7 @@
 
 For two answers to the same prompt the base is the same, so the differences alone sum to the margin (under a network on
 the experts' vectors the base is one constant, whatever the prompts). A contribution is accounting: it says what was
-added up, not what would happen without the expert (see :mod:`facetrm.explain.ablate`).
+added up, not what would happen without the expert (see :mod:`facetrm.explain.ablation`).
 
 Reference: design of this package; ArmoRM (arXiv 2406.12845), section 4, reads single coefficients the same way.
 """

@@ -4,7 +4,7 @@
     mean contribution  mean over answers of |contribution|
     decided by one     share of pairs in which one expert's |difference| is more than half of all |differences|
 
-All of it is accounting, as in :mod:`facetrm.explain.local`; effects are in :mod:`facetrm.explain.ablate`.
+All of it is accounting, as in :mod:`facetrm.explain.local`; effects are in :mod:`facetrm.explain.ablation`.
 
 Shapes: N answers (in pairs: chosen first, then rejected), K experts, P pairs.
 """

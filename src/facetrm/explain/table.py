@@ -10,7 +10,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from facetrm.explain.ablate import AblationTable
+from facetrm.explain.ablation import AblationTable
 from facetrm.explain.overall import OverallExplanation
 from facetrm.explain.terminal import clean
 

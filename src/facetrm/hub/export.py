@@ -23,7 +23,8 @@ from transformers import PreTrainedModel
 
 from facetrm.backbone.checkpoint import new_folder
 from facetrm.backbone.lora.adapters import merge_adapter, remove_adapter
-from facetrm.backbone.lora.switching import TRUNK_ADAPTER, adapter_names, named_adapters
+from facetrm.backbone.lora.names import TRUNK_ADAPTER
+from facetrm.backbone.lora.switching import adapter_names, named_adapters
 from facetrm.backbone.transformer import TransformerEncoder
 from facetrm.core.errors import ModelError
 from facetrm.hub import modeling_custom

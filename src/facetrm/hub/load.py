@@ -14,8 +14,8 @@ from typing import Final
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
+from facetrm.backbone.config import Mode
 from facetrm.backbone.encoder import Encoder
-from facetrm.backbone.passes.engine import Mode
 from facetrm.backbone.transformer import BackboneConfig, load_encoder
 from facetrm.core.config import parse_config
 from facetrm.core.errors import ModelError

@@ -1,5 +1,33 @@
 """Floor 6: straight-line programs. Each recipe is a settings class and a function that runs it in a folder."""
 
-from facetrm.recipes.run import RECIPES
+from typing import TYPE_CHECKING
 
-__all__ = ["RECIPES"]
+from facetrm.core.lazy import lazy
+
+__all__ = [
+    "RECIPES",
+    "Run",
+    "ScoringRow",
+    "located",
+    "read_asked",
+    "read_recipe",
+    "run_recipe",
+    "score_rows",
+    "show_done",
+    "show_whole",
+    "write_scores",
+]
+
+if TYPE_CHECKING:
+    from facetrm.recipes.run import RECIPES, Run, read_recipe, run_recipe
+    from facetrm.recipes.scoring import ScoringRow, located, read_asked, score_rows, write_scores
+    from facetrm.recipes.show import show_done, show_whole
+else:
+    __getattr__, __dir__ = lazy(
+        __name__,
+        {
+            "facetrm.recipes.run": ["RECIPES", "Run", "read_recipe", "run_recipe"],
+            "facetrm.recipes.scoring": ["ScoringRow", "located", "read_asked", "score_rows", "write_scores"],
+            "facetrm.recipes.show": ["show_done", "show_whole"],
+        },
+    )

@@ -31,8 +31,9 @@ from transformers.pytorch_utils import Conv1D
 
 from facetrm.backbone.checkpoint import new_folder, quiet_transformers
 from facetrm.backbone.lora.layers import chosen_layers, is_layers, layer_list
+from facetrm.backbone.lora.names import TRUNK_ADAPTER, name_problem
 from facetrm.backbone.lora.patterns import check_patterns, for_trunk, refuse_variants
-from facetrm.backbone.lora.switching import TRUNK_ADAPTER, adapter_names, name_problem, named_adapters, tuned_layers
+from facetrm.backbone.lora.switching import adapter_names, named_adapters, tuned_layers
 from facetrm.core.config import Section
 from facetrm.core.errors import BackboneError
 from facetrm.core.files import read_json, write_bytes, write_json

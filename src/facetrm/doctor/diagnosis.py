@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
 
 import torch
 
@@ -12,7 +11,7 @@ from facetrm.core.errors import BackboneError, ConfigError, FacetrmError, ModelE
 from facetrm.data.records import Conversation
 from facetrm.doctor.artefact import Artefact, read_artefact
 from facetrm.doctor.drift import answer_pairs
-from facetrm.doctor.findings import Diagnosis, Finding, Variant, worst_first
+from facetrm.doctor.findings import THRESHOLD, Diagnosis, Finding, Variant, worst_first
 from facetrm.doctor.inspection import inspect_files
 from facetrm.doctor.probes import Probed, probe_model, probe_own_forward, rendered
 from facetrm.doctor.served import (
@@ -26,9 +25,6 @@ from facetrm.doctor.served import (
 from facetrm.doctor.server import connect
 from facetrm.doctor.verdicts import FEW, judge_readings, tabulate
 from facetrm.hub.load import load_model
-
-THRESHOLD: Final = 0.01
-"""Drift that is a fault by default: a hundredth of the rewards' standard deviation."""
 
 Groups = Sequence[Sequence[Conversation]]
 
