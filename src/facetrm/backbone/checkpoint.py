@@ -167,6 +167,28 @@ def _keep_caps(model: PreTrainedModel) -> None:
         model.set_attn_implementation("eager")
 
 
+def device_named(name: str, *, place: str) -> torch.device:
+    """Return the device ``name``; ``auto`` is a GPU where there is one.
+
+    Args:
+        name: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ...
+        place: the model that is to go there, for the message of the error.
+
+    Raises:
+        BackboneError: it is not there.
+    """
+    name = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as exc:
+        reason = str(exc).splitlines()[0]
+        raise BackboneError(
+            f"device '{name}' is not there ({reason})", place=place, fix="set backbone.device: auto"
+        ) from None
+    return device
+
+
 def model_kind(config: PretrainedConfig, *, place: str) -> TrunkKind:
     """Return whether a model reads from left to right or both ways.
 

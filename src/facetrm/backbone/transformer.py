@@ -20,6 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from facetrm.backbone.checkpoint import (
     TrunkKind,
+    device_named,
     load_checkpoint,
     model_kind,
     new_folder,
@@ -53,6 +54,7 @@ from facetrm.backbone.passes.engine import DecoderEngine, OnBatch
 from facetrm.backbone.passes.pooling import MeanPooling
 from facetrm.backbone.text.chat import ChatFormat, DecoderChat, EncoderChat, Limit, Tokenized
 from facetrm.backbone.text.portable import write_tokenizer
+from facetrm.backbone.text.rendered import UnrenderedTurn, unrendered_turns
 from facetrm.backbone.text.template import chat_template
 from facetrm.core.errors import BackboneError
 from facetrm.core.fingerprint import fingerprint
@@ -249,6 +251,10 @@ class TransformerEncoder:
         """Return the ids and positions of ``messages``, number ``row``: what is read, in training as well."""
         return self._chat.tokenize(messages, row=row)
 
+    def unrendered_turns(self) -> list[UnrenderedTurn]:
+        """Return what the chat template leaves out of probing conversations; none for an encoder, which has none."""
+        return unrendered_turns(self._chat.render) if isinstance(self._chat, DecoderChat) else []
+
     def encode(
         self,
         conversations: Sequence[Conversation],
@@ -367,15 +373,7 @@ def load_encoder(config: BackboneConfig) -> TransformerEncoder:
     Raises:
         BackboneError: see :func:`~facetrm.backbone.checkpoint.load_checkpoint` and :class:`TransformerEncoder`.
     """
-    name = ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as exc:
-        reason = str(exc).splitlines()[0]
-        raise BackboneError(
-            f"device '{name}' is not there ({reason})", place=config.path, fix="set backbone.device: auto"
-        ) from None
+    device = device_named(config.device, place=config.path)
     auto = torch.bfloat16 if device.type == "cuda" else torch.float32
     model, tokenizer = load_checkpoint(
         config.path,

@@ -21,9 +21,11 @@ import jinja2
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 from facetrm.backbone.text.neutral import Neutraliser
+from facetrm.backbone.text.rendered import check_rendered, cuts_earlier_thoughts, never_rendered
 from facetrm.backbone.text.truncate import TemplateTurns, Truncation, drop_oldest
 from facetrm.core.errors import BackboneError
 from facetrm.core.fingerprint import fingerprint
+from facetrm.core.progress import log
 from facetrm.data.records import Message
 
 Ids = tuple[int, ...]
@@ -102,6 +104,14 @@ class Limit:
         return kept
 
 
+@dataclass(frozen=True)
+class _Plain:
+    """What a template does with turns of some roles: its control tokens, and the turns that it never renders."""
+
+    controls: int
+    never: frozenset[int]
+
+
 @final
 class DecoderChat:
     """Renders with a chat template and derives positions.
@@ -113,7 +123,7 @@ class DecoderChat:
         date: what a template that prints today's date gets instead, so that features do not depend on the day.
 
     Raises:
-        BackboneError: the template does not render a user turn and an answer.
+        BackboneError: the template does not render a user turn.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, *, template: str, limit: Limit, date: str) -> None:
@@ -127,7 +137,9 @@ class DecoderChat:
         probe = [{"role": "user", "content": "a"}]
         structural = self._with_bos(self._render(probe, place="chat template"))
         self._neutral = Neutraliser(tokenizer, structural=structural)
-        self._controls: dict[tuple[str, ...], int] = {}
+        self._known: dict[tuple[str, ...], _Plain] = {}
+        if cuts_earlier_thoughts(self.render):
+            log("the chat template leaves out the reasoning of earlier answers", keeps="that of the last")
 
     @property
     def template_hash(self) -> str:
@@ -158,22 +170,32 @@ class DecoderChat:
         """Return the ids and positions of ``messages``; ``row`` is its number, for messages of errors.
 
         Raises:
-            BackboneError: the conversation has no answer or no prompt, does not fit, is refused by the template, or
-                is rendered so that its prompt is no prefix of it.
+            BackboneError: the conversation has no answer or no prompt, does not fit, is refused by the template, is
+                rendered without all of its text, or so that its prompt is no prefix of it.
         """
         place = check_ending(messages, row=row)
         turns = [{"role": m.role, "content": self._neutral.soften(m.content, place=place)} for m in messages]
         ids = self._read(turns, place)
-        if self._neutral.count(ids) != self._template_controls(turns, place):
+        if self._neutral.count(ids) != self._plain(turns, place).controls:
             turns = [{**t, "content": self._neutral.soften_by_tokens(t["content"], place=place)} for t in turns]
             ids = self._read(turns, place)
         truncated = len(ids) > self._limit.tokens
         if truncated:
             turns = self._limit.cut(turns, measure=lambda t: len(self._read(t, place)), place=place)
             ids = self._read(turns, place)
+        text = self._render(turns, place=place)
+        check_rendered(turns, text, never=self._plain(turns, place).never, place=place)
         end = self._prompt_end(turns, ids, place)
-        start = self._response_start(turns, ids, place, after=end)
+        start = self._response_start(turns, text, ids, place, after=end)
         return Tokenized(ids, end, start, len(ids) - start, truncated)
+
+    def render(self, turns: TemplateTurns) -> str:
+        """Return the text of ``turns``, as the template renders it.
+
+        Raises:
+            BackboneError: the template refuses them.
+        """
+        return self._render(turns, place="chat template")
 
     def is_control(self, token: int) -> bool:
         """Return whether no text of a message can make ``token``: it opens or closes turns."""
@@ -191,24 +213,25 @@ class DecoderChat:
             )
         if len(ids) == len(prompt_ids):
             raise BackboneError(
-                "the chat template leaves the response out", place=place, fix="give another backbone.template"
+                "the tokenizer reads no token in the response", place=place, fix="drop the row, or mend its text"
             )
         return len(prompt_ids) - 1
 
-    def _response_start(self, turns: TemplateTurns, ids: Ids, place: str, *, after: int) -> int:
+    def _response_start(self, turns: TemplateTurns, text: str, ids: Ids, place: str, *, after: int) -> int:
         # A response that begins with another character shows where the header ends, whatever the template writes.
         other = "1" if turns[-1]["content"].strip()[:1] == "0" else "0"
-        text = self._render(turns, place=place)
         probe = self._render([*turns[:-1], {"role": "assistant", "content": other}], place=place)
         header = self._prefix_ids(text[: _shared(text, probe)])
         return min(max(_shared(ids, header), after + 1), len(ids) - 1)
 
-    def _template_controls(self, turns: TemplateTurns, place: str) -> int:
+    def _plain(self, turns: TemplateTurns, place: str) -> _Plain:
+        """Return what the template does with any turns of these roles."""
         roles = tuple(turn["role"] for turn in turns)
-        if roles not in self._controls:
+        if roles not in self._known:
+            never = never_rendered(lambda plain: self._render(plain, place=place), roles)
             plain = [{"role": role, "content": "a"} for role in roles]
-            self._controls[roles] = self._neutral.count(self._read(plain, place))
-        return self._controls[roles]
+            self._known[roles] = _Plain(self._neutral.count(self._read(plain, place)), never)
+        return self._known[roles]
 
     def _read(self, turns: TemplateTurns, place: str) -> Ids:
         return self._with_bos(self._render(turns, place=place))
