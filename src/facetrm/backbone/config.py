@@ -35,6 +35,11 @@ class BackboneConfig(Section):
             Compiled code that fails, or that differs from the model, is given up, and the log says so.
         trust_remote_code: let code that comes with the model run.
         revision: a commit or branch on the Hub.
+
+    Example:
+        >>> from facetrm import BackboneConfig
+        >>> BackboneConfig(path="model", mode="exact").mode
+        'exact'
     """
 
     path: str

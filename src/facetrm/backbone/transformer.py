@@ -372,6 +372,14 @@ def load_encoder(config: BackboneConfig) -> TransformerEncoder:
 
     Raises:
         BackboneError: see :func:`~facetrm.backbone.checkpoint.load_checkpoint` and :class:`TransformerEncoder`.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> from facetrm import BackboneConfig, load_encoder, toy_model
+        >>> folder = mkdtemp() + "/model"
+        >>> toy_model().save(folder, backbone="copy")
+        >>> load_encoder(BackboneConfig(path=folder + "/backbone", device="cpu")).hidden_size
+        32
     """
     device = device_named(config.device, place=config.path)
     auto = torch.bfloat16 if device.type == "cuda" else torch.float32

@@ -217,6 +217,12 @@ def explain_local(score: Score, *, objectives: Sequence[Objective] = ()) -> Loca
 
     Raises:
         ModelError: a score that is not finite, or that does not add up.
+
+    Example:
+        >>> from facetrm import World, explain_local, toy_model
+        >>> score = toy_model().score([next(World().preferences(1)).chosen])[0]
+        >>> [line.objective for line in explain_local(score).lines if line.objective == "honest"]
+        ['honest']
     """
     _check(score)
     scales = {objective.name: RawScale.of(objective) for objective in objectives}
@@ -273,6 +279,13 @@ def explain_pair(
 
     Raises:
         ModelError: rows of two models or templates, or a row that is not finite or does not add up.
+
+    Example:
+        >>> from facetrm import World, explain_pair, toy_model
+        >>> pair = next(World().preferences(1))
+        >>> explained = explain_pair(*toy_model().score([pair.chosen, pair.rejected]))
+        >>> abs(explained.margin - sum(line.difference for line in explained.lines)) < 1e-4
+        True
     """
     for what, one, other in (
         ("models", score_a.model, score_b.model),

@@ -97,6 +97,13 @@ def explain_overall(
 
     Raises:
         ModelError: no row, or lists of another length.
+
+    Example:
+        >>> from facetrm import World, explain_overall, toy_model
+        >>> model, pairs = toy_model(), list(World().preferences(8))
+        >>> overall = explain_overall(model, model.features([pair.chosen for pair in pairs]))
+        >>> round(sum(overall.everyone.weights.values()), 3)
+        1.0
     """
     names = model.mixture(task).names
     better = model.output(chosen, task=task)

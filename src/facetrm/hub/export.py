@@ -53,6 +53,13 @@ def export_published(model: RewardModel, folder: str | Path) -> Path:
     Raises:
         ModelError: the model does not fit the layout.
         BackboneError: the folder is in use, or Transformers' tokenizer would read other ids than ours.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> from facetrm import export_published, load_model, toy_model
+        >>> folder = export_published(toy_model(), mkdtemp() + "/exported")
+        >>> load_model(folder, device="cpu").tasks
+        ('all',)
     """
     folder = Path(folder)
     encoder = model.encoder

@@ -57,6 +57,14 @@ def load_model(
     Raises:
         ModelError: no model, a broken or changed one, or one with a tensor missing or unexpected.
         BackboneError: its backbone is not to be had.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> from facetrm import load_model, toy_model
+        >>> folder = mkdtemp() + "/model"
+        >>> toy_model().save(folder, backbone="copy")
+        >>> load_model(folder, device="cpu").hash == toy_model().hash
+        True
     """
     place = local_folder(folder, revision=revision)
     changes: dict[str, object] = {"device": device, **({} if mode is None else {"mode": mode})}

@@ -21,6 +21,14 @@ class RewardOutput:
 
     ``scores_NK`` are the experts' unit ratings, ``weights_NK`` the gate's distribution, ``coefficients_NK`` what one
     unit of each score adds to the reward; both are None where the reward is no weighted sum of ratings.
+
+    Example:
+        >>> from facetrm import World, toy_model
+        >>> model, pair = toy_model(), next(World().preferences(1))
+        >>> output = model.mixtures["all"](model.features([pair.chosen, pair.rejected]))
+        >>> total_N = output.base_N + output.contributions_NK.sum(dim=-1)
+        >>> bool((output.reward_N - total_N).abs().max() < 1e-4)
+        True
     """
 
     reward_N: Tensor
@@ -49,6 +57,12 @@ class Score:
         truncated: whether something was cut before reading.
         model, template: hashes of the model and of the chat template.
         mode: ``exact``: it cannot depend on what else was scored; ``fast``: it may in its last digits.
+
+    Example:
+        >>> from facetrm import World, toy_model
+        >>> score = toy_model().score([next(World().preferences(1)).chosen])[0]
+        >>> abs(score.reward - score.base - sum(score.contributions.values())) < 1e-4
+        True
     """
 
     reward: float
@@ -102,6 +116,17 @@ def rows_of(
 
 
 class Scorer(Protocol):
-    """Anything that scores conversations, in order; empty in, empty out."""
+    """Anything that scores conversations, in order; empty in, empty out.
+
+    Example:
+        >>> from facetrm import Scorer, World, toy_model
+        >>> def best(scorer: Scorer, answers):
+        ...     scores = scorer.score(answers)
+        ...     return max(range(len(answers)), key=lambda n: scores[n].reward)
+        ...
+        >>> pair = next(World().preferences(1))
+        >>> best(toy_model(), [pair.chosen, pair.rejected]) in (0, 1)
+        True
+    """
 
     def score(self, conversations: Sequence[Conversation]) -> list[Score]: ...

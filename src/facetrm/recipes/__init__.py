@@ -15,6 +15,7 @@ __all__ = [
     "score_rows",
     "show_done",
     "show_whole",
+    "toy_model",
     "write_scores",
 ]
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from facetrm.recipes.run import RECIPES, Run, read_recipe, run_recipe
     from facetrm.recipes.scoring import ScoringRow, located, read_asked, score_rows, write_scores
     from facetrm.recipes.show import show_done, show_whole
+    from facetrm.recipes.toy import toy_model
 else:
     __getattr__, __dir__ = lazy(
         __name__,
@@ -29,5 +31,6 @@ else:
             "facetrm.recipes.run": ["RECIPES", "Run", "read_recipe", "run_recipe"],
             "facetrm.recipes.scoring": ["ScoringRow", "located", "read_asked", "score_rows", "write_scores"],
             "facetrm.recipes.show": ["show_done", "show_whole"],
+            "facetrm.recipes.toy": ["toy_model"],
         },
     )

@@ -110,6 +110,21 @@ def fit_gate(
         FitError: pairs that do not fit together, features that are not finite, or a checkpoint of another run.
 
     Reference: ArmoRM (arXiv 2406.12845), section 3.2.
+
+    Example:
+        >>> import torch
+        >>> from facetrm import GateConfig, World, fit_gate, toy_model
+        >>> model, pairs = toy_model(), list(World().preferences(40))
+        >>> fit = fit_gate(
+        ...     model.features([pair.chosen for pair in pairs]),
+        ...     model.features([pair.rejected for pair in pairs]),
+        ...     experts=model.mixtures["all"].experts,
+        ...     debias_KK=torch.eye(3),
+        ...     groups=[pair.prompt_key for pair in pairs],
+        ...     config=GateConfig(steps=5, rank=4),
+        ... )
+        >>> sorted(fit.pairs.items())[0][1] > 0
+        True
     """
     pairs = score_pairs(chosen, rejected, experts=experts, groups=groups, weights=weights, scores=scores)
     removed = (debias_KK == 0).all(dim=0).tolist()
