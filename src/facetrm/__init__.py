@@ -31,6 +31,7 @@ __all__ = [
     "Score",
     "Scorer",
     "TinyShape",
+    "TransformerEncoder",
     "World",
     "WorldConfig",
     "__version__",
@@ -66,7 +67,7 @@ if TYPE_CHECKING:
     from facetrm.backbone.encoder import Encoder, Features
     from facetrm.backbone.store import FeatureStore, encode
     from facetrm.backbone.tiny import TinyShape, tiny_decoder
-    from facetrm.backbone.transformer import load_encoder
+    from facetrm.backbone.transformer import TransformerEncoder, load_encoder
     from facetrm.core.errors import FacetrmError
     from facetrm.core.version import __version__
     from facetrm.data.objectives import Objective, label_matrix
@@ -107,7 +108,7 @@ else:
             "facetrm.backbone.encoder": ["Encoder", "Features"],
             "facetrm.backbone.store": ["FeatureStore", "encode"],
             "facetrm.backbone.tiny": ["TinyShape", "tiny_decoder"],
-            "facetrm.backbone.transformer": ["load_encoder"],
+            "facetrm.backbone.transformer": ["TransformerEncoder", "load_encoder"],
             "facetrm.core.errors": ["FacetrmError"],
             "facetrm.core.version": ["__version__"],
             "facetrm.data.objectives": ["Objective", "label_matrix"],

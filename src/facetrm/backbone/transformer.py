@@ -77,6 +77,12 @@ class TransformerEncoder:
 
     Raises:
         BackboneError: no chat template, no known limit of tokens, or a setting that the backbone cannot follow.
+
+    Example:
+        >>> from facetrm import BackboneConfig, TinyShape, TransformerEncoder, tiny_decoder, vocabulary
+        >>> decoder, tokenizer = tiny_decoder(vocabulary(), shape=TinyShape(hidden=32, layers=2))
+        >>> TransformerEncoder(decoder, tokenizer, config=BackboneConfig(path="tiny", device="cpu")).hidden_size
+        32
     """
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, config: BackboneConfig) -> None:

@@ -120,7 +120,7 @@ class Gate(nn.Module):
         >>> import torch
         >>> from facetrm import Gate, GateShape
         >>> gate = Gate(GateShape(hidden_size=32, choices=3)).eval()
-        >>> round(float(gate(torch.zeros(1, 32)).sum()), 3)
+        >>> round(gate(torch.zeros(1, 32)).sum().item(), 3)
         1.0
     """
 
