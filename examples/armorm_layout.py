@@ -5,10 +5,11 @@ from pathlib import Path
 import torch
 
 import facetrm
+from facetrm.backbone import TransformerEncoder
 
 torch.manual_seed(0)
 decoder, tokenizer = facetrm.tiny_decoder(facetrm.vocabulary(), shape=facetrm.TinyShape(hidden=32, layers=2))
-encoder = facetrm.TransformerEncoder(decoder, tokenizer, config=facetrm.BackboneConfig(path="tiny", device="cpu"))
+encoder = TransformerEncoder(decoder, tokenizer, config=facetrm.BackboneConfig(path="tiny", device="cpu"))
 objectives = [facetrm.Objective(name=name, low=0, high=4) for name in ("helpful", "honest", "verbose")]
 experts = facetrm.LinearExperts(objectives, torch.randn(3, 32), torch.zeros(3))
 debias = torch.eye(3)

@@ -1,10 +1,11 @@
 """A reward model put together by hand: a small untrained decoder, ridge heads, a gate that weighs all heads alike."""
 
 import facetrm
+from facetrm.backbone import TransformerEncoder
 
 world = facetrm.World()
 decoder, tokenizer = facetrm.tiny_decoder(facetrm.vocabulary(), shape=facetrm.TinyShape(hidden=32, layers=2))
-encoder = facetrm.TransformerEncoder(decoder, tokenizer, config=facetrm.BackboneConfig(path="tiny"))
+encoder = TransformerEncoder(decoder, tokenizer, config=facetrm.BackboneConfig(path="tiny"))
 
 ratings = list(world.ratings(400))
 experts = facetrm.fit_linear_experts(
@@ -18,8 +19,7 @@ even = facetrm.Gate(facetrm.GateShape(encoder.hidden_size, len(experts.names), h
 model = facetrm.RewardModel(encoder, {"all": facetrm.Mixture(experts, facetrm.GatedSum(even))})
 
 pair = next(world.preferences(1, part="test"))
-chosen, rejected = model.score([pair.chosen, pair.rejected])
-explained = facetrm.explain_pair(chosen, rejected)
+explained = facetrm.explain_pair(model, pair.chosen, pair.rejected)
 print(f"margin {explained.margin:+.4f} = the sum of {len(explained.lines)} differences, of which the largest are")
 for line in explained.lines[:4]:
     print(f"  {line.objective:<28}{line.difference:+.4f}")

@@ -89,6 +89,7 @@ HOSTS = [
     "huggingface.co",
     "keepachangelog.com",
     "localhost",
+    "openai.com",
     "semver.org",
     "w3.org",
     "127.0.0.1",

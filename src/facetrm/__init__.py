@@ -31,7 +31,6 @@ __all__ = [
     "Score",
     "Scorer",
     "TinyShape",
-    "TransformerEncoder",
     "World",
     "WorldConfig",
     "__version__",
@@ -42,17 +41,21 @@ __all__ = [
     "explain_local",
     "explain_overall",
     "explain_pair",
+    "explain_score",
+    "explain_scores_pair",
     "export_published",
     "fit_debias",
     "fit_gate",
     "fit_linear_experts",
     "fit_router",
+    "flip_explained",
     "flip_pair",
     "label_matrix",
     "load_encoder",
     "load_model",
     "push_to_hub",
     "ratings_to_preferences",
+    "read_conversations",
     "read_preferences",
     "read_ratings",
     "run_recipe",
@@ -67,19 +70,21 @@ if TYPE_CHECKING:
     from facetrm.backbone.encoder import Encoder, Features
     from facetrm.backbone.store import FeatureStore, encode
     from facetrm.backbone.tiny import TinyShape, tiny_decoder
-    from facetrm.backbone.transformer import TransformerEncoder, load_encoder
+    from facetrm.backbone.transformer import load_encoder
     from facetrm.core.errors import FacetrmError
     from facetrm.core.version import __version__
     from facetrm.data.objectives import Objective, label_matrix
+    from facetrm.data.read.conversations import read_conversations
     from facetrm.data.read.files import read_preferences, read_ratings, write_records
     from facetrm.data.records import Message, Preference, Rating, conversation
     from facetrm.data.views import ratings_to_preferences
     from facetrm.data.world.words import vocabulary
     from facetrm.data.world.world import World, WorldConfig
     from facetrm.explain.ablation import ablate
+    from facetrm.explain.ask import explain_local, explain_pair, flip_explained
     from facetrm.explain.edits import edit
     from facetrm.explain.flip import flip_pair
-    from facetrm.explain.local import explain_local, explain_pair
+    from facetrm.explain.local import explain_score, explain_scores_pair
     from facetrm.explain.overall import explain_overall
     from facetrm.fit.debias import DebiasConfig, fit_debias
     from facetrm.fit.gate.config import GateConfig
@@ -108,19 +113,21 @@ else:
             "facetrm.backbone.encoder": ["Encoder", "Features"],
             "facetrm.backbone.store": ["FeatureStore", "encode"],
             "facetrm.backbone.tiny": ["TinyShape", "tiny_decoder"],
-            "facetrm.backbone.transformer": ["TransformerEncoder", "load_encoder"],
+            "facetrm.backbone.transformer": ["load_encoder"],
             "facetrm.core.errors": ["FacetrmError"],
             "facetrm.core.version": ["__version__"],
             "facetrm.data.objectives": ["Objective", "label_matrix"],
+            "facetrm.data.read.conversations": ["read_conversations"],
             "facetrm.data.read.files": ["read_preferences", "read_ratings", "write_records"],
             "facetrm.data.records": ["Message", "Preference", "Rating", "conversation"],
             "facetrm.data.views": ["ratings_to_preferences"],
             "facetrm.data.world.words": ["vocabulary"],
             "facetrm.data.world.world": ["World", "WorldConfig"],
             "facetrm.explain.ablation": ["ablate"],
+            "facetrm.explain.ask": ["explain_local", "explain_pair", "flip_explained"],
             "facetrm.explain.edits": ["edit"],
             "facetrm.explain.flip": ["flip_pair"],
-            "facetrm.explain.local": ["explain_local", "explain_pair"],
+            "facetrm.explain.local": ["explain_score", "explain_scores_pair"],
             "facetrm.explain.overall": ["explain_overall"],
             "facetrm.fit.debias": ["DebiasConfig", "fit_debias"],
             "facetrm.fit.gate.config": ["GateConfig"],

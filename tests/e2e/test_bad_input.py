@@ -111,7 +111,7 @@ def test_a_conversation_that_is_too_long_is_named_by_its_line(tiny_run: Run, tmp
     )
     said = command("encode", "--backbone", tiny_run.folder / "backbone", "--data", path, "--out", tmp_path / "f")
     assert_refused(said, f"{path}:301", "the-long-one", "512", "truncation")
-    assert_refused(command("explain", tiny_run.folder, "--data", path, "--row", "300"), f"{path}:301", "512")
+    assert_refused(command("explain", tiny_run.folder, "--data", path, "--row", "301"), f"{path}:301", "512")
     assert_refused(command("explain", tiny_run.folder, "--data", path, "--overall"), f"{path}:301", "512")
 
 

@@ -56,6 +56,8 @@ def test_three_kills_lose_only_what_was_in_flight(tmp_path: Path) -> None:
         names = {q.key: content_of(q.messages) for q in made.questions(set())}
         draw, stored = random.Random(3), 0
         for kill in range(KILLS):
+            # the last answer that it needs is held back, so that it cannot end before it is killed
+            server.hold_after = server.asked.total() + len(made.keys) - stored - 1
             process = start()
             goal = len(made.keys) * (kill + 1) // (KILLS + 1)
             while len(server.answered) < goal and process.poll() is None:
@@ -63,11 +65,13 @@ def test_three_kills_lose_only_what_was_in_flight(tmp_path: Path) -> None:
             time.sleep(draw.uniform(0.0, 0.02))
             process.kill()
             assert process.wait() == -signal.SIGKILL
-            time.sleep(0.2)
+            while server.in_flight:  # it has not seen yet that its client is gone
+                time.sleep(0.001)
             server.stored |= {names[key] for key in stored_keys(out)}
             assert stored < len(server.stored) < len(made.keys), "each run went on, and was not done"
             stored = len(server.stored)
             assert len(server.answered) - stored <= IN_FLIGHT * (kill + 1)
+        server.hold_after = None
         assert start().wait() == 0
         assert server.asked_though_stored.total() == 0
         assert sum(n - 1 for n in server.answered.values()) <= IN_FLIGHT * KILLS

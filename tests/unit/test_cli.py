@@ -54,13 +54,13 @@ def test_scores_are_those_of_the_model_in_memory(tiny_run: Run, answers: Path) -
     own = tiny_run.fit.model.score([conversation(row) for row in ([U, A], [U, B])])
     assert found == [
         {"id": "one", "answer": 0, **own[0].to_dict()},
-        {"id": "1", "answer": 0, **own[1].to_dict()},
+        {"id": "2", "answer": 0, **own[1].to_dict()},
     ]
 
 
 def test_each_answer_of_a_preference_is_scored(tiny_run: Run, pairs: Path) -> None:
     found = rows_of(command("score", tiny_run.folder, "--data", pairs))
-    assert [(row["id"], row["answer"]) for row in found] == [("first", 0), ("first", 1), ("1", 0), ("1", 1)]
+    assert [(row["id"], row["answer"]) for row in found] == [("first", 0), ("first", 1), ("2", 0), ("2", 1)]
     assert found[0]["reward"] == pytest.approx(found[3]["reward"], abs=1e-5)
     assert found[1]["reward"] == pytest.approx(found[2]["reward"], abs=1e-5)
 
@@ -100,7 +100,7 @@ def test_one_objective_alone_ranks_by_itself(tiny_run: Run, answers: Path) -> No
 
 
 def test_the_margin_is_the_sum_of_the_differences(tiny_run: Run, pairs: Path) -> None:
-    for row in ("first", "1"):
+    for row in ("first", "2"):
         shown = json_of(command("explain", tiny_run.folder, "--data", pairs, "--row", row, "--json"))
         total = math.fsum(line["difference"] for line in shown["lines"])
         assert abs(shown["margin"] - total) <= 1e-5
@@ -112,12 +112,12 @@ def test_the_margin_is_the_sum_of_the_differences(tiny_run: Run, pairs: Path) ->
             assert abs(one["reward"] - one["base"] - math.fsum(x["contribution"] for x in one["lines"])) <= 1e-5
 
 
-def test_a_row_is_found_by_id_and_by_number(tiny_run: Run, pairs: Path) -> None:
-    by_id, by_number, other = (
+def test_a_row_is_found_by_id_and_by_line(tiny_run: Run, pairs: Path) -> None:
+    by_id, by_line, other = (
         json_of(command("explain", tiny_run.folder, "--data", pairs, "--row", row, "--json"))
-        for row in ("first", "0", "1")
+        for row in ("first", "1", "2")
     )
-    assert by_id == by_number != other
+    assert by_id == by_line != other
     assert other["margin"] == pytest.approx(-by_id["margin"], abs=1e-5)
 
 

@@ -34,6 +34,7 @@ from transformers.models.auto.modeling_auto import (
 )
 from transformers.utils import logging
 
+from facetrm.backbone.exclusive import making
 from facetrm.core.errors import BackboneError
 from facetrm.core.files import read_json
 from facetrm.core.fingerprint import fingerprint
@@ -76,16 +77,20 @@ _VOLATILE: Final = frozenset(
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Silence the loader's reports and bars for a while: what matters in them is raised as an error."""
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity(CRITICAL)
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            cast(Any, logging).enable_progress_bar()
+    """Silence the loader's reports and bars for a while: what matters in them is raised as an error.
+
+    They are the process's, so one thread at a time does this, or the last one would restore the silence of another.
+    """
+    with making:
+        level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+        logging.set_verbosity(CRITICAL)
+        logging.disable_progress_bar()
+        try:
+            yield
+        finally:
+            logging.set_verbosity(level)
+            if bars:
+                cast(Any, logging).enable_progress_bar()
 
 
 @contextmanager

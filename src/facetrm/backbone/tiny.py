@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from facetrm.backbone.exclusive import making
 from facetrm.core.config import Section
 
 _SPECIAL: Final = ("<pad>", "<bos>", "<end>", "<unk>", "<system>", "<user>", "<assistant>")
@@ -91,6 +92,6 @@ def tiny_decoder(
         eos_token_id=tokenizer.eos_token_id,
         tie_word_embeddings=True,
     )
-    with torch.random.fork_rng(devices=[]):
+    with making, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return LlamaForCausalLM(config), tokenizer

@@ -7,18 +7,16 @@ Shapes: N pairs, K experts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from facetrm.backbone.encoder import Features
 from facetrm.core.errors import FitError
 from facetrm.core.statistics import Floats, win_credit
+from facetrm.fit.blocks import PairBlocks
 from facetrm.fit.gate.fixed import fixed_mixture
 from facetrm.fit.gate.unconditional import FixedWeights, fit_beta
-from facetrm.fit.pairs import score_pairs
+from facetrm.fit.pairs import expert_scores
 from facetrm.model.kinds import Experts
 from facetrm.model.mixture import Mixture
 
@@ -37,12 +35,10 @@ def unconditional_mixture(
 
 
 def best_objective(
-    chosen: Features,
-    rejected: Features,
+    pairs: PairBlocks,
     *,
     experts: Experts,
     debias_KK: Tensor,
-    groups: Sequence[str],
     weights: ArrayLike | None = None,
     scores: tuple[Tensor, Tensor] | None = None,
     reference_K: Tensor | None = None,
@@ -50,16 +46,19 @@ def best_objective(
     """Return the single debiased objective that orders most of the *training* pairs right, and its mixture.
 
     Args:
-        chosen, rejected: features of N training pairs; groups: their prompt keys; weights: of each pair.
-        experts: the K raters. debias_KK: T.
+        pairs: N training pairs.
+        experts: the K raters.
+        debias_KK: T.
+        weights: of each pair, [N]; None for all alike.
         scores: both sides' scores to choose by instead of the experts' (see :func:`~facetrm.fit.gate.fit.fit_gate`).
         reference_K: see :class:`GatedSum`.
 
     Returns:
         Its name (the first of several equals) and the mixture that listens to it alone.
     """
-    pairs = score_pairs(chosen, rejected, experts=experts, groups=groups, weights=weights, scores=scores)
-    difference_NK, w_N = pairs.difference(debias_KK), pairs.weights_N.double().numpy()
+    chosen_NK, rejected_NK = expert_scores(experts, pairs) if scores is None else scores
+    difference_NK: Floats = ((chosen_NK.double() - rejected_NK.double()) @ debias_KK.double()).numpy()
+    w_N = np.ones(len(difference_NK)) if weights is None else np.asarray(weights, dtype=np.float64)
     credit_K = (w_N @ win_credit(difference_NK)) / w_N.sum()
     best = int(np.argmax(np.where(_open(experts, debias_KK), credit_K, -1.0)))
     one_hot: Floats = np.eye(len(credit_K))[best]

@@ -11,9 +11,9 @@ from facetrm.cli.print import print_json
 from facetrm.core.errors import BackboneError
 
 if TYPE_CHECKING:
+    from facetrm.data import ScoringRow
     from facetrm.explain import AnswerView, PairView, WholeView
     from facetrm.model import RewardModel
-    from facetrm.recipes import ScoringRow
 
 
 def print_row(model: RewardModel, asked: ScoringRow, *, html: Path | None, as_json: bool) -> None:
@@ -35,13 +35,14 @@ def print_row(model: RewardModel, asked: ScoringRow, *, html: Path | None, as_js
         )
     try:
         if asked.is_pair:
-            pair, flip = explain.ask_pair(model, answers[0], answers[-1])
+            pair = explain.explain_pair(model, answers[0], answers[-1])
+            flip = explain.flip_explained(model, pair)
             shown = {**pair.to_dict(), "flip": None if flip is None else flip.to_dict()}
             view: PairView | AnswerView = explain.PairView(pair, (answers[0], answers[-1]), flip)
             if html is not None:
                 report.write_page(html, pair, conversations=answers, flip=flip)
         else:
-            local = explain.ask_answer(model, answers[0])
+            local = explain.explain_local(model, answers[0])
             shown, view = local.to_dict(), explain.AnswerView(local, answers[0])
             if html is not None:
                 report.write_page(html, local, conversations=answers)
@@ -55,12 +56,13 @@ def print_row(model: RewardModel, asked: ScoringRow, *, html: Path | None, as_js
         print(f"page: {html}", file=sys.stderr)
 
 
-def print_overall(model: RewardModel, asked: list[ScoringRow], *, as_json: bool) -> None:
+def print_overall(model: RewardModel, asked: list[ScoringRow], *, html: Path | None = None, as_json: bool) -> None:
     """Print whom the model listens to, task by task.
 
     Args:
         model: to explain.
         asked: the rows; where some are pairs, the pairs alone are used.
+        html: where a page is written as well, or None.
         as_json: whether JSON is printed in place of a text.
 
     Raises:
@@ -78,7 +80,11 @@ def print_overall(model: RewardModel, asked: list[ScoringRow], *, as_json: bool)
     }
     if as_json:
         shown: dict[str, Any] = {
-            task: {"overall": v.overall.to_dict(), "ablation": None if v.effects is None else v.effects.to_dict()}
+            task: {
+                "overall": v.overall.to_dict(),
+                "ablation": None if v.effects is None else v.effects.to_dict(),
+                "edits": dict(v.edits),
+            }
             for task, v in views.items()
         }
         value = {"tasks": shown} if len(model.tasks) > 1 else next(iter(shown.values()))
@@ -86,6 +92,9 @@ def print_overall(model: RewardModel, asked: list[ScoringRow], *, as_json: bool)
     else:
         for view in views.values():
             recipes.show_whole(view)
+    if html is not None:
+        report.write_whole_page(html, list(views.values()), model=model.hash)
+        print(f"page: {html}", file=sys.stderr)
 
 
 def _whole(model: RewardModel, rows: list[ScoringRow], task: str) -> WholeView:
@@ -98,4 +107,5 @@ def _whole(model: RewardModel, rows: list[ScoringRow], task: str) -> WholeView:
     tasks = [a.task or "" for a in rows] if all(a.task for a in rows) else []
     whole = explain.explain_overall(model, first, last, tasks=tasks, task=task)
     effects = None if last is None else explain.ablate(model, first, last, task=task)
-    return explain.WholeView(whole, effects, task if len(model.tasks) > 1 else "")
+    edits = explain.changes_of(model, task)
+    return explain.WholeView(whole, effects, task if len(model.tasks) > 1 else "", edits)

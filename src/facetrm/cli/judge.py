@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from facetrm import core, recipes
+from facetrm import data as records
 from facetrm import doctor as examination
 from facetrm.cli.options import Reading
 from facetrm.cli.print import print_json
@@ -29,13 +30,16 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
     sets: Reading = [],  # noqa: B006
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for one answer of a server.")] = 60.0,
+    timeout: Annotated[float, typer.Option(min=0.1, max=86400.0, help="Seconds for one request to a server.")] = 60.0,
+    key_env: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The environment variable that holds the server's key.")
+    ] = None,
 ) -> None:
     """Find what makes a model's scores wrong. Exit code 0: healthy; 3: an error or a warning was found."""
     unknown = next((code for code in allow if code not in CODES), None)
     if unknown is not None:
         raise ConfigError(f"no finding '{unknown}'", place="--allow", fix=did_you_mean(unknown, CODES))
-    asked = [] if data is None else recipes.read_asked(data)[:rows]
+    asked = [] if data is None else records.read_conversations(data)[:rows]
     groups = [row.answers for row in asked]
     options: Any = {
         "threshold": threshold,
@@ -43,12 +47,15 @@ def doctor(
         "allowed": allow,
         "settings": core.apply_sets({}, sets),
     }
-    served = model.startswith(("http://", "https://"))
+    served = model.lower().startswith(("http:", "https:"))
+    if key_env is not None and not served:
+        raise ConfigError("only a server takes a key", place="--key-env", fix="give the server's URL as MODEL")
+    key = None if key_env is None else core.read_server_key(key_env, place="--key-env")
     if against is not None and not served:
         raise ConfigError("a copy is compared with a server", place="--against", fix="give the server's URL as MODEL")
     try:
         if served:
-            found = examination.diagnose_server(model, groups, against=against, timeout=timeout, **options)
+            found = examination.diagnose_server(model, groups, against=against, timeout=timeout, key=key, **options)
         else:
             found = examination.diagnose(model, groups, **options)
     except BackboneError as exc:

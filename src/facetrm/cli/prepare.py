@@ -24,13 +24,13 @@ def encode(
 ) -> None:
     """Read conversations with a backbone, features to disk."""
     config = core.parse_config(backbones.BackboneConfig, core.apply_sets({"path": backbone}, sets), place="--set")
-    asked = recipes.read_asked(data)
+    asked = records.read_conversations(data)
     conversations = [answer for row in asked for answer in row.answers]
     try:
         store = backbones.encode(backbones.load_encoder(config), conversations, out, shard_rows=shard_rows)
     except BackboneError as exc:
         raise recipes.located(exc, [row for row in asked for _ in row.answers]) from None
-    print(f"{len(store)} conversations of {store.hidden_size} features in {out}")
+    print(f"{len(store)} conversations of {store.hidden_size} features in {store.folder}")
 
 
 def label(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from facetrm import core, hub, recipes
+from facetrm import data as records
 from facetrm import explain as explaining
 from facetrm.cli.explained import print_overall, print_row
 from facetrm.cli.options import AskedMode, Data, Drop, Pin, Reading, Scale
@@ -30,7 +31,7 @@ def score(
     pin: Pin = [],  # noqa: B006
 ) -> None:
     """Score conversations: JSONL in, JSONL of readable scores out."""
-    asked = recipes.read_asked(data)
+    asked = records.read_conversations(data)
     scorer = _edited(
         hub.load_model(model, device=device, mode=mode, settings=core.apply_sets({}, sets)), drop, scale, pin
     )
@@ -47,7 +48,9 @@ def explain(
     data: Annotated[
         Path | None, typer.Option("--data", help="Rows to explain (the run's own pair by default).")
     ] = None,
-    row: Annotated[str, typer.Option(help="The id of the row, or its number from 0.")] = "0",
+    row: Annotated[
+        str | None, typer.Option(help="The id of the row, or its line in the file (the first row by default).")
+    ] = None,
     html: Annotated[Path | None, typer.Option(help="Also write a page to this file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     overall: Annotated[
@@ -67,20 +70,20 @@ def explain(
     path = data or model / "pair.jsonl"
     if data is None and not path.exists():
         raise DataError("no rows to explain", place=model, fix="give --data FILE")
-    asked = recipes.read_asked(path)
+    asked = records.read_conversations(path)
     if overall:
-        print_overall(scorer, asked, as_json=as_json)
+        print_overall(scorer, asked, html=html, as_json=as_json)
     else:
         print_row(scorer, _find(asked, row, path), html=html, as_json=as_json)
 
 
-def _find(asked: list[recipes.ScoringRow], row: str, path: Path) -> recipes.ScoringRow:
+def _find(asked: list[records.ScoringRow], row: str | None, path: Path) -> records.ScoringRow:
     by_id = {a.id: a for a in asked}
-    if row in by_id:
-        return by_id[row]
-    if row.isdecimal() and int(row) < len(asked):
-        return asked[int(row)]
-    raise DataError(f"no row '{row}' among {len(asked)}", place=path, fix=did_you_mean(row, list(by_id)[:50]))
+    by_line = {str(a.line): a for a in asked}
+    found = asked[0] if row is None else by_id.get(row) or by_line.get(row)
+    if found is not None:
+        return found
+    raise DataError(f"no row '{row}' among {len(asked)}", place=path, fix=did_you_mean(str(row), list(by_id)[:50]))
 
 
 def _edited(model: RewardModel, drop: list[str], scale: list[str], pin: list[str]) -> RewardModel:

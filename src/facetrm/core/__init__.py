@@ -17,6 +17,7 @@ __all__ = [
     "StoreError",
     "apply_sets",
     "parse_config",
+    "read_server_key",
     "read_yaml",
     "settings_text",
 ]
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
         StoreError,
     )
     from facetrm.core.statistics import Interval
+    from facetrm.core.web.key import read_server_key
 else:
     __getattr__, __dir__ = lazy(
         __name__,
@@ -52,5 +54,6 @@ else:
                 "StoreError",
             ],
             "facetrm.core.statistics": ["Interval"],
+            "facetrm.core.web.key": ["read_server_key"],
         },
     )

@@ -13,20 +13,24 @@ __all__ = [
     "Rating",
     "RatingsPack",
     "Rubric",
+    "ScoringRow",
     "World",
     "WorldConfig",
     "conversation",
+    "conversations_in_memory",
     "decontaminate",
     "deduplicate",
     "label_matrix",
     "load_source",
     "mix",
     "ratings_to_preferences",
+    "read_conversations",
     "read_pack",
     "read_preferences",
     "read_ratings",
     "read_rubric",
     "split_by_prompt",
+    "stream_conversations",
     "vocabulary",
     "write_records",
 ]
@@ -34,6 +38,12 @@ __all__ = [
 if TYPE_CHECKING:
     from facetrm.data.objectives import Objective, label_matrix
     from facetrm.data.pack import RatingsPack, read_pack
+    from facetrm.data.read.conversations import (
+        ScoringRow,
+        conversations_in_memory,
+        read_conversations,
+        stream_conversations,
+    )
     from facetrm.data.read.files import read_preferences, read_ratings, write_records
     from facetrm.data.records import Conversation, Message, Preference, Rating, conversation
     from facetrm.data.rubric import Rubric, read_rubric
@@ -48,6 +58,12 @@ else:
         {
             "facetrm.data.objectives": ["Objective", "label_matrix"],
             "facetrm.data.pack": ["RatingsPack", "read_pack"],
+            "facetrm.data.read.conversations": [
+                "ScoringRow",
+                "conversations_in_memory",
+                "read_conversations",
+                "stream_conversations",
+            ],
             "facetrm.data.read.files": ["read_preferences", "read_ratings", "write_records"],
             "facetrm.data.records": ["Conversation", "Message", "Preference", "Rating", "conversation"],
             "facetrm.data.rubric": ["Rubric", "read_rubric"],

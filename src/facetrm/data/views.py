@@ -301,11 +301,29 @@ def _as_pair(better: Rating, worse: Rating, aspect: str, strength: float) -> Pre
     )
 
 
+RANKING = "cut_from_ranking"
+"""The key in a pair's ``meta`` that says which ranking it was cut from, and the places of its two answers there."""
+
+
 def as_pairs(preference: Preference) -> list[Preference]:
-    """Return one pair for every two responses of a ranking, the better one chosen; a pair is returned as it is."""
+    """Return one pair for every two responses of a ranking, the better one chosen.
+
+    A pair is returned as it is. Each pair of a longer ranking names it in ``meta``, so that a fit can give the whole
+    ranking the weight of one pair (:func:`facetrm.fit.rankings.ranking_shares`).
+
+    Args:
+        preference: two or more responses, best first.
+    """
     if len(preference.responses) == 2:
         return [preference]
+    name = fingerprint([preference.id, preference.prompt_key, _content_key(preference)])
     return [
-        preference.model_copy(update={"id": f"{preference.id}/{i}-{j}", "responses": (better, worse)})
+        preference.model_copy(
+            update={
+                "id": f"{preference.id}/{i}-{j}",
+                "responses": (better, worse),
+                "meta": {**preference.meta, RANKING: {"name": name, "places": [i, j]}},
+            }
+        )
         for (i, better), (j, worse) in itertools.combinations(enumerate(preference.responses), 2)
     ]

@@ -6,8 +6,9 @@ Shapes: N pairs, K experts.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,7 +19,8 @@ from facetrm.baselines.length import longer_mixture
 from facetrm.baselines.weighting import best_objective, unconditional_mixture, uniform_mixture
 from facetrm.core.statistics import Floats, Interval, pair_accuracy, paired_difference
 from facetrm.data.records import Preference
-from facetrm.fit.bradley_terry import BradleyTerryConfig, fit_bradley_terry
+from facetrm.fit.blocks import PairBlocks
+from facetrm.fit.bradley_terry import BradleyTerryConfig, fit_bradley_terry_blocks
 from facetrm.fit.gate.fit import GateFit
 from facetrm.model.mixture import Mixture
 
@@ -43,47 +45,50 @@ class Pairs:
         groups, sources = ([names[n] for n in rows.tolist()] for names in (self.groups, self.sources))
         return Pairs(self.chosen.select(rows), self.rejected.select(rows), groups, sources)
 
+    def blocks(self) -> Iterator[tuple[Features, Features]]:
+        """Yield the better and the worse answers, as one block."""
+        yield self.chosen, self.rejected
+
     def both(self) -> Features:
         """Return both answers of every pair, chosen first, as 2N rows."""
         return Features.concat([self.chosen, self.rejected])
 
 
 def fit_baselines(
-    pairs: Pairs,
+    pairs: PairBlocks,
     mixture: Mixture,
     gate: GateFit,
     *,
+    groups: Sequence[str],
     config: BradleyTerryConfig,
     weights: Floats | None,
     scores: tuple[Tensor, Tensor] | None = None,
+    folder: Path | None = None,
 ) -> tuple[dict[str, Mixture], str]:
     """Fit every baseline on the gate's own training pairs.
 
     Args:
-        pairs: training pairs. mixture: the gated model, whose experts and debiasing the weightings share.
-        gate: its fit, which holds the unconditional weights. config: of the linear head. weights: of each pair.
+        pairs: training pairs.
+        mixture: the gated model, whose experts and debiasing the weightings share.
+        gate: its fit, which holds the unconditional weights.
+        groups: prompt key of each pair.
+        config: of the linear head.
+        weights: of each pair.
         scores: the cross-fitted ones that the gate learned from, if any; the best objective is chosen by them as well.
+        folder: for temporary files; None for the system's.
 
     Returns:
         Mixtures by name, and the name of the best single objective.
     """
     experts, matrix = mixture.linear_experts, mixture.gated_sum.debias_KK
-    linear = fit_bradley_terry(pairs.chosen, pairs.rejected, groups=pairs.groups, config=config, weights=weights)
-    name, best = best_objective(
-        pairs.chosen,
-        pairs.rejected,
-        experts=experts,
-        debias_KK=matrix,
-        groups=pairs.groups,
-        weights=weights,
-        scores=scores,
-    )
+    linear = fit_bradley_terry_blocks(pairs, groups=groups, config=config, weights=weights, folder=folder)
+    name, best = best_objective(pairs, experts=experts, debias_KK=matrix, weights=weights, scores=scores)
     return {
         "linear_bt": linear.mixture,
         "unconditional": unconditional_mixture(experts, matrix, fixed=gate.unconditional),
         "uniform": uniform_mixture(experts, matrix),
         "best_objective": best,
-        "longer": longer_mixture(pairs.chosen.hidden_size),
+        "longer": longer_mixture(experts.hidden_size),
     }, name
 
 

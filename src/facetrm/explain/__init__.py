@@ -14,12 +14,14 @@ __all__ = [
     "PairView",
     "WholeView",
     "ablate",
-    "ask_answer",
-    "ask_pair",
+    "changes_of",
     "edit",
     "explain_local",
     "explain_overall",
     "explain_pair",
+    "explain_score",
+    "explain_scores_pair",
+    "flip_explained",
     "flip_pair",
     "parse_edit",
     "show",
@@ -27,10 +29,11 @@ __all__ = [
 
 if TYPE_CHECKING:
     from facetrm.explain.ablation import AblationTable, ablate
-    from facetrm.explain.ask import ask_answer, ask_pair
+    from facetrm.explain.ask import explain_local, explain_pair, flip_explained
+    from facetrm.explain.edited import changes_of
     from facetrm.explain.edits import edit, parse_edit
     from facetrm.explain.flip import Flip, flip_pair
-    from facetrm.explain.local import LocalExplanation, PairExplanation, explain_local, explain_pair
+    from facetrm.explain.local import LocalExplanation, PairExplanation, explain_score, explain_scores_pair
     from facetrm.explain.overall import OverallExplanation, explain_overall
     from facetrm.explain.table import WholeView
     from facetrm.explain.terminal import AnswerView, PairView, show
@@ -39,10 +42,11 @@ else:
         __name__,
         {
             "facetrm.explain.ablation": ["AblationTable", "ablate"],
-            "facetrm.explain.ask": ["ask_answer", "ask_pair"],
+            "facetrm.explain.ask": ["explain_local", "explain_pair", "flip_explained"],
+            "facetrm.explain.edited": ["changes_of"],
             "facetrm.explain.edits": ["edit", "parse_edit"],
             "facetrm.explain.flip": ["Flip", "flip_pair"],
-            "facetrm.explain.local": ["LocalExplanation", "PairExplanation", "explain_local", "explain_pair"],
+            "facetrm.explain.local": ["LocalExplanation", "PairExplanation", "explain_score", "explain_scores_pair"],
             "facetrm.explain.overall": ["OverallExplanation", "explain_overall"],
             "facetrm.explain.table": ["WholeView"],
             "facetrm.explain.terminal": ["AnswerView", "PairView", "show"],

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -24,6 +24,9 @@ from facetrm.core.errors import ModelError
 from facetrm.core.statistics import Floats, Interval, bootstrap_mean, spearman
 from facetrm.model.output import RewardOutput, Score
 from facetrm.model.reward_model import RewardModel
+
+MIN_ANSWERS: Final = 10
+"""Answers below which no correlation is given."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,8 @@ class OverallExplanation:
     Attributes:
         everyone: over all answers; ``by_task``, ``by_source``: within each, where tasks or sources were given.
         length: Spearman's correlation of each contribution with the response's length in tokens, None where one of
-            them is constant; ``reward_length``: the same for the reward.
+            them is constant or there are fewer than 10 answers (two always give +1 or -1).
+        reward_length: the same for the reward.
         decided: None where no pairs were given.
     """
 
@@ -216,6 +220,8 @@ def _decided(names: Sequence[str], outputs: Sequence[RewardOutput], groups: Sequ
 
 
 def _rank(x_N: Floats, y_N: Floats) -> float | None:
+    if len(x_N) < MIN_ANSWERS:
+        return None
     value = spearman(x_N, y_N)
     return value if math.isfinite(value) else None
 

@@ -9,8 +9,10 @@ Reference: Bradley and Terry (1952); the head of FsfairX and of every sequence-c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeAlias
 
 import numpy as np
 import torch
@@ -25,10 +27,13 @@ from facetrm.core.config import Section, Seed
 from facetrm.core.errors import FitError
 from facetrm.core.statistics import Floats
 from facetrm.data.objectives import Objective
+from facetrm.fit.blocks import PairBlocks, VectorFile, Vectors, gather, row_blocks
 from facetrm.fit.gate.fixed import fixed_mixture
-from facetrm.fit.pairs import score_pairs
+from facetrm.fit.pairs import expert_scores, score_pairs
 from facetrm.model.experts import LinearExperts
 from facetrm.model.mixture import Mixture
+
+_PLACE: Final = "Bradley-Terry head"
 
 PREFERENCE = Objective(
     name="preference",
@@ -87,7 +92,8 @@ def fit_bradley_terry(
     """Fit the head by L2-regularised logistic regression on feature differences, without an intercept.
 
     Args:
-        chosen, rejected: features of N pairs, row by row (one adapter).
+        chosen: features of the N better answers (one adapter).
+        rejected: of the worse ones, row by row.
         groups: prompt key of each pair; no prompt stands on both sides of a fold.
         config: see :class:`BradleyTerryConfig`.
         weights: of each pair.
@@ -99,33 +105,91 @@ def fit_bradley_terry(
     Raises:
         FitError: pairs that do not fit together, or fewer prompts than folds.
     """
-    hidden = chosen.hidden_size
-    blank = LinearExperts([PREFERENCE], torch.zeros(1, hidden), torch.zeros(1))
-    pairs = score_pairs(chosen, rejected, experts=blank, groups=groups, weights=weights)
-    x_ND = (chosen.response_NAD[:, 0].double() - rejected.response_NAD[:, 0].double()).numpy()
-    w_N = pairs.weights_N.double().numpy()
-    spread_D = np.sqrt((w_N @ x_ND**2) / w_N.sum())
+    score_pairs(chosen, rejected, experts=_blank(chosen.hidden_size), groups=groups, weights=weights)
+    return fit_bradley_terry_blocks(_Whole(chosen, rejected), groups=groups, config=config, weights=weights)
+
+
+def fit_bradley_terry_blocks(
+    pairs: PairBlocks,
+    *,
+    groups: Sequence[str],
+    config: BradleyTerryConfig,
+    weights: ArrayLike | None = None,
+    folder: Path | None = None,
+) -> BradleyTerryFit:
+    """Do the same block by block: the differences stay in memory only while they are few.
+
+    Args:
+        pairs: N pairs (one adapter).
+        groups: prompt key of each pair; no prompt stands on both sides of a fold.
+        config: see :class:`BradleyTerryConfig`.
+        weights: of each pair.
+        folder: where a temporary file holds the differences; None for the system's temporary folder.
+
+    Returns:
+        The head, as :func:`fit_bradley_terry`.
+
+    Raises:
+        FitError: no pair, a vector that is not finite, or fewer prompts than folds.
+    """
+    if not len(pairs) or len(groups) != len(pairs):
+        raise FitError(
+            f"{len(pairs)} pairs, {len(groups)} prompt groups", place=_PLACE, fix="give one of each per pair"
+        )
+    w_N = (torch.ones(len(pairs)) if weights is None else torch.as_tensor(np.asarray(weights))).float().double().numpy()
+    _, codes = np.unique(np.asarray(groups), return_inverse=True)
+    folds_N = _folds(codes.astype(np.int64), config)
+    x_ND = gather(_differences(pairs), rows=len(pairs), folder=folder)
+    spread_D = np.sqrt(_squares(x_ND, w_N) / w_N.sum())
     spread_D[spread_D <= 1e-12] = np.inf
-    z_ND = x_ND / spread_D
-    folds_N = _folds(pairs.groups_N, config)
+    fit = _in_memory(x_ND.numpy(), spread_D) if isinstance(x_ND, Tensor) else _from_file(x_ND, spread_D)
     losses: dict[float, float] = {}
     for ridge in config.ridges:
         total = 0.0
         for fold in range(config.folds):
             held_N = folds_N == fold
-            head_D = _fit(z_ND[~held_N], w_N[~held_N], ridge)
-            total += float(w_N[held_N] @ np.logaddexp(0.0, -(z_ND[held_N] @ head_D)))
+            head_D = fit(w_N, ~held_N, ridge)
+            total += _held_loss(x_ND, head_D / spread_D, w_N, held_N)
         losses[ridge] = total / float(w_N.sum())
     best = min(sorted(losses, reverse=True), key=lambda ridge: losses[ridge])
-    weight_1D = torch.from_numpy(_fit(z_ND, w_N, best) / spread_D)[None]
-    return BradleyTerryFit(_mixture(weight_1D, chosen, rejected), best, losses)
+    everyone_N = np.ones(len(pairs), dtype=bool)
+    weight_1D = torch.from_numpy(fit(w_N, everyone_N, best) / spread_D)[None]
+    return BradleyTerryFit(_mixture(weight_1D, pairs), best, losses)
 
 
-def _mixture(weight_1D: Tensor, chosen: Features, rejected: Features) -> Mixture:
+@dataclass(frozen=True)
+class _Whole:
+    """Pairs in memory as one block."""
+
+    chosen: Features
+    rejected: Features
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def blocks(self) -> Iterator[tuple[Features, Features]]:
+        yield self.chosen, self.rejected
+
+
+def _blank(hidden: int) -> LinearExperts:
+    return LinearExperts([PREFERENCE], torch.zeros(1, hidden), torch.zeros(1))
+
+
+def _differences(pairs: PairBlocks) -> Iterator[Tensor]:
+    start = 0
+    for chosen, rejected in pairs.blocks():
+        x_ND = chosen.response_NAD[:, 0].double() - rejected.response_NAD[:, 0].double()
+        bad = torch.nonzero(~torch.isfinite(x_ND).all(dim=1)).flatten().tolist()
+        if bad:
+            raise FitError(f"features of pair {start + bad[0]} are not finite", place=_PLACE, fix="encode it again")
+        start += len(chosen)
+        yield x_ND
+
+
+def _mixture(weight_1D: Tensor, pairs: PairBlocks) -> Mixture:
     """Return the head as one expert, with its mean over the training answers as the reference."""
     experts = LinearExperts([PREFERENCE], weight_1D.float(), torch.zeros(1))
-    with torch.no_grad():
-        reference_K = torch.cat([experts(chosen), experts(rejected)]).double().mean(dim=0).float()
+    reference_K = torch.cat(expert_scores(experts, pairs)).double().mean(dim=0).float()
     return fixed_mixture(experts, torch.eye(1), weights_K=[1.0], reference_K=reference_K)
 
 
@@ -133,21 +197,68 @@ def _folds(groups_N: NDArray[np.int64], config: BradleyTerryConfig) -> NDArray[n
     """Return the fold of each pair; pairs of one prompt share it."""
     names, codes = np.unique(groups_N, return_inverse=True)
     if len(names) < config.folds:
-        raise FitError(
-            f"{len(names)} prompts for {config.folds} folds", place="Bradley-Terry head", fix="give more pairs"
-        )
+        raise FitError(f"{len(names)} prompts for {config.folds} folds", place=_PLACE, fix="give more pairs")
     order = np.random.default_rng(config.seed).permutation(len(names))
     return np.asarray((np.argsort(order) % config.folds)[codes], dtype=np.int64)
 
 
-def _fit(z_ND: Floats, w_N: Floats, ridge: float) -> Floats:
+_Fit: TypeAlias = Callable[[Floats, NDArray[np.bool_], float], Floats]
+"""Weights of the pairs, which of them to fit on, and the ridge strength, to the head on scaled differences."""
+
+
+def _in_memory(x_ND: Floats, spread_D: Floats) -> _Fit:
+    z_ND = x_ND / spread_D
+
+    def fit(w_N: Floats, rows_N: NDArray[np.bool_], ridge: float) -> Floats:
+        share_N = w_N[rows_N] / w_N[rows_N].sum()
+        z_RD = z_ND[rows_N]
+
+        def objective(head_D: Floats) -> tuple[float, Floats]:
+            margin_N = z_RD @ head_D
+            loss = share_N @ np.logaddexp(0.0, -margin_N) + 0.5 * ridge * (head_D @ head_D)
+            return float(loss), z_RD.T @ (-share_N * expit(-margin_N)) + ridge * head_D
+
+        return _minimised(objective, z_ND.shape[1])
+
+    return fit
+
+
+def _from_file(x_ND: VectorFile, spread_D: Floats) -> _Fit:
+    """Return a fit that reads the differences once for each step; pairs left out have weight 0."""
+
+    def fit(w_N: Floats, rows_N: NDArray[np.bool_], ridge: float) -> Floats:
+        share_N = np.where(rows_N, w_N, 0.0) / w_N[rows_N].sum()
+
+        def objective(head_D: Floats) -> tuple[float, Floats]:
+            loss, slope_D = 0.5 * ridge * float(head_D @ head_D), ridge * head_D
+            for rows, block in row_blocks(x_ND):
+                z_BD = block.numpy() / spread_D
+                margin_B = z_BD @ head_D
+                loss += float(share_N[rows] @ np.logaddexp(0.0, -margin_B))
+                slope_D = slope_D + z_BD.T @ (-share_N[rows] * expit(-margin_B))
+            return loss, slope_D
+
+        return _minimised(objective, x_ND.shape[1])
+
+    return fit
+
+
+def _minimised(objective: Callable[[Floats], tuple[float, Floats]], hidden: int) -> Floats:
     """Return the minimiser, by L-BFGS in float64."""
-    share_N = w_N / w_N.sum()
-
-    def objective(head_D: Floats) -> tuple[float, Floats]:
-        margin_N = z_ND @ head_D
-        loss = share_N @ np.logaddexp(0.0, -margin_N) + 0.5 * ridge * (head_D @ head_D)
-        return float(loss), z_ND.T @ (-share_N * expit(-margin_N)) + ridge * head_D
-
-    found = minimize(objective, np.zeros(z_ND.shape[1]), jac=True, method="L-BFGS-B", options={"maxiter": 2000})
+    found = minimize(objective, np.zeros(hidden), jac=True, method="L-BFGS-B", options={"maxiter": 2000})
     return np.asarray(found.x, dtype=np.float64)
+
+
+def _squares(x_ND: Vectors, w_N: Floats) -> Floats:
+    total_D = np.zeros(x_ND.shape[1])
+    for rows, block in row_blocks(x_ND):
+        total_D = total_D + w_N[rows] @ block.numpy() ** 2
+    return total_D
+
+
+def _held_loss(x_ND: Vectors, weight_D: Floats, w_N: Floats, held_N: NDArray[np.bool_]) -> float:
+    total = 0.0
+    for rows, block in row_blocks(x_ND):
+        here = held_N[rows]
+        total += float(w_N[rows][here] @ np.logaddexp(0.0, -(block.numpy()[here] @ weight_D)))
+    return total

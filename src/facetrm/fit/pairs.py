@@ -6,8 +6,10 @@ Shapes: N pairs, D hidden size, R gate input size, K objectives.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
 
 import numpy as np
 import torch
@@ -17,14 +19,17 @@ from torch import Tensor
 from facetrm.backbone.encoder import Features
 from facetrm.core.errors import FitError
 from facetrm.core.statistics import Floats
+from facetrm.fit.blocks import PairBlocks, Vectors, gather, row_blocks, select_rows
 from facetrm.model.kinds import Experts
+
+_PLACE: Final = "preference pairs"
 
 
 @dataclass(frozen=True)
 class ScoredPairs:
     """N pairs: one prompt vector and two rows of scores each, with the pair's weight and its prompt's group number."""
 
-    prompt_ND: Tensor
+    prompt_ND: Vectors
     chosen_NK: Tensor
     rejected_NK: Tensor
     weights_N: Tensor
@@ -37,7 +42,7 @@ class ScoredPairs:
         """Return the pairs named by ``rows``, in that order."""
         index = torch.from_numpy(np.flatnonzero(rows) if rows.dtype == np.bool_ else rows)
         return ScoredPairs(
-            self.prompt_ND[index],
+            select_rows(self.prompt_ND, index),
             self.chosen_NK[index],
             self.rejected_NK[index],
             self.weights_N[index],
@@ -52,9 +57,10 @@ class ScoredPairs:
     def fingerprint(self) -> str:
         """Return the sha256 of all that a fit reads."""
         digest = hashlib.sha256()
-        for tensor in (self.prompt_ND, self.chosen_NK, self.rejected_NK, self.weights_N):
-            digest.update(str(tuple(tensor.shape)).encode())
-            digest.update(tensor.contiguous().numpy().tobytes())
+        for vectors in (self.prompt_ND, self.chosen_NK, self.rejected_NK, self.weights_N):
+            digest.update(str(tuple(vectors.shape)).encode())
+            for _, block in row_blocks(vectors):
+                digest.update(block.contiguous().numpy().tobytes())
         digest.update(self.groups_N.tobytes())
         return digest.hexdigest()
 
@@ -71,7 +77,8 @@ def score_pairs(
     """Let the experts rate both answers of each pair, or take the given ``scores`` in their place.
 
     Args:
-        chosen, rejected: features of the N better and the N worse answers, pair by pair, with the same prompts.
+        chosen: features of the N better answers.
+        rejected: of the worse ones, pair by pair, with the same prompts.
         experts: K raters.
         groups: prompt key of each pair.
         weights: weight of each pair, [N]; None for all alike.
@@ -81,41 +88,114 @@ def score_pairs(
         FitError: sides of different length or with different prompts, no pair, a weight that is negative or not finite,
             or a feature that is not finite.
     """
-    n, place = len(chosen), "preference pairs"
-    if not n or len(rejected) != n or len(groups) != n:
+    if not len(chosen) or len(rejected) != len(chosen) or len(groups) != len(chosen):
         raise FitError(
-            f"{n} chosen, {len(rejected)} rejected, {len(groups)} prompt groups",
-            place=place,
+            f"{len(chosen)} chosen, {len(rejected)} rejected, {len(groups)} prompt groups",
+            place=_PLACE,
             fix="give one of each per pair, and at least one pair",
         )
+    return _scored([(chosen, rejected)], len(chosen), experts, groups, weights, scores, None)
+
+
+def score_pair_blocks(
+    pairs: PairBlocks,
+    *,
+    experts: Experts,
+    groups: Sequence[str],
+    weights: ArrayLike | None,
+    scores: tuple[Tensor, Tensor] | None = None,
+    folder: Path | None = None,
+) -> ScoredPairs:
+    """Do the same block by block: scores stay in memory, prompt vectors only while they are few.
+
+    Args:
+        pairs: N pairs.
+        experts: K raters.
+        groups: prompt key of each pair.
+        weights: weight of each pair, [N]; None for all alike.
+        scores: both sides' scores, [N, K] each; None lets the experts rate.
+        folder: where a temporary file holds the prompt vectors; None for the system's temporary folder.
+
+    Raises:
+        FitError: as :func:`score_pairs`.
+    """
+    if not len(pairs) or len(groups) != len(pairs):
+        raise FitError(
+            f"{len(pairs)} pairs, {len(groups)} prompt groups",
+            place=_PLACE,
+            fix="give one of each per pair, and at least one pair",
+        )
+    return _scored(pairs.blocks(), len(pairs), experts, groups, weights, scores, folder)
+
+
+def expert_scores(experts: Experts, pairs: PairBlocks) -> tuple[Tensor, Tensor]:
+    """Return both sides' scores of N pairs, [N, K] each: the better answers, and the worse ones.
+
+    Args:
+        experts: K raters.
+        pairs: N pairs.
+    """
+    with torch.no_grad():
+        sides = [(experts(chosen), experts(rejected)) for chosen, rejected in pairs.blocks()]
+    return torch.cat([chosen for chosen, _ in sides]), torch.cat([rejected for _, rejected in sides])
+
+
+def _scored(
+    blocks: Iterable[tuple[Features, Features]],
+    n: int,
+    experts: Experts,
+    groups: Sequence[str],
+    weights: ArrayLike | None,
+    scores: tuple[Tensor, Tensor] | None,
+    folder: Path | None,
+) -> ScoredPairs:
     w_N = torch.ones(n) if weights is None else torch.as_tensor(np.asarray(weights), dtype=torch.float32)
     if tuple(w_N.shape) != (n,) or not bool(torch.isfinite(w_N).all()) or bool((w_N < 0).any()) or not float(w_N.sum()):
-        raise FitError("the weights are not one finite number >= 0 per pair", place=place, fix="mend the weights")
-    if scores is None:
-        with torch.no_grad():
-            scores = experts(chosen), experts(rejected)
-    chosen_NK, rejected_NK = scores
+        raise FitError("the weights are not one finite number >= 0 per pair", place=_PLACE, fix="fix the weights")
+    rated: list[tuple[Tensor, Tensor]] = [] if scores is None else [scores]
+
+    def prompts() -> Iterator[Tensor]:
+        start = 0
+        for chosen, rejected in blocks:
+            if scores is None:
+                with torch.no_grad():
+                    rated.append((experts(chosen), experts(rejected)))
+            _check_prompts(chosen, rejected, start)
+            start += len(chosen)
+            yield chosen.prompt_ND.float()
+
+    prompt_ND = gather(prompts(), rows=n, folder=folder)
+    chosen_NK, rejected_NK = (torch.cat(side) if len(side) > 1 else side[0] for side in zip(*rated, strict=True))
     wanted = (n, len(experts.names))
     if tuple(chosen_NK.shape) != wanted or tuple(rejected_NK.shape) != wanted:
         raise FitError(
             f"scores of shapes {tuple(chosen_NK.shape)} and {tuple(rejected_NK.shape)}, not {wanted}",
-            place=place,
+            place=_PLACE,
             fix="give one row per pair and one column per expert",
         )
-    for name, tensor in (("prompt", chosen.prompt_ND), ("chosen", chosen_NK), ("rejected", rejected_NK)):
-        bad = torch.nonzero(~torch.isfinite(tensor).all(dim=1)).flatten().tolist()
-        if bad:
-            raise FitError(f"{name} features of pair {bad[0]} are not finite", place=place, fix="encode it again")
+    for name, tensor in (("chosen", chosen_NK), ("rejected", rejected_NK)):
+        _check_finite(name, tensor, 0)
+    _, codes = np.unique(np.asarray(groups), return_inverse=True)
+    return ScoredPairs(prompt_ND, chosen_NK, rejected_NK, w_N, codes.astype(np.int64))
+
+
+def _check_finite(name: str, tensor: Tensor, start: int) -> None:
+    bad = torch.nonzero(~torch.isfinite(tensor).all(dim=1)).flatten().tolist()
+    if bad:
+        raise FitError(f"{name} features of pair {start + bad[0]} are not finite", place=_PLACE, fix="encode it again")
+
+
+def _check_prompts(chosen: Features, rejected: Features, start: int) -> None:
+    """Check the prompts of a block that begins with pair ``start``."""
+    _check_finite("prompt", chosen.prompt_ND, start)
     gap_N = (chosen.prompt_ND - rejected.prompt_ND).norm(dim=1) / chosen.prompt_ND.norm(dim=1).clamp_min(1e-6)
     gap_N = gap_N.masked_fill(chosen.truncated_N | rejected.truncated_N, 0.0)  # cut by its answer: not the same text
     if float(gap_N.max()) > 0.05:
         raise FitError(
-            f"the two sides of pair {int(gap_N.argmax())} have different prompt features",
-            place=place,
+            f"the two sides of pair {start + int(gap_N.argmax())} have different prompt features",
+            place=_PLACE,
             fix="pair answers to the same prompt, encoded with the same settings",
         )
-    _, codes = np.unique(np.asarray(groups), return_inverse=True)
-    return ScoredPairs(chosen.prompt_ND.float(), chosen_NK, rejected_NK, w_N, codes.astype(np.int64))
 
 
 def hold_out(groups_N: NDArray[np.int64], share: float, *, seed: int) -> NDArray[np.bool_]:

@@ -73,7 +73,11 @@ class AdapterExperts(nn.Module):
                 fix="give each expert an adapter of its own",
             )
         if not (bool(torch.isfinite(weight_KD).all()) and bool(torch.isfinite(bias_K).all())):
-            raise ModelError("a weight is not finite", place=_PLACE, fix="fit the experts again")
+            raise ModelError(
+                "a weight is not finite",
+                place=_PLACE,
+                fix="take a checkpoint with finite weights, or fit the experts again",
+            )
         check_unique(objectives)
         self.objectives, self.adapters = tuple(objectives), tuple(adapters)
         self.register_buffer("weight_KD", weight_KD.detach().to(torch.float32).clone())

@@ -121,7 +121,11 @@ class LinearExperts(nn.Module):
                 fix=f"give weight [{heads}, D] and bias [{heads}]",
             )
         if not (bool(torch.isfinite(weight_KD).all()) and bool(torch.isfinite(bias_K).all())):
-            raise ModelError("a weight is not finite", place="linear experts", fix="fit the experts again")
+            raise ModelError(
+                "a weight is not finite",
+                place="linear experts",
+                fix="take a checkpoint with finite weights, or fit the experts again",
+            )
         self.length = length
         self.objectives = (*objectives, *(() if length is None else (length.objective(),)))
         check_unique(self.objectives)

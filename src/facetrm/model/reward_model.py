@@ -316,6 +316,8 @@ class RewardModel:
                     model=self.hash,
                     template=self.encoder.template_hash,
                     mode=self.encoder.mode,
+                    unknown=float(features.unknown_N[n]),
+                    settings=dict(getattr(self.encoder, "shortening", {})),
                 )
             )
         return result

@@ -7,9 +7,7 @@ from facetrm.core.lazy import lazy
 __all__ = [
     "RECIPES",
     "Run",
-    "ScoringRow",
     "located",
-    "read_asked",
     "read_recipe",
     "run_recipe",
     "score_rows",
@@ -21,7 +19,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from facetrm.recipes.run import RECIPES, Run, read_recipe, run_recipe
-    from facetrm.recipes.scoring import ScoringRow, located, read_asked, score_rows, write_scores
+    from facetrm.recipes.scoring import located, score_rows, write_scores
     from facetrm.recipes.show import show_done, show_whole
     from facetrm.recipes.toy import toy_model
 else:
@@ -29,7 +27,7 @@ else:
         __name__,
         {
             "facetrm.recipes.run": ["RECIPES", "Run", "read_recipe", "run_recipe"],
-            "facetrm.recipes.scoring": ["ScoringRow", "located", "read_asked", "score_rows", "write_scores"],
+            "facetrm.recipes.scoring": ["located", "score_rows", "write_scores"],
             "facetrm.recipes.show": ["show_done", "show_whole"],
             "facetrm.recipes.toy": ["toy_model"],
         },

@@ -27,7 +27,7 @@ from facetrm.hub.card import write_card
 from facetrm.model.reward_model import RewardModel
 from facetrm.recipes.armorm.config import ArmormConfig
 from facetrm.recipes.armorm.figures import metrics, report
-from facetrm.recipes.armorm.fit import ArmormFit, Stopwatch, fit_armorm, prepare
+from facetrm.recipes.armorm.fit import ArmormFit, Stopwatch, fit_parts, prepare
 from facetrm.recipes.armorm.judge import RunJudgement, judge_run
 from facetrm.recipes.armorm.routed import RoutedFit, route_armorm
 from facetrm.recipes.armorm.rows import Rows
@@ -95,7 +95,7 @@ def run_armorm(config: ArmormConfig, folder: Path) -> Run:
     watch = Stopwatch()
     rows, encoder, store, training = prepare(config, folder, watch)
     checkpoint = folder / "gate.checkpoint.safetensors"
-    fit = fit_armorm(config, rows, encoder, store.features, watch, checkpoint=checkpoint)
+    fit = fit_parts(config, rows, encoder, store.stream, watch, checkpoint=checkpoint, folder=folder)
     model, routed = fit.model, None
     if config.router is not None:
         with watch("router"):

@@ -9,12 +9,13 @@ from rich.table import Table
 
 from facetrm.core.statistics import Interval
 from facetrm.data.records import Preference
-from facetrm.explain.ask import ask_pair
+from facetrm.explain.ask import explain_pair, flip_explained
 from facetrm.explain.table import WholeView
 from facetrm.explain.terminal import PairView, show
 from facetrm.model.reward_model import RewardModel
 from facetrm.recipes.dmoerm.fit import DmoermRun
 from facetrm.recipes.finetune.fit import FineTuneRun
+from facetrm.recipes.reading import Reading
 from facetrm.recipes.run import Run
 from facetrm.report.run_report import SYSTEM_TITLES
 
@@ -39,6 +40,7 @@ def show_run(run: Run) -> None:
     judged = run.judgement
     pairs = run.metrics["rows"]["preferences_test"]
     _console().print(accuracy_table(judged.noisy, judged.true, pairs=pairs))
+    _show_reading(run.rows.reading)
     debias, recovery = run.metrics["debias"], run.metrics["weight_recovery_spearman"]
     if debias["target"] is not None:
         print(f"largest |rank correlation| with {debias['target']} on the reference set: {debias['max_abs_rho']:.4f}")
@@ -66,6 +68,7 @@ def show_fine_tuned(run: FineTuneRun) -> None:
             ]
             table.add_row({"preference": "preference", "objectives": "mean of the objectives"}[name], *shown)
     console.print(table)
+    _show_reading(run.reading)
     after, before = run.metrics["mean_spearman"], run.metrics["mean_spearman_frozen"]
     if after is not None:
         beside = "" if before is None else f" (heads on the frozen trunk: {before:.3f})"
@@ -85,6 +88,7 @@ def show_routed(run: DmoermRun) -> None:
             f"{router.report.rows} held-out rows right, calibration error {router.report.calibration_error:.3f}"
         )
     _console().print(accuracy_table(judged.noisy, judged.true, pairs=len(judged.pairs)))
+    _show_reading(run.reading)
     table = Table(title="Against the labels, by task")
     systems = [name for name in SYSTEM_TITLES if name in judged.noisy]
     table.add_column("task")
@@ -116,8 +120,15 @@ def accuracy_table(noisy: Mapping[str, Interval], true: Mapping[str, Interval], 
     return table
 
 
+def _show_reading(reading: Reading | None) -> None:
+    """Print what was lost in reading, beside the figures that it bears on."""
+    for line in () if reading is None else reading.lines():
+        print(line)
+
+
 def _show_pair(model: RewardModel, pair: Preference) -> None:
-    explained, flip = ask_pair(model, pair.chosen, pair.rejected)
+    explained = explain_pair(model, pair.chosen, pair.rejected)
+    flip = flip_explained(model, explained)
     show(PairView(explained, (pair.chosen, pair.rejected), flip, top=6))
 
 

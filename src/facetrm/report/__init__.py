@@ -10,12 +10,14 @@ __all__ = [
     "render_page",
     "render_report",
     "write_page",
+    "write_whole_page",
 ]
 
 if TYPE_CHECKING:
     from facetrm.report.build import build_report, render_report
     from facetrm.report.page import render_page, write_page
     from facetrm.report.run_report import RunReport
+    from facetrm.report.whole import write_whole_page
 else:
     __getattr__, __dir__ = lazy(
         __name__,
@@ -23,5 +25,6 @@ else:
             "facetrm.report.build": ["build_report", "render_report"],
             "facetrm.report.page": ["render_page", "write_page"],
             "facetrm.report.run_report": ["RunReport"],
+            "facetrm.report.whole": ["write_whole_page"],
         },
     )

@@ -13,6 +13,7 @@ from facetrm.baselines.length import longer_mixture
 from facetrm.baselines.weighting import best_objective, fixed_mixture, unconditional_mixture, uniform_mixture
 from facetrm.core.errors import FitError
 from facetrm.core.statistics import pair_accuracy, paired_difference, win_credit
+from facetrm.evaluate.compare import Pairs
 from facetrm.fit.bradley_terry import BradleyTerryConfig, fit_bradley_terry
 from facetrm.fit.gate.unconditional import FixedWeights
 from facetrm.model.mixture import Mixture
@@ -22,6 +23,7 @@ from preferences import HIDDEN, features_of, four_experts, random_tensor, two_ru
 
 EXPERTS, EYE = four_experts(), torch.eye(4)
 TRAIN, TEST = two_rules(600, seed=10), two_rules(600, seed=50)
+BLOCKS = Pairs(TRAIN.chosen, TRAIN.rejected, TRAIN.groups, ["s"] * 600)
 
 
 def accuracy(mixture: Mixture) -> float:
@@ -91,27 +93,21 @@ def test_uniform_is_the_mean_of_debiased_scores() -> None:
 def test_best_objective_is_chosen_on_the_training_pairs() -> None:
     task_one = TRAIN.task_N.numpy() == 1
     name, mixture = best_objective(
-        TRAIN.chosen,
-        TRAIN.rejected,
+        BLOCKS,
         experts=EXPERTS,
         debias_KK=EYE,
-        groups=TRAIN.groups,
         weights=task_one.astype(float),
     )
     assert name == "test-kind"
     assert_close(mixture(TEST.chosen).reward_N, EXPERTS(TEST.chosen)[:, 1])
-    other, _ = best_objective(
-        TRAIN.chosen, TRAIN.rejected, experts=EXPERTS, debias_KK=EYE, groups=TRAIN.groups, weights=1.0 - task_one
-    )
+    other, _ = best_objective(BLOCKS, experts=EXPERTS, debias_KK=EYE, weights=1.0 - task_one)
     assert other == "test-right"
 
 
 def test_best_objective_is_chosen_by_the_scores_given() -> None:
     right, wrong = torch.zeros(600, 4), torch.zeros(600, 4)
     right[:, 3] = 1.0
-    name, mixture = best_objective(
-        TRAIN.chosen, TRAIN.rejected, experts=EXPERTS, debias_KK=EYE, groups=TRAIN.groups, scores=(right, wrong)
-    )
+    name, mixture = best_objective(BLOCKS, experts=EXPERTS, debias_KK=EYE, scores=(right, wrong))
     assert name == "test-odd"
     assert_close(mixture(TEST.chosen).reward_N, EXPERTS(TEST.chosen)[:, 3])
 

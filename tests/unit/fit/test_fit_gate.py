@@ -57,7 +57,7 @@ def test_two_opposite_rules_need_the_prompt(gate: GateFit) -> None:
 def test_it_beats_wrong_labels() -> None:
     noisy = fit(two_rules(1600, seed=80, flips=0.25), GateConfig(steps=200, rank=4))
     assert accuracy(noisy) >= 0.9
-    assert 0.6 <= noisy.accuracy["validation"] <= 0.8
+    assert 0.6 <= noisy.accuracy["before_refit.validation"] <= 0.8
 
 
 def test_prompts_of_no_use_give_the_unconditional_weights_back() -> None:
@@ -73,7 +73,7 @@ def test_prompts_of_no_use_give_the_unconditional_weights_back() -> None:
     found = fit(pairs, GateConfig(steps=200))
     weights_NK = found.gate(TEST.chosen.prompt_ND).detach()
     assert float(weights_NK.std(dim=0).max()) < 0.1
-    assert found.accuracy["validation"] >= found.accuracy["validation.unconditional"] - 0.03
+    assert found.accuracy["before_refit.validation"] >= found.accuracy["before_refit.validation.unconditional"] - 0.03
 
 
 def test_beta_is_the_factor_that_explains_unseen_labels_best() -> None:

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from facetrm.data.objectives import Objective, label_matrix
-from facetrm.data.records import Rating
-from facetrm.evaluate.compare import Pairs
+from facetrm.data.records import Preference, Rating
+from facetrm.evaluate.stored_pairs import StoredPairs
 from facetrm.fit.bradley_terry import BradleyTerryConfig
 from facetrm.fit.heads.ridge import RidgeConfig, fit_linear_experts
 from facetrm.model.experts import LengthScale
 from facetrm.recipes.armorm.config import ExpertsSection
+from facetrm.recipes.armorm.fit import stream_of
 from facetrm.recipes.armorm.heads import add_preference, cross_fitted, fit_heads
 from fakes import HashEncoder, chat
 
@@ -34,12 +35,14 @@ def ratings() -> list[Rating]:
     ]
 
 
-def pairs() -> Pairs:
+def pairs() -> StoredPairs:
     """Pairs of which some share a prompt with the ratings, and some do not."""
     asked = [p for p in PROMPTS[8:] for _ in range(2)]
     sides = [[chat(p, f"{side} {n} {p}") for n, p in enumerate(asked)] for side in ("good", "bad")]
-    groups = [Rating(messages=c, ratings={}).prompt_key for c in sides[0]]
-    return Pairs(ENCODER.encode(sides[0]), ENCODER.encode(sides[1]), groups, ["s"] * len(asked))
+    rows = [
+        Preference(prompt=a[:-1], responses=(a[-1], b[-1]), source="s") for a, b in zip(sides[0], sides[1], strict=True)
+    ]
+    return StoredPairs.of(rows, stream_of(ENCODER), hidden_size=ENCODER.hidden_size)
 
 
 def fitted(
@@ -50,7 +53,7 @@ def fitted(
     return cross_fitted(
         SECTION,
         rows,
-        features,
+        stream_of(ENCODER),
         labels_NK,
         objectives=OBJECTIVES,
         scale=LengthScale.covering(features.length_N),
@@ -79,7 +82,7 @@ def test_labels_of_a_prompt_never_reach_the_scores_of_its_pairs() -> None:
 
 
 def test_scores_are_those_of_heads_fitted_on_the_other_folds() -> None:
-    rows, both = ratings(), pairs()
+    rows, both = ratings(), pairs().whole()
     labels_NK = label_matrix(rows, OBJECTIVES)
     features = ENCODER.encode([r.messages for r in rows])
     chosen_NK, rejected_NK = fitted(labels_NK)
@@ -114,7 +117,7 @@ def test_the_preference_expert_does_not_see_the_pairs_it_scores() -> None:
 
 
 def test_a_preference_expert_joins_before_the_length() -> None:
-    rows, both = ratings(), pairs()
+    rows, both = ratings(), pairs().whole()
     features = ENCODER.encode([r.messages for r in rows])
     scale = LengthScale.covering(features.length_N)
     labels_NK = label_matrix(rows, OBJECTIVES)

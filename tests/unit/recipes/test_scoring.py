@@ -25,7 +25,7 @@ def asked_of(path: Path) -> list[tuple[str, int, str | None, str | None]]:
 def test_rows_of_messages(tmp_path: Path) -> None:
     rows = [{"messages": [U, A]}, {"id": 7, "messages": [U, B], "task": "code", "source": "x", "ratings": "ignored"}]
     path = write_rows(tmp_path / "rows.jsonl", rows)
-    assert asked_of(path) == [("0", 1, None, None), ("7", 1, "code", "x")]
+    assert asked_of(path) == [("1", 1, None, None), ("7", 1, "code", "x")]
     assert [row.place for row in read_asked(path)] == [f"{path}:1", f"{path}:2"]
     assert not any(row.is_pair for row in read_asked(path))
 

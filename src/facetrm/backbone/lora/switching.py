@@ -17,6 +17,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch.nn import Module, ModuleDict, ParameterDict
 from transformers import PreTrainedModel
 
+from facetrm.backbone.exclusive import exclusive, trunk_lock
 from facetrm.backbone.lora.layers import layer_list
 from facetrm.backbone.lora.names import TRUNK_ADAPTER
 from facetrm.core.errors import BackboneError
@@ -45,23 +46,27 @@ def tuned_layers(trunk: Module) -> Iterator[tuple[str, BaseTunerLayer]]:
 def switched(trunk: PreTrainedModel, name: str | None) -> Iterator[None]:
     """Let ``trunk`` compute with the adapter ``name``, or with none beside its own; what it was before is back after.
 
+    Other threads wait for the trunk until then.
+
     Raises:
         BackboneError: no adapter of this name.
     """
-    if name is not None:
-        known_adapters(trunk, [name])
-    before = [(layer, layer._active_adapter, layer._disable_adapters) for _, layer in tuned_layers(trunk)]
-    try:
-        for layer, _, _ in before:
-            # PEFT's own switches set what is trained as well.
-            layer._active_adapter = [TRUNK_ADAPTER] if name is None else [TRUNK_ADAPTER, name]
-            layer._disable_adapters = False
-        yield
-    finally:
-        for layer, active, off in before:
-            layer._active_adapter, layer._disable_adapters = active, off
+    with trunk_lock(trunk):
+        if name is not None:
+            known_adapters(trunk, [name])
+        before = [(layer, layer._active_adapter, layer._disable_adapters) for _, layer in tuned_layers(trunk)]
+        try:
+            for layer, _, _ in before:
+                # PEFT's own switches set what is trained as well.
+                layer._active_adapter = [TRUNK_ADAPTER] if name is None else [TRUNK_ADAPTER, name]
+                layer._disable_adapters = False
+            yield
+        finally:
+            for layer, active, off in before:
+                layer._active_adapter, layer._disable_adapters = active, off
 
 
+@exclusive
 def train_only(trunk: PreTrainedModel, name: str) -> None:
     """Freeze all of ``trunk`` but the adapter ``name``.
 

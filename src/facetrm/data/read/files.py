@@ -17,7 +17,7 @@ from facetrm.core.files import write_bytes
 from facetrm.core.progress import log
 from facetrm.data.objectives import Objective
 from facetrm.data.read.columns import short
-from facetrm.data.read.formats import FileLayout, RecordKind, detect, to_record
+from facetrm.data.read.formats import FileLayout, RecordKind, detect, kind_of, to_record
 from facetrm.data.read.rows import ROW_SUFFIXES, RawRow, read_rows
 from facetrm.data.records import Preference, Rating
 
@@ -80,6 +80,21 @@ def read_preferences(
         3
     """
     return cast("list[Preference]", _read(Path(path), "preference", None, on_error, skipped_to))
+
+
+def read_records(path: Path | str) -> list[Rating] | list[Preference]:
+    """Read preferences where the columns compare answers, else ratings, in any convention.
+
+    Args:
+        path: as in :func:`read_ratings`.
+
+    Returns:
+        The records, in the order of the file.
+
+    Raises:
+        DataError: names the file, the line (or Parquet row), the field, the value and the fix.
+    """
+    return cast("list[Rating] | list[Preference]", _read(Path(path), None, None, "raise", None))
 
 
 def write_records(path: Path | str, records: Iterable[Rating | Preference]) -> None:
@@ -176,7 +191,7 @@ class SkippedRows:
 
 def _read(
     path: Path,
-    kind: RecordKind,
+    kind: RecordKind | None,
     objectives: Sequence[Objective] | None,
     on_error: OnError,
     skipped_to: Path | str | None,
@@ -193,7 +208,8 @@ def _read(
         log("read", path=str(path), kind=kind, rows=0)
         return []
     try:
-        layout = detect([row.value for row in rows if row.value is not None], kind, objectives)
+        values = [row.value for row in rows if row.value is not None]
+        layout = detect(values, kind or kind_of(values), objectives)
     except DataError as exc:
         raise DataError(exc.problem, place=path, fix=exc.fix) from None
     _announce(path, layout, len(rows))

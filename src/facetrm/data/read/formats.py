@@ -33,6 +33,7 @@ from facetrm.data.records import Preference, Rating
 RecordKind = Literal["rating", "preference"]
 
 _SIDE = ("id", "source", "subset", "task", "split")
+_LABELS = frozenset({"ratings", "margin", "strength", "aspect"})
 _KNOWN = frozenset({"category", "meta", "ratings", "response", "completion", "aspect", "strength", *_SIDE})
 
 
@@ -113,7 +114,7 @@ def to_record(row: Row, layout: FileLayout) -> Rating | Preference:
         DataError: names the field, the value and the fix; the caller adds the place.
     """
     rest = dict(row)
-    side = _side(rest, layout.convention)
+    side = _side(rest, strict=layout.convention.strict)
     fields = layout.convention.convert(rest, layout.facts)
     model = Rating if layout.convention.kind == "rating" else Preference
     if layout.convention.strict:
@@ -127,6 +128,37 @@ def to_record(row: Row, layout: FileLayout) -> Rating | Preference:
             f"'meta' is {short(meta)}, not JSON ({exc})", fix="write null for NaN, text for dates"
         ) from None
     return validate(model, {**side, **fields, "meta": meta})
+
+
+def to_unlabelled(row: Row) -> Rating | Preference:
+    """Return the conversations of one ``row``, by the columns in which it has a value; labels and meta are left out.
+
+    Raises:
+        DataError: columns that hold no conversation, or a bad one; the caller adds the place.
+    """
+    filled = {key: value for key, value in row.items() if value is not None and key not in _LABELS}
+    convention = next((c for c in _UNLABELLED if c.required - _LABELS <= filled.keys()), None)
+    if convention is None:
+        raise _no_conversation(frozenset(filled))
+    side = _side(filled, strict=False)
+    side.pop("meta", None)
+    fields = convention.convert(filled, Facts())
+    return validate(Rating if convention.kind == "rating" else Preference, {**side, **fields})
+
+
+def _no_conversation(names: frozenset[str]) -> DataError:
+    lone = sorted(names & {"chosen", "rejected", "responses", "prompt", "response", "completion"})
+    return DataError(
+        f"no conversation in the columns {short(sorted(names))}",
+        fix=f"{'beside ' + lone[0] + ' ' if lone else ''}give one of: messages; prompt and response; "
+        "prompt, chosen and rejected; chosen and rejected; prompt and responses",
+    )
+
+
+def kind_of(rows: Sequence[Row]) -> RecordKind:
+    """Return which record the columns of ``rows`` hold: preferences where answers are compared, else ratings."""
+    names = frozenset(key for row in rows for key in row)
+    return next((c.kind for c in _BY_ANSWERS if c.required <= names), "rating")
 
 
 def _undetected(names: frozenset[str], kind: RecordKind) -> DataError:
@@ -150,25 +182,25 @@ def _attribute_columns(
     return frozenset(key for key in free if any(isinstance(row.get(key), (bool, int, float)) for row in rows))
 
 
-def _side(rest: Row, convention: Convention) -> Row:
+def _side(rest: Row, *, strict: bool) -> Row:
     """Take the columns that say where a row came from out of ``rest``."""
-    if not convention.strict and "category" in rest and rest.get("task") is None:
+    if not strict and "category" in rest and rest.get("task") is None:
         rest["task"] = rest.pop("category")
     side: Row = {}
     for key in _SIDE:
         value = rest.get(key)
-        if convention.strict or isinstance(value, str):
+        if strict or isinstance(value, str):
             if rest.pop(key, None) is not None:
                 side[key] = value
         elif isinstance(value, int):
             side[key] = str(rest.pop(key))
     meta = rest.get("meta")
-    if isinstance(meta, str) and convention.strict:
+    if isinstance(meta, str) and strict:
         try:
             meta = json.loads(meta)
         except json.JSONDecodeError:
             raise DataError(f"'meta' is {short(meta)}", fix="write a JSON object") from None
-    if isinstance(meta, dict) or (convention.strict and meta is not None):
+    if isinstance(meta, dict) or (strict and meta is not None):
         rest.pop("meta")
         side["meta"] = meta
         if not isinstance(meta, dict):
@@ -245,3 +277,6 @@ CONVENTIONS: tuple[Convention, ...] = (
         columns.implicit_prompt,
     ),
 )
+
+_BY_ANSWERS = tuple(sorted(CONVENTIONS, key=lambda convention: convention.kind == "rating"))
+_UNLABELLED = tuple(convention for convention in _BY_ANSWERS if convention.name != "facetrm pack")

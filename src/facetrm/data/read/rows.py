@@ -6,7 +6,7 @@ import gzip
 import json
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from facetrm.core.errors import DataError
 from facetrm.data.read.columns import Row, short
+from facetrm.data.records import Message
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 ROW_SUFFIXES = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz", ".parquet")
@@ -53,6 +54,48 @@ def read_rows(path: Path) -> Iterator[RawRow]:
         what = "a folder" if path.is_dir() else f"a '{path.suffix}' file"
         raise DataError(f"{what}, not one of {', '.join(ROW_SUFFIXES)}", place=path, fix="give one such file")
     yield from _parquet(path) if path.suffix == ".parquet" else _jsonl(path)
+
+
+def rows_in_memory(rows: Iterable[object]) -> Iterator[RawRow]:
+    """Yield rows of a list: dicts of columns, ``(prompt, answer)`` tuples, or message lists; numbers count from 1.
+
+    Args:
+        rows: the list, any other iterable, or a single dict or conversation.
+    """
+    listed: list[object] = [rows] if isinstance(rows, Mapping) else list(rows)
+    if listed and all(_is_message(one) for one in listed):
+        listed = [listed]
+    for number, row in enumerate(listed, start=1):
+        value = _columns(row)
+        if value is None:
+            yield RawRow(number, None, error=_no_object(row))
+        else:
+            yield RawRow(number, value)
+
+
+def _is_message(value: object) -> bool:
+    return isinstance(value, Message) or (isinstance(value, Mapping) and "role" in value and "content" in value)
+
+
+def _columns(row: object) -> Row | None:
+    """Return a row as a dict of columns: itself, a message list, or a prompt with its answer; else None."""
+    if isinstance(row, Mapping):
+        return dict(row)
+    if not isinstance(row, (list, tuple)) or not row:
+        return None
+    if all(_is_message(one) for one in row):
+        return {"messages": [{"role": m.role, "content": m.content} if isinstance(m, Message) else m for m in row]}
+    if len(row) == 2 and isinstance(row[1], str) and (isinstance(row[0], str) or _columns(row[0]) is not None):
+        prompt = row[0] if isinstance(row[0], str) else (_columns(row[0]) or {}).get("messages")
+        return None if prompt is None else {"prompt": prompt, "response": row[1]}
+    return None
+
+
+def _no_object(value: object) -> DataError:
+    return DataError(
+        f"{short(value)} is a {type(value).__name__}, not an object",
+        fix="write one JSON object a line, a list of messages, or [prompt, answer]",
+    )
 
 
 def _parquet(path: Path) -> Iterator[RawRow]:
@@ -101,12 +144,13 @@ def _parse(number: int, data: bytes) -> RawRow:
         problem, fix = f"not a readable object ({exc}): {short(shown)}", "mend the line"
     else:
         halves = _SURROGATE.search(json.dumps(value, ensure_ascii=False)) if b"\\ud" in data.lower() else None
-        if isinstance(value, dict) and halves is None:
-            return RawRow(number, value)
+        row = _columns(value)
+        if row is not None and halves is None:
+            return RawRow(number, row)
         if halves is not None:
             text = f"half a character ({halves.group()!r}) in {short(shown)}"
             return RawRow(number, None, shown, DataError(text, fix="write both halves of the surrogate pair"))
-        problem, fix = f"{short(value)} is a {type(value).__name__}, not an object", "write one JSON object a line"
+        return RawRow(number, None, shown, _no_object(value))
     return RawRow(number, None, shown, DataError(problem, fix=fix))
 
 

@@ -130,7 +130,8 @@ class TrunkWithHeads(nn.Module):
             start_N, stop_N: the tokens whose mean is a row's feature.
             labels_NK: unit labels of the rated rows, NaN where not rated; the rows behind them are pairs: all chosen
                 ones, then all rejected ones in the same order.
-            better_P, worse_P, weight_P: or else the P pairs among the rows behind them, by number, and their weights.
+            better_P, worse_P: or else the P pairs among the rows behind them, by number.
+            weight_P: weights of the pairs; None for all alike.
         """
         vectors_ND = self.features(input_ids, attention_mask, start_N, stop_N, token_type_ids=token_type_ids)
         rated, pairs = len(labels_NK), (len(vectors_ND) - len(labels_NK)) // 2
@@ -140,7 +141,7 @@ class TrunkWithHeads(nn.Module):
         if self.preference > 0:
             score_N = self.heads.prefer(vectors_ND[rated:])
             if better_P is None or worse_P is None:
-                preference = bradley_terry_loss(score_N[:pairs] - score_N[pairs:])
+                preference = bradley_terry_loss(score_N[:pairs] - score_N[pairs:], weight_P)
             else:
                 preference = bradley_terry_loss(score_N[better_P] - score_N[worse_P], weight_P)
         loss = self.regression * regression + self.preference * preference

@@ -10,7 +10,7 @@ Shapes: N rows of a batch (rated rows, then chosen, then rejected answers), L to
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import final
 
 import numpy as np
@@ -26,6 +26,7 @@ from facetrm.core.progress import log
 from facetrm.data.objectives import Objective, label_matrix
 from facetrm.data.records import Conversation, Preference, Rating
 from facetrm.fit.finetune.config import FineTuneConfig
+from facetrm.fit.rankings import ranking_shares
 
 
 @dataclass(frozen=True)
@@ -68,11 +69,19 @@ class RowReader:
 
 @dataclass(frozen=True)
 class Example:
-    """Rated rows with their ``labels`` (one array of K each, NaN where not rated), and pairs (chosen, rejected)."""
+    """Rated rows and pairs.
+
+    Attributes:
+        rated: the rated rows.
+        labels: one array of K for each, NaN where not rated.
+        pairs: chosen and rejected.
+        weights: of each pair; empty where all weigh the same.
+    """
 
     rated: list[TokenizedRow]
     labels: list[NDArray[np.float64]]
     pairs: list[tuple[TokenizedRow, TokenizedRow]]
+    weights: list[float] = field(default_factory=list)
 
 
 @final
@@ -81,8 +90,10 @@ class MixedRows(torch.utils.data.Dataset[Example]):
 
     Args:
         encoder: tokenises, so that training reads what scoring will read; its truncation holds.
-        ratings: rated rows; left out where the regression has no weight. objectives: K columns.
-        preferences: pairs; left out where the preference loss has no weight.
+        ratings: rated rows; left out where the regression has no weight.
+        objectives: K columns.
+        preferences: pairs; left out where the preference loss has no weight. Pairs cut from one ranking share the
+            weight of one pair (:func:`facetrm.fit.rankings.ranking_shares`).
         config: settings.
 
     Raises:
@@ -112,6 +123,7 @@ class MixedRows(torch.utils.data.Dataset[Example]):
             (read(p.chosen, f"pair {p.id or n}"), read(p.rejected, f"pair {p.id or n}"))
             for n, p in enumerate(preferences)
         ]
+        self._shares_N = ranking_shares(preferences)
         self.tokens, self.truncated = read.tokens, read.truncated
         self._each = (config.ratings, config.pairs)
         self._length = max(-(-len(self._rated) // config.ratings), -(-len(self._pairs) // config.pairs))
@@ -133,8 +145,12 @@ class MixedRows(torch.utils.data.Dataset[Example]):
         ratings, pairs = self._each
         rated = self._rated_order[index * ratings : (index + 1) * ratings]
         paired = self._pair_order[index * pairs : (index + 1) * pairs]
+        shares = [] if bool((self._shares_N == 1.0).all()) else [float(self._shares_N[n]) for n in paired]
         return Example(
-            [self._rated[n] for n in rated], [self._labels_NK[n] for n in rated], [self._pairs[n] for n in paired]
+            [self._rated[n] for n in rated],
+            [self._labels_NK[n] for n in rated],
+            [self._pairs[n] for n in paired],
+            shares,
         )
 
 
@@ -168,7 +184,9 @@ class Collator:
         labels = [row for example in examples for row in example.labels]
         rows = [*rated, *(chosen for chosen, _ in pairs), *(rejected for _, rejected in pairs)]
         labels_NK = np.stack(labels) if labels else np.empty((0, self.objectives))
-        return {**padded_rows(rows, pad=self.pad), "labels_NK": torch.from_numpy(labels_NK).float()}
+        batch = {**padded_rows(rows, pad=self.pad), "labels_NK": torch.from_numpy(labels_NK).float()}
+        weights = [weight for example in examples for weight in example.weights]
+        return {**batch, "weight_P": torch.tensor(weights)} if weights else batch
 
 
 def padded_rows(rows: Sequence[TokenizedRow], *, pad: int) -> dict[str, Tensor]:

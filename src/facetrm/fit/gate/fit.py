@@ -18,9 +18,10 @@ Reference: ArmoRM (arXiv 2406.12845), section 3.2. We differ: prompt-disjoint va
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, final
 
 import numpy as np
 import torch
@@ -30,6 +31,7 @@ from torch import Tensor, nn
 from facetrm.backbone.encoder import Features
 from facetrm.core.fingerprint import fingerprint
 from facetrm.core.statistics import Floats, win_credit
+from facetrm.fit.blocks import Vectors, row_blocks, select_rows
 from facetrm.fit.gate.config import GateConfig
 from facetrm.fit.gate.unconditional import FixedWeights, fit_beta, fit_unconditional
 from facetrm.fit.loop import Progress, Schedule, train
@@ -40,7 +42,7 @@ from facetrm.model.aggregate import GatedSum
 from facetrm.model.gate import Gate, GateShape
 from facetrm.model.kinds import Experts
 
-__all__ = ["GateConfig", "GateFit", "fit_gate"]
+__all__ = ["GateConfig", "GateFit", "fit_gate", "fit_scored_gate"]
 
 
 _LEAST_SPREAD: Final = 0.01
@@ -57,8 +59,13 @@ class GateFit:
         unconditional: the best weights that no prompt changes, fitted on the same pairs.
         blend: the factor on the prompt-dependent part that held-out prompts preferred.
         best_step: of training; history: loss at each evaluation.
-        accuracy: share of pairs in the right order: ``train`` and ``validation``, each ``.unconditional`` too.
+        accuracy: share of pairs in the right order, each also for the ``.unconditional`` weights. Without ``refit``:
+            ``train``, and ``validation`` on prompts held out from the gate. With ``refit`` the gate returned has seen
+            every pair: ``train`` is its figure on them, and ``before_refit.train`` and ``before_refit.validation`` are
+            figures of the gate that chose step and blend, which is not the one returned. Pairs that no fit has seen
+            (a run's test part) say how good the gate returned is.
         loss: the same of the Bradley-Terry loss at the fitted beta.
+        pairs: trained on before the refit, held out from that, and prompts in all.
     """
 
     gate: Gate
@@ -75,7 +82,7 @@ class GateFit:
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON-ready report, without the tensors."""
         names = ("beta", "blend", "best_step", "history", "accuracy", "loss", "pairs")
-        return {name: getattr(self, name) for name in names}
+        return {name: copy(getattr(self, name)) for name in names}
 
 
 def fit_gate(
@@ -115,18 +122,39 @@ def fit_gate(
         >>> import torch
         >>> from facetrm import GateConfig, World, fit_gate, toy_model
         >>> model, pairs = toy_model(), list(World().preferences(40))
-        >>> fit = fit_gate(
-        ...     model.features([pair.chosen for pair in pairs]),
-        ...     model.features([pair.rejected for pair in pairs]),
-        ...     experts=model.mixtures["all"].experts,
-        ...     debias_KK=torch.eye(3),
-        ...     groups=[pair.prompt_key for pair in pairs],
-        ...     config=GateConfig(steps=5, rank=4),
-        ... )
-        >>> sorted(fit.pairs.items())[0][1] > 0
+        >>> read = [model.features([p.chosen for p in pairs]), model.features([p.rejected for p in pairs])]
+        >>> with_what = {"experts": model.mixtures["all"].experts, "debias_KK": torch.eye(3)}
+        >>> config, groups = GateConfig(steps=5, rank=4), [pair.prompt_key for pair in pairs]
+        >>> fit_gate(*read, **with_what, groups=groups, config=config).beta > 0
         True
     """
     pairs = score_pairs(chosen, rejected, experts=experts, groups=groups, weights=weights, scores=scores)
+    return fit_scored_gate(pairs, experts=experts, debias_KK=debias_KK, config=config, checkpoint=checkpoint)
+
+
+def fit_scored_gate(
+    pairs: ScoredPairs,
+    *,
+    experts: Experts,
+    debias_KK: Tensor,
+    config: GateConfig,
+    checkpoint: Path | None = None,
+) -> GateFit:
+    """Fit the gate on pairs that were scored before: batches of their prompts are read where they lie.
+
+    Args:
+        pairs: from :func:`facetrm.fit.pairs.score_pairs` or :func:`facetrm.fit.pairs.score_pair_blocks`.
+        experts: the K raters that scored them.
+        debias_KK: T.
+        config: see :class:`GateConfig`.
+        checkpoint: file from which a killed run goes on, with the same result.
+
+    Returns:
+        The gate and its report, as :func:`fit_gate`.
+
+    Raises:
+        FitError: one prompt only, or a checkpoint of another run.
+    """
     removed = (debias_KK == 0).all(dim=0).tolist()
     gated = [o.gated and not gone for o, gone in zip(experts.objectives, removed, strict=True)]
     reference_K = torch.cat([pairs.chosen_NK, pairs.rejected_NK]).double().mean(dim=0).float()
@@ -139,11 +167,15 @@ def fit_gate(
     key = fingerprint([config.model_dump(mode="json"), gated, debias_KK.tolist(), pairs.fingerprint()])
     module, progress = _train(run, inner, start, validation=outer, checkpoint=checkpoint, key=key)
     blend, beta = _choose_blend(module, outer, config.blends)
-    accuracy, loss = _report(module, start, inner, outer, beta)
     if config.refit:
+        accuracy, loss = _report(module, start, beta, {"before_refit.train": inner, "before_refit.validation": outer})
         start = _fit_fixed(run, pairs, ridge)
         module, _ = _train(run, pairs, start, stop=progress.best_step)
         module.blend(blend)
+        returned = _report(module, start, beta, {"train": pairs})
+        accuracy, loss = returned[0] | accuracy, returned[1] | loss
+    else:
+        accuracy, loss = _report(module, start, beta, {"train": inner, "validation": outer})
     counts = {"train": len(inner), "validation": len(outer), "prompts": len(np.unique(pairs.groups_N))}
     history, best_step = progress.history, progress.best_step
     return GateFit(module.gate, beta, reference_K, start, blend, best_step, history, accuracy, loss, counts)
@@ -201,8 +233,30 @@ class _Trainable(nn.Module):
         """Return the reward margins of all pairs, in float64."""
         self.eval()
         with torch.no_grad():
-            margin_N = self.rewards(self.gate.logits(pairs.prompt_ND), pairs, slice(None))
+            blocks = [
+                self.rewards(self.gate.logits(block_ND), pairs, rows) for rows, block_ND in row_blocks(pairs.prompt_ND)
+            ]
+        margin_N = torch.cat(blocks)
         return np.asarray(margin_N.double().numpy(), dtype=np.float64)
+
+
+@final
+class _GateInput:
+    """What the gate reads of each prompt: projected once where it fits in memory, else batch by batch.
+
+    Args:
+        gate: projects.
+        prompt_ND: the prompt vectors.
+    """
+
+    def __init__(self, gate: Gate, prompt_ND: Vectors) -> None:
+        self._gate, self._prompt_ND = gate, prompt_ND
+        self._x_NR: Tensor | None = None
+        if isinstance(prompt_ND, Tensor) or gate.projection_DR is not None:
+            self._x_NR = torch.cat([gate.project(block_ND) for _, block_ND in row_blocks(prompt_ND)])
+
+    def __getitem__(self, rows: Tensor | slice) -> Tensor:
+        return self._gate.project(self._prompt_ND[rows]) if self._x_NR is None else self._x_NR[rows]
 
 
 def _fit_fixed(run: _Run, pairs: ScoredPairs, ridge: float) -> FixedWeights:
@@ -229,14 +283,14 @@ def _start(run: _Run, pairs: ScoredPairs, start: FixedWeights) -> _Trainable:
     config = run.config
     once = np.unique(pairs.groups_N, return_index=True)[1]
     projection = fit_projection(
-        pairs.prompt_ND[torch.from_numpy(once)],
+        select_rows(pairs.prompt_ND, torch.from_numpy(once)),
         rank=config.rank,
         shrinkage=config.shrinkage,
         standardise=config.standardise,
     )
     flags = torch.tensor(run.gated)
     shape = GateShape(
-        hidden_size=pairs.prompt_ND.shape[1],
+        hidden_size=int(pairs.prompt_ND.shape[1]),
         choices=len(run.gated),
         hidden=config.hidden,
         n_hidden=config.n_hidden,
@@ -288,10 +342,10 @@ def _train(
         patience=config.patience,
         seed=config.seed,
     )
-    x_NR = module.gate.project(pairs.prompt_ND)
+    prompts = _GateInput(module.gate, pairs.prompt_ND)
 
     def loss(rows: Tensor | slice) -> Tensor:
-        logits_NK, w_N = module.gate.logits_of(x_NR[rows]), pairs.weights_N[rows]
+        logits_NK, w_N = module.gate.logits_of(prompts[rows]), pairs.weights_N[rows]
         value = bradley_terry_loss(module.log_beta.exp() * module.rewards(logits_NK, pairs, rows), w_N)
         if config.kl:
             value = value + config.kl * weighted_mean(divergence(logits_NK, module.prior_K), w_N)
@@ -329,11 +383,11 @@ def _choose_blend(module: _Trainable, outer: ScoredPairs, blends: Sequence[float
 
 
 def _report(
-    module: _Trainable, start: FixedWeights, inner: ScoredPairs, outer: ScoredPairs, beta: float
+    module: _Trainable, start: FixedWeights, beta: float, parts: dict[str, ScoredPairs]
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Return accuracy and loss on both parts, of the gate and of the unconditional weights."""
+    """Return accuracy and loss on each of the parts, of the gate and of the unconditional weights."""
     accuracy, loss = {}, {}
-    for name, pairs in (("train", inner), ("validation", outer)):
+    for name, pairs in parts.items():
         w_N = pairs.weights_N.double().numpy()
         fixed_N = pairs.difference(module.sum.debias_KK) @ start.weights_K
         for label, margin_N, factor in (

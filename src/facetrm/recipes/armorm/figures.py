@@ -16,7 +16,7 @@ from facetrm.core.config import dump_yaml
 from facetrm.core.statistics import Interval
 from facetrm.data.records import Preference
 from facetrm.explain.ablation import ablate
-from facetrm.explain.ask import ask_pair
+from facetrm.explain.ask import explain_pair, flip_explained
 from facetrm.explain.overall import explain_overall
 from facetrm.fit.heads.objective_report import ObjectiveReport
 from facetrm.model.reward_model import RewardModel
@@ -66,6 +66,7 @@ def metrics(
     model = fit.model if routed is None else routed.model
     gate = fit.gate.to_dict()
     history = gate.pop("history")
+    gate["accuracy"]["test"] = judgement.noisy["gate"].value
     length = judgement.length
     values = {
         "schema": METRICS_SCHEMA,
@@ -78,6 +79,7 @@ def metrics(
             "preferences_test": len(rows.test),
             **rows.counts,
         },
+        **({} if rows.reading is None else {"reading": rows.reading.to_dict()}),
         "backbone_training": dict(training),
         "objectives": {report.name: report.to_dict() for report in fit.reports},
         "objectives_test": {report.name: report.to_dict() for report in fit.test_reports},
@@ -184,6 +186,7 @@ def report(
         versions=versions(),
         hashes={"data": rows.hash, "model": model.hash, "encoder": model.encoder.fingerprint},
         notes=(
+            *(() if rows.reading is None else rows.reading.lines()),
             f"Objectives are measured on {which}.",
             *((_ROUTED_NOTE,) if routed is not None else ()),
         ),
@@ -192,7 +195,8 @@ def report(
 
 def explain_preference(model: RewardModel, preference: Preference) -> ExplainedPair:
     """Score both answers of a ``preference`` with ``model`` and take the margin apart."""
-    pair, flip = ask_pair(model, preference.chosen, preference.rejected)
+    pair = explain_pair(model, preference.chosen, preference.rejected)
+    flip = flip_explained(model, pair)
     return ExplainedPair(explanation=pair, conversations=(preference.chosen, preference.rejected), flip=flip)
 
 

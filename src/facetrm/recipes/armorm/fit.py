@@ -8,9 +8,10 @@ Reference: ArmoRM (arXiv 2406.12845); where we differ is said in each part.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,26 +20,30 @@ from torch import Tensor
 
 from facetrm.backbone.encoder import Encoder, Features
 from facetrm.backbone.store import FeatureStore, encode
-from facetrm.backbone.transformer import load_encoder
+from facetrm.backbone.transformer import TransformerEncoder, load_encoder
 from facetrm.core.errors import ConfigError
 from facetrm.core.progress import log
 from facetrm.core.statistics import Floats
 from facetrm.data.objectives import label_matrix
-from facetrm.data.records import Conversation, Preference
+from facetrm.data.records import Conversation
 from facetrm.evaluate.compare import Pairs
+from facetrm.evaluate.stored_pairs import StoredPairs
+from facetrm.fit.blocks import FeatureStream
 from facetrm.fit.debias import Debias, fit_debias
-from facetrm.fit.gate.fit import GateFit, fit_gate
+from facetrm.fit.gate.fit import GateFit, fit_scored_gate
 from facetrm.fit.heads.objective_report import ObjectiveReport
 from facetrm.fit.heads.ridge import LinearFit, evaluate_experts
-from facetrm.fit.pairs import pair_weights
+from facetrm.fit.pairs import expert_scores, score_pair_blocks
+from facetrm.fit.rankings import preference_weights
 from facetrm.model.aggregate import GatedSum
 from facetrm.model.experts import LengthScale, LinearExperts
 from facetrm.model.mixture import Mixture
 from facetrm.model.reward_model import RewardModel
 from facetrm.recipes.armorm.config import ArmormConfig
-from facetrm.recipes.armorm.heads import add_preference, cross_fitted, fit_heads
+from facetrm.recipes.armorm.heads import add_preference, cross_fitted, fit_heads, rated_chunks
 from facetrm.recipes.armorm.rows import Rows, load_rows
 from facetrm.recipes.backbones import train_tiny
+from facetrm.recipes.reading import RowsReader, as_ties
 
 
 @dataclass
@@ -61,9 +66,16 @@ class ArmormFit:
     """Everything that one pass of the line leaves behind.
 
     Attributes:
-        model: ready to score. reports: of the experts, out of fold; test_reports: on held-out ratings.
-        debias, gate: the two fits. gate_pairs, test_pairs: features of the pairs. weights: of the training pairs;
+        model: ready to score.
+        reports: of the experts, out of fold.
+        test_reports: of the experts, on held-out ratings.
+        debias: the fitted map.
+        gate: the fitted gate.
+        gate_pairs: the training pairs, whose features are read block by block.
+        test_pairs: features of the held-out pairs.
+        weights: of the training pairs.
         scores: the cross-fitted ones that the gate learned from, if any.
+        folder: where a fit keeps temporary files; None for the system's temporary folder.
     """
 
     model: RewardModel
@@ -71,10 +83,11 @@ class ArmormFit:
     test_reports: tuple[ObjectiveReport, ...]
     debias: Debias
     gate: GateFit
-    gate_pairs: Pairs
+    gate_pairs: StoredPairs
     test_pairs: Pairs
     weights: Floats | None
     scores: tuple[Tensor, Tensor] | None
+    folder: Path | None = None
 
     @property
     def mixture(self) -> Mixture:
@@ -82,17 +95,17 @@ class ArmormFit:
         return self.model.mixture()
 
 
-FeaturesOf = Callable[[Sequence[Conversation]], Features]
-
-
 def prepare(config: ArmormConfig, folder: Path, watch: Stopwatch) -> tuple[Rows, Encoder, FeatureStore, dict[str, Any]]:
     """Read the data, load or train the backbone, and put the features of every row on disk.
 
     Args:
-        config: settings. folder: of the run. watch: where the seconds go.
+        config: settings.
+        folder: of the run.
+        watch: where the seconds go.
 
     Returns:
-        Rows, encoder, feature store, and what a backbone trained here has cost.
+        Rows without the pairs that nothing can tell apart, encoder, feature store, and what a backbone trained here has
+        cost.
     """
     with watch("data"):
         rows = load_rows(config.data, seed=config.seed)
@@ -110,6 +123,8 @@ def prepare(config: ArmormConfig, folder: Path, watch: Stopwatch) -> tuple[Rows,
         store = encode(
             encoder, conversations(rows), kept, shard_rows=config.features.shard_rows, dtype=config.features.dtype
         )
+    with watch("reading"):
+        rows = read_rows(rows, encoder)
     return rows, encoder, store, training
 
 
@@ -119,91 +134,134 @@ def conversations(rows: Rows) -> list[Conversation]:
     return rated + [c for part in (rows.gate, rows.test) for p in part for c in (p.chosen, p.rejected)]
 
 
-def fit_armorm(
+def read_rows(rows: Rows, encoder: Encoder) -> Rows:
+    """Return the rows without training pairs whose answers read the same, and with the counts of what is read.
+
+    Args:
+        rows: data.
+        encoder: reads it.
+    """
+    reader = RowsReader(encoder)
+    reader.ratings([*rows.heads, *rows.heads_test])
+    gate = reader.training(rows.gate)
+    return replace(rows, gate=gate, reading=reader.done(rows.test))
+
+
+def stream_of(encoder: Encoder) -> FeatureStream:
+    """Return a stream of features that ``encoder`` makes anew each time.
+
+    Args:
+        encoder: reads the conversations.
+    """
+
+    def stream(conversations: Iterable[Conversation], *, rows: int) -> Iterator[Features]:
+        source = iter(conversations)
+        while part := list(islice(source, rows)):
+            yield encoder.encode(part)
+
+    return stream
+
+
+def fit_parts(
     config: ArmormConfig,
     rows: Rows,
     encoder: Encoder,
-    features_of: FeaturesOf,
+    stream: FeatureStream,
     watch: Stopwatch,
     *,
     checkpoint: Path | None = None,
+    folder: Path | None = None,
 ) -> ArmormFit:
-    """Fit experts, debiasing and gate on rows whose features ``features_of`` knows.
+    """Fit experts, debiasing and gate on rows whose features come block by block.
+
+    Memory holds one block of features, one Gram matrix per fold, and of each row its labels and scores; the held-out
+    rows are read whole.
 
     Args:
-        config: settings. rows: data. encoder: of the model that is returned.
-        features_of: conversations to features: a store's, or another encoder's for a baseline.
+        config: settings.
+        rows: data.
+        encoder: of the model that is returned.
+        stream: conversations to features: a store's, or another encoder's for a baseline.
         watch: where the seconds go.
         checkpoint: file from which a gate whose fit was killed goes on.
+        folder: where vectors that a fit reads again are kept while it runs; None for the system's temporary folder.
 
     Returns:
         The fitted parts and the model.
     """
+    hidden = encoder.hidden_size
     with watch("experts"):
         section, labels_NK = config.experts, label_matrix(rows.heads, rows.objectives)
-        rated = features_of([r.messages for r in rows.heads])
-        pairs, test = pairs_of(rows.gate, features_of), pairs_of(rows.test, features_of)
-        strengths = [p.strength for p in rows.gate] if config.gate.strength else None
-        weights = pair_weights(pairs.sources, balance=config.gate.source_balance, strengths=strengths)
+        rated = rated_chunks(rows.heads, stream, hidden_size=hidden)
+        pairs = StoredPairs.of(rows.gate, stream, hidden_size=hidden)
+        weights = preference_weights(rows.gate, balance=config.gate.source_balance, strength=config.gate.strength)
         scale = None
         if section.length:
-            scale = LengthScale.covering(rated.length_N, direction=section.length_direction)
+            length_N = torch.cat([chunk.length_N for chunk in rated()])
+            scale = LengthScale.covering(length_N, direction=section.length_direction)
         fit = fit_heads(section, rows.heads, rated, labels_NK, objectives=rows.objectives, scale=scale)
         experts, linear = fit.experts, config.compare.linear
         if section.preference:
-            experts, ridge = add_preference(experts, pairs, config=linear, weights=weights)
+            experts, ridge = add_preference(experts, pairs, config=linear, weights=weights, folder=folder)
             linear = linear.model_copy(update={"ridges": (ridge,)})
-        tested = _test_heads(config, rows, fit, features_of)
+        tested = _test_heads(config, rows, fit, rated_chunks(rows.heads_test, stream, hidden_size=hidden))
     with watch("cross-fit"):
         scores = None
         if section.cross_fit:
             scores = cross_fitted(
                 section,
                 rows.heads,
-                rated,
+                stream,
                 labels_NK,
                 objectives=rows.objectives,
                 scale=scale,
                 pairs=pairs,
                 linear=linear if section.preference else None,
                 weights=weights,
+                folder=folder,
             )
     with watch("debias"):
         debias = _fit_debias(config, experts, rated, pairs)
     with watch("gate"):
         mixture, gate = fit_mixture(
-            config, experts, debias, pairs, weights=weights, scores=scores, checkpoint=checkpoint
+            config, experts, debias, pairs, weights=weights, scores=scores, checkpoint=checkpoint, folder=folder
         )
+    test = StoredPairs.of(rows.test, stream, hidden_size=hidden).whole()
+    if rows.reading is not None and isinstance(encoder, TransformerEncoder):
+        test = as_ties(test, rows.reading.equal_test)
     provenance = {"recipe": config.model_dump(mode="json"), "data": rows.hash, "debias_target": debias.target}
     model = RewardModel(encoder, {"all": mixture}, provenance=provenance)
-    return ArmormFit(model, fit.reports, tested, debias, gate, pairs, test, weights, scores)
+    return ArmormFit(model, fit.reports, tested, debias, gate, pairs, test, weights, scores, folder)
 
 
 def fit_mixture(
     config: ArmormConfig,
     experts: LinearExperts,
     debias: Debias,
-    pairs: Pairs,
+    pairs: StoredPairs,
     *,
     weights: Floats | None,
     scores: tuple[Tensor, Tensor] | None,
     checkpoint: Path | None = None,
+    folder: Path | None = None,
 ) -> tuple[Mixture, GateFit]:
     """Fit the gate on ``pairs`` and return the mixture of experts, debiasing and gate, with the fit.
 
-    ``scores`` are cross-fitted ones (see :func:`facetrm.fit.gate.fit.fit_gate`); ``weights`` are those of the pairs;
-    ``checkpoint`` is the file from which a killed fit goes on.
+    Args:
+        config: settings.
+        experts: the K raters.
+        debias: the fitted map.
+        pairs: to learn from.
+        weights: of the pairs.
+        scores: cross-fitted ones (see :func:`facetrm.fit.gate.fit.fit_gate`).
+        checkpoint: file from which a killed fit goes on.
+        folder: for temporary files.
     """
-    gate = fit_gate(
-        pairs.chosen,
-        pairs.rejected,
-        experts=experts,
-        debias_KK=debias.matrix_KK,
-        groups=pairs.groups,
-        config=config.gate.settings,
-        weights=weights,
-        scores=scores,
-        checkpoint=checkpoint,
+    scored = score_pair_blocks(
+        pairs, experts=experts, groups=pairs.groups, weights=weights, scores=scores, folder=folder
+    )
+    gate = fit_scored_gate(
+        scored, experts=experts, debias_KK=debias.matrix_KK, config=config.gate.settings, checkpoint=checkpoint
     )
     reference_K = gate.reference_K if config.gate.reference == "mean" else None
     aggregator = GatedSum(gate.gate, debias.matrix_KK, reference_K=reference_K)
@@ -212,13 +270,13 @@ def fit_mixture(
 
 
 def _test_heads(
-    config: ArmormConfig, rows: Rows, fit: LinearFit, features_of: FeaturesOf
+    config: ArmormConfig, rows: Rows, fit: LinearFit, chunks: Callable[[], Iterator[Features]]
 ) -> tuple[ObjectiveReport, ...]:
     if not (config.experts.test and rows.heads_test):
         return ()
     return evaluate_experts(
         fit.experts,
-        features_of([r.messages for r in rows.heads_test]),
+        chunks,
         label_matrix(rows.heads_test, rows.objectives),
         groups=[r.prompt_key for r in rows.heads_test],
         means_K=fit.means_K,
@@ -227,21 +285,16 @@ def _test_heads(
     )
 
 
-def pairs_of(preferences: Sequence[Preference], features_of: FeaturesOf) -> Pairs:
-    """Return the features of both sides of every pair, with prompt keys and sources."""
-    return Pairs(
-        features_of([p.chosen for p in preferences]),
-        features_of([p.rejected for p in preferences]),
-        [p.prompt_key for p in preferences],
-        [p.source for p in preferences],
-    )
-
-
-def _fit_debias(config: ArmormConfig, experts: LinearExperts, rated: Features, pairs: Pairs) -> Debias:
+def _fit_debias(
+    config: ArmormConfig, experts: LinearExperts, rated: Callable[[], Iterator[Features]], pairs: StoredPairs
+) -> Debias:
     target = config.debias.target
     if target is None:
         return Debias.identity(experts.names)
-    with torch.no_grad():
-        reference_NK = experts(rated if config.debias.reference == "ratings" else pairs.both())
-    groups = None if config.debias.reference == "ratings" else [*pairs.groups, *pairs.groups]
+    if config.debias.reference == "ratings":
+        with torch.no_grad():
+            reference_NK = torch.cat([experts(chunk) for chunk in rated()])
+        groups = None
+    else:
+        reference_NK, groups = torch.cat(expert_scores(experts, pairs)), [*pairs.groups, *pairs.groups]
     return fit_debias(reference_NK, names=experts.names, target=target, config=config.debias.settings, groups=groups)

@@ -11,7 +11,8 @@ Shapes: N pairs or rated rows, D hidden size, K experts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -20,20 +21,35 @@ from facetrm.backbone.encoder import Features
 from facetrm.core.statistics import Floats
 from facetrm.data.objectives import Objective
 from facetrm.data.records import Rating
-from facetrm.evaluate.compare import Pairs
-from facetrm.fit.bradley_terry import PREFERENCE, BradleyTerryConfig, fit_bradley_terry
+from facetrm.evaluate.stored_pairs import StoredPairs
+from facetrm.fit.blocks import FeatureStream, PairBlocks, block_rows
+from facetrm.fit.bradley_terry import PREFERENCE, BradleyTerryConfig, fit_bradley_terry_blocks
+from facetrm.fit.heads.gram import FeatureSource
 from facetrm.fit.heads.ridge import LinearFit, fit_linear_experts
-from facetrm.fit.pairs import pair_weights
+from facetrm.fit.pairs import expert_scores, pair_weights
 from facetrm.model.experts import LengthScale, LinearExperts
 from facetrm.recipes.armorm.config import ExpertsSection
 
 _MIDDLE, _SPREAD = 0.5, 0.2
 
 
+def rated_chunks(
+    ratings: Sequence[Rating], stream: FeatureStream, *, hidden_size: int
+) -> Callable[[], Iterator[Features]]:
+    """Return a function that reads the features of ``ratings`` anew, block by block.
+
+    Args:
+        ratings: N rated rows.
+        stream: gives the features of conversations block by block.
+        hidden_size: D.
+    """
+    return lambda: stream((r.messages for r in ratings), rows=block_rows(hidden_size))
+
+
 def fit_heads(
     section: ExpertsSection,
     ratings: Sequence[Rating],
-    rated: Features,
+    rated: FeatureSource,
     labels_NK: Floats,
     *,
     objectives: Sequence[Objective],
@@ -43,7 +59,9 @@ def fit_heads(
 
     Args:
         section: settings.
-        ratings: N rated rows, for prompts and sources; rated: their features; labels_NK: their unit labels.
+        ratings: N rated rows, for prompts and sources.
+        rated: their features, whole or in chunks.
+        labels_NK: their unit labels.
         objectives: K columns.
         scale: of the length expert, or None.
     """
@@ -59,27 +77,37 @@ def fit_heads(
 
 
 def add_preference(
-    experts: LinearExperts, pairs: Pairs, *, config: BradleyTerryConfig, weights: Floats | None
+    experts: LinearExperts,
+    pairs: StoredPairs,
+    *,
+    config: BradleyTerryConfig,
+    weights: Floats | None,
+    folder: Path | None = None,
 ) -> tuple[LinearExperts, float]:
     """Return the experts with a preference expert behind the objectives, and the ridge strength that was chosen.
 
     Args:
         experts: K experts; a length expert stays the last one.
-        pairs: training pairs; weights: of each.
+        pairs: training pairs.
         config: of the head.
+        weights: of each pair.
+        folder: for temporary files.
     """
-    fit = fit_bradley_terry(pairs.chosen, pairs.rejected, groups=pairs.groups, config=config, weights=weights)
+    fit = fit_bradley_terry_blocks(pairs, groups=pairs.groups, config=config, weights=weights, folder=folder)
     return preference_expert(experts, fit.mixture.linear_experts.weight_KD.double(), pairs), fit.ridge
 
 
-def preference_expert(experts: LinearExperts, weight_1D: Tensor, pairs: Pairs) -> LinearExperts:
+def preference_expert(experts: LinearExperts, weight_1D: Tensor, pairs: PairBlocks) -> LinearExperts:
     """Return the experts with one more behind the objectives, whose scores are standardised log odds.
 
     Args:
         experts: K experts; a length expert stays the last one.
-        weight_1D: of the log odds, float64. pairs: whose answers give mean and deviation.
+        weight_1D: of the log odds, float64.
+        pairs: whose answers give mean and deviation.
     """
-    factor, shift = standard_scale(pairs.both().response_NAD[:, 0].double() @ weight_1D[0])
+    sides = [[side.response_NAD[:, 0].double() @ weight_1D[0] for side in block] for block in pairs.blocks()]
+    odds_N = torch.cat([chosen for chosen, _ in sides] + [rejected for _, rejected in sides])
+    factor, shift = standard_scale(odds_N)
     bias_1 = torch.tensor([shift])
     ends = {"low": -shift / factor, "high": (1.0 - shift) / factor}
     preference = PREFERENCE.model_copy(update=ends)
@@ -108,14 +136,15 @@ def standard_scale(odds_N: Tensor, weights_N: Tensor | None = None) -> tuple[flo
 def cross_fitted(
     section: ExpertsSection,
     ratings: Sequence[Rating],
-    rated: Features,
+    stream: FeatureStream,
     labels_NK: Floats,
     *,
     objectives: Sequence[Objective],
     scale: LengthScale | None,
-    pairs: Pairs,
+    pairs: StoredPairs,
     linear: BradleyTerryConfig | None,
     weights: Floats | None,
+    folder: Path | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return both sides' scores, each pair rated by experts that did not see its prompt.
 
@@ -123,9 +152,16 @@ def cross_fitted(
     its experts never saw; a gate that learned from fitted scores would trust them too much.
 
     Args:
-        section, ratings, rated, labels_NK, objectives, scale: as in :func:`fit_heads`.
-        pairs: the training pairs; weights: of each.
+        section: settings.
+        ratings: N rated rows.
+        stream: gives the features of conversations block by block.
+        labels_NK: unit labels of the ratings.
+        objectives: K columns.
+        scale: of the length expert, or None.
+        pairs: the training pairs.
         linear: settings of the preference expert; None for no such expert.
+        weights: of each pair.
+        folder: for temporary files.
     """
     fold_N = torch.tensor([_fold(r.prompt_key, section.cross_fit) for r in ratings])
     fold_P = torch.tensor([_fold(group, section.cross_fit) for group in pairs.groups])
@@ -139,16 +175,20 @@ def cross_fitted(
     for fold in range(section.cross_fit):
         kept, here = torch.nonzero(fold_N != fold).flatten(), torch.nonzero(fold_P == fold).flatten()
         part = [ratings[n] for n in kept.tolist()]
-        fit = fit_heads(quick, part, rated.select(kept), labels_NK[kept.numpy()], objectives=objectives, scale=scale)
+        rated = rated_chunks(part, stream, hidden_size=pairs.hidden_size)
+        fit = fit_heads(quick, part, rated, labels_NK[kept.numpy()], objectives=objectives, scale=scale)
         experts = fit.experts
         if linear is not None:
             others = torch.nonzero(fold_P != fold).flatten()
             kept_weights = None if weights is None else weights[others.numpy()]
-            experts, _ = add_preference(experts, pairs.select(others), config=linear, weights=kept_weights)
+            experts, _ = add_preference(
+                experts, pairs.select(others), config=linear, weights=kept_weights, folder=folder
+            )
+        if not len(here):
+            continue
         rows.append(here)
-        with torch.no_grad():
-            for side, features in zip(sides, (pairs.chosen, pairs.rejected), strict=True):
-                side.append(experts(features.select(here)))
+        for side, scores_NK in zip(sides, expert_scores(experts, pairs.select(here)), strict=True):
+            side.append(scores_NK)
     order = torch.argsort(torch.cat(rows))
     return torch.cat(sides[0])[order], torch.cat(sides[1])[order]
 

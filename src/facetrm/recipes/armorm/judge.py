@@ -16,7 +16,7 @@ from facetrm.evaluate.length_audit import within_prompt_rank_correlation
 from facetrm.evaluate.truth import Cell, fit_on_true_levels, recover_weights, true_pairs, true_signs
 from facetrm.fit.debias import CorrelationRow, Debias, correlation_table
 from facetrm.recipes.armorm.config import ArmormConfig
-from facetrm.recipes.armorm.fit import ArmormFit, Stopwatch, fit_armorm, fit_mixture
+from facetrm.recipes.armorm.fit import ArmormFit, Stopwatch, fit_mixture, fit_parts, stream_of
 from facetrm.recipes.armorm.rows import Rows
 
 CEILING = "ceiling"
@@ -67,7 +67,14 @@ def judge_run(
     """
     with watch("baselines"):
         systems, best = fit_baselines(
-            fit.gate_pairs, fit.mixture, fit.gate, config=config.compare.linear, weights=fit.weights, scores=fit.scores
+            fit.gate_pairs,
+            fit.mixture,
+            fit.gate,
+            groups=fit.gate_pairs.groups,
+            config=config.compare.linear,
+            weights=fit.weights,
+            scores=fit.scores,
+            folder=fit.folder,
         )
         by_system = margins({"gate": fit.mixture, **systems}, fit.test_pairs) | dict(more or {})
         if config.compare.bag_of_words:
@@ -77,7 +84,7 @@ def judge_run(
     truth: Floats | None = None
     if rows.world is not None:
         with watch("truth"):
-            taught = true_pairs(rows.world, fit.gate_pairs, rows.gate)
+            taught = true_pairs(rows.world, fit.gate_pairs.whole(), rows.gate)
             known = fit_on_true_levels(taught, config=config.gate.settings, weights=fit.weights)
             asked = true_pairs(rows.world, fit.test_pairs, rows.test)
             by_system["gate_on_true_levels"] = margins({"x": known}, asked)["x"]
@@ -121,11 +128,11 @@ def _bag_of_words(config: ArmormConfig, rows: Rows) -> Floats:
         }
     )
     try:
-        fit = fit_armorm(same, rows, encoder, encoder.encode, Stopwatch())
+        fit = fit_parts(same, rows, encoder, stream_of(encoder), Stopwatch())
     except FitError as error:  # the target may be constant for a bag of words
         log("bag of words", without_debiasing=str(error))
         off = same.model_copy(update={"debias": config.debias.model_copy(update={"target": None})})
-        fit = fit_armorm(off, rows, encoder, encoder.encode, Stopwatch())
+        fit = fit_parts(off, rows, encoder, stream_of(encoder), Stopwatch())
     return margins({"x": fit.mixture}, fit.test_pairs)["x"]
 
 
@@ -136,7 +143,9 @@ def _length_cost(
     if fit.debias.target is None:
         return None
     experts, off = fit.mixture.linear_experts, Debias.identity(fit.mixture.names)
-    before, _ = fit_mixture(config, experts, off, fit.gate_pairs, weights=fit.weights, scores=fit.scores)
+    before, _ = fit_mixture(
+        config, experts, off, fit.gate_pairs, weights=fit.weights, scores=fit.scores, folder=fit.folder
+    )
     pairs, samples, seed = fit.test_pairs, config.compare.samples, config.seed
     length_N = pairs.both().length_N.numpy()
     pair_number, prompts = [*range(len(pairs)), *range(len(pairs))], [*pairs.groups, *pairs.groups]

@@ -80,7 +80,7 @@ def route_armorm(config: ArmormConfig, section: RouterSection, rows: Rows, fit: 
             fix="give preferences with a task (or category), of two tasks or more, or take the router out",
         )
     check_fallback(section, names)
-    prompt_ND = fit.gate_pairs.chosen.prompt_ND
+    prompt_ND = fit.gate_pairs.prompts()
     known = labelled.labelled
     router = fit_router(
         prompt_ND[known],
@@ -105,6 +105,7 @@ def route_armorm(config: ArmormConfig, section: RouterSection, rows: Rows, fit: 
             fit.gate_pairs.select(here),
             weights=None if fit.weights is None else fit.weights[here.numpy()],
             scores=None if fit.scores is None else (fit.scores[0][here], fit.scores[1][here]),
+            folder=fit.folder,
         )
     if shared:
         log("gates", of_all_tasks=shared, least=section.least)

@@ -22,6 +22,7 @@ from facetrm.data.records import Preference, Rating
 from facetrm.data.sources import SOURCES, load_source
 from facetrm.data.views import as_pairs, split_by_prompt
 from facetrm.data.world import World, WorldConfig
+from facetrm.recipes.reading import Reading
 
 R = TypeVar("R", Rating, Preference)
 
@@ -113,6 +114,7 @@ class Rows:
         gate, test: preferences, two responses each.
         world: the world, where its truth is known.
         counts: rows kept and left out, by reason.
+        reading: what the backbone reads of the rows; None before it has read them.
     """
 
     objectives: tuple[Objective, ...]
@@ -122,6 +124,7 @@ class Rows:
     test: list[Preference]
     world: World | None
     counts: dict[str, int]
+    reading: Reading | None = None
 
     @property
     def hash(self) -> str:

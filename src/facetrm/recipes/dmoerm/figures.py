@@ -9,7 +9,7 @@ from typing import Any
 from facetrm.core.config import dump_yaml
 from facetrm.core.statistics import Interval
 from facetrm.data.records import Preference
-from facetrm.explain.ask import ask_pair
+from facetrm.explain.ask import explain_pair, flip_explained
 from facetrm.fit.experts.adapters import ExpertFit
 from facetrm.fit.router.assign import AssignmentCounts
 from facetrm.fit.router.fit import RouterFit
@@ -65,6 +65,7 @@ def dmoerm_metrics(
         "recipe": config.recipe,
         "seconds": {**seconds, "total": sum(seconds.values())},
         "rows": {**sizes, "preferences_test": len(judgement.pairs), **rows.counts},
+        **({} if rows.reading is None else {"reading": rows.reading.to_dict()}),
         "backbone_training": dict(training),
         "router": None if fit.router is None else fit.router.to_dict(),
         "assigned": None if fit.assigned is None else fit.assigned.to_dict(),
@@ -93,12 +94,14 @@ def dmoerm_report(
         config, rows, fit, judgement: settings, data, result and verdict of the run.
         seconds: by stage. explained: the pair that the page takes apart.
     """
-    pair, flip = ask_pair(fit.model, explained.chosen, explained.rejected)
+    pair = explain_pair(fit.model, explained.chosen, explained.rejected)
+    flip = flip_explained(fit.model, pair)
     tables = (("noisy", judgement.noisy), ("true", judgement.true))
     left_out = {name: count for found in fit.inner.values() for name, count in found.left_out.items()}
     notes = [
         f"{len(rows.tasks)} tasks, {sum(len(found.experts) for found in fit.inner.values())} experts on one backbone."
     ]
+    notes += () if rows.reading is None else rows.reading.lines()
     if left_out:
         notes.append(f"Without an expert, for want of preferences: {', '.join(left_out)}.")
     return RunReport(

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from accelerate import PartialState
 
+from facetrm.backbone.encoder import Encoder
 from facetrm.backbone.transformer import TransformerEncoder, load_encoder
 from facetrm.core.config import dump_yaml
 from facetrm.core.errors import ConfigError
@@ -54,18 +55,20 @@ from facetrm.recipes.dmoerm.inner import (
 )
 from facetrm.recipes.dmoerm.judge import TaskJudgement, judge_tasks
 from facetrm.recipes.dmoerm.rows import DmoermRows, cut_phases, load_tasks
+from facetrm.recipes.reading import Reading, RowsReader
 from facetrm.report.build import build_report
 
 
 @dataclass(frozen=True)
 class DmoermRun:
-    """A finished run: its folder, its figures, the fitted parts, and the pair that shows it."""
+    """A finished run: its folder, its figures, the fitted parts, the pair that shows it, and what was read."""
 
     folder: Path
     metrics: dict[str, Any]
     fit: DmoermFit
     judgement: TaskJudgement
     explained: Preference
+    reading: Reading | None = None
 
 
 def run_dmoerm(config: DmoermConfig, folder: Path) -> DmoermRun | None:
@@ -90,6 +93,8 @@ def run_dmoerm(config: DmoermConfig, folder: Path) -> DmoermRun | None:
             folder.mkdir(parents=True, exist_ok=True)
             write_text(folder / "config.resolved.yaml", dump_yaml(config))
         encoder, training = open_backbone(config, rows, folder)
+    with watch("reading"):
+        rows = read_tasks(rows, encoder)
     fit = fit_dmoerm(config, rows, encoder, folder, watch)
     if not here.is_main_process:
         return None
@@ -106,7 +111,20 @@ def run_dmoerm(config: DmoermConfig, folder: Path) -> DmoermRun | None:
     values = dmoerm_metrics(config, rows, fit, judgement, seconds=watch.seconds, training=training)
     write_json(folder / "metrics.json", values)
     write_card(folder / "model", fit.model, metrics=values, name=folder.name)
-    return DmoermRun(folder, values, fit, judgement, explained)
+    return DmoermRun(folder, values, fit, judgement, explained, rows.reading)
+
+
+def read_tasks(rows: DmoermRows, encoder: Encoder) -> DmoermRows:
+    """Return the rows without answers that read like a better one of the same ranking, and the counts of what is read.
+
+    Args:
+        rows: data.
+        encoder: reads it.
+    """
+    reader = RowsReader(encoder)
+    overall = reader.training(rows.overall)
+    capabilities = reader.training(rows.capabilities, part="capabilities")
+    return replace(rows, overall=overall, capabilities=capabilities, reading=reader.done(rows.test))
 
 
 def open_backbone(config: DmoermConfig, rows: DmoermRows, folder: Path) -> tuple[TransformerEncoder, dict[str, Any]]:

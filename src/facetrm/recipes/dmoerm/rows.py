@@ -35,6 +35,7 @@ from facetrm.data.views import ratings_to_preferences, split_by_prompt
 from facetrm.data.world import TASKS, World, WorldConfig
 from facetrm.label.simulated import NoisyJudge, label_world, world_rubric
 from facetrm.recipes.armorm.rows import SkippingRows, check_sources
+from facetrm.recipes.reading import Reading
 
 
 class WorldTasks(Section):
@@ -149,6 +150,7 @@ class DmoermRows:
         test: overall preferences on other prompts.
         world: where the truth is known.
         counts: rows left out, by reason.
+        reading: what the backbone reads of the rows; None before it has read them.
     """
 
     objectives: dict[str, tuple[Objective, ...]]
@@ -157,6 +159,7 @@ class DmoermRows:
     test: list[Preference]
     world: World | None
     counts: dict[str, int]
+    reading: Reading | None = None
 
     @property
     def tasks(self) -> tuple[str, ...]:

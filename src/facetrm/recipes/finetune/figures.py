@@ -114,6 +114,7 @@ def training_figures(
             "preferences_test": len(rows.test),
             **rows.counts,
         },
+        **({} if rows.reading is None else {"reading": rows.reading.to_dict()}),
         "training": {
             "method": config.finetune.method,
             "steps": spent.steps,

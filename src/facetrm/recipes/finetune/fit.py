@@ -44,23 +44,27 @@ from facetrm.data.objectives import label_matrix
 from facetrm.data.read.files import write_records
 from facetrm.data.records import Conversation, Preference
 from facetrm.evaluate.compare import Pairs, typical_pair
-from facetrm.fit.bradley_terry import fit_bradley_terry
+from facetrm.evaluate.stored_pairs import StoredPairs
+from facetrm.fit.blocks import FeatureStream
+from facetrm.fit.bradley_terry import fit_bradley_terry_blocks
 from facetrm.fit.finetune.fit import fine_tune, load_trained
 from facetrm.fit.finetune.model import TrainableHeads
 from facetrm.fit.finetune.rows import MixedRows
 from facetrm.fit.gate.fixed import fixed_mixture
 from facetrm.fit.gate.unconditional import fit_beta
 from facetrm.fit.heads.ridge import fit_linear_experts
+from facetrm.fit.rankings import preference_weights
 from facetrm.hub.card import write_card
 from facetrm.model.experts import LinearExperts
 from facetrm.model.mixture import Mixture
 from facetrm.model.reward_model import RewardModel
-from facetrm.recipes.armorm.fit import Stopwatch, conversations, pairs_of
-from facetrm.recipes.armorm.heads import preference_expert
+from facetrm.recipes.armorm.fit import Stopwatch, conversations, read_rows, stream_of
+from facetrm.recipes.armorm.heads import preference_expert, rated_chunks
 from facetrm.recipes.armorm.rows import Rows, load_rows
 from facetrm.recipes.backbones import train_tiny
 from facetrm.recipes.finetune.config import FineTuneRecipe
 from facetrm.recipes.finetune.figures import FineTuneFigures, judge_heads, training_figures
+from facetrm.recipes.reading import Reading, as_ties
 
 _OTHER: Final = "give another run folder"
 MERGE_BOUND: Final = 0.02  # largest change of a unit score by merging, in a trunk of bfloat16; float32 is below 1e-4
@@ -68,13 +72,14 @@ MERGE_BOUND: Final = 0.02  # largest change of a unit score by merging, in a tru
 
 @dataclass(frozen=True)
 class FineTuneRun:
-    """A finished run: its folder, its figures, the model, and the pair that shows it."""
+    """A finished run: its folder, its figures, the model, the pair that shows it, and what was read."""
 
     folder: Path
     metrics: dict[str, Any]
     model: RewardModel
     figures: FineTuneFigures
     explained: Preference
+    reading: Reading | None = None
 
 
 def run_finetune(config: FineTuneRecipe, folder: Path) -> FineTuneRun | None:
@@ -99,10 +104,12 @@ def run_finetune(config: FineTuneRecipe, folder: Path) -> FineTuneRun | None:
             write_text(folder / "config.resolved.yaml", dump_yaml(config))
         with watch("backbone"):
             base = _base(config, rows, folder)
+            encoder = load_encoder(base)
+        with watch("reading"):
+            rows = read_rows(rows, encoder)
         with watch("frozen"):
-            frozen = _frozen_heads(config, rows, base, folder)
+            frozen = _frozen_heads(config, rows, encoder, folder)
     with watch("training"):
-        encoder = load_encoder(base)
         heads = _new_heads(config, rows, encoder.hidden_size, start=frozen if config.frozen.start else None)
         examples = MixedRows(
             encoder, ratings=rows.heads, objectives=rows.objectives, preferences=rows.gate, config=config.finetune
@@ -114,8 +121,8 @@ def run_finetune(config: FineTuneRecipe, folder: Path) -> FineTuneRun | None:
     with watch("save"):
         tuned, heads, merged = _write_trained(config, rows, base, folder)
     with watch("encode"):
-        sample = pairs_of(_sample(rows.gate, config.reward.sample), tuned.encode)
-        test = pairs_of(rows.test, tuned.encode)
+        sample = _pairs(_sample(rows.gate, config.reward.sample), stream_of(tuned), tuned)
+        test = _test_pairs(rows, stream_of(tuned), tuned)
         rated = tuned.encode([r.messages for r in rows.heads_test])
     mixture = _mixture(config, rows, heads, sample)
     model = RewardModel(
@@ -127,7 +134,7 @@ def run_finetune(config: FineTuneRecipe, folder: Path) -> FineTuneRun | None:
             store = FeatureStore(_features_folder(config, folder))
             before = (
                 frozen,
-                pairs_of(rows.test, store.features),
+                _test_pairs(rows, store.stream, tuned),
                 store.features([r.messages for r in rows.heads_test]),
             )
         figures = judge_heads(config, rows, mixture, heads, after=(test, rated), before=before)
@@ -140,7 +147,7 @@ def run_finetune(config: FineTuneRecipe, folder: Path) -> FineTuneRun | None:
     values = training_figures(config, rows, model, figures, spent=spent, merged=merged, seconds=watch.seconds)
     write_json(folder / "metrics.json", values)
     write_card(folder / "model", model, metrics=values, name=folder.name)
-    return FineTuneRun(folder, values, model, figures, explained)
+    return FineTuneRun(folder, values, model, figures, explained, rows.reading)
 
 
 def _on_cpu(config: FineTuneRecipe) -> bool:
@@ -178,12 +185,22 @@ def _features_folder(config: FineTuneRecipe, folder: Path) -> Path:
     return folder / "features" if kept is None else Path(kept)
 
 
-def _frozen_heads(config: FineTuneRecipe, rows: Rows, base: BackboneConfig, folder: Path) -> TrainableHeads | None:
+def _pairs(preferences: Sequence[Preference], stream: FeatureStream, encoder: TransformerEncoder) -> Pairs:
+    return StoredPairs.of(preferences, stream, hidden_size=encoder.hidden_size).whole()
+
+
+def _test_pairs(rows: Rows, stream: FeatureStream, encoder: TransformerEncoder) -> Pairs:
+    """Return the held-out pairs, those whose answers read the same as ties."""
+    return as_ties(_pairs(rows.test, stream, encoder), () if rows.reading is None else rows.reading.equal_test)
+
+
+def _frozen_heads(
+    config: FineTuneRecipe, rows: Rows, encoder: TransformerEncoder, folder: Path
+) -> TrainableHeads | None:
     """Return the closed-form heads on the frozen trunk, from the run folder where they are there already."""
     section, path = config.frozen, folder / "frozen.safetensors"
     if not section.fit:
         return None
-    encoder = load_encoder(base)
     store = encode(
         encoder,
         conversations(rows),
@@ -203,7 +220,7 @@ def _frozen_heads(config: FineTuneRecipe, rows: Rows, base: BackboneConfig, fold
     tensors: dict[str, Tensor] = {}
     if config.finetune.regression > 0:
         fit = fit_linear_experts(
-            store.features([r.messages for r in rows.heads]),
+            rated_chunks(rows.heads, store.stream, hidden_size=encoder.hidden_size),
             label_matrix(rows.heads, rows.objectives),
             objectives=rows.objectives,
             groups=[r.prompt_key for r in rows.heads],
@@ -211,8 +228,10 @@ def _frozen_heads(config: FineTuneRecipe, rows: Rows, base: BackboneConfig, fold
         )
         tensors |= {"weight_KD": fit.experts.weight_KD, "bias_K": fit.experts.bias_K}
     if config.finetune.preference > 0:
-        pairs = pairs_of(rows.gate, store.features)
-        linear = fit_bradley_terry(pairs.chosen, pairs.rejected, groups=pairs.groups, config=section.linear)
+        pairs = StoredPairs.of(rows.gate, store.stream, hidden_size=encoder.hidden_size)
+        linear = fit_bradley_terry_blocks(
+            pairs, groups=pairs.groups, config=section.linear, weights=preference_weights(rows.gate), folder=folder
+        )
         tensors["preference_D"] = linear.mixture.linear_experts.weight_KD[0]
     heads = _with_tensors(heads, tensors)
     write_bytes(path, save_tensors(_tensors(heads), metadata={"key": key}))

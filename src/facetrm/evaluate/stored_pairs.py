@@ -1,0 +1,85 @@
+"""Training pairs whose features lie on disk and come block by block.
+
+Shapes: N pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import final
+
+import torch
+from torch import Tensor
+
+from facetrm.backbone.encoder import Features
+from facetrm.data.records import Conversation, Preference
+from facetrm.evaluate.compare import Pairs
+from facetrm.fit.blocks import FeatureStream, block_rows
+
+
+@final
+@dataclass(frozen=True)
+class StoredPairs:
+    """N pairs by their texts; their features are read anew each time they are asked for.
+
+    Attributes:
+        preferences: two responses each.
+        stream: gives the features of conversations block by block.
+        hidden_size: D.
+        groups: prompt key of each pair.
+        sources: source of each pair.
+    """
+
+    preferences: Sequence[Preference]
+    stream: FeatureStream
+    hidden_size: int
+    groups: list[str]
+    sources: list[str]
+
+    @staticmethod
+    def of(preferences: Sequence[Preference], stream: FeatureStream, *, hidden_size: int) -> StoredPairs:
+        """Return the pairs of ``preferences``.
+
+        Args:
+            preferences: two responses each.
+            stream: gives the features of conversations block by block.
+            hidden_size: D.
+        """
+        groups, sources = [p.prompt_key for p in preferences], [p.source for p in preferences]
+        return StoredPairs(preferences, stream, hidden_size, groups, sources)
+
+    def __len__(self) -> int:
+        return len(self.preferences)
+
+    def blocks(self) -> Iterator[tuple[Features, Features]]:
+        """Yield the better and the worse answers of the pairs, a block at a time, in order."""
+        # both answers of a pair in turn, which is how a run has written them: a shard is read once
+        sides: Iterator[Conversation] = chain.from_iterable((p.chosen, p.rejected) for p in self.preferences)
+        for both in self.stream(sides, rows=2 * block_rows(self.hidden_size)):
+            yield (
+                both.select(torch.arange(0, len(both), 2)),
+                both.select(torch.arange(1, len(both), 2)),
+            )
+
+    def select(self, rows: Tensor) -> StoredPairs:
+        """Return the pairs named by ``rows`` (int64), in that order; nothing is read."""
+        index = rows.tolist()
+        return StoredPairs(
+            [self.preferences[n] for n in index],
+            self.stream,
+            self.hidden_size,
+            [self.groups[n] for n in index],
+            [self.sources[n] for n in index],
+        )
+
+    def prompts(self) -> Tensor:
+        """Return the prompt vectors of all pairs, [N, D], in memory."""
+        return torch.cat([chosen.prompt_ND for chosen, _ in self.blocks()])
+
+    def whole(self) -> Pairs:
+        """Return the pairs with all their features in memory."""
+        sides = list(self.blocks())
+        chosen, rejected = (Features.concat(side) for side in zip(*sides, strict=True))
+        return Pairs(chosen, rejected, self.groups, self.sources)

@@ -1,0 +1,71 @@
+"""One rule for rankings in every fit: a ranking weighs as much as one pair, shared alike by the pairs cut from it.
+
+A ranking of nine answers gives 36 pairs. They say less than 36 independent judgements do, so each has weight 1/36.
+
+Shapes: N pairs.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+
+from facetrm.core.statistics import Floats
+from facetrm.data.records import Preference
+from facetrm.data.views import RANKING
+from facetrm.fit.pairs import pair_weights
+
+
+def ranking_of(pair: Preference) -> tuple[str, int, int] | None:
+    """Return the ranking that ``pair`` was cut from and the places of its answers there; None for a pair by itself.
+
+    Args:
+        pair: as :func:`facetrm.data.views.as_pairs` returns it.
+    """
+    cut = pair.meta.get(RANKING)
+    if not isinstance(cut, dict):
+        return None
+    better, worse = cut["places"]
+    return str(cut["name"]), int(better), int(worse)
+
+
+def ranking_shares(pairs: Sequence[Preference]) -> Floats:
+    """Return the weight of each pair, [N]: 1 for a pair by itself, and 1 in all for the pairs of one ranking.
+
+    Args:
+        pairs: as :func:`facetrm.data.views.as_pairs` returns them; some of a ranking may be left out.
+    """
+    cuts = [ranking_of(pair) for pair in pairs]
+    places: dict[str, Counter[tuple[int, int]]] = defaultdict(Counter)
+    for cut in cuts:
+        if cut is not None:
+            places[cut[0]][cut[1:]] += 1
+    # a ranking that the data holds twice counts twice
+    share = {name: max(counts.values()) / counts.total() for name, counts in places.items()}
+    return np.array([1.0 if cut is None else share[cut[0]] for cut in cuts], dtype=np.float64)
+
+
+def preference_weights(pairs: Sequence[Preference], *, balance: float = 0.0, strength: bool = False) -> Floats:
+    """Return the weight of each pair in a fit, [N], mean 1.
+
+        weight = share of its ranking * clearness * (rankings and pairs of its source) ** -balance
+
+    Args:
+        pairs: as :func:`facetrm.data.views.as_pairs` returns them.
+        balance: 0 counts every ranking alike, 1 every source alike, values between compromise.
+        strength: weigh a pair by how clear its preference is, where the data says so.
+
+    Raises:
+        FitError: balance outside [0, 1].
+    """
+    sources = [pair.source for pair in pairs]
+    shares = ranking_shares(pairs)
+    if bool((shares == 1.0).all()):
+        return pair_weights(sources, balance=balance, strengths=[p.strength for p in pairs] if strength else None)
+    clear = pair_weights(sources, strengths=[p.strength for p in pairs] if strength else None)
+    pair_weights(sources[:1], balance=balance)  # checks the balance
+    _, codes = np.unique(np.asarray(sources), return_inverse=True)
+    weights = shares * clear * np.bincount(codes, weights=shares)[codes] ** -balance
+    return np.asarray(weights / weights.mean(), dtype=np.float64)
