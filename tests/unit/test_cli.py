@@ -15,7 +15,7 @@ from facetrm.backbone.transformer import TransformerEncoder
 from facetrm.cli import app as program
 from facetrm.core.errors import DataError
 from facetrm.data.records import conversation
-from facetrm.explain.edit import edit
+from facetrm.explain.edits import edit
 from facetrm.hub.load import load_model
 from facetrm.recipes.run import Run
 from tiny_runs import GOOD, PAIR, A, B, U, write_rows
@@ -272,7 +272,7 @@ def test_an_interrupted_command_says_what_it_has_kept(line: str, kept: bool, mon
 
     monkeypatch.setattr(program, "app", interrupted)
     said = command(*line.split())
-    words = "run the same command again to go on" if kept else "nothing was kept, so it starts anew next time"
+    words = "run the same command again to go on" if kept else "nothing was kept, so it starts from scratch next time"
     assert (said.code, said.out, said.err) == (130, "", f"facetrm: interrupted; {words}\n")
 
 

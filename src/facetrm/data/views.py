@@ -283,6 +283,17 @@ def ratings_to_preferences(
 
     Raises:
         DataError: an objective of unknown direction, or a prompt that does not end with a user message.
+
+    Example:
+        >>> from facetrm import Objective, Rating, conversation, ratings_to_preferences
+        >>> ask = {"role": "user", "content": "two plus two ?"}
+        >>> rated = [
+        ...     Rating(messages=conversation([ask, {"role": "assistant", "content": text}]), ratings={"correct": value})
+        ...     for text, value in (("four", 4), ("five", 0))
+        ... ]
+        >>> pairs = ratings_to_preferences(rated, Objective(name="correct", low=0, high=4))
+        >>> pairs[0].chosen[-1].content
+        'four'
     """
     if not objective.gated:
         raise DataError(

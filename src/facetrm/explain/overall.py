@@ -4,7 +4,7 @@
     mean contribution  mean over answers of |contribution|
     decided by one     share of pairs in which one expert's |difference| is more than half of all |differences|
 
-All of it is accounting, as in :mod:`facetrm.explain.local`; effects are in :mod:`facetrm.explain.ablate`.
+All of it is accounting, as in :mod:`facetrm.explain.local`; effects are in :mod:`facetrm.explain.ablation`.
 
 Shapes: N answers (in pairs: chosen first, then rejected), K experts, P pairs.
 """
@@ -101,6 +101,13 @@ def explain_overall(
 
     Raises:
         ModelError: no row, or lists of another length.
+
+    Example:
+        >>> from facetrm import World, explain_overall, toy_model
+        >>> model, pairs = toy_model(), list(World().preferences(8))
+        >>> overall = explain_overall(model, model.features([pair.chosen for pair in pairs]))
+        >>> round(sum(overall.everyone.weights.values()), 3)
+        1.0
     """
     names = model.mixture(task).names
     better = model.output(chosen, task=task)

@@ -14,8 +14,8 @@ from typing import Final
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
+from facetrm.backbone.config import Mode
 from facetrm.backbone.encoder import Encoder
-from facetrm.backbone.passes.engine import Mode
 from facetrm.backbone.transformer import BackboneConfig, TransformerEncoder, load_encoder
 from facetrm.core.config import parse_config
 from facetrm.core.errors import ModelError
@@ -58,6 +58,14 @@ def load_model(
     Raises:
         ModelError: no model, a broken or changed one, or one with a tensor missing or unexpected.
         BackboneError: its backbone is not to be had.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> from facetrm import load_model, toy_model
+        >>> folder = mkdtemp() + "/model"
+        >>> toy_model().save(folder, backbone="copy")
+        >>> load_model(folder, device="cpu").hash == toy_model().hash
+        True
     """
     place = local_folder(folder, revision=revision)
     changes: dict[str, object] = {"device": device, **({} if mode is None else {"mode": mode})}

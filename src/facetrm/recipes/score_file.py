@@ -16,7 +16,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,13 +102,19 @@ def _stream(
 
 
 def print_scores(
-    model: RewardModel, rows: Iterable[ScoringRow | RefusedRow], *, skip: bool = False, data: Path
+    model: RewardModel,
+    rows: Iterable[ScoringRow | RefusedRow],
+    *,
+    emit: Callable[[dict[str, Any]], object],
+    skip: bool = False,
+    data: Path,
 ) -> ScoreCount:
     """Score ``rows`` to standard output, a chunk at a time.
 
     Args:
         model: scores.
         rows: to score, as they come.
+        emit: prints one row.
         skip: as for :func:`write_scores`.
         data: where the rows come from: names the side file.
 
@@ -118,7 +124,7 @@ def print_scores(
     skipped: list[dict[str, Any]] = []
     count = 0
     for row in score_rows(model, rows, quiet=True, skipped=skipped if skip else None):
-        print(json.dumps(row, ensure_ascii=False, allow_nan=False))
+        emit(row)
         count += 1
     return _finish_skipped(ScoreCount(count, 0, len(skipped), side_file(data)), skipped)
 

@@ -13,9 +13,9 @@ from adapter_models import MATHS, NAMED, PAIRS, TALKS, experts, network, one_tas
 from facetrm.cli.explained import print_overall, print_row
 from facetrm.core.errors import ModelError
 from facetrm.core.statistics import win_credit
-from facetrm.explain.ablate import ablate
+from facetrm.explain.ablation import ablate
 from facetrm.explain.ask import explain_local, explain_pair, flip_explained
-from facetrm.explain.edit import edit, rescore
+from facetrm.explain.edits import edit, rescore
 from facetrm.explain.flip import flip_pair
 from facetrm.explain.local import explain_score, explain_scores_pair
 from facetrm.explain.overall import explain_overall, explain_scores

@@ -13,8 +13,8 @@ from explain_samples import LAMBDAS, NAMES, OBJECTIVES, VERBOSITY, talk
 from facetrm.backbone.encoder import Features
 from facetrm.core.errors import ModelError
 from facetrm.core.statistics import win_credit
-from facetrm.explain.ablate import ablate
-from facetrm.explain.edit import Edit, edit, parse_edit, ranking, rescore
+from facetrm.explain.ablation import ablate
+from facetrm.explain.edits import Edit, edit, parse_edit, ranking, rescore
 from facetrm.explain.overall import explain_overall, explain_scores
 from facetrm.model.aggregate import GatedSum
 from facetrm.model.experts import LinearExperts

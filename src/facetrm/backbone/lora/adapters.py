@@ -32,8 +32,9 @@ from transformers import PreTrainedModel
 from facetrm.backbone.checkpoint import quiet_transformers
 from facetrm.backbone.exclusive import exclusive, making
 from facetrm.backbone.lora.layers import is_layers, layer_list, linear_names, peft_layers
+from facetrm.backbone.lora.names import TRUNK_ADAPTER, name_problem
 from facetrm.backbone.lora.patterns import check_patterns, for_trunk, refuse_variants
-from facetrm.backbone.lora.switching import TRUNK_ADAPTER, adapter_names, name_problem, named_adapters, tuned_layers
+from facetrm.backbone.lora.switching import adapter_names, named_adapters, tuned_layers
 from facetrm.core.config import Section
 from facetrm.core.errors import BackboneError
 from facetrm.core.files import read_json, write_bytes, write_json

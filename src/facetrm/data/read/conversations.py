@@ -74,6 +74,14 @@ def read_conversations(path: Path | str) -> list[ScoringRow]:
 
     Raises:
         DataError: a bad row (file, line, field, value, fix), an empty file, or columns that hold no conversation.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> from facetrm import World, read_conversations, write_records
+        >>> path = mkdtemp() + "/pairs.jsonl"
+        >>> _ = write_records(path, World().preferences(2))
+        >>> [len(row.answers) for row in read_conversations(path)]
+        [2, 2]
     """
     return list(stream_conversations(path))
 
