@@ -67,9 +67,7 @@ def explain(
     ] = None,
     html: Annotated[Path | None, typer.Option(help="Also write a page to this file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    overall: Annotated[
-        bool, typer.Option(help="Explain the model on all rows: who is listened to, and what for.")
-    ] = False,
+    overall: Annotated[bool, typer.Option(help="Explain the model on all rows: what it listens to, and why.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
     mode: AskedMode = None,
     sets: Reading = [],  # noqa: B006

@@ -210,7 +210,9 @@ def _tiles(run: RunReport) -> tuple[tuple[str, str], ...]:
     if known:
         tiles.append((f"{sum(known) / len(known):.2f}", f"mean Spearman of {len(known)} experts with held-out ratings"))
     if run.debias:
-        tiles.append((f"{max(abs(row.after) for row in run.debias):.3f}", "largest remaining |correlation| with verbosity"))
+        tiles.append(
+            (f"{max(abs(row.after) for row in run.debias):.3f}", "largest remaining |correlation| with verbosity")
+        )
     if run.recovery is not None:
         tiles.append((f"{run.recovery.spearman:.2f}", "Spearman of learned and true task weights"))
     if run.seconds:
