@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from facetrm.core.errors import BackboneError
+from facetrm.data.records import prompt_key
 from facetrm.explain.ablate import ablate
 from facetrm.explain.ask import ask_answer, ask_pair
 from facetrm.explain.overall import explain_overall
@@ -99,6 +100,7 @@ def _whole(model: RewardModel, rows: list[ScoringRow], task: str) -> WholeView:
     except BackboneError as exc:
         raise located(exc, rows) from None
     tasks = [a.task or "" for a in rows] if all(a.task for a in rows) else []
-    whole = explain_overall(model, first, last, tasks=tasks, task=task)
-    effects = None if last is None else ablate(model, first, last, task=task)
+    prompts = [prompt_key(a.answers[0][:-1]) for a in rows]
+    whole = explain_overall(model, first, last, tasks=tasks, groups=prompts, task=task)
+    effects = None if last is None else ablate(model, first, last, groups=prompts, task=task)
     return WholeView(whole, effects, task if len(model.tasks) > 1 else "")
