@@ -75,11 +75,7 @@ def main() -> None:
         sys.exit(2)
     except (KeyboardInterrupt, typer.Abort):
         goes_on = _keeps_work(sys.argv[1:])
-        then = (
-            "run the same command again to go on"
-            if goes_on
-            else "nothing was kept, so it starts from scratch next time"
-        )
+        then = "run the same command again to go on" if goes_on else "nothing was kept, so it starts over next time"
         print(f"facetrm: interrupted; {then}", file=sys.stderr)
         sys.exit(130)
     except Exception as exc:
