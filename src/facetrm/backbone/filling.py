@@ -77,8 +77,8 @@ class Filling:
         """Add a block of at most :attr:`room` rows, and write the shard when it is full or when it is time to.
 
         Args:
-            keys: of the rows.
-            features: of the rows, in the same order.
+            keys: of the conversations of the block.
+            features: of these conversations.
 
         Raises:
             StoreError: features that cannot be stored; the blocks before it are safe.
@@ -134,10 +134,10 @@ def blocks(
     A block ends with ``characters`` characters, or where its shard is full.
 
     Args:
-        conversations: what is asked for.
-        known: keys of what is stored already; it grows.
-        filling: the shard that the blocks go to.
-        characters: the most of a block.
+        conversations: a stream or a list.
+        known: keys of those that are on disk; it grows.
+        filling: tells how many rows the shard still takes.
+        characters: of a block.
     """
     rows: dict[bytes, Conversation] = {}
     numbers: list[int] = []

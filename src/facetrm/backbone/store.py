@@ -24,6 +24,7 @@ import torch
 
 from facetrm.backbone.encoder import AdapterEncoder, Encoder, Features
 from facetrm.backbone.filling import Filling, block_of, blocks
+from facetrm.backbone.memory import give_back
 from facetrm.backbone.shards import (
     DTYPES,
     OURS,
@@ -137,6 +138,7 @@ def _encode(
                 if rows:
                     features = _read_block(encoder, rows, numbers, adapters, meter)
                     filling.add(list(rows), features)
+                    give_back()
             filling.finish()
         except BaseException:
             filling.save()  # Ctrl-C and a bad row cost no more than the block that was being read

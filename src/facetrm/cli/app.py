@@ -10,12 +10,12 @@ import typer
 
 from facetrm.cli.judge import doctor
 from facetrm.cli.prepare import encode, label
-from facetrm.cli.print import tolerant_streams
 from facetrm.cli.train import run
 from facetrm.cli.use import explain, score
 from facetrm.cli.verbs import add_verb
 from facetrm.core.errors import FacetrmError
 from facetrm.core.lazy import load
+from facetrm.core.printed import tolerant_streams
 
 TRACEBACK = "FACETRM_TRACEBACK"
 
@@ -74,7 +74,9 @@ def main() -> None:
         )
         sys.exit(2)
     except (KeyboardInterrupt, typer.Abort):
-        print("facetrm: interrupted; run the same command again to go on", file=sys.stderr)
+        goes_on = _keeps_work(sys.argv[1:])
+        then = "run the same command again to go on" if goes_on else "nothing was kept, so it starts anew next time"
+        print(f"facetrm: interrupted; {then}", file=sys.stderr)
         sys.exit(130)
     except Exception as exc:
         usage = _usage_problem(exc)
@@ -107,3 +109,11 @@ def _leave_quietly() -> None:
     """End after a reader that closed the pipe: what is still buffered goes nowhere, so that nothing complains."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(1)
+
+
+def _keeps_work(arguments: list[str]) -> bool:
+    """Return whether a command that is interrupted has kept what it had done."""
+    verb = next((one for one in arguments if not one.startswith("-")), "")
+    if verb == "score":
+        return any(one == "--out" or one.startswith("--out=") for one in arguments)
+    return verb in ("run", "encode", "label")

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from facetrm import core, hub, recipes
 from facetrm import data as records
 from facetrm import explain as explaining
+from facetrm import hub, recipes
 from facetrm.cli.explained import print_overall, print_row
-from facetrm.cli.options import AskedMode, Data, Drop, Pin, Reading, Scale
-from facetrm.cli.print import print_json
+from facetrm.cli.options import AskedMode, Data, Drop, MaxTokens, Pin, Reading, Scale, Truncating, reading
 from facetrm.core.errors import DataError, did_you_mean
 
 if TYPE_CHECKING:
@@ -25,22 +26,34 @@ def score(
     out: Annotated[Path | None, typer.Option(help="JSONL of score rows (standard output by default).")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
     mode: AskedMode = None,
+    on_error: Annotated[
+        Literal["stop", "skip"],
+        typer.Option(help="At a row that cannot be scored: stop, or skip it into a side file (OUT.skipped.jsonl)."),
+    ] = "stop",
+    truncation: Truncating = None,
+    max_tokens: MaxTokens = None,
     sets: Reading = [],  # noqa: B006
     drop: Drop = [],  # noqa: B006
     scale: Scale = [],  # noqa: B006
     pin: Pin = [],  # noqa: B006
 ) -> None:
-    """Score conversations: JSONL in, JSONL of readable scores out."""
-    asked = records.read_conversations(data)
-    scorer = _edited(
-        hub.load_model(model, device=device, mode=mode, settings=core.apply_sets({}, sets)), drop, scale, pin
-    )
-    rows = recipes.score_rows(scorer, asked, quiet=out is None)
+    """Score conversations: JSONL in, JSONL of readable scores out.
+
+    With --out, scores are kept as they come, and the same command goes on where it stopped.
+    """
+    rows = records.stream_conversations(data)
+    asked = chain([next(rows)], rows)  # a file that is not there is told before a model is loaded
+    settings = reading(sets, truncation=truncation, max_tokens=max_tokens)
+    scorer = _edited(hub.load_model(model, device=device, mode=mode, settings=settings), drop, scale, pin)
     if out is not None:
-        print(f"{recipes.write_scores(rows, out)} scores in {out}")
-        return
-    for row in rows:
-        print_json(row)
+        count = recipes.write_scores(scorer, asked, out, skip=on_error == "skip", data=data)
+        found = f" ({count.found} of them from before)" if count.found else ""
+        print(f"{count.scores} scores in {out}{found}", file=sys.stdout if out.is_file() else sys.stderr)
+    else:
+        count = recipes.print_scores(scorer, asked, skip=on_error == "skip", data=data)
+    if count.skipped:
+        rows_were = "row was" if count.skipped == 1 else "rows were"
+        print(f"{count.skipped} {rows_were} skipped: see {count.side}", file=sys.stderr)
 
 
 def explain(
@@ -64,9 +77,7 @@ def explain(
     pin: Pin = [],  # noqa: B006
 ) -> None:
     """Explain one answer, one pair, or the whole model."""
-    scorer = _edited(
-        hub.load_model(model, device=device, mode=mode, settings=core.apply_sets({}, sets)), drop, scale, pin
-    )
+    scorer = _edited(hub.load_model(model, device=device, mode=mode, settings=reading(sets)), drop, scale, pin)
     path = data or model / "pair.jsonl"
     if data is None and not path.exists():
         raise DataError("no rows to explain", place=model, fix="give --data FILE")

@@ -142,7 +142,7 @@ class Rating(_Sourced):
 class Preference(_Sourced):
     """Responses to one prompt, ordered best first, about one ``aspect``.
 
-    ``strength`` in (0, 1] says how clear the preference is, where the source says so.
+    ``strength`` in [0, 1] says how clear the preference is, where the source says so.
 
     Example:
         >>> from facetrm import Message, Preference
@@ -155,7 +155,7 @@ class Preference(_Sourced):
     prompt: tuple[Message, ...] = Field(min_length=1)
     responses: tuple[Message, ...] = Field(min_length=2)
     aspect: str = "overall"
-    strength: float | None = Field(default=None, gt=0.0, le=1.0)
+    strength: float | None = Field(default=None, ge=0.0, le=1.0)
 
     @field_validator("prompt")
     @classmethod

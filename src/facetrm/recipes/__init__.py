@@ -8,6 +8,7 @@ __all__ = [
     "RECIPES",
     "Run",
     "located",
+    "print_scores",
     "read_recipe",
     "run_recipe",
     "score_rows",
@@ -19,7 +20,8 @@ __all__ = [
 
 if TYPE_CHECKING:
     from facetrm.recipes.run import RECIPES, Run, read_recipe, run_recipe
-    from facetrm.recipes.scoring import located, score_rows, write_scores
+    from facetrm.recipes.score_file import print_scores, write_scores
+    from facetrm.recipes.scoring import located, score_rows
     from facetrm.recipes.show import show_done, show_whole
     from facetrm.recipes.toy import toy_model
 else:
@@ -27,7 +29,8 @@ else:
         __name__,
         {
             "facetrm.recipes.run": ["RECIPES", "Run", "read_recipe", "run_recipe"],
-            "facetrm.recipes.scoring": ["located", "score_rows", "write_scores"],
+            "facetrm.recipes.score_file": ["print_scores", "write_scores"],
+            "facetrm.recipes.scoring": ["located", "score_rows"],
             "facetrm.recipes.show": ["show_done", "show_whole"],
             "facetrm.recipes.toy": ["toy_model"],
         },
