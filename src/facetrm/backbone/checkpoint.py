@@ -32,6 +32,7 @@ from transformers.models.auto.modeling_auto import (
 )
 from transformers.utils import logging
 
+from facetrm.backbone.declared import check_files, check_numbers, check_sizes, tensor_shapes
 from facetrm.core.errors import BackboneError
 from facetrm.core.files import read_json
 from facetrm.core.fingerprint import fingerprint
@@ -102,9 +103,9 @@ def load_checkpoint(
         BackboneError: the folder or a file is missing or broken, a tensor is missing, misshapen or unknown to the
             architecture, or the tokenizer makes ids that the model does not have.
     """
-    folder = Path(path).expanduser()
+    folder, shapes = Path(path).expanduser(), {}
     if folder.is_dir():
-        _check_folder(folder)
+        shapes = _check_folder(folder)
         path = str(folder)
     elif folder.exists() or path.startswith((".", "~", os.sep)) or path.count("/") > 1:
         raise BackboneError(
@@ -117,6 +118,8 @@ def load_checkpoint(
             raise BackboneError(
                 f"'{config.model_type}' is an encoder-decoder", place=path, fix="give a decoder or an encoder"
             )
+        if not trust_remote_code:
+            check_numbers(config, shapes, BackboneError, place=path)
         tokenizer = AutoTokenizer.from_pretrained(path, **options)
         # Tensors of another shape are let through here so that the report names them, and refused below.
         options.update(output_loading_info=True, ignore_mismatched_sizes=True)
@@ -246,14 +249,18 @@ def position_limit(model: PreTrainedModel) -> int | None:
     return stated - max((int(m.padding_idx) + 1 for m in tables if m.padding_idx is not None), default=0)
 
 
-def _check_folder(folder: Path) -> None:
+def _check_folder(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Check the files of a folder, and return the shapes of its tensors."""
     fix = "give a folder written by save_pretrained"
+    check_files(folder, BackboneError)
     config = read_json(folder / "config.json", BackboneError, fix=fix)
     if not isinstance(config, dict) or not config.get("model_type"):
         raise BackboneError("no 'model_type', so the architecture is unknown", place=folder / "config.json", fix=fix)
     files = sorted(folder.glob("*.safetensors"))
     if not files and not any(folder.glob("*.bin")):
         raise BackboneError("no weights (*.safetensors)", place=folder, fix=fix)
+    shapes = tensor_shapes(folder, BackboneError)
+    check_sizes(config, shapes, BackboneError)
     for file in files:
         try:
             with safe_open(file, framework="pt") as handle:
@@ -264,6 +271,7 @@ def _check_folder(folder: Path) -> None:
         raise BackboneError(
             "no tokenizer (tokenizer.json)", place=folder, fix="save the tokenizer into the same folder"
         )
+    return shapes
 
 
 @contextmanager

@@ -11,7 +11,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from facetrm.core.errors import ConfigError, FacetrmError, did_you_mean, short
 
-
 _LONGEST_YAML: Final = 1_000_000
 _DEEPEST_YAML: Final = 100
 _MOST_YAML_VALUES: Final = 100_000

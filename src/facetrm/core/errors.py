@@ -18,7 +18,6 @@ import difflib
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-
 LONGEST: Final = 1_500  # characters of a problem; place and fix get a third of it each
 
 
@@ -96,7 +95,9 @@ def printable(text: str, limit: int) -> str:
         text = f"{text[: limit - tail - 1]}…{text[len(text) - tail :]}"
     if text.isprintable():
         return text
-    return "".join(c if c == "\n" or c.isprintable() else c.encode("unicode_escape").decode() for c in text)[: 2 * limit]
+    return "".join(c if c == "\n" or c.isprintable() else c.encode("unicode_escape").decode() for c in text)[
+        : 2 * limit
+    ]
 
 
 def short(value: object, limit: int = 80) -> str:

@@ -16,7 +16,7 @@ import hashlib
 import os
 import platform
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -30,7 +30,7 @@ from torch import Tensor
 
 from facetrm.backbone.encoder import Encoder
 from facetrm.core.config import Section
-from facetrm.core.errors import ModelError
+from facetrm.core.errors import ModelError, short
 from facetrm.core.files import is_leftover, read_json, write_bytes, write_json
 from facetrm.core.fingerprint import fingerprint
 from facetrm.core.folders import link_tree, new_folder, restore_folder
@@ -47,6 +47,7 @@ _BACKBONE = "backbone"
 # What an old model wrote and a new one does not need.
 _OURS = re.compile(r"manifest\.json|config\.json|mixture-\d+\.safetensors|router\.safetensors")
 _FETCH = "fetch or save the whole folder again"
+_MOST_TASKS = 1_000
 
 
 @runtime_checkable
@@ -177,6 +178,7 @@ def load(folder: Path) -> Saved:
     try:
         if manifest["hash"] != model_hash(manifest):
             raise ModelError("hash does not fit the manifest: it was edited by hand", place=path, fix=_FETCH)
+        _check_mixtures(manifest["mixtures"], path)
         mixtures = {
             item["task"]: Mixture.from_state(_read(folder, item), item["spec"]) for item in manifest["mixtures"]
         }
@@ -231,6 +233,16 @@ def load_same_encoder(
             fix="restore the backbone's weights, chat template and settings, or fit the model again",
         )
     return encoder
+
+
+def _check_mixtures(entries: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Raise ModelError where two of the ``entries`` of a manifest are about one task or one file."""
+    for key in ("task", "file"):
+        names = [str(entry[key]) for entry in entries]
+        twice = next((name for name in names if names.count(name) > 1), None) if len(names) <= _MOST_TASKS else names[0]
+        if twice is not None:
+            problem = f"{len(names)} mixtures, of which several have the {key} {short(twice)}"
+            raise ModelError(problem, place=path, fix=_FETCH)
 
 
 def _read(folder: Path, entry: Mapping[str, Any]) -> dict[str, Tensor]:
