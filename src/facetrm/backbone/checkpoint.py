@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -93,7 +94,7 @@ def load_checkpoint(
     """Return the trunk, in evaluation mode, and the tokenizer of a folder or of a model of the Hub.
 
     Args:
-        path: a folder, or a name on the Hub.
+        path: a folder, or a name on the Hub (see :func:`name_on_hub`).
         dtype: what the weights are cast to.
         device: where they go.
         trust_remote_code: whether code that comes with the model may run.
@@ -107,9 +108,11 @@ def load_checkpoint(
     if folder.is_dir():
         shapes = _check_folder(folder)
         path = str(folder)
-    elif folder.exists() or path.startswith((".", "~", os.sep)) or path.count("/") > 1:
+    elif (name := name_on_hub(path)) is not None:
+        path = name
+    elif folder.exists() or looks_like_a_folder(path):
         raise BackboneError(
-            "no such folder", place=path, fix="give a folder with config.json, or the name of a model on the Hub"
+            "no such folder", place=path, fix="give a folder with config.json, or hf://owner/name for one on the Hub"
         )
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code, "revision": revision}
     with quiet_transformers(), _explained(path):
@@ -134,6 +137,18 @@ def load_checkpoint(
         )
     _keep_caps(model)
     return cast(PreTrainedModel, model.to(device).eval()), tokenizer
+
+
+def name_on_hub(place: str) -> str | None:
+    """Return the name in ``hf://owner/name``, None where ``place`` is not written so."""
+    found = re.fullmatch(r"hf:/{1,2}([^/].*)", place)  # a Path keeps one slash of two
+    return None if found is None else found[1].rstrip("/")
+
+
+def looks_like_a_folder(place: str) -> bool:
+    """Whether ``place`` can only be meant as a folder here, so that it is never looked up on the Hub."""
+    parts = place.split("/")
+    return place.startswith((".", "~", os.sep)) or place.endswith("/") or len(parts) != 2 or Path(parts[0]).exists()
 
 
 def _keep_caps(model: PreTrainedModel) -> None:

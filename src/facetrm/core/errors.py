@@ -95,9 +95,8 @@ def printable(text: str, limit: int) -> str:
         text = f"{text[: limit - tail - 1]}…{text[len(text) - tail :]}"
     if text.isprintable():
         return text
-    return "".join(c if c == "\n" or c.isprintable() else c.encode("unicode_escape").decode() for c in text)[
-        : 2 * limit
-    ]
+    safe = (c if c == "\n" or c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return "".join(safe)[: 2 * limit]
 
 
 def short(value: object, limit: int = 80) -> str:
