@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import Field, field_validator
 from transformers import PreTrainedTokenizerBase
@@ -15,13 +15,16 @@ from facetrm.backbone.text.chat import PLAIN_TEMPLATE
 from facetrm.backbone.text.truncate import Truncation
 from facetrm.core.config import Section
 from facetrm.core.errors import BackboneError
+from facetrm.core.files import read_regular
+
+_LONGEST_TEMPLATE: Final = 1 << 20
 
 
 class BackboneConfig(Section):
     """Which backbone, and how it reads.
 
     Attributes:
-        path: a folder, or a name on the Hub.
+        path: a folder, or a name on the Hub: ``hf://owner/name``, or ``owner/name`` where no folder is named ``owner``.
         adapter: the folder of a LoRA adapter on it, as PEFT writes it: part of the trunk from then on.
         adapters: folders of further ones by name, each at work only where it is asked for, on top of ``adapter``.
         kind: ``decoder`` (last-token features), ``encoder`` (mean pooling), or what the architecture says.
@@ -36,7 +39,8 @@ class BackboneConfig(Section):
         token_budget: tokens of one pass.
         compile: let ``torch.compile`` make the passes of a decoder in ``fast`` mode faster; the first takes minutes.
             Compiled code that fails, or that differs from the model, is given up, and the log says so.
-        trust_remote_code: let code that comes with the model run.
+        trust_remote_code: let code that comes with the model run. A recipe is its user's own word; in the manifest of a
+            saved model it is not followed (see :func:`facetrm.hub.load.load_model`).
         revision: a commit or branch on the Hub.
     """
 
@@ -82,10 +86,11 @@ def chat_template(tokenizer: PreTrainedTokenizerBase, config: BackboneConfig) ->
         return PLAIN_TEMPLATE
     if config.template is not None:
         try:
-            return Path(config.template).expanduser().read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError):
+            return read_regular(Path(config.template).expanduser(), limit=_LONGEST_TEMPLATE).decode("utf-8")
+        except (OSError, ValueError) as exc:
+            reason = f" ({exc})" if isinstance(exc, ValueError) else ""
             raise BackboneError(
-                "no such template", place=config.template, fix="give a Jinja file, or the name plain"
+                f"no such template{reason}", place=config.template, fix="give a Jinja file, or the name plain"
             ) from None
     own = tokenizer.chat_template
     text = own.get("default") if isinstance(own, dict) else own

@@ -21,7 +21,6 @@ from facetrm.backbone.checkpoint import (
     device_named,
     load_checkpoint,
     model_kind,
-    new_folder,
     quiet_transformers,
     tensors_fingerprint,
     tokenizer_fingerprint,
@@ -54,6 +53,7 @@ from facetrm.backbone.text.truncate import Truncation
 from facetrm.backbone.wiring import made_chat, made_engine, most_tokens
 from facetrm.core.errors import BackboneError
 from facetrm.core.fingerprint import fingerprint
+from facetrm.core.folders import new_folder
 from facetrm.data.records import Conversation
 
 __all__ = ["BackboneConfig", "TransformerEncoder", "chat_template", "load_encoder"]
@@ -194,15 +194,18 @@ class TransformerEncoder:
             remove_adapter(self.model, name=name)
             self._keep_places({other: place for other, place in self.config.adapters.items() if other != name})
 
-    def save_adapter(self, name: str, folder: Path) -> None:
+    def save_adapter(self, name: str, folder: Path, *, replace: bool = False) -> None:
         """Write the adapter ``name`` to a new ``folder`` in PEFT's format: :meth:`spec` names it from then on.
+
+        Args:
+            replace: the folder may hold something, which is replaced in one step.
 
         Raises:
             BackboneError: no such adapter, or the folder holds something already.
         """
         with trunk_lock(self.model):
             known_adapters(self.model, [name])
-            save_adapter(self.model, folder, name=name)
+            save_adapter(self.model, folder, name=name, replace=replace)
             self._keep_places({**self.config.adapters, name: str(folder)})
 
     def _keep_places(self, adapters: dict[str, str]) -> None:
@@ -219,8 +222,7 @@ class TransformerEncoder:
 
     @property
     def _dtype(self) -> str:
-        names = {dtype: name for name, dtype in _DTYPES.items()}
-        return names.get(self.model.dtype, self.config.dtype)
+        return {dtype: name for name, dtype in _DTYPES.items()}.get(self.model.dtype, self.config.dtype)
 
     def shortened(self, *, truncation: Truncation | None = None, max_tokens: int | None = None) -> TransformerEncoder:
         """Return an encoder on the same trunk (and its lock) that reads less of long conversations.
@@ -344,8 +346,11 @@ class TransformerEncoder:
             raise BackboneError(problem, place=self.config.path, fix="use facetrm.load_model")
         return write_tokenizer(self.tokenizer, self._chat, folder)
 
-    def save_backbone(self, folder: Path) -> BackboneConfig:
+    def save_backbone(self, folder: Path, *, replace: bool = False) -> BackboneConfig:
         """Write trunk, tokenizer and chat template to ``folder``, whole or not at all; adapters go below it.
+
+        Args:
+            replace: the folder may hold something, which is replaced in one step.
 
         Returns:
             The settings that load it again, with the same fingerprint.
@@ -353,7 +358,7 @@ class TransformerEncoder:
         Raises:
             BackboneError: the folder holds something already.
         """
-        with new_folder(folder) as temporary:
+        with new_folder(folder, BackboneError, replace=replace) as temporary:
             write_trunk(self.model, temporary)
             with quiet_transformers():
                 self.tokenizer.save_pretrained(temporary)
@@ -391,5 +396,4 @@ def load_encoder(config: BackboneConfig) -> TransformerEncoder:
 
 def _resolved(place: str) -> str:
     """Return the full path of a folder that is here, and any other name as it is."""
-    path = Path(place).expanduser()
-    return str(path.resolve()) if path.is_dir() else place
+    return str(path.resolve()) if (path := Path(place).expanduser()).is_dir() else place

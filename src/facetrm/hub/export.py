@@ -21,11 +21,11 @@ from huggingface_hub import save_torch_state_dict
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from facetrm.backbone.checkpoint import new_folder
 from facetrm.backbone.lora.adapters import merge_adapter, remove_adapter
 from facetrm.backbone.lora.switching import TRUNK_ADAPTER, adapter_names, named_adapters
 from facetrm.backbone.transformer import TransformerEncoder
-from facetrm.core.errors import ModelError
+from facetrm.core.errors import BackboneError, ModelError
+from facetrm.core.folders import new_folder
 from facetrm.hub import modeling_custom
 from facetrm.hub.layout import GATED_ARCHITECTURE
 from facetrm.model.aggregate import GatedSum
@@ -63,7 +63,7 @@ def export_published(model: RewardModel, folder: str | Path) -> Path:
     if model.adapters or not isinstance(model.mixture().aggregator, GatedSum):
         problem = f"the layout has one gated sum on one vector; experts read {len(model.adapters)} adapters"
         raise ModelError(problem, place=folder, fix="share the folder that RewardModel.save writes")
-    with new_folder(folder) as temporary:
+    with new_folder(folder, BackboneError) as temporary:
         _write(model, encoder, temporary)
     return folder
 

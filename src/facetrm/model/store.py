@@ -13,9 +13,10 @@ libraries, so moving a folder does not rename the model.
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
-import shutil
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -29,9 +30,10 @@ from torch import Tensor
 
 from facetrm.backbone.encoder import Encoder
 from facetrm.core.config import Section
-from facetrm.core.errors import ModelError
-from facetrm.core.files import read_json, write_bytes, write_json
+from facetrm.core.errors import ModelError, short
+from facetrm.core.files import is_leftover, read_json, write_bytes, write_json
 from facetrm.core.fingerprint import fingerprint
+from facetrm.core.folders import link_tree, new_folder, restore_folder
 from facetrm.model.door import open_to_others
 from facetrm.model.gate import Gate
 from facetrm.model.mixture import Mixture
@@ -41,7 +43,11 @@ MODEL_FORMAT = 1
 KIND = "facetrm-reward-model"
 MODEL_MANIFEST = "manifest.json"
 _PLACES = ("path", "adapter", "adapters")  # what a spec names that is copied with the backbone, one or some by name
+_BACKBONE = "backbone"
+# What an old model wrote and a new one does not need.
+_OURS = re.compile(r"manifest\.json|config\.json|mixture-\d+\.safetensors|router\.safetensors")
 _FETCH = "fetch or save the whole folder again"
+_MOST_TASKS = 1_000
 
 
 @runtime_checkable
@@ -116,13 +122,23 @@ def describe(
 
 def model_hash(manifest: Mapping[str, Any]) -> str:
     """Return the fingerprint of a manifest without its hash, the versions and the place of the backbone."""
-    kept = {key: value for key, value in manifest.items() if key not in ("hash", "versions")}
+    kept = {key: value for key, value in manifest.items() if key not in ("hash", "checksum", "versions")}
     encoder = {key: value for key, value in manifest["encoder"].items() if key not in ("spec", "backbone")}
     return fingerprint({**kept, "encoder": encoder})
 
 
+def _checksum(manifest: Mapping[str, Any]) -> str:
+    """Return the fingerprint of a whole manifest, except where the backbone lies."""
+    encoder = dict(manifest["encoder"])
+    if isinstance(encoder["spec"], dict):
+        encoder["spec"] = {key: value for key, value in encoder["spec"].items() if key not in _PLACES}
+    return fingerprint({**{key: value for key, value in manifest.items() if key != "checksum"}, "encoder": encoder})
+
+
 def save(folder: Path, described: Described, *, backbone: Literal["copy", "reference"]) -> None:
-    """Write a model folder; the manifest goes last, so a half-written folder is never read as a model.
+    """Write a model folder; at every moment the old model is there whole, or the new one.
+
+    What else lies in the folder, such as a model card, is kept.
 
     Args:
         folder: new, empty, or an earlier model folder, which is replaced.
@@ -132,20 +148,21 @@ def save(folder: Path, described: Described, *, backbone: Literal["copy", "refer
     Raises:
         ModelError: the folder holds other things, or the encoder cannot be copied.
     """
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / MODEL_MANIFEST).is_file()):
+    restore_folder(folder)
+    held = () if not folder.is_dir() else tuple(path for path in folder.iterdir() if not is_leftover(path.name))
+    if folder.is_file() or (held and not (folder / MODEL_MANIFEST).is_file()):
         raise ModelError("it exists and is no model folder", place=folder, fix="give a new or an empty folder")
     manifest = {**described.manifest, "encoder": {**described.manifest["encoder"], "backbone": backbone}}
-    folder.mkdir(parents=True, exist_ok=True)
-    if backbone == "copy":
-        held = _held_fingerprint(folder / MODEL_MANIFEST)
-        manifest["encoder"]["spec"] = _copy_backbone(described.encoder, folder / "backbone", held=held)
-    (folder / MODEL_MANIFEST).unlink(missing_ok=True)
-    for path in (*folder.glob("mixture-*.safetensors"), *folder.glob("router.safetensors")):
-        path.unlink()
-    for name, data in described.files.items():
-        write_bytes(folder / name, data)
-    open_to_others(folder, described.encoder, described.objectives, adapters=described.adapters)
-    write_json(folder / MODEL_MANIFEST, manifest)
+    with new_folder(folder, ModelError, replace=True, last=MODEL_MANIFEST) as fresh:
+        if backbone == "copy":
+            manifest["encoder"]["spec"] = _copy_backbone(described.encoder, folder, fresh)
+        for name, data in described.files.items():
+            write_bytes(fresh / name, data)
+        open_to_others(fresh, described.encoder, described.objectives, adapters=described.adapters)
+        for path in held:
+            if not _OURS.fullmatch(path.name) and not os.path.lexists(fresh / path.name):
+                link_tree(path, fresh / path.name)
+        write_json(fresh / MODEL_MANIFEST, {**manifest, "checksum": _checksum(manifest)})
 
 
 def load(folder: Path) -> Saved:
@@ -154,6 +171,7 @@ def load(folder: Path) -> Saved:
     Raises:
         ModelError: names what is missing, changed, malformed or of an unknown version.
     """
+    restore_folder(folder)
     path = folder / MODEL_MANIFEST
     manifest = read_json(path, ModelError, fix="give a folder that RewardModel.save wrote")
     if not isinstance(manifest, dict) or manifest.get("kind") != KIND:
@@ -168,6 +186,7 @@ def load(folder: Path) -> Saved:
     try:
         if manifest["hash"] != model_hash(manifest):
             raise ModelError("hash does not fit the manifest: it was edited by hand", place=path, fix=_FETCH)
+        _check_mixtures(manifest["mixtures"], path)
         mixtures = {
             item["task"]: Mixture.from_state(_read(folder, item), item["spec"]) for item in manifest["mixtures"]
         }
@@ -175,6 +194,8 @@ def load(folder: Path) -> Saved:
         gate = None if router is None else Gate.from_state(_read(folder, router), router["spec"])
         fallback = Fallback.from_dict(manifest["routing"]) if "routing" in manifest else None
         manifest["encoder"]["spec"], manifest["encoder"]["fingerprint"]
+        if manifest.get("checksum", _checksum(manifest)) != _checksum(manifest):
+            raise ModelError("checksum does not fit the manifest: it was edited by hand", place=path, fix=_FETCH)
         if not isinstance(manifest["provenance"], dict):
             raise ModelError(f"provenance is {manifest['provenance']!r}", place=path, fix=_FETCH)
     except KeyError as exc:
@@ -212,7 +233,9 @@ def load_same_encoder(
     if kept == "copy":
         if not isinstance(spec.get("path"), str):
             raise ModelError(f"the backbone's path is {spec.get('path')!r}", place=path, fix=_FETCH)
-        spec = _with_places(spec, lambda place: str(folder / place))
+        spec = _with_places(spec, lambda place: _inside(folder, place))
+        if spec.get("template") not in (None, "plain"):
+            raise ModelError("'encoder.spec.template' names a file", place=path, fix=_FETCH)
     encoder = load_encoder(spec)
     if encoder.fingerprint != saved["fingerprint"]:
         found, wanted = encoder.fingerprint[:12], str(saved["fingerprint"])[:12]
@@ -222,6 +245,28 @@ def load_same_encoder(
             fix="restore the backbone's weights, chat template and settings, or fit the model again",
         )
     return encoder
+
+
+def _check_mixtures(entries: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Raise ModelError where two of the ``entries`` of a manifest are about one task or one file."""
+    for key in ("task", "file"):
+        names = [str(entry[key]) for entry in entries]
+        twice = next((name for name in names if names.count(name) > 1), None) if len(names) <= _MOST_TASKS else names[0]
+        if twice is not None:
+            problem = f"{len(names)} mixtures, of which several have the {key} {short(twice)}"
+            raise ModelError(problem, place=path, fix=_FETCH)
+
+
+def _inside(folder: Path, place: str) -> str:
+    """Return where a copied part of the backbone lies.
+
+    Raises:
+        ModelError: that is not below the model's folder.
+    """
+    found = (folder / place).resolve()
+    if os.path.isabs(place) or not found.is_relative_to(folder.resolve()):
+        raise ModelError(f"{short(place)} lies outside the folder", place=folder / MODEL_MANIFEST, fix=_FETCH)
+    return str(folder / place)
 
 
 def _read(folder: Path, entry: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -258,12 +303,12 @@ def _held_fingerprint(path: Path) -> str | None:
     return str(encoder.get("fingerprint")) if isinstance(encoder, dict) else None
 
 
-def _copy_backbone(encoder: Encoder, folder: Path, *, held: str | None) -> dict[str, object]:
-    """Write the backbone to ``folder``, unless it lies there as it is; return its spec, with paths inside the model.
+def _copy_backbone(encoder: Encoder, old: Path, fresh: Path) -> dict[str, object]:
+    """Put the backbone into the model folder ``fresh``; return its spec, with paths inside the model.
 
-    ``held`` is the fingerprint of what lies there. The old one goes when the new one is whole.
+    Where it lies in the ``old`` folder as it is, its files are the same ones.
     """
-    spec, home = encoder.spec(), folder.resolve()
+    spec, home = encoder.spec(), (old / _BACKBONE).resolve()
     lies_inside: list[bool] = []
 
     def look(place: str) -> str:
@@ -271,20 +316,17 @@ def _copy_backbone(encoder: Encoder, folder: Path, *, held: str | None) -> dict[
         return place
 
     _with_places(spec, look)
-    if not lies_inside or not all(lies_inside) or encoder.fingerprint != held:
-        if not isinstance(encoder, PortableEncoder):
-            raise ModelError(
-                f"the backbone of a {type(encoder).__name__} cannot be copied",
-                place=folder.parent,
-                fix="save with backbone='reference'",
-            )
-        fresh = folder.with_name(f"{folder.name}.new")
-        shutil.rmtree(fresh, ignore_errors=True)
-        spec = encoder.save_backbone(fresh).model_dump(mode="json")
-        shutil.rmtree(folder, ignore_errors=True)
-        fresh.rename(folder)
-        new = fresh.parent.resolve() / fresh.name
-        spec = _with_places(spec, lambda place: str(home / Path(place).resolve().relative_to(new)))
+    same = encoder.fingerprint == _held_fingerprint(old / MODEL_MANIFEST)
+    if lies_inside and all(lies_inside) and same and home.is_dir():
+        link_tree(home, fresh / _BACKBONE)
+    elif isinstance(encoder, PortableEncoder):
+        spec, home = encoder.save_backbone(fresh / _BACKBONE).model_dump(mode="json"), (fresh / _BACKBONE).resolve()
+    else:
+        raise ModelError(
+            f"the backbone of a {type(encoder).__name__} cannot be copied",
+            place=old,
+            fix="save with backbone='reference'",
+        )
     return _with_places(spec, lambda place: str(Path(place).resolve().relative_to(home.parent)))
 
 

@@ -28,7 +28,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from facetrm.backbone.checkpoint import new_folder, quiet_transformers
+from facetrm.backbone.checkpoint import quiet_transformers
 from facetrm.backbone.exclusive import exclusive, making
 from facetrm.backbone.lora.layers import is_layers, layer_list, linear_names, peft_layers
 from facetrm.backbone.lora.patterns import check_patterns, for_trunk, refuse_variants
@@ -36,31 +36,18 @@ from facetrm.backbone.lora.switching import TRUNK_ADAPTER, adapter_names, name_p
 from facetrm.core.config import Section
 from facetrm.core.errors import BackboneError
 from facetrm.core.files import read_json, write_bytes, write_json
+from facetrm.core.folders import new_folder
 
 ADAPTER_FOLDER, NAMED_FOLDER = "adapter", "adapters"
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 _PEFT_PREFIX: Final = "base_model.model."
 # What does not change what an adapter computes, or is told by its tensors and by the scale of each layer.
 _TOLD: Final = frozenset(
-    {
-        "alpha_pattern",
-        "auto_mapping",
-        "base_model_name_or_path",
-        "exclude_modules",
-        "inference_mode",
-        "init_lora_weights",
-        "layers_pattern",
-        "layers_to_transform",
-        "lora_alpha",
-        "lora_dropout",
-        "peft_version",
-        "r",
-        "rank_pattern",
-        "revision",
-        "target_modules",
-        "task_type",
-        "use_rslora",
-    }
+    """
+    alpha_pattern auto_mapping base_model_name_or_path exclude_modules inference_mode init_lora_weights
+    layers_pattern layers_to_transform lora_alpha lora_dropout peft_version r
+    rank_pattern revision target_modules task_type use_rslora
+    """.split()  # noqa: SIM905
 )
 
 
@@ -250,12 +237,17 @@ def trunk_tensors(trunk: PreTrainedModel) -> dict[str, Tensor]:
 
 
 @exclusive
-def save_adapter(trunk: PreTrainedModel, folder: Path, *, name: str = TRUNK_ADAPTER, beside: bool = False) -> None:
-    """Write the adapter ``name`` of ``trunk`` to a new or empty ``folder``, whole or not at all, in PEFT's format.
+def save_adapter(
+    trunk: PreTrainedModel, folder: Path, *, name: str = TRUNK_ADAPTER, beside: bool = False, replace: bool = False
+) -> None:
+    """Write the adapter ``name`` of ``trunk`` to ``folder``, whole or not at all, in PEFT's format.
 
     Args:
-        trunk: that holds it. folder: where to. name: of the adapter.
+        trunk: that holds it.
+        folder: where to: new or empty.
+        name: of the adapter.
         beside: the trunk is written as it stands too, so that a start which changes it (PiSSA) must not run again.
+        replace: the folder may hold something, which is replaced in one step.
 
     Raises:
         BackboneError: the folder holds something already.
@@ -265,7 +257,7 @@ def save_adapter(trunk: PreTrainedModel, folder: Path, *, name: str = TRUNK_ADAP
     settings = {key: _plain(value) for key, value in _settings(trunk, name).items()}
     if beside:
         settings["init_lora_weights"] = True
-    with new_folder(folder) as temporary:
+    with new_folder(folder, BackboneError, replace=replace) as temporary:
         write_bytes(temporary / WEIGHTS_FILE, save_tensors(kept, metadata={"format": "pt"}))
         write_json(temporary / CONFIG_FILE, settings | {"inference_mode": True})
 

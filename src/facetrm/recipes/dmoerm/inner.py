@@ -349,9 +349,7 @@ def _fitted(
     )
     here = PartialState()
     if here.is_main_process:
-        place = folder / "adapters" / name
-        shutil.rmtree(place, ignore_errors=True)
-        encoder.save_adapter(name, place)
+        encoder.save_adapter(name, folder / "adapters" / name, replace=True)
         for checkpoint in (folder / "training" / name).glob("checkpoint-*"):
             shutil.rmtree(checkpoint, ignore_errors=True)
     here.wait_for_everyone()
