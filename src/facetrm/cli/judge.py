@@ -17,7 +17,7 @@ from facetrm.doctor.findings import CODES, THRESHOLD
 
 
 def doctor(
-    model: Annotated[str, typer.Argument(help="A model folder, a run folder, a name on the Hub, or a server's URL.")],
+    model: Annotated[str, typer.Argument(help="A model folder, a run folder, hf://owner/name, or a server's URL.")],
     data: Annotated[
         Path | None, typer.Option("--data", help="Rows to read in many ways (without: the files alone).")
     ] = None,
