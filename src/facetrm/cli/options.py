@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from facetrm.core.config import apply_sets
+from facetrm import core
 from facetrm.core.errors import ConfigError, short
 
 Sets = Annotated[
@@ -42,7 +42,7 @@ def reading(sets: list[str], *, truncation: str | None = None, max_tokens: int |
         truncation: of ``--truncation``.
         max_tokens: of ``--max-tokens``.
     """
-    settings = apply_sets({}, sets)
+    settings = core.apply_sets({}, sets)
     nested = settings.pop("backbone", {})
     if not isinstance(nested, dict):
         raise ConfigError(f"'backbone' is {short(nested)}", place="--set", fix="give backbone.KEY=VALUE")

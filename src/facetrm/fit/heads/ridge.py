@@ -120,8 +120,7 @@ def fit_linear_experts(
 
     Example:
         >>> from facetrm import RidgeConfig, World, fit_linear_experts, label_matrix, toy_model
-        >>> world = World()
-        >>> rated = list(world.ratings(60))
+        >>> world, rated = World(), list(World().ratings(60))
         >>> fit = fit_linear_experts(
         ...     toy_model().encoder.encode([rating.messages for rating in rated]),
         ...     label_matrix(rated, world.objectives),
@@ -144,7 +143,9 @@ def fit_linear_experts(
             raise FitError(
                 f"all {int(labelled[:, k].sum())} rated rows fall on one side of the split",
                 place=f"objective '{objective.name}'",
-                fix="change validation or the seed, or use folds: 2 or more",
+                fix=f"rate more prompts, or take another number of folds than {config.folds}"
+                if config.folds > 1
+                else "change validation or the seed, or use folds: 2 or more",
             )
     masses = np.where(np.isfinite(labels), weight_N[:, None], 0.0)
     means = torch.from_numpy((masses * np.nan_to_num(labels)).sum(axis=0) / masses.sum(axis=0))
