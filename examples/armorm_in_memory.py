@@ -6,7 +6,6 @@ from facetrm.recipes.in_memory import fit_armorm
 
 world = World()
 ratings, preferences = list(world.ratings(400)), list(world.preferences(300))
-held_out = list(world.preferences(100, part="test"))
 
 model = fit_armorm(
     ratings,
@@ -17,7 +16,7 @@ model = fit_armorm(
     gate={"settings": {"steps": 50}},
 )
 
-chosen, rejected = (model.score([getattr(p, side) for p in held_out]) for side in ("chosen", "rejected"))
-right = sum(a.reward > b.reward for a, b in zip(chosen, rejected, strict=True))
-print(f"{right} of {len(held_out)} held-out pairs in the right order")
-print("most listened to:", max(chosen[0].weights, key=lambda name: chosen[0].weights[name]))
+pair = preferences[0]
+chosen, rejected = model.score([pair.chosen, pair.rejected])
+print(f"reward {chosen.reward:+.3f} for the chosen answer, {rejected.reward:+.3f} for the rejected one")
+print("most listened to:", max(chosen.weights, key=lambda name: chosen.weights[name]))

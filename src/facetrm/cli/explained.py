@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from facetrm import data as records
 from facetrm import explain, recipes, report
-from facetrm.cli.print import print_json
 from facetrm.core.errors import BackboneError
+from facetrm.core.printed import print_json
 
 if TYPE_CHECKING:
     from facetrm.data import ScoringRow

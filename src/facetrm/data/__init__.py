@@ -31,6 +31,7 @@ __all__ = [
     "read_ratings",
     "read_rubric",
     "split_by_prompt",
+    "stream_all_rows",
     "stream_conversations",
     "vocabulary",
     "write_records",
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
         ScoringRow,
         conversations_in_memory,
         read_conversations,
+        stream_all_rows,
         stream_conversations,
     )
     from facetrm.data.read.files import read_preferences, read_ratings, write_records
@@ -63,6 +65,7 @@ else:
                 "ScoringRow",
                 "conversations_in_memory",
                 "read_conversations",
+                "stream_all_rows",
                 "stream_conversations",
             ],
             "facetrm.data.read.files": ["read_preferences", "read_ratings", "write_records"],
