@@ -120,8 +120,7 @@ def fit_linear_experts(
 
     Example:
         >>> from facetrm import RidgeConfig, World, fit_linear_experts, label_matrix, toy_model
-        >>> world = World()
-        >>> rated = list(world.ratings(60))
+        >>> world, rated = World(), list(World().ratings(60))
         >>> fit = fit_linear_experts(
         ...     toy_model().encoder.encode([rating.messages for rating in rated]),
         ...     label_matrix(rated, world.objectives),
