@@ -28,7 +28,7 @@ from facetrm.backbone.tiny import word_tokenizer
 from facetrm.backbone.transformer import BackboneConfig, TransformerEncoder
 from facetrm.core.files import write_json
 from facetrm.data.records import Message
-from facetrm.explain.local import explain_local
+from facetrm.explain.local import explain_score
 from facetrm.model.reward_model import RewardModel
 from mixtures import random_mixture
 from provenance import provenance
@@ -105,7 +105,7 @@ def heads(rounds: int, clock: str) -> dict[str, Any]:
     features = encoder.encode(rows)
 
     def explained() -> list[Any]:
-        return [explain_local(score, objectives=mixture.objectives) for score in model.score_features(features)]
+        return [explain_score(score, objectives=mixture.objectives) for score in model.score_features(features)]
 
     seconds = in_turns({"forward": lambda: encoder.encode(rows), "heads": explained}, rounds=rounds, clock=clock)
     found = ratio(seconds, ours="forward", theirs="heads")

@@ -260,6 +260,11 @@ FAULTS: dict[str, Fault] = {
             "the template drops the text of earlier answers",
             _replace("{{ message.content }}", "{{ message.content if loop.last or message.role == 'user' else '' }}"),
         ),
+        Fault(
+            "template-drops",
+            "the template is made for content in parts",
+            _replace("{{ message.content }}", "{% for part in message.content %}{{ part.text }}{% endfor %}"),
+        ),
         Fault("template-missing", "no chat template", lambda f: (f / "chat_template.jinja").unlink()),
         Fault(
             "weights-not-finite",

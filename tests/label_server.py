@@ -33,14 +33,14 @@ class LabelServer:
 
     ``fault(content, n)`` says what goes wrong with the n-th request, from 0, for one question: one of FAULTS, a
     ``status:text`` of any other kind, or None. ``schema`` is the status of requests with a schema; None knows schemas.
-    ``hold_after`` requests are answered, and the later ones wait (``held`` counts them) until it is None again.
+    Requests after the first ``hold_after`` wait until it is None again; ``holding`` is set when there is one.
     """
 
     fault: Callable[[str, int], str | None] = lambda content, n: None
     schema: str | None = None
     delay: float = 0.0
     hold_after: int | None = None
-    held: int = 0
+    holding: threading.Event = field(default_factory=threading.Event)
     url: str = ""
     asked: Counter[str] = field(default_factory=Counter)
     answered: Counter[str] = field(default_factory=Counter)
@@ -80,21 +80,13 @@ class LabelServer:
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:
             await asyncio.sleep(self.delay)
-            if not await self._let_pass(reader):
-                return False
+            order = self.asked.total()
+            while self.hold_after is not None and order > self.hold_after:
+                self.holding.set()
+                await asyncio.sleep(0.005)
             return await self._answer(reader, writer, body, content, number)
         finally:
             self.in_flight -= 1
-
-    async def _let_pass(self, reader: asyncio.StreamReader) -> bool:
-        """Wait while requests are held back; return whether the client is still there."""
-        if self.hold_after is None or self.asked.total() <= self.hold_after:
-            return True
-        self.held += 1
-        while self.hold_after is not None and not reader.at_eof():
-            await asyncio.sleep(0.005)
-        self.held -= 1
-        return not reader.at_eof()
 
     async def _answer(
         self,

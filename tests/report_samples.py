@@ -6,9 +6,9 @@ import math
 
 from explain_samples import NAMES, OBJECTIVES, pair, talk
 from facetrm.core.statistics import Interval
-from facetrm.explain.ablate import Ablation, AblationTable
+from facetrm.explain.ablation import Ablation, AblationTable
 from facetrm.explain.flip import flip_pair
-from facetrm.explain.local import explain_pair
+from facetrm.explain.local import explain_scores_pair
 from facetrm.explain.overall import Decided, GroupView, OverallExplanation
 from facetrm.report.run_report import (
     SYSTEM_TITLES,
@@ -51,7 +51,7 @@ def group(turn: int) -> GroupView:
 def explained(prompt: str = "What is 17 + 25? Answer briefly.", answer: str = "The sum is 42.") -> ExplainedPair:
     """A pair of answers with its texts and flips."""
     a, b, total = pair(3)
-    explanation = explain_pair(a, b, objectives=OBJECTIVES, beta=20.0)
+    explanation = explain_scores_pair(a, b, objectives=OBJECTIVES, beta=20.0)
     longer = "That is a great question! " + "Let me think about it step by step, so that nothing is missed. " * 14
     texts = (talk(prompt, answer), talk(prompt, f"{longer}It is 41."))
     return ExplainedPair(explanation=explanation, conversations=texts, flip=flip_pair(explanation, aggregator=total))

@@ -111,7 +111,7 @@ def test_a_conversation_that_is_too_long_is_named_by_its_line(tiny_run: Run, tmp
     )
     said = command("encode", "--backbone", tiny_run.folder / "backbone", "--data", path, "--out", tmp_path / "f")
     assert_refused(said, f"{path}:301", "the-long-one", "512", "truncation")
-    assert_refused(command("explain", tiny_run.folder, "--data", path, "--row", "300"), f"{path}:301", "512")
+    assert_refused(command("explain", tiny_run.folder, "--data", path, "--row", "301"), f"{path}:301", "512")
     assert_refused(command("explain", tiny_run.folder, "--data", path, "--overall"), f"{path}:301", "512")
 
 
@@ -219,7 +219,7 @@ def test_rows_that_are_skipped_on_request_are_counted_and_kept(tmp_path: Path) -
     said = command("run", path, "--out", tmp_path / "run", "--set", "data.on_error=skip")
     kept = [json.loads(line) for line in (tmp_path / "rated.skipped.jsonl").read_text().splitlines()]
     assert [(row["line"], "is 9, not 0..4" in row["reason"]) for row in kept] == [(2, True)]
-    assert '"skipped": 1' in said.err
+    assert "skipped=1" in said.err
 
 
 @pytest.mark.parametrize("arguments", [["score", "nowhere", "--data", "rows.jsonl"], ["run", "nowhere.yaml"]])

@@ -22,6 +22,7 @@ import torch
 from tokenizers import AddedToken
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from facetrm.core.errors import LabelError
 from facetrm.data.read.files import read_preferences
 from facetrm.label.run import label_pairs
 from fakes import tiny_decoder
@@ -104,9 +105,12 @@ def test_a_real_server_is_labelled_with(served: tuple[str, str], tmp_path: Path)
 def test_what_a_real_server_refuses_is_named(served: tuple[str, str], tmp_path: Path) -> None:
     url, model = served
     made = plan(url, rows=pairs(1), model=model, extra={"no_such_field": 1}, tries=1, timeout=60.0)
-    labelled = label_pairs(made, tmp_path, quiet=True)
-    assert len(labelled.failures) == 4
-    for row in labelled.failures:
+    with pytest.raises(LabelError, match=r"no question was answered; .* \(4 of 4\): HTTP 422"):
+        label_pairs(made, tmp_path, quiet=True)
+    failures = [json.loads(line) for line in (tmp_path / "failures.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert len(failures) == 4
+    for row in failures:
         assert row["reason"].startswith("HTTP 422"), row
         assert "no_such_field" in row["reason"]
+        assert row["permanent"]
     assert json.loads((tmp_path / "report.json").read_text())["answered"] == 0

@@ -13,10 +13,9 @@ from command_line import Said, command
 from facetrm.backbone.store import FeatureStore
 from facetrm.backbone.transformer import TransformerEncoder
 from facetrm.cli import app as program
-from facetrm.cli import train
 from facetrm.core.errors import DataError
 from facetrm.data.records import conversation
-from facetrm.explain.edit import edit
+from facetrm.explain.edits import edit
 from facetrm.hub.load import load_model
 from facetrm.recipes.run import Run
 from tiny_runs import GOOD, PAIR, A, B, U, write_rows
@@ -54,13 +53,13 @@ def test_scores_are_those_of_the_model_in_memory(tiny_run: Run, answers: Path) -
     own = tiny_run.fit.model.score([conversation(row) for row in ([U, A], [U, B])])
     assert found == [
         {"id": "one", "answer": 0, **own[0].to_dict()},
-        {"id": "1", "answer": 0, **own[1].to_dict()},
+        {"id": "2", "answer": 0, **own[1].to_dict()},
     ]
 
 
 def test_each_answer_of_a_preference_is_scored(tiny_run: Run, pairs: Path) -> None:
     found = rows_of(command("score", tiny_run.folder, "--data", pairs))
-    assert [(row["id"], row["answer"]) for row in found] == [("first", 0), ("first", 1), ("1", 0), ("1", 1)]
+    assert [(row["id"], row["answer"]) for row in found] == [("first", 0), ("first", 1), ("2", 0), ("2", 1)]
     assert found[0]["reward"] == pytest.approx(found[3]["reward"], abs=1e-5)
     assert found[1]["reward"] == pytest.approx(found[2]["reward"], abs=1e-5)
 
@@ -100,7 +99,7 @@ def test_one_objective_alone_ranks_by_itself(tiny_run: Run, answers: Path) -> No
 
 
 def test_the_margin_is_the_sum_of_the_differences(tiny_run: Run, pairs: Path) -> None:
-    for row in ("first", "1"):
+    for row in ("first", "2"):
         shown = json_of(command("explain", tiny_run.folder, "--data", pairs, "--row", row, "--json"))
         total = math.fsum(line["difference"] for line in shown["lines"])
         assert abs(shown["margin"] - total) <= 1e-5
@@ -112,12 +111,12 @@ def test_the_margin_is_the_sum_of_the_differences(tiny_run: Run, pairs: Path) ->
             assert abs(one["reward"] - one["base"] - math.fsum(x["contribution"] for x in one["lines"])) <= 1e-5
 
 
-def test_a_row_is_found_by_id_and_by_number(tiny_run: Run, pairs: Path) -> None:
-    by_id, by_number, other = (
+def test_a_row_is_found_by_id_and_by_line(tiny_run: Run, pairs: Path) -> None:
+    by_id, by_line, other = (
         json_of(command("explain", tiny_run.folder, "--data", pairs, "--row", row, "--json"))
-        for row in ("first", "0", "1")
+        for row in ("first", "1", "2")
     )
-    assert by_id == by_number != other
+    assert by_id == by_line != other
     assert other["margin"] == pytest.approx(-by_id["margin"], abs=1e-5)
 
 
@@ -227,7 +226,11 @@ ERRORS: dict[str, tuple[BaseException, int, str]] = {
         2,
         "facetrm: lost.jsonl: No such file or directory; check path, rights and space\n",
     ),
-    "interrupted": (KeyboardInterrupt(), 130, "facetrm: interrupted; run the same command again to go on\n"),
+    "interrupted": (
+        KeyboardInterrupt(),
+        130,
+        "facetrm: interrupted; nothing was kept, so it starts anew next time\n",
+    ),
     "of the program": (
         RuntimeError("two\nlines"),
         1,
@@ -250,13 +253,27 @@ def test_every_error_is_one_line_and_a_code(name: str, monkeypatch: pytest.Monke
     assert (said.code, said.out, said.err) == (code, "", line)
 
 
-def test_an_interrupted_run_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("line", "kept"),
+    [
+        ("run any.yaml", True),
+        ("encode --out f", True),
+        ("label --out f", True),
+        ("score m --data d --out s.jsonl", True),
+        ("score m --data d --out=s.jsonl", True),
+        ("score m --data d", False),
+        ("explain m", False),
+        ("doctor m", False),
+    ],
+)
+def test_an_interrupted_command_says_what_it_has_kept(line: str, kept: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*arguments: object, **settings: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train, "run_recipe", interrupted)
-    said = command("run", "any.yaml")
-    assert (said.code, said.out, said.err) == (130, "", ERRORS["interrupted"][2])
+    monkeypatch.setattr(program, "app", interrupted)
+    said = command(*line.split())
+    words = "run the same command again to go on" if kept else "nothing was kept, so it starts from scratch next time"
+    assert (said.code, said.out, said.err) == (130, "", f"facetrm: interrupted; {words}\n")
 
 
 def test_a_developer_can_ask_for_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,10 +7,9 @@ checkpoint carries beside its trunk (a language-model head, a score) are left ou
 from __future__ import annotations
 
 import hashlib
+import math
 import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from logging import CRITICAL
@@ -32,8 +31,10 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
 )
+from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 from transformers.utils import logging
 
+from facetrm.backbone.exclusive import making
 from facetrm.core.errors import BackboneError
 from facetrm.core.files import read_json
 from facetrm.core.fingerprint import fingerprint
@@ -76,41 +77,20 @@ _VOLATILE: Final = frozenset(
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Silence the loader's reports and bars for a while: what matters in them is raised as an error."""
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity(CRITICAL)
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            cast(Any, logging).enable_progress_bar()
+    """Silence the loader's reports and bars for a while: what matters in them is raised as an error.
 
-
-@contextmanager
-def new_folder(folder: Path) -> Iterator[Path]:
-    """Yield a temporary folder that becomes ``folder`` when all went well: it is there whole or not at all.
-
-    Raises:
-        BackboneError: the folder holds something already.
+    They are the process's, so one thread at a time does this, or the last one would restore the silence of another.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise BackboneError("exists already", place=folder, fix="give a new folder")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
-    try:
-        temporary.chmod(0o777 & ~_umask())
-        yield temporary
-        os.replace(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    with making:
+        level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+        logging.set_verbosity(CRITICAL)
+        logging.disable_progress_bar()
+        try:
+            yield
+        finally:
+            logging.set_verbosity(level)
+            if bars:
+                cast(Any, logging).enable_progress_bar()
 
 
 def load_checkpoint(
@@ -145,6 +125,7 @@ def load_checkpoint(
                 f"'{config.model_type}' is an encoder-decoder", place=path, fix="give a decoder or an encoder"
             )
         tokenizer = AutoTokenizer.from_pretrained(path, **options)
+        _check_limit(tokenizer, path)
         # Tensors of another shape are let through here so that the report names them, and refused below.
         options.update(output_loading_info=True, ignore_mismatched_sizes=True)
         model, report = AutoModel.from_pretrained(path, config=config, dtype=dtype, **options)
@@ -315,6 +296,23 @@ def _explained(path: str) -> Iterator[None]:
         ) from exc
 
 
+def _check_limit(tokenizer: PreTrainedTokenizerBase, path: str) -> None:
+    """Make the tokenizer's limit a number: some files have it as text, which Transformers compares with a number."""
+    stated: Any = tokenizer.model_max_length
+    try:
+        number = float(stated) if isinstance(stated, str) else stated
+        if isinstance(number, bool) or not isinstance(number, int | float):
+            raise ValueError
+    except ValueError:
+        raise BackboneError(
+            f"model_max_length is {repr(stated)[:40]}, which is no number",
+            place=f"{path}: tokenizer_config.json",
+            fix="write the number of tokens that the model reads, or take the line out",
+        ) from None
+    if number is not stated:
+        tokenizer.model_max_length = int(number) if math.isfinite(number) else VERY_LARGE_INTEGER
+
+
 def _check_report(model: PreTrainedModel, report: dict[str, Any], path: str) -> None:
     trunk = {name for name, _ in model.named_children()}
     prefix = f"{model.base_model_prefix}."
@@ -344,4 +342,6 @@ def _plain(value: Any) -> Any:
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):  # such as a limit that is infinite: JSON has none
+        return str(value)
     return value if value is None or isinstance(value, str | int | float | bool) else str(value)

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from pydantic import Field, field_validator
-from transformers import PreTrainedTokenizerBase
 
-from facetrm.backbone.lora.switching import name_problem
-from facetrm.backbone.passes.engine import Mode
-from facetrm.backbone.text.chat import PLAIN_TEMPLATE
+from facetrm.backbone.lora.names import name_problem
 from facetrm.backbone.text.truncate import Truncation
 from facetrm.core.config import Section
-from facetrm.core.errors import BackboneError
+
+Mode: TypeAlias = Literal["fast", "exact"]
 
 
 class BackboneConfig(Section):
@@ -38,6 +35,11 @@ class BackboneConfig(Section):
             Compiled code that fails, or that differs from the model, is given up, and the log says so.
         trust_remote_code: let code that comes with the model run.
         revision: a commit or branch on the Hub.
+
+    Example:
+        >>> from facetrm import BackboneConfig
+        >>> BackboneConfig(path="model", mode="exact").mode
+        'exact'
     """
 
     path: str
@@ -70,29 +72,3 @@ class BackboneConfig(Section):
         if not re.fullmatch(r"[\w ,./:-]+", date):
             raise ValueError("write a date in letters, digits and blanks, such as 26 Jul 2024")
         return date
-
-
-def chat_template(tokenizer: PreTrainedTokenizerBase, config: BackboneConfig) -> str:
-    """Return the chat template's text: the file that ``config`` gives, ``plain`` by name, else the tokenizer's own.
-
-    Raises:
-        BackboneError: there is none.
-    """
-    if config.template == "plain":
-        return PLAIN_TEMPLATE
-    if config.template is not None:
-        try:
-            return Path(config.template).expanduser().read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError):
-            raise BackboneError(
-                "no such template", place=config.template, fix="give a Jinja file, or the name plain"
-            ) from None
-    own = tokenizer.chat_template
-    text = own.get("default") if isinstance(own, dict) else own
-    if not text:
-        raise BackboneError(
-            "the tokenizer has no chat template",
-            place=config.path,
-            fix="set backbone.template to a Jinja file, or to plain for 'role: text' lines",
-        )
-    return str(text)

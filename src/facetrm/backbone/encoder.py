@@ -7,12 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from facetrm.core.progress import log
 from facetrm.data.records import Conversation
+
+UNKNOWN_LIMIT: Final = 0.1
+"""The share of unknown tokens above which a conversation is hardly read: the log says how many there are."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,14 @@ class Features:
         length_N: tokens of the response, int64.
         tokens_N: tokens of the conversation as it was read, int64.
         truncated_N: whether something was cut away, bool.
+        unknown_N: the share of the tokens that are the unknown token, 0 to 1; zeros where none is given.
+
+    Example:
+        >>> from facetrm import World, toy_model
+        >>> pair = next(World().preferences(1))
+        >>> features = toy_model().encoder.encode([pair.chosen, pair.rejected])
+        >>> tuple(features.response_NAD.shape)  # conversations, adapters, hidden size
+        (2, 1, 32)
     """
 
     prompt_ND: Tensor
@@ -33,6 +45,12 @@ class Features:
     length_N: Tensor
     tokens_N: Tensor
     truncated_N: Tensor
+    unknown_N: Tensor = None  # type: ignore[assignment]  # made below
+
+    def __post_init__(self) -> None:
+        if self.unknown_N is None:
+            none_N = torch.zeros(len(self.truncated_N), dtype=torch.float32)
+            object.__setattr__(self, "unknown_N", none_N)
 
     def __len__(self) -> int:
         return int(self.prompt_ND.shape[0])
@@ -56,7 +74,24 @@ class Features:
         """Return features of no conversation, with vectors of ``hidden_size`` for each of ``adapters``."""
         none = torch.zeros(0, dtype=torch.int64)
         return Features(
-            torch.zeros(0, hidden_size), torch.zeros(0, adapters, hidden_size), none, none, none.to(torch.bool)
+            torch.zeros(0, hidden_size, dtype=torch.float32),
+            torch.zeros(0, adapters, hidden_size, dtype=torch.float32),
+            none,
+            none,
+            none.to(torch.bool),
+        )
+
+
+def tell_unknown(features: Features) -> None:
+    """Log how many conversations the tokenizer hardly knows a word of."""
+    many_N = features.unknown_N > UNKNOWN_LIMIT
+    if bool(many_N.any()):
+        log(
+            "the tokenizer does not know many of the words",
+            rows=int(many_N.sum()),
+            of=len(features),
+            limit=UNKNOWN_LIMIT,
+            most=round(float(features.unknown_N.max()), 3),
         )
 
 
@@ -88,6 +123,11 @@ class Encoder(Protocol):
     ``template_hash`` names the chat template alone. ``mode`` is ``exact`` where a row's features cannot depend on the
     rows beside it, else ``fast``. ``spec()`` is what ``load_encoder`` needs to make it again.
     ``encode`` keeps the order of the rows and calls ``on_batch(rows, tokens)`` as it gets along.
+
+    Example:
+        >>> from facetrm import Encoder, toy_model
+        >>> isinstance(toy_model().encoder, Encoder)
+        True
     """
 
     @property

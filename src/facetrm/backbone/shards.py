@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,20 +19,18 @@ from torch import Tensor
 
 from facetrm.backbone.encoder import Features
 from facetrm.core.errors import StoreError
-from facetrm.core.files import read_json, write_bytes, write_json
-
-if sys.platform == "win32":
-    import msvcrt
-else:
-    import fcntl
+from facetrm.core.files import read_json, why_unread, write_bytes, write_json
+from facetrm.core.locks import try_lock
 
 StorageType = Literal["float32", "bfloat16", "float16"]
 
 DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _VERSION: Final = 1
 STORE_MANIFEST: Final = "manifest.json"
-OURS: Final = re.compile(r"manifest\.json|lock|shard-\d{5,}\.safetensors|\..+\.tmp")
-_AGAIN: Final = "delete the folder and encode again"
+_SHARD: Final = re.compile(r"(?:shard-\d{5,}|open-\d{5,}-\d+-\d+)\.safetensors")
+OURS: Final = re.compile(rf"manifest\.json|lock|{_SHARD.pattern}|\..+\.tmp")
+_AGAIN: Final = "encode again: the same rows into this folder, of which what is whole is kept"
+_MISSING: Final = "a shard that the manifest names is missing"
 
 
 @dataclass(frozen=True)
@@ -44,6 +41,16 @@ class Shard:
     rows: int
     size: int
     sha256: str
+
+    @property
+    def number(self) -> int:
+        """Its place among the shards."""
+        return int(self.file.split("-")[1].split(".")[0])
+
+    @property
+    def room(self) -> int | None:
+        """The rows that it is to hold in the end, of one that is still being filled; None for a finished one."""
+        return int(self.file.split("-")[2]) if self.file.startswith("open-") else None
 
 
 @dataclass(frozen=True)
@@ -83,13 +90,15 @@ class Manifest:
             if value.pop("version") != _VERSION or value["dtype"] not in DTYPES:
                 raise ValueError
             shards = tuple(Shard(**shard) for shard in value.pop("shards"))
-            if not all(OURS.fullmatch(shard.file) for shard in shards):
+            if not all(_SHARD.fullmatch(shard.file) for shard in shards):
                 raise ValueError
             adapters = tuple((str(name), str(known)) for name, known in value.pop("adapters", ()))
             return Manifest(**value, shards=shards, adapters=adapters)
         except (AttributeError, KeyError, TypeError, ValueError):
             raise StoreError(
-                f"not the manifest of a feature folder of version {_VERSION}", place=folder / STORE_MANIFEST, fix=_AGAIN
+                f"not the manifest of a feature folder of version {_VERSION}",
+                place=folder / STORE_MANIFEST,
+                fix="delete the folder and encode again",
             ) from None
 
 
@@ -103,15 +112,10 @@ def locked(folder: Path) -> Iterator[None]:
     _check_ours(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "lock", "ab") as handle:
-        try:
-            if sys.platform == "win32":
-                msvcrt.locking(handle.fileno(), msvcrt.LK_NBLCK, 1)
-            else:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if try_lock(handle.fileno()) is False:
             raise StoreError(
                 "another process writes to it", place=folder, fix="wait for it to end, or give another folder"
-            ) from None
+            )
         yield
 
 
@@ -127,8 +131,8 @@ def _check_ours(folder: Path) -> None:
             )
 
 
-def append_shard(folder: Path, manifest: Manifest, keys: Sequence[bytes], features: Features) -> Manifest:
-    """Write the next shard and name it in the manifest, which is returned.
+def stored_tensors(folder: Path, manifest: Manifest, keys: Sequence[bytes], features: Features) -> dict[str, Tensor]:
+    """Return what a shard of these rows holds.
 
     Raises:
         StoreError: features that are not finite in the stored type, or of another number than ``keys``.
@@ -141,6 +145,7 @@ def append_shard(folder: Path, manifest: Manifest, keys: Sequence[bytes], featur
         "length": features.length_N.to(torch.int64),
         "tokens": features.tokens_N.to(torch.int64),
         "truncated": features.truncated_N.to(torch.bool),
+        "unknown": features.unknown_N.to(torch.float32),
     }
     if len(features) != len(keys):
         raise StoreError(
@@ -154,15 +159,75 @@ def append_shard(folder: Path, manifest: Manifest, keys: Sequence[bytes], featur
                 place=folder,
                 fix="store float32, or run the backbone in float32 or bfloat16",
             )
+    return tensors
+
+
+def put_shard(
+    folder: Path,
+    manifest: Manifest,
+    keys: Sequence[bytes],
+    features: Features,
+    *,
+    number: int,
+    room: int | None = None,
+) -> Manifest:
+    """Write a shard and name it in the manifest, which is returned; it takes the place of the one of this number.
+
+    Args:
+        folder: where to.
+        manifest: of the shards so far.
+        keys: of N conversations.
+        features: of them.
+        number: of the shard.
+        room: the rows that the shard is to hold in the end, where it is still being filled; None: it is finished.
+
+    Raises:
+        StoreError: features that are not finite in the stored type, or of another number than ``keys``.
+    """
+    tensors = stored_tensors(folder, manifest, keys, features)
     # One metadata key only: the order in which safetensors writes several is not fixed.
     about = json.dumps({"encoder": manifest.encoder, "version": _VERSION}, sort_keys=True)
     data = save_tensors(tensors, metadata={"facetrm": about})
-    name = f"shard-{len(manifest.shards):05d}.safetensors"
-    write_bytes(folder / name, data)
-    shard = Shard(name, len(keys), len(data), sha256(data).hexdigest())
-    manifest = replace(manifest, shards=(*manifest.shards, shard))
+    name = f"shard-{number:05d}" if room is None else f"open-{number:05d}-{room}-{len(keys)}"
+    shard = Shard(f"{name}.safetensors", len(keys), len(data), sha256(data).hexdigest())
+    write_bytes(folder / shard.file, data)
+    kept = [other for other in manifest.shards if other.number != number]
+    before = [other for other in manifest.shards if other.number == number and other.file != shard.file]
+    manifest = replace(manifest, shards=tuple(sorted([*kept, shard], key=lambda s: s.number)))
     manifest.write(folder)
+    for other in before:
+        (folder / other.file).unlink(missing_ok=True)
     return manifest
+
+
+def damaged_shards(folder: Path, manifest: Manifest) -> dict[Shard, str]:
+    """Return the shards that are not what was written, each with what is wrong.
+
+    Raises:
+        StoreError: a shard cannot be read (no permission, say), so that nobody knows.
+    """
+    found: dict[Shard, str] = {}
+    for shard in manifest.shards:
+        data = _bytes_of(folder, shard)
+        if data is None:
+            found[shard] = "it is missing"
+        elif len(data) != shard.size:
+            found[shard] = f"it has {len(data)} bytes, not the {shard.size} written"
+        elif sha256(data).hexdigest() != shard.sha256:
+            found[shard] = "its bytes are not those written"
+    return found
+
+
+def _bytes_of(folder: Path, shard: Shard) -> bytes | None:
+    """Return the bytes of a shard, None where there is no such file."""
+    try:
+        return (folder / shard.file).read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as exc:
+        raise StoreError(
+            f"cannot be read ({exc.strerror})", place=folder / shard.file, fix="make the file readable"
+        ) from None
 
 
 def read_keys(folder: Path, shard: Shard) -> list[bytes]:
@@ -173,13 +238,16 @@ def read_keys(folder: Path, shard: Shard) -> list[bytes]:
     """
     path = folder / shard.file
     if not path.is_file():
-        raise StoreError("a shard that the manifest names is missing", place=path, fix=_AGAIN)
+        raise StoreError(_MISSING, place=path, fix=_AGAIN)
     if path.stat().st_size != shard.size:
         raise StoreError(f"{path.stat().st_size} bytes, not the {shard.size} written", place=path, fix=_AGAIN)
     try:
         with safe_open(path, framework="pt") as handle:
             return split_keys(handle.get_tensor("key"))
-    except (SafetensorError, OSError) as exc:
+    except OSError as exc:
+        problem, fix = why_unread(exc, missing=_MISSING, fix=_AGAIN)
+        raise StoreError(problem, place=path, fix=fix) from None
+    except SafetensorError as exc:
         raise StoreError(f"damaged ({exc})", place=path, fix=_AGAIN) from None
 
 
@@ -189,11 +257,9 @@ def read_shard(folder: Path, shard: Shard) -> dict[str, Tensor]:
     Raises:
         StoreError: the file is missing or damaged.
     """
-    path = folder / shard.file
-    try:
-        data = path.read_bytes()
-    except OSError:
-        raise StoreError("a shard that the manifest names is missing", place=path, fix=_AGAIN) from None
+    path, data = folder / shard.file, _bytes_of(folder, shard)
+    if data is None:
+        raise StoreError(_MISSING, place=path, fix=_AGAIN)
     found = sha256(data).hexdigest()
     if found != shard.sha256:
         raise StoreError(f"damaged: its sha256 is {found[:12]}, not {shard.sha256[:12]}", place=path, fix=_AGAIN)
@@ -215,4 +281,5 @@ def to_features(tensors: dict[str, Tensor]) -> Features:
         length_N=tensors["length"],
         tokens_N=tensors["tokens"],
         truncated_N=tensors["truncated"],
+        unknown_N=tensors.get("unknown", torch.zeros(len(tensors["length"]), dtype=torch.float32)),
     )

@@ -3,14 +3,17 @@
     folder/
       manifest.json                fingerprints of encoder and adapters and, per shard, its rows, size and sha256
       shard-00000.safetensors      key [n, 32] uint8, prompt [n, D], response [n, A, D], length, tokens, truncated [n]
+      open-00001-1024-192...       a shard that is still being filled: number, rows it is to hold, rows it has
       lock                         held while a process writes
+      encoder-0123456789ab/        a store of another encoder
 
-Shards are only added. A shard is written whole, then named in the manifest; a file that the manifest does not name is
-the trace of a crash and is removed. A shard is encoded by itself, so its bytes depend on its rows only.
+A shard is written whole, then named in the manifest; a file that the manifest does not name is the trace of a crash and
+is removed. A shard is encoded by itself, in blocks that its rows cut, so its bytes depend on its rows only.
 """
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from itertools import islice
@@ -20,13 +23,15 @@ from typing import cast
 import torch
 
 from facetrm.backbone.encoder import AdapterEncoder, Encoder, Features
+from facetrm.backbone.filling import Filling, block_of, blocks
+from facetrm.backbone.memory import give_back
 from facetrm.backbone.shards import (
     DTYPES,
     OURS,
     STORE_MANIFEST,
     Manifest,
     StorageType,
-    append_shard,
+    damaged_shards,
     locked,
     read_keys,
     read_shard,
@@ -34,7 +39,8 @@ from facetrm.backbone.shards import (
     to_features,
 )
 from facetrm.core.errors import BackboneError, StoreError
-from facetrm.core.progress import progress
+from facetrm.core.fingerprint import fingerprint
+from facetrm.core.progress import Meter, log, progress
 from facetrm.data.records import Conversation, conversation_key
 
 
@@ -47,49 +53,121 @@ def encode(
     shard_rows: int = 1024,
     dtype: StorageType = "float32",
     quiet: bool = False,
+    flush_seconds: float = 30.0,
+    clock: Callable[[], float] = time.monotonic,
 ) -> FeatureStore:
     """Encode what ``folder`` does not hold yet, and return the store.
 
     Run it again after a crash and it goes on where it stopped; run it on rows that are all there and the encoder is
-    not called. Only the keys and one shard are held in memory.
+    not called. Every shard is checked first: the rows of a damaged one are read again. Only the keys and one shard are
+    held in memory.
+
+    An empty store takes whatever encoder comes. A store that holds rows belongs to its encoder: the features of another
+    one (other weights, settings or adapters) go to a folder ``encoder-...`` below it, and :class:`FeatureStore` finds
+    them there by the encoder.
 
     Args:
         encoder: makes the features.
         conversations: the rows, a stream or a list; one that occurs twice is encoded once.
-        folder: a new folder, or one that this encoder wrote.
+        folder: a new folder, or a feature folder.
         adapters: A names: responses are read by each of these, prompts by the bare trunk; None: both by the encoder.
-        shard_rows: rows of a shard: what a crash can cost.
+        shard_rows: rows of a shard.
         dtype: how features are stored; they are read back as float32.
         quiet: no progress bar.
+        flush_seconds: after how many seconds what was read goes to disk although its shard is not full: what a crash
+            can cost. Ctrl-C and errors cost less: what was read goes to disk first.
+        clock: what tells the seconds.
 
     Raises:
-        StoreError: the folder is another encoder's or other adapters', holds other files, is damaged, or is being
-            written to.
+        StoreError: the folder holds other files, features of another ``dtype``, or is being written to.
         BackboneError: an unknown adapter, or a conversation that cannot be read; it is named by its number in
             ``conversations``.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> from facetrm import World, encode, toy_model
+        >>> rated = [rating.messages for rating in World().ratings(4)]
+        >>> store = encode(toy_model().encoder, rated, mkdtemp(), quiet=True)
+        >>> tuple(store.features(rated).prompt_ND.shape)
+        (4, 32)
     """
     folder = Path(folder)
     if shard_rows < 1:
         raise StoreError(f"shard_rows is {shard_rows}", place=folder, fix="give 1 or more")
+    _check_asked(folder, encoder, dtype, adapters)
+    asked = [] if adapters is None else list(adapters)
     with locked(folder):
-        manifest = _opened(folder, encoder, dtype, adapters)
-        known = _keys_on_disk(folder, manifest)
-        total = len(conversations) if isinstance(conversations, Sized) else None
-        with progress(f"encode {folder.name}", total, quiet=quiet) as meter:
-            for seen, rows, numbers in _new_rows(conversations, known, shard_rows):
+        if _is_foreign(folder, encoder, asked):
+            place = folder / _own_name(encoder, asked)
+            log("the folder holds features of another encoder", folder=str(folder), writes_to=str(place))
+            with locked(place):
+                _encode(encoder, conversations, place, adapters, shard_rows, dtype, quiet, flush_seconds, clock)
+        else:
+            _encode(encoder, conversations, folder, adapters, shard_rows, dtype, quiet, flush_seconds, clock)
+    return FeatureStore(folder, encoder=encoder, adapters=asked)
+
+
+def _encode(
+    encoder: Encoder,
+    conversations: Iterable[Conversation],
+    folder: Path,
+    adapters: Sequence[str] | None,
+    shard_rows: int,
+    dtype: StorageType,
+    quiet: bool,
+    flush_seconds: float,
+    clock: Callable[[], float],
+) -> None:
+    """Encode into the ``folder``, which is this encoder's and locked."""
+    manifest = _opened(folder, encoder, dtype, [] if adapters is None else list(adapters))
+    damaged = damaged_shards(folder, manifest)
+    for shard, problem in damaged.items():
+        log("a shard is damaged and is read again", shard=str(folder / shard.file), problem=problem, rows=shard.rows)
+    filling = Filling(
+        folder, manifest, damaged=[*damaged], shard_rows=shard_rows, flush_seconds=flush_seconds, clock=clock
+    )
+    if damaged:
+        filling.manifest.write(folder)
+    _clean(folder, filling.manifest)
+    known = _keys_on_disk(folder, filling.manifest)
+    total = len(conversations) if isinstance(conversations, Sized) else None
+    with progress(f"encode {folder.name}", total, quiet=quiet) as meter:
+        try:
+            for seen, rows, numbers in blocks(conversations, known, filling, characters=block_of(encoder)):
                 meter.skip(seen - len(rows))
                 if rows:
-                    read = list(rows.values())
-                    try:
-                        features = _read(encoder, read, adapters, lambda n, tokens: meter.advance(n, tokens=tokens))
-                    except BackboneError as exc:
-                        if exc.row is None:
-                            raise
-                        number = numbers[exc.row]
-                        place = f"conversation {number} ({read[exc.row][0].content[:30]!r})"
-                        raise exc.at(place, row=number) from None
-                    manifest = append_shard(folder, manifest, list(rows), features)
-    return FeatureStore(folder)
+                    features = _read_block(encoder, rows, numbers, adapters, meter)
+                    filling.add(list(rows), features)
+                    give_back()
+            filling.finish()
+        except BaseException:
+            filling.save()  # Ctrl-C and a bad row cost no more than the block that was being read
+            raise
+
+
+def _read_block(
+    encoder: Encoder,
+    rows: dict[bytes, Conversation],
+    numbers: Sequence[int],
+    adapters: Sequence[str] | None,
+    meter: Meter,
+) -> Features:
+    """Return the features of ``rows``; an error names a row by its number in the whole, from ``numbers``."""
+    read = list(rows.values())
+
+    def told(rows: int, tokens: int) -> None:
+        meter.advance(rows, tokens=tokens)
+
+    try:
+        if adapters is None:
+            return encoder.encode(read, on_batch=told)
+        return cast(AdapterEncoder, encoder).encode(read, adapters=adapters, on_batch=told)
+    except BackboneError as exc:
+        if exc.row is None:
+            raise
+        number = numbers[exc.row]
+        place = f"conversation {number} ({read[exc.row][0].content[:30]!r})"
+        raise exc.at(place, row=number) from None
 
 
 class FeatureStore:
@@ -97,14 +175,28 @@ class FeatureStore:
 
     Args:
         folder: the feature folder.
-        encoder: if given, the encoder whose features these must be, those of its adapters of the same names included.
+        encoder: if given, the encoder whose features these must be, those of its adapters of the same names included;
+            needed where the folder holds those of several.
+        adapters: if given, the names of the adapters that read the responses, in order; none for the bare trunk.
 
     Raises:
-        StoreError: the folder is no feature folder, another encoder's, or a file is missing or of another size.
+        StoreError: the folder is no feature folder, another encoder's, or a file is missing or of another size; or it
+            holds features of several encoders, and it is not clear which are meant.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> from facetrm import FeatureStore, World, encode, toy_model
+        >>> rated = [rating.messages for rating in World().ratings(4)]
+        >>> folder = mkdtemp()
+        >>> written = encode(toy_model().encoder, rated, folder, quiet=True)
+        >>> len(FeatureStore(folder))
+        4
     """
 
-    def __init__(self, folder: Path | str, *, encoder: Encoder | None = None) -> None:
-        self.folder = Path(folder)
+    def __init__(
+        self, folder: Path | str, *, encoder: Encoder | None = None, adapters: Sequence[str] | None = None
+    ) -> None:
+        self.folder = _found(Path(folder), encoder, adapters)
         self.manifest = Manifest.read(self.folder)
         if encoder is not None:
             known = encoder.adapters if isinstance(encoder, AdapterEncoder) else ()
@@ -200,42 +292,74 @@ class FeatureStore:
         return self._cache[number]
 
 
-def _read(
-    encoder: Encoder,
-    conversations: Sequence[Conversation],
-    adapters: Sequence[str] | None,
-    on_batch: Callable[[int, int], None],
-) -> Features:
-    if adapters is None:
-        return encoder.encode(conversations, on_batch=on_batch)
-    return cast(AdapterEncoder, encoder).encode(conversations, adapters=adapters, on_batch=on_batch)
-
-
-def _opened(folder: Path, encoder: Encoder, dtype: StorageType, adapters: Sequence[str] | None) -> Manifest:
-    """Return the manifest of a new or resumed folder, with the traces of a crash removed."""
-    asked = [] if adapters is None else list(adapters)
+def _check_asked(folder: Path, encoder: Encoder, dtype: StorageType, adapters: Sequence[str] | None) -> None:
     if adapters is not None and not isinstance(encoder, AdapterEncoder):
         raise StoreError(f"a {type(encoder).__name__} has no adapters", place=folder, fix="leave adapters out")
     if dtype not in DTYPES:
         raise StoreError(f"dtype is '{dtype}'", place=folder, fix=f"give one of {', '.join(DTYPES)}")
+
+
+def _is_foreign(folder: Path, encoder: Encoder, asked: Sequence[str]) -> bool:
+    """Return whether ``folder`` holds features that are not those of ``encoder``; an empty store is nobody's."""
+    if not (folder / STORE_MANIFEST).exists():
+        return False
+    manifest = Manifest.read(folder)
+    return bool(manifest.shards) and (manifest.encoder, manifest.adapters) != _fingerprints(encoder, asked)
+
+
+def _own_name(encoder: Encoder, asked: Sequence[str]) -> str:
+    """Return the name of the folder below another encoder's that holds the features of ``encoder``."""
+    return f"encoder-{fingerprint(_fingerprints(encoder, asked))[:12]}"
+
+
+def _opened(folder: Path, encoder: Encoder, dtype: StorageType, asked: Sequence[str]) -> Manifest:
+    """Return the manifest of a folder that is new, empty, or this encoder's."""
+    trunk, known = _fingerprints(encoder, asked)
     if (folder / STORE_MANIFEST).exists():
         manifest = Manifest.read(folder)
-        _check_encoder(folder, manifest, encoder, asked)
-        if manifest.dtype != dtype:
+        if manifest.shards and manifest.dtype != dtype:
             raise StoreError(
                 f"features are stored as {manifest.dtype}, not {dtype}",
                 place=folder,
                 fix=f"ask for {manifest.dtype}, or give another folder",
             )
-    else:
-        trunk, known = _fingerprints(encoder, asked)
-        manifest = Manifest(trunk, encoder.template_hash, encoder.hidden_size, dtype, adapters=known)
-        manifest.write(folder)
+        if manifest.shards:
+            return manifest
+    manifest = Manifest(trunk, encoder.template_hash, encoder.hidden_size, dtype, adapters=known)
+    manifest.write(folder)
+    return manifest
+
+
+def _clean(folder: Path, manifest: Manifest) -> None:
+    """Remove the traces of a crash, and damaged shards."""
     named = {shard.file for shard in manifest.shards} | {STORE_MANIFEST, "lock"}
     for path in folder.iterdir():
         if path.name not in named and OURS.fullmatch(path.name):
             path.unlink()
-    return manifest
+
+
+def _found(folder: Path, encoder: Encoder | None, adapters: Sequence[str] | None) -> Path:
+    """Return where the features lie that are asked for: in ``folder``, or below it where that is another encoder's."""
+    below = [path for path in sorted(folder.glob("encoder-*")) if (path / STORE_MANIFEST).is_file()]
+    if not below:
+        return folder
+    known = encoder.adapters if isinstance(encoder, AdapterEncoder) else ()
+    found = []
+    for place in (folder, *below):
+        manifest = Manifest.read(place)
+        names = [name for name, _ in manifest.adapters]
+        if adapters is not None and names != list(adapters):
+            continue
+        mine = [name for name in names if name in known]
+        if encoder is None or (manifest.encoder, manifest.adapters) == _fingerprints(encoder, mine):
+            found.append(place)
+    if len(found) > 1:
+        raise StoreError(
+            f"holds features of {len(below) + 1} encoders, and {len(found)} of them may be meant",
+            place=folder,
+            fix=f"name the encoder and its adapters, or give one folder, such as {found[-1]}",
+        )
+    return found[0] if found else folder
 
 
 def _fingerprints(encoder: Encoder, names: Sequence[str]) -> tuple[str, tuple[tuple[str, str], ...]]:
@@ -269,26 +393,3 @@ def _check_encoder(folder: Path, manifest: Manifest, encoder: Encoder, names: Se
 
 def _keys_on_disk(folder: Path, manifest: Manifest) -> set[bytes]:
     return {key for shard in manifest.shards for key in read_keys(folder, shard)}
-
-
-def _new_rows(
-    conversations: Iterable[Conversation], known: set[bytes], shard_rows: int
-) -> Iterator[tuple[int, dict[bytes, Conversation], list[int]]]:
-    """Yield (rows read since the last time, the new ones among them, their numbers) for each shard to be.
-
-    ``known`` grows.
-    """
-    rows: dict[bytes, Conversation] = {}
-    numbers: list[int] = []
-    seen = 0
-    for number, conversation in enumerate(conversations):
-        seen += 1
-        key = bytes.fromhex(conversation_key(conversation))
-        if key not in known:
-            known.add(key)
-            rows[key] = conversation
-            numbers.append(number)
-        if len(rows) == shard_rows:
-            yield seen, rows, numbers
-            rows, numbers, seen = {}, [], 0
-    yield seen, rows, numbers

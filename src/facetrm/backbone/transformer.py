@@ -8,9 +8,7 @@ where h is the last hidden state after the final norm. Shapes: N conversations, 
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, cast, final
 
@@ -23,17 +21,15 @@ from facetrm.backbone.checkpoint import (
     device_named,
     load_checkpoint,
     model_kind,
-    new_folder,
-    position_limit,
     quiet_transformers,
     tensors_fingerprint,
-    token_limit,
     tokenizer_fingerprint,
     weights_fingerprint,
     weights_state,
 )
-from facetrm.backbone.config import BackboneConfig, chat_template
-from facetrm.backbone.encoder import Features, Portable
+from facetrm.backbone.config import BackboneConfig, Mode
+from facetrm.backbone.encoder import Features, Portable, tell_unknown
+from facetrm.backbone.exclusive import evaluating, trunk_lock
 from facetrm.backbone.lora.adapters import (
     ADAPTER_FOLDER,
     NAMED_FOLDER,
@@ -47,26 +43,31 @@ from facetrm.backbone.lora.adapters import (
     trunk_tensors,
     write_trunk,
 )
-from facetrm.backbone.lora.switching import TRUNK_ADAPTER, adapter_names, known_adapters, name_problem, named_adapters
+from facetrm.backbone.lora.names import TRUNK_ADAPTER, name_problem
+from facetrm.backbone.lora.switching import adapter_names, known_adapters, named_adapters
 from facetrm.backbone.passes.ahead import tokenized_ahead
-from facetrm.backbone.passes.engine import DecoderEngine, Mode, OnBatch
-from facetrm.backbone.passes.pooling import MeanPooling
-from facetrm.backbone.text.chat import ChatFormat, DecoderChat, EncoderChat, Limit, Tokenized
+from facetrm.backbone.passes.engine import OnBatch
+from facetrm.backbone.text.chat import ChatFormat, DecoderChat, Tokenized
 from facetrm.backbone.text.portable import write_tokenizer
 from facetrm.backbone.text.rendered import UnrenderedTurn, unrendered_turns
+from facetrm.backbone.text.template import chat_template
+from facetrm.backbone.text.truncate import Truncation
+from facetrm.backbone.wiring import made_chat, made_engine, most_tokens
 from facetrm.core.errors import BackboneError
 from facetrm.core.fingerprint import fingerprint
-from facetrm.core.progress import log
+from facetrm.core.folders import new_folder
 from facetrm.data.records import Conversation
 
 __all__ = ["BackboneConfig", "TransformerEncoder", "chat_template", "load_encoder"]
-
 _DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @final
 class TransformerEncoder:
     """A Hugging Face trunk that turns conversations into :class:`Features`.
+
+    Threads may share it: whoever reads, or adds or removes an adapter, holds the trunk's lock until the call is done,
+    and encoders on one trunk hold the same lock. ``on_batch`` must not wait for another thread that reads.
 
     Args:
         model: the trunk (no head), or a model whose ``base_model`` it is.
@@ -82,51 +83,13 @@ class TransformerEncoder:
         self.tokenizer, self.config = tokenizer, config
         place = config.path
         self.kind: TrunkKind = model_kind(model.config, place=place) if config.kind == "auto" else config.kind
-        known = token_limit(self.model, tokenizer)
-        tokens = config.max_tokens or known
-        if tokens is None:
-            raise BackboneError(
-                "neither model nor tokenizer says how many tokens it reads", place=place, fix="set backbone.max_tokens"
-            )
-        positions = position_limit(self.model)
-        if positions is not None and positions < tokens:
-            raise BackboneError(
-                f"max_tokens {tokens} is above the {positions} positions of the model",
-                place=place,
-                fix=f"set backbone.max_tokens to {known} or less",
-            )
-        self.max_tokens = tokens
-        limit = Limit(tokens, config.truncation)
+        self.max_tokens = most_tokens(self.model, tokenizer, config)
         self._template = chat_template(tokenizer, config) if self.kind == "decoder" else None
-        self._chat: ChatFormat
-        if self._template is None:
-            if config.template is not None:
-                raise BackboneError(
-                    f"template '{config.template}' is given, but an encoder reads plain text",
-                    place=place,
-                    fix="take backbone.template out",
-                )
-            self._chat = EncoderChat(tokenizer, limit=limit)
-        else:
-            reader = DecoderChat(tokenizer, template=self._template, limit=limit, date=config.date)
-            if reader.dated:
-                log("the chat template prints the day's date", instead=config.date, setting="backbone.date")
-            self._chat = reader
-        self._engine = self._made_engine(config)
+        self._chat: ChatFormat = made_chat(tokenizer, config, template=self._template, tokens=self.max_tokens)
+        self._engine = made_engine(self.model, config, kind=self.kind, pad=self.pad)
         self._weights: tuple[str, str] | None = None
         self._tokenizer_hash = tokenizer_fingerprint(tokenizer)
-
-    def _made_engine(self, config: BackboneConfig) -> DecoderEngine | MeanPooling:
-        pad = self.pad
-        inputs = frozenset(inspect.signature(self.model.forward).parameters)
-        compiles = config.compile and self.kind == "decoder" and config.mode == "fast"
-        if config.compile and not compiles:
-            log("compile is off", reason="it makes passes of a decoder in fast mode only")
-        mode, budget = config.mode, config.token_budget
-        if self.kind == "encoder":
-            return MeanPooling(self.model, mode=mode, token_budget=budget, pad=pad, inputs=inputs)
-        compiled = torch.compile(self.model, dynamic=True) if compiles else None
-        return DecoderEngine(self.model, mode=mode, token_budget=budget, pad=pad, inputs=inputs, compiled=compiled)
+        self._unshortened: dict[str, str | int] = {}
 
     @property
     def hidden_size(self) -> int:
@@ -137,6 +100,11 @@ class TransformerEncoder:
     def pad(self) -> int:
         """The id that fills rows of a batch: any will do where the lengths are known."""
         return self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
+
+    @property
+    def block_characters(self) -> int:
+        """How many characters a store reads at a time: on a processor seconds of work, on a GPU many passes."""
+        return 2**15 if self.model.device.type == "cpu" else 2**20
 
     @property
     def mode(self) -> Mode:
@@ -154,12 +122,18 @@ class TransformerEncoder:
 
         ``mode``, ``token_budget`` and ``compile`` change the last digits only and are left out.
         """
-        named = {name: self.adapter_fingerprint(name) for name in self.adapters}
-        return fingerprint({"trunk": self.trunk_fingerprint, "adapters": named}) if named else self.trunk_fingerprint
+        with trunk_lock(self.model):
+            named = {name: self.adapter_fingerprint(name) for name in self.adapters}
+            trunk = self.trunk_fingerprint
+        return fingerprint({"trunk": trunk, "adapters": named}) if named else trunk
 
     @property
     def trunk_fingerprint(self) -> str:
         """The fingerprint without named adapters: equal ones give equal features of the bare trunk."""
+        with trunk_lock(self.model):
+            return self._trunk_fingerprint()
+
+    def _trunk_fingerprint(self) -> str:
         tensors = trunk_tensors(self.model)
         version = weights_state(tensors)
         if self._weights is None or self._weights[0] != version:
@@ -186,9 +160,10 @@ class TransformerEncoder:
         Raises:
             BackboneError: no such adapter.
         """
-        known_adapters(self.model, [name])
-        known = {"tensors": tensors_fingerprint(adapter_tensors(self.model, name=name))}
-        return fingerprint(known | {"settings": adapter_settings(self.model, [name])[name]})
+        with trunk_lock(self.model):
+            known_adapters(self.model, [name])
+            known = {"tensors": tensors_fingerprint(adapter_tensors(self.model, name=name))}
+            return fingerprint(known | {"settings": adapter_settings(self.model, [name])[name]})
 
     def add_adapter(self, name: str, source: LoraSettings | str | Path, *, seed: int = 0) -> None:
         """Put an adapter into the trunk: a new one, which changes nothing until it is trained, or one from a folder.
@@ -202,11 +177,12 @@ class TransformerEncoder:
         """
         if (problem := name_problem(name)) is not None:
             raise BackboneError(f"an adapter cannot be named '{name}': {problem}", fix="give another name")
-        if isinstance(source, LoraSettings):
-            add_adapter(self.model, source, seed=seed, name=name)
-        else:
-            load_adapter(self.model, source, name=name)
-            self._keep_places({**self.config.adapters, name: str(source)})
+        with trunk_lock(self.model):
+            if isinstance(source, LoraSettings):
+                add_adapter(self.model, source, seed=seed, name=name)
+            else:
+                load_adapter(self.model, source, name=name)
+                self._keep_places({**self.config.adapters, name: str(source)})
 
     def remove_adapter(self, name: str) -> None:
         """Take the adapter ``name`` out of the trunk.
@@ -214,19 +190,24 @@ class TransformerEncoder:
         Raises:
             BackboneError: no such adapter.
         """
-        known_adapters(self.model, [name])
-        remove_adapter(self.model, name=name)
-        self._keep_places({other: place for other, place in self.config.adapters.items() if other != name})
+        with trunk_lock(self.model):
+            known_adapters(self.model, [name])
+            remove_adapter(self.model, name=name)
+            self._keep_places({other: place for other, place in self.config.adapters.items() if other != name})
 
-    def save_adapter(self, name: str, folder: Path) -> None:
+    def save_adapter(self, name: str, folder: Path, *, replace: bool = False) -> None:
         """Write the adapter ``name`` to a new ``folder`` in PEFT's format: :meth:`spec` names it from then on.
+
+        Args:
+            replace: the folder may hold something, which is replaced in one step.
 
         Raises:
             BackboneError: no such adapter, or the folder holds something already.
         """
-        known_adapters(self.model, [name])
-        save_adapter(self.model, folder, name=name)
-        self._keep_places({**self.config.adapters, name: str(folder)})
+        with trunk_lock(self.model):
+            known_adapters(self.model, [name])
+            save_adapter(self.model, folder, name=name, replace=replace)
+            self._keep_places({**self.config.adapters, name: str(folder)})
 
     def _keep_places(self, adapters: dict[str, str]) -> None:
         self.config = self.config.model_copy(update={"adapters": adapters})
@@ -242,8 +223,38 @@ class TransformerEncoder:
 
     @property
     def _dtype(self) -> str:
-        names = {dtype: name for name, dtype in _DTYPES.items()}
-        return names.get(self.model.dtype, self.config.dtype)
+        return {dtype: name for name, dtype in _DTYPES.items()}.get(self.model.dtype, self.config.dtype)
+
+    def shortened(self, *, truncation: Truncation | None = None, max_tokens: int | None = None) -> TransformerEncoder:
+        """Return an encoder on the same trunk (and its lock) that reads less of long conversations.
+
+        What fits either limit is read alike, bit for bit in ``exact`` mode. The fingerprint is another one where a
+        setting differs, and :attr:`shortening` says what differs.
+
+        Args:
+            truncation: what to do with a conversation that is too long; None keeps the setting.
+            max_tokens: the most tokens of a conversation, at most this encoder's; None keeps the setting.
+
+        Raises:
+            BackboneError: ``max_tokens`` is above this encoder's.
+        """
+        if max_tokens is not None and not 2 <= max_tokens <= self.max_tokens:
+            raise BackboneError(
+                f"max_tokens is {max_tokens}, and this model was made to read up to {self.max_tokens}",
+                place=self.config.path,
+                fix=f"give 2 to {self.max_tokens}",
+            )
+        changed = {"truncation": truncation or self.config.truncation, "max_tokens": max_tokens or self.max_tokens}
+        made = TransformerEncoder(self.model, self.tokenizer, config=self.config.model_copy(update=changed))
+        before = {"truncation": self.config.truncation, "max_tokens": self.max_tokens} | self._unshortened
+        made._unshortened = {key: value for key, value in before.items() if value != changed[key]}
+        return made
+
+    @property
+    def shortening(self) -> dict[str, str | int]:
+        """The settings that :meth:`shortened` changed, as they are now; none for an encoder as it was made."""
+        now: dict[str, str | int] = {"truncation": self.config.truncation, "max_tokens": self.max_tokens}
+        return {key: now[key] for key in self._unshortened}
 
     def tokenize(self, messages: Conversation, *, row: int = 0) -> Tokenized:
         """Return the ids and positions of ``messages``, number ``row``: what is read, in training as well."""
@@ -270,14 +281,14 @@ class TransformerEncoder:
         Raises:
             BackboneError: an unknown adapter, or a conversation that cannot be read or does not fit; it names the row.
         """
-        if adapters is not None:
-            known_adapters(self.model, adapters)
-        if not conversations:
-            return Features.empty(self.hidden_size, 1 if adapters is None else len(adapters))
         told: OnBatch = on_batch or (lambda rows, tokens: None)
         order: list[int] = []
         parts: list[Features] = []
-        with self._evaluating():
+        with evaluating(self.model):
+            if adapters is not None:
+                known_adapters(self.model, adapters)
+            if not conversations:
+                return Features.empty(self.hidden_size, 1 if adapters is None else len(adapters))
             for numbers, rows in self._tokenized(conversations):
                 if adapters is None:
                     prompt_ND, response_ND = self._engine.read(rows, told)
@@ -292,9 +303,12 @@ class TransformerEncoder:
                         length_N=torch.tensor([row.length for row in rows]),
                         tokens_N=torch.tensor([len(row.ids) for row in rows]),
                         truncated_N=torch.tensor([row.truncated for row in rows]),
+                        unknown_N=torch.tensor([row.unknown for row in rows], dtype=torch.float32),
                     )
                 )
-        return Features.concat(parts).select(torch.tensor(order).argsort())
+        features = Features.concat(parts).select(torch.tensor(order).argsort())
+        tell_unknown(features)
+        return features
 
     def prompts(self, conversations: Sequence[Conversation]) -> Tensor:
         """Return the prompt vectors [N, D] of N conversations, in order, by the bare trunk.
@@ -308,10 +322,10 @@ class TransformerEncoder:
             BackboneError: a conversation that cannot be read or does not fit; it names the row.
         """
         if not conversations:
-            return torch.zeros(0, self.hidden_size)
+            return torch.zeros(0, self.hidden_size, dtype=torch.float32)
         order: list[int] = []
         parts: list[Tensor] = []
-        with self._evaluating():
+        with evaluating(self.model):
             for numbers, rows in self._tokenized(conversations):
                 order.extend(numbers)
                 parts.append(self._engine.read_prompts(rows))
@@ -333,8 +347,11 @@ class TransformerEncoder:
             raise BackboneError(problem, place=self.config.path, fix="use facetrm.load_model")
         return write_tokenizer(self.tokenizer, self._chat, folder)
 
-    def save_backbone(self, folder: Path) -> BackboneConfig:
+    def save_backbone(self, folder: Path, *, replace: bool = False) -> BackboneConfig:
         """Write trunk, tokenizer and chat template to ``folder``, whole or not at all; adapters go below it.
+
+        Args:
+            replace: the folder may hold something, which is replaced in one step.
 
         Returns:
             The settings that load it again, with the same fingerprint.
@@ -342,7 +359,7 @@ class TransformerEncoder:
         Raises:
             BackboneError: the folder holds something already.
         """
-        with new_folder(folder) as temporary:
+        with new_folder(folder, BackboneError, replace=replace) as temporary:
             write_trunk(self.model, temporary)
             with quiet_transformers():
                 self.tokenizer.save_pretrained(temporary)
@@ -354,31 +371,24 @@ class TransformerEncoder:
         fixed |= {"adapters": {name: str(folder / NAMED_FOLDER / name) for name in self.adapters}}
         return self.config.model_copy(update={**fixed, "revision": None, "trust_remote_code": False})
 
-    @contextmanager
-    def _evaluating(self) -> Iterator[None]:
-        training = self.model.training
-        self.model.train(False)
-        try:
-            with torch.no_grad():
-                yield
-        finally:
-            self.model.train(training)
-
 
 def load_encoder(config: BackboneConfig) -> TransformerEncoder:
     """Return the backbone that ``config`` names, checked and ready.
 
     Raises:
         BackboneError: see :func:`~facetrm.backbone.checkpoint.load_checkpoint` and :class:`TransformerEncoder`.
+
+    Example:
+        >>> from facetrm import BackboneConfig, load_encoder, toy_model
+        >>> toy_model().save("toy", backbone="copy")
+        >>> load_encoder(BackboneConfig(path="toy/backbone", device="cpu")).hidden_size
+        32
     """
     device = device_named(config.device, place=config.path)
-    auto = torch.bfloat16 if device.type == "cuda" else torch.float32
+    dtype = _DTYPES.get(config.dtype, torch.bfloat16 if device.type == "cuda" else torch.float32)
+    remote = config.trust_remote_code
     model, tokenizer = load_checkpoint(
-        config.path,
-        dtype=_DTYPES.get(config.dtype, auto),
-        device=device,
-        trust_remote_code=config.trust_remote_code,
-        revision=config.revision,
+        config.path, dtype=dtype, device=device, trust_remote_code=remote, revision=config.revision
     )
     trunk = cast(PreTrainedModel, model.base_model)
     if config.adapter is not None:
@@ -390,5 +400,4 @@ def load_encoder(config: BackboneConfig) -> TransformerEncoder:
 
 def _resolved(place: str) -> str:
     """Return the full path of a folder that is here, and any other name as it is."""
-    path = Path(place).expanduser()
-    return str(path.resolve()) if path.is_dir() else place
+    return str(path.resolve()) if (path := Path(place).expanduser()).is_dir() else place

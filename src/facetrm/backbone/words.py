@@ -102,8 +102,9 @@ class BagOfWords:
         Raises:
             BackboneError: a conversation that does not hold a prompt and then an assistant message.
         """
-        zero = torch.zeros(self._size)
+        zero = torch.zeros(self._size, dtype=torch.float32)
         prompts, responses, lengths, tokens = [], [], [], []
+        unknown: list[float] = []
         for n, messages in enumerate(conversations):
             if len(messages) < 2 or messages[-1].role != "assistant":
                 raise BackboneError(
@@ -118,6 +119,8 @@ class BagOfWords:
             responses.append(torch.cat([asked_V, self._counts(answered)]))
             lengths.append(len(answered))
             tokens.append(len(asked) + len(answered))
+            strange = [] if self._words is None else [w for w in (*asked, *answered) if w not in self._column]
+            unknown.append(len(strange) / max(tokens[-1], 1))
         if not prompts:
             return Features.empty(self.hidden_size)
         if on_batch is not None:
@@ -128,10 +131,11 @@ class BagOfWords:
             length_N=torch.tensor(lengths),
             tokens_N=torch.tensor(tokens),
             truncated_N=torch.zeros(len(tokens), dtype=torch.bool),
+            unknown_N=torch.tensor(unknown, dtype=torch.float32),
         )
 
     def _counts(self, words: Sequence[str]) -> Tensor:
-        counts_V = torch.zeros(self._size)
+        counts_V = torch.zeros(self._size, dtype=torch.float32)
         for word, count in Counter(words).items():
             column = crc32(word.encode()) % self._size if self._words is None else self._column.get(word)
             if column is not None:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from facetrm import explain, recipes, report
+from facetrm.cli.print import print_json
 from facetrm.core.errors import BackboneError
 from facetrm.data.records import prompt_key
-from facetrm.explain.ablate import ablate
-from facetrm.explain.ask import ask_answer, ask_pair
-from facetrm.explain.overall import explain_overall
-from facetrm.explain.table import WholeView
-from facetrm.explain.terminal import AnswerView, PairView, show
-from facetrm.model.reward_model import RewardModel
-from facetrm.recipes.scoring import ScoringRow, located
-from facetrm.recipes.show import show_whole
-from facetrm.report.page import write_page
+
+if TYPE_CHECKING:
+    from facetrm.data import ScoringRow
+    from facetrm.explain import AnswerView, PairView, WholeView
+    from facetrm.model import RewardModel
 
 
 def print_row(model: RewardModel, asked: ScoringRow, *, html: Path | None, as_json: bool) -> None:
@@ -39,32 +36,34 @@ def print_row(model: RewardModel, asked: ScoringRow, *, html: Path | None, as_js
         )
     try:
         if asked.is_pair:
-            pair, flip = ask_pair(model, answers[0], answers[-1])
+            pair = explain.explain_pair(model, answers[0], answers[-1])
+            flip = explain.flip_explained(model, pair)
             shown = {**pair.to_dict(), "flip": None if flip is None else flip.to_dict()}
-            view: PairView | AnswerView = PairView(pair, (answers[0], answers[-1]), flip)
+            view: PairView | AnswerView = explain.PairView(pair, (answers[0], answers[-1]), flip)
             if html is not None:
-                write_page(html, pair, conversations=answers, flip=flip)
+                report.write_page(html, pair, conversations=answers, flip=flip)
         else:
-            local = ask_answer(model, answers[0])
-            shown, view = local.to_dict(), AnswerView(local, answers[0])
+            local = explain.explain_local(model, answers[0])
+            shown, view = local.to_dict(), explain.AnswerView(local, answers[0])
             if html is not None:
-                write_page(html, local, conversations=answers)
+                report.write_page(html, local, conversations=answers)
     except BackboneError as exc:
-        raise located(exc, [asked, asked]) from None
+        raise recipes.located(exc, [asked, asked]) from None
     if as_json:
-        print(json.dumps(shown, indent=2, ensure_ascii=False, allow_nan=False))
+        print_json(shown, indent=2)
     else:
-        show(view)
+        explain.show(view)
     if html is not None:
         print(f"page: {html}", file=sys.stderr)
 
 
-def print_overall(model: RewardModel, asked: list[ScoringRow], *, as_json: bool) -> None:
+def print_overall(model: RewardModel, asked: list[ScoringRow], *, html: Path | None = None, as_json: bool) -> None:
     """Print whom the model listens to, task by task.
 
     Args:
         model: to explain.
         asked: the rows; where some are pairs, the pairs alone are used.
+        html: where a page is written as well, or None.
         as_json: whether JSON is printed in place of a text.
 
     Raises:
@@ -74,7 +73,7 @@ def print_overall(model: RewardModel, asked: list[ScoringRow], *, as_json: bool)
     try:
         routed = model.tasks_of([a.answers[0] for a in rows])
     except BackboneError as exc:
-        raise located(exc, rows) from None
+        raise recipes.located(exc, rows) from None
     views = {
         task: _whole(model, [a for a, of in zip(rows, routed, strict=True) if of == task], task)
         for task in model.tasks
@@ -82,14 +81,21 @@ def print_overall(model: RewardModel, asked: list[ScoringRow], *, as_json: bool)
     }
     if as_json:
         shown: dict[str, Any] = {
-            task: {"overall": v.overall.to_dict(), "ablation": None if v.effects is None else v.effects.to_dict()}
+            task: {
+                "overall": v.overall.to_dict(),
+                "ablation": None if v.effects is None else v.effects.to_dict(),
+                "edits": dict(v.edits),
+            }
             for task, v in views.items()
         }
         value = {"tasks": shown} if len(model.tasks) > 1 else next(iter(shown.values()))
-        print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+        print_json(value, indent=2)
     else:
         for view in views.values():
-            show_whole(view)
+            recipes.show_whole(view)
+    if html is not None:
+        report.write_whole_page(html, list(views.values()), model=model.hash)
+        print(f"page: {html}", file=sys.stderr)
 
 
 def _whole(model: RewardModel, rows: list[ScoringRow], task: str) -> WholeView:
@@ -98,9 +104,10 @@ def _whole(model: RewardModel, rows: list[ScoringRow], task: str) -> WholeView:
         first = model.features([a.answers[0] for a in rows], task=task)
         last = model.features([a.answers[-1] for a in rows], task=task) if rows[0].is_pair else None
     except BackboneError as exc:
-        raise located(exc, rows) from None
+        raise recipes.located(exc, rows) from None
     tasks = [a.task or "" for a in rows] if all(a.task for a in rows) else []
     prompts = [prompt_key(a.answers[0][:-1]) for a in rows]
-    whole = explain_overall(model, first, last, tasks=tasks, groups=prompts, task=task)
-    effects = None if last is None else ablate(model, first, last, groups=prompts, task=task)
-    return WholeView(whole, effects, task if len(model.tasks) > 1 else "")
+    whole = explain.explain_overall(model, first, last, tasks=tasks, groups=prompts, task=task)
+    effects = None if last is None else explain.ablate(model, first, last, groups=prompts, task=task)
+    edits = explain.changes_of(model, task)
+    return explain.WholeView(whole, effects, task if len(model.tasks) > 1 else "", edits)

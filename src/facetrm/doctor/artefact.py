@@ -5,6 +5,7 @@ A broken folder is read as far as it goes; what is wrong with it is the business
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, cast
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
 
@@ -23,7 +24,7 @@ from facetrm.hub.load import local_folder
 from facetrm.model.door import MODEL_TYPE
 from facetrm.model.store import MODEL_MANIFEST
 
-FolderKind = Literal["native", "classifier", "gated", "adapter", "other"]
+FolderKind = Literal["native", "classifier", "gated", "adapter", "gguf", "other"]
 
 GATED_KEYS: Final = ("regression_layer.weight", "reward_transform_matrix", "gating.")
 _INDEX: Final = "model.safetensors.index.json"
@@ -45,12 +46,14 @@ class Expected:
         head: of the tensors outside the trunk. trunk: of the trunk's, without its prefix.
         prefix: of the trunk's names in a checkpoint, such as ``model.``.
         embedding: the name of the input embedding inside the trunk.
+        reads_last: whether the class looks for the last token by the padding id; others pool the first token.
     """
 
     head: Mapping[str, tuple[int, ...]]
     trunk: Mapping[str, tuple[int, ...]]
     prefix: str
     embedding: str
+    reads_last: bool = True
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,9 @@ class Artefact:
     Attributes:
         name: as it was asked for. folder: where its files lie.
         kind: what its files make it.
-        config, tokenizer_config, adapter_config: the parsed JSON, {} where there is none.
+        config: of the model, as parsed JSON, {} where there is none.
+        tokenizer_config: of the tokenizer, likewise.
+        adapter_config: of an adapter, likewise.
         tensors: by name. unreadable: what could not be read, and why.
     """
 
@@ -83,28 +88,36 @@ class Artefact:
         """Whether ``AutoModelForSequenceClassification`` reads it: a classifier, or one of ours with its door open."""
         return self.kind == "classifier" or (self.kind == "native" and self.config.get("model_type") == MODEL_TYPE)
 
-    def read(self, name: str) -> Tensor:
-        """Return the tensor ``name``, on the CPU."""
+    def read(self, name: str) -> Tensor | None:
+        """Return the tensor ``name``, on the CPU; None where PyTorch has no such type.
+
+        Args:
+            name: of the tensor.
+
+        Raises:
+            ModelError: only an index names it.
+        """
         file = self.tensors[name].file
         if file is None:
             raise ModelError(f"tensor '{name}' is not in its file", place=self.folder, fix="fetch the folder again")
         with safe_open(file, framework="pt") as handle:
-            found: Tensor = handle.get_tensor(name)
-        return found
+            return _tensor(handle, name)
 
-    def each(self) -> Iterator[tuple[str, Tensor]]:
-        """Yield every tensor that is there, one at a time."""
+    def each(self) -> Iterator[tuple[str, Tensor | None]]:
+        """Yield every tensor that is there, one at a time; None for one of a type that PyTorch does not have."""
         for file in sorted({info.file for info in self.tensors.values() if info.file is not None}):
             with safe_open(file, framework="pt") as handle:
                 for name in handle.keys():  # noqa: SIM118  (it is no mapping)
-                    yield name, handle.get_tensor(name)
+                    yield name, _tensor(handle, name)
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase | None:
         """The tokenizer, None where it cannot be loaded."""
         try:
             with quiet_transformers():
-                found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(self.folder))
+                found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+                    str(self.folder), trust_remote_code=False
+                )
         except Exception:  # loaders raise errors of every kind on files that others wrote
             return None
         return found if isinstance(found.model_max_length, int | float) else None
@@ -135,8 +148,8 @@ class Artefact:
         """What Transformers would build, None where the configuration does not say, or needs code of its own."""
         try:
             with quiet_transformers(), torch.device("meta"):
-                config = AutoConfig.from_pretrained(str(self.folder))
-                model = AutoModelForSequenceClassification.from_config(config)
+                config = AutoConfig.from_pretrained(str(self.folder), trust_remote_code=False)
+                model = AutoModelForSequenceClassification.from_config(config, trust_remote_code=False)
         except Exception:
             return None
         prefix = f"{model.base_model_prefix}."
@@ -147,6 +160,7 @@ class Artefact:
             trunk={name.removeprefix(prefix): s for name, s in shapes.items() if name.startswith(prefix)},
             prefix=prefix,
             embedding=f"{embedding.removeprefix(prefix)}.weight",
+            reads_last=_looks_for_padding(type(model)),
         )
 
 
@@ -166,6 +180,8 @@ def read_artefact(name: str) -> Artefact:
     config, tokenizer_config, adapter_config = (
         _json(folder / file, unreadable) for file in ("config.json", "tokenizer_config.json", "adapter_config.json")
     )
+    if not config and not adapter_config and any(folder.glob("*.gguf")):
+        return Artefact(name, folder, "gguf")
     if not config and not adapter_config and not (folder / "config.json").exists():
         unreadable.append("config.json is missing")
     tensors = _tensors(folder, unreadable)
@@ -179,6 +195,21 @@ def read_artefact(name: str) -> Artefact:
         tensors,
         tuple(unreadable),
     )
+
+
+def _tensor(handle: Any, name: str) -> Tensor | None:
+    try:
+        return cast(Tensor, handle.get_tensor(name))
+    except (SafetensorError, RuntimeError, TypeError, AttributeError):
+        return None
+
+
+def _looks_for_padding(kind: type) -> bool:
+    """Return whether the head of a class finds its token by the padding id: its ``forward`` then reads that id."""
+    try:
+        return "pad_token_id" in inspect.getsource(cast(Any, kind).forward)
+    except (OSError, TypeError):
+        return True
 
 
 def names_in(value: object) -> list[str]:

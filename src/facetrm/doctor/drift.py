@@ -1,6 +1,7 @@
 """How far one list of rewards is from another: drift in spreads, pairs that flip, pairs that tie.
 
-    spread = standard deviation of the compared rewards      drift = |reward - compared|
+    spread     = standard deviation of the compared rewards      drift = |reward - compared|
+    resolution = 32 steps of float32 at the rewards' size: what sums of the same numbers in another order may differ by
 
 Shapes: N conversations, P pairs.
 """
@@ -9,12 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from facetrm.doctor.findings import Drift
+
+_STEPS: Final = 32 * 2.0**-23
 
 
 def answer_pairs(sizes: Sequence[int]) -> NDArray[np.int64]:
@@ -31,12 +35,34 @@ def answer_pairs(sizes: Sequence[int]) -> NDArray[np.int64]:
     return np.concatenate(pairs).astype(np.int64) if pairs else np.zeros((0, 2), dtype=np.int64)
 
 
-def spread(rewards: Sequence[float]) -> float:
-    """Return the standard deviation of ``rewards``; where all are equal, their size, so that it is never zero."""
+def resolution(rewards: Sequence[float]) -> float:
+    """Return the difference below which two of these ``rewards`` are equal: 32 steps of float32 at their size.
+
+    Args:
+        rewards: finite or not; what is not finite does not count.
+    """
     values = np.asarray(rewards, dtype=np.float64)
-    found = float(values.std())
-    size = float(np.abs(values).max(initial=0.0))
-    return found if found > 1e-9 * max(size, 1e-9) else max(size, 1e-6)
+    return _STEPS * float(np.abs(values[np.isfinite(values)]).max(initial=0.0))
+
+
+def has_spread(rewards: Sequence[float]) -> bool:
+    """Return whether ``rewards`` differ by more than rounding.
+
+    Args:
+        rewards: of several conversations.
+    """
+    values = np.asarray(rewards, dtype=np.float64)
+    return not np.isfinite(values).all() or float(np.ptp(values)) > resolution(rewards) if len(values) else False
+
+
+def spread(rewards: Sequence[float]) -> float:
+    """Return the standard deviation of ``rewards``; where they have none, their size, so that it is never zero.
+
+    Args:
+        rewards: of several conversations.
+    """
+    values = np.asarray(rewards, dtype=np.float64)
+    return float(values.std()) if has_spread(rewards) else max(float(np.abs(values).max(initial=0.0)), 1e-6)
 
 
 def drift(rewards: Sequence[float], compared: Sequence[float], *, pairs_P2: NDArray[np.int64]) -> Drift:
@@ -48,10 +74,11 @@ def drift(rewards: Sequence[float], compared: Sequence[float], *, pairs_P2: NDAr
         pairs_P2: as :func:`answer_pairs` gives them.
     """
     a, b = np.asarray(rewards, dtype=np.float64), np.asarray(compared, dtype=np.float64)
-    unit = spread(compared)
+    unit, step = spread(compared), resolution(compared)
     moved = np.abs(a - b)
     moved[~np.isfinite(moved)] = np.inf
     before, after = (x[pairs_P2[:, 0]] - x[pairs_P2[:, 1]] for x in (b, a))
+    apart_before, apart_after = np.abs(before) > step, ~(np.abs(after) <= step)
     largest, mean = float(moved.max(initial=0.0)), float(moved.mean()) if len(moved) else 0.0
     return Drift(
         largest=largest,
@@ -60,8 +87,9 @@ def drift(rewards: Sequence[float], compared: Sequence[float], *, pairs_P2: NDAr
         largest_spreads=largest / unit,
         mean_spreads=mean / unit,
         pairs=len(pairs_P2),
-        flips=int((before * after < 0).sum()),
-        ties=int(((before != 0) & (after == 0)).sum()),
+        flips=int(((before * after < 0) & apart_before & apart_after).sum()),
+        ties=int((apart_before & ~apart_after).sum()),
+        spreads=has_spread(compared),
     )
 
 

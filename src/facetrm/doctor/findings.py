@@ -13,11 +13,15 @@ from typing import Any, Final, Literal
 Severity = Literal["error", "warning", "note"]
 DriftVerdict = Literal["agrees", "fault", "moves", "not run"]
 
+THRESHOLD: Final = 0.01
+"""Drift that is a fault by default: a hundredth of the rewards' standard deviation."""
+
 CODES: Final[Mapping[str, str]] = {
     # the folder
     "does-not-load": "the model cannot be loaded",
     "weights-missing": "tensors of the architecture, or files of the index, are not there",
     "weights-not-finite": "a tensor of the trunk holds NaN or infinity",
+    "weights-unread": "tensors of a type that PyTorch cannot read as numbers",
     "remote-code": "the folder needs code of its own",
     # the head
     "head-missing": "no reward head in the weights: loaders draw one at random",
@@ -38,20 +42,24 @@ CODES: Final[Mapping[str, str]] = {
     "max-length": "the tokenizer lets through more tokens than the model has positions",
     "double-bos": "the beginning-of-text token is written twice",
     "no-bos": "the beginning-of-text token is never written",
+    "unknown-words": "the tokenizer does not know more than a tenth of the text",
     # the template
     "template-missing": "there is no chat template",
     "template-fails": "the chat template refuses an ordinary conversation",
+    "template-drops": "the chat template leaves out what a turn says",
     "template-date": "the chat template writes today's date",
     "template-think": "the chat template writes a thinking block that nobody wrote",
     "template-rewrites": "the chat template renders a turn otherwise when later turns follow",
     "no-end-of-turn": "nothing closes the last answer",
     # the readings
     "scores-not-finite": "a reward is NaN or infinite",
-    "scores-constant": "all rewards are equal",
+    "scores-constant": "all rewards are equal: they have no spread",
+    "answers-equal": "answers that differ are read as one, or get one reward",
     "unstable": "the same reading twice gives different rewards",
     "packing-drift": "prompts shared in packs give other rewards than conversations alone",
     "transformers-drift": "plain Transformers gives other rewards than the engine",
     "batch-drift": "a reward depends on the rows beside it",
+    "padding-drift": "a reward changes when its row is padded on the right",
     "padding-side": "a reward depends on the side of the padding",
     "precision-drift": "bfloat16 and float32 give different rewards",
     "bf16-crowded": "rewards are so close that bfloat16 ties them",
@@ -99,10 +107,15 @@ class Drift:
     """How far rewards moved from those they are compared with.
 
     Attributes:
-        largest, mean: of |difference|, in reward.
-        spread: standard deviation of the compared rewards, the unit of the next two.
-        largest_spreads, mean_spreads: the same in units of the spread.
-        pairs: pairs of answers compared; flips: of them, those whose order turned; ties: those that became equal.
+        largest: of |difference|, in reward.
+        mean: of |difference|, in reward.
+        spread: standard deviation of the compared rewards, the unit of the next two; their size where they have none.
+        largest_spreads: the largest in units of the spread.
+        mean_spreads: the mean in units of the spread.
+        pairs: of answers compared.
+        flips: of them, those whose order turned.
+        ties: of them, those that became equal.
+        spreads: whether the compared rewards have a spread: they differ by more than rounding.
     """
 
     largest: float
@@ -113,6 +126,7 @@ class Drift:
     pairs: int
     flips: int
     ties: int
+    spreads: bool = True
 
 
 @dataclass(frozen=True)

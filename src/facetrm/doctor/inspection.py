@@ -10,8 +10,12 @@ from facetrm.doctor.weights import check_weights
 
 
 def inspect_files(artefact: Artefact) -> list[Finding]:
-    """Return what is wrong with a foreign folder; one of ours checks itself when it is loaded."""
-    if artefact.kind == "native":
+    """Return what is wrong with a foreign folder; one of ours checks itself when it is loaded.
+
+    Args:
+        artefact: its files; of a GGUF file the loader says what it is.
+    """
+    if artefact.kind in ("native", "gguf"):
         return []
     found = [*check_weights(artefact)]
     if artefact.kind == "adapter":

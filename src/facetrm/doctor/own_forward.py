@@ -9,16 +9,19 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from facetrm.backbone.checkpoint import quiet_transformers
-from facetrm.backbone.text.chat import Ids
+from facetrm.backbone.text.chat import Ids, Tokenized
 from facetrm.core.errors import ModelError
 from facetrm.doctor.artefact import Artefact
-from facetrm.doctor.readings import Side, in_batches, padded_on
+from facetrm.doctor.readings import Side, companions, in_batches, padded_on
 from facetrm.hub.auto import register
 
 
 @final
 class OwnForward:
     """A model read by the class that ``AutoModelForSequenceClassification`` finds for it, in float32.
+
+    ``pad`` is the id that batches are padded with, ``stated`` the one in ``config.json``; ``left_out`` names the
+    tensors of the folder that the class does not have.
 
     Args:
         artefact: the folder.
@@ -33,7 +36,7 @@ class OwnForward:
         try:
             with quiet_transformers():
                 model, report = AutoModelForSequenceClassification.from_pretrained(
-                    str(artefact.folder), dtype=torch.float32, output_loading_info=True
+                    str(artefact.folder), dtype=torch.float32, output_loading_info=True, trust_remote_code=False
                 )
         except Exception as exc:  # the loaders raise errors of every kind on files that others wrote
             reason = " ".join(str(exc).split())[:200]
@@ -51,22 +54,38 @@ class OwnForward:
             )
         self._model = model.to(device).eval()
         own = None if artefact.tokenizer is None else artefact.tokenizer.pad_token_id
-        self.pad: int | None = own if own is not None else model.config.get_text_config().pad_token_id
+        self.stated: int | None = model.config.get_text_config().pad_token_id
+        self.pad: int | None = own if own is not None else self.stated
+        self.left_out = tuple(sorted(report["unexpected_keys"]))
 
-    def rewards(self, rows: Sequence[Ids], *, side: Side) -> list[float]:
+    def in_company(self, rows: Sequence[Tokenized]) -> list[float]:
+        """Return the first logit of each row that shares a pass with a row of the same length, without padding.
+
+        Args:
+            rows: N conversations, as rendered.
+
+        Raises:
+            ModelError: the class refuses the batch.
+        """
+        pairs = zip(rows, companions(rows), strict=True)
+        return [self.rewards([row.ids, beside], side="right")[0] for row, beside in pairs]
+
+    def rewards(self, rows: Sequence[Ids], *, side: Side, pad: int | None = None) -> list[float]:
         """Return the first logit of each row, in order.
 
         Args:
             rows: ids of N conversations, as rendered.
             side: how they are batched and padded.
+            pad: the id of the padding, the tokenizer's by default.
 
         Raises:
             ModelError: the class refuses the batch.
         """
         found: list[float] = []
+        fill = pad if pad is not None else self.pad or 0
         with torch.no_grad():
             for batch in in_batches(rows, side):
-                ids_NL, mask_NL, _ = padded_on(batch, pad=self.pad or 0, side=side)
+                ids_NL, mask_NL, _ = padded_on(batch, pad=fill, side=side)
                 device = self._model.device
                 try:
                     output = self._model(input_ids=ids_NL.to(device), attention_mask=mask_NL.to(device))

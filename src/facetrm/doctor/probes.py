@@ -1,6 +1,6 @@
 """The probes of a local model: one table of readings, and a finding for each pair that should agree and does not.
 
-should agree     again; packs; plain Transformers one by one; padded right; padded left; bfloat16
+should agree     again; packs; plain Transformers one by one; in company; padded right; padded left; bfloat16
 shows the cost   double BOS, no BOS, no end of turn, cut at the end, oldest dropped
 """
 
@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from functools import partial
+from typing import Final, Literal, cast
 
 import torch
 
@@ -16,15 +17,16 @@ from facetrm.backbone.text.chat import Tokenized
 from facetrm.core.errors import FacetrmError
 from facetrm.data.records import Conversation
 from facetrm.doctor.artefact import Artefact
-from facetrm.doctor.drift import in_bf16
+from facetrm.doctor.drift import in_bf16, spread
 from facetrm.doctor.own_forward import OwnForward
-from facetrm.doctor.readings import Reader, mistakes, rewards_of
+from facetrm.doctor.readings import Reader, Side, mistakes, rewards_of
 from facetrm.model.reward_model import RewardModel
 
 REFERENCE: Final = "engine, alone"
 AGAIN: Final = "engine, again"
 PACKED: Final = "engine, packs"
 PLAIN: Final = "plain, alone"
+COMPANY: Final = "plain, in company"
 RIGHT: Final = "plain, padded right"
 LEFT: Final = "plain, padded left"
 BF16: Final = "bfloat16 trunk"
@@ -32,13 +34,23 @@ FP32: Final = "float32 trunk"
 ROUNDED: Final = "rewards in bfloat16"
 DROPPED: Final = "oldest dropped"
 
+# What a second test said of a reading that moved (the keys of ``Probed.evidence``).
+SEED_DECIDES: Final = "one seed gives one reward"
+PACKS_AGREE_IN_FLOAT32: Final = "packs agree in float32"
+STATED_PAD_AGREES: Final = "padded with the id of config.json, rows agree"
+RIGHT_ID_COUNTS: Final = "another padding id moves rows padded on the right"
+LEFT_ID_COUNTS: Final = "another padding id moves rows padded on the left"
+ENDS_WITH_PAD: Final = "conversations end with the padding id of config.json"
+NOT_IN_FLOAT32: Final = "no copy in float32 can be made, without which rounding cannot be told from a fault"
+
 
 @dataclass(frozen=True)
 class Reading:
     """The rewards of one way of reading.
 
     Attributes:
-        name: of the way. against: the name of the one it is compared with.
+        name: of the way.
+        against: the name of the one it is compared with.
         expected: whether they should agree.
         rewards: one per conversation, None where it was not run.
         note: why it was not run.
@@ -53,11 +65,19 @@ class Reading:
 
 @dataclass(frozen=True)
 class Probed:
-    """All readings of one model, by name; ``facts`` say what may explain them."""
+    """All readings of one model.
+
+    Attributes:
+        readings: by name.
+        full_precision: whether the trunk computes in float32.
+        absolute_positions: whether the trunk adds a vector per position to its input.
+        evidence: what second tests said of readings that moved, by the name of the test.
+    """
 
     readings: dict[str, Reading] = field(default_factory=dict)
     full_precision: bool = True
     absolute_positions: bool = False
+    evidence: dict[str, bool] = field(default_factory=dict)
 
     def add(
         self, name: str, against: str, read: Callable[[], list[float] | None], *, moves: bool = False, note: str = ""
@@ -82,6 +102,18 @@ class Probed:
             name, against, "moves" if moves else "agree", rewards, "" if rewards is not None else note
         )
 
+    def test(self, key: str, run: Callable[[], bool]) -> None:
+        """Keep what a second test says, and nothing where it cannot be run.
+
+        Args:
+            key: of the ``evidence``.
+            run: the test.
+        """
+        try:
+            self.evidence[key] = run()
+        except (torch.OutOfMemoryError, FacetrmError):
+            self.evidence.pop(key, None)
+
     def rewards(self, name: str | None = None) -> list[float] | None:
         """Return the rewards of a reading by ``name`` (the one that others are compared with), None where not run."""
         wanted = next((key for key, r in self.readings.items() if not r.against), "") if name is None else name
@@ -92,6 +124,9 @@ def probe_model(
     model: RewardModel, conversations: Sequence[Conversation], *, plain: bool = True
 ) -> tuple[Probed, list[Tokenized]]:
     """Return the readings of our engine, and of plain Transformers with the model's heads, and the rows that were read.
+
+    A trunk in bfloat16 is read by plain Transformers in float32, and compared with the engine in float32: what differs
+    there is no rounding.
 
     Args:
         model: loaded.
@@ -108,33 +143,120 @@ def probe_model(
     probed = Probed(full_precision=reader.trunk.dtype == torch.float32, absolute_positions=_absolute_positions(reader))
     probed.add(REFERENCE, "", lambda: reader.engine(rows, mode="exact"))
     probed.add(AGAIN, REFERENCE, lambda: reader.engine(rows, mode="exact"))
+    if moved(probed, AGAIN):
+        probed.test(SEED_DECIDES, lambda: _seeded(reader, rows) == _seeded(reader, rows))
     probed.add(PACKED, REFERENCE, lambda: reader.engine(rows, mode="fast"))
+    exact = _precision(probed, reader, rows)
     if plain:
-        probed.add(PLAIN, REFERENCE, lambda: reader.plain(rows, side="alone"))
-        probed.add(RIGHT, PLAIN, lambda: reader.plain(rows, side="right"))
-        probed.add(LEFT, PLAIN, lambda: reader.plain(rows, side="left"))
-    if probed.full_precision:
-        probed.add(BF16, REFERENCE, lambda: reader.in_dtype(rows, torch.bfloat16))
-    else:
-        probed.add(FP32, REFERENCE, lambda: reader.in_dtype(rows, torch.float32))
+        _plain(probed, exact, rows)
     probed.add(ROUNDED, REFERENCE, lambda: in_bf16(probed.rewards() or []), moves=True)
-    for mistake, change in mistakes(reader).items():
-        changed = [change(row) for row in rows]
-        differ = any(a.ids != b.ids for a, b in zip(rows, changed, strict=True))
-        probed.add(
-            mistake,
-            REFERENCE,
-            lambda changed=changed, differ=differ: reader.engine(changed, mode="exact") if differ else None,  # type: ignore[misc]
-            moves=True,
-            note="nothing to take away",
-        )
+    _mistakes(probed, exact or reader, rows, against=REFERENCE if exact is None else exact_reference(probed))
     tokens = 3 * max(len(row.ids) for row in rows) // 4
     probed.add(DROPPED, REFERENCE, lambda: reader.oldest_dropped(conversations, tokens=max(tokens, 2)), moves=True)
     return probed, rows
 
 
+def exact_reference(probed: Probed) -> str:
+    """Return the name of the engine's reading in float32, which plain Transformers is compared with; "" for none.
+
+    Args:
+        probed: the readings so far.
+    """
+    names = (REFERENCE,) if probed.full_precision else (FP32,)
+    return next((name for name in names if probed.rewards(name) is not None), "")
+
+
+def moved(probed: Probed, name: str) -> bool:
+    """Return whether a reading differs from what it is compared with by more than a millionth of the spread.
+
+    Args:
+        probed: the readings.
+        name: of the reading.
+    """
+    reading = probed.readings.get(name)
+    compared = None if reading is None else probed.rewards(reading.against)
+    if reading is None or reading.rewards is None or compared is None:
+        return False
+    return not near(reading.rewards, compared, within=1e-6 * spread(compared))
+
+
+def near(rewards: Sequence[float], others: Sequence[float], *, within: float) -> bool:
+    """Return whether no reward is further than ``within`` from its counterpart.
+
+    Args:
+        rewards: of one reading.
+        others: of another.
+        within: the largest difference allowed, in reward.
+    """
+    return all(abs(a - b) <= within for a, b in zip(rewards, others, strict=True))
+
+
+def _precision(probed: Probed, reader: Reader, rows: Sequence[Tokenized]) -> Reader | None:
+    """Read in the other precision; return the reader in float32, None where memory does not hold it."""
+    if probed.full_precision:
+        probed.add(BF16, REFERENCE, lambda: reader.cast(torch.bfloat16).engine(rows, mode="exact"))
+        return reader
+    try:
+        exact = reader.cast(torch.float32)
+    except (torch.OutOfMemoryError, FacetrmError):
+        probed.add(FP32, REFERENCE, lambda: None, note=NOT_IN_FLOAT32)
+        return None
+    probed.add(FP32, REFERENCE, lambda: exact.engine(rows, mode="exact"))
+    if moved(probed, PACKED) and (alone := probed.rewards(FP32)) is not None:
+        within = 1e-3 * spread(alone)
+        probed.test(PACKS_AGREE_IN_FLOAT32, lambda: near(exact.engine(rows, mode="fast"), alone, within=within))
+    return exact
+
+
+def _plain(probed: Probed, exact: Reader | None, rows: Sequence[Tokenized]) -> None:
+    """Read as a user of Transformers reads the trunk, in float32."""
+    against = exact_reference(probed)
+    if exact is None or not against:
+        probed.add(PLAIN, REFERENCE, lambda: None, note=NOT_IN_FLOAT32)
+        return
+    probed.add(PLAIN, against, lambda: exact.plain(rows, side="alone"))
+    probed.add(COMPANY, PLAIN, lambda: exact.in_company(rows))
+    probed.add(RIGHT, PLAIN, lambda: exact.plain(rows, side="right"))
+    probed.add(LEFT, PLAIN, lambda: exact.plain(rows, side="left"))
+    other = 0 if exact.pad else 1
+    _second_padding(probed, lambda side: exact.plain(rows, side=side, pad=other))
+
+
+def _mistakes(probed: Probed, reader: Reader, rows: Sequence[Tokenized], *, against: str) -> None:
+    """Read what people make of the rows by mistake."""
+    for mistake, change in mistakes(reader).items():
+        changed = [change(row) for row in rows]
+        differ = any(a.ids != b.ids for a, b in zip(rows, changed, strict=True))
+        probed.add(
+            mistake,
+            against or REFERENCE,
+            lambda changed=changed, differ=differ: reader.engine(changed, mode="exact") if differ else None,  # type: ignore[misc]
+            moves=True,
+            note="nothing to take away",
+        )
+
+
+def _second_padding(probed: Probed, read: Callable[[Side], list[float]]) -> None:
+    """Pad with another id where padding moved rewards: a mask that is followed hides what the padding says."""
+    for name, side, key in ((RIGHT, "right", RIGHT_ID_COUNTS), (LEFT, "left", LEFT_ID_COUNTS)):
+        first = probed.rewards(name)
+        if first is None or not moved(probed, name):
+            continue
+
+        def counts(first: list[float] = first, side: str = side) -> bool:
+            return not near(first, read(cast(Side, side)), within=1e-3 * spread(first))
+
+        probed.test(key, counts)
+
+
+def _seeded(reader: Reader, rows: Sequence[Tokenized]) -> list[float]:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return reader.engine(rows, mode="exact")
+
+
 def probe_own_forward(probed: Probed, artefact: Artefact, rows: Sequence[Tokenized], *, device: torch.device) -> None:
-    """Add the readings of the class that Transformers finds for the model: what its users get.
+    """Add the readings of the class that Transformers finds for the model: what its users get, in float32.
 
     Args:
         probed: the readings so far.
@@ -146,11 +268,23 @@ def probe_own_forward(probed: Probed, artefact: Artefact, rows: Sequence[Tokeniz
         ModelError: Transformers cannot load the folder.
     """
     own, ids = OwnForward(artefact, device=device), [row.ids for row in rows]
-    against = REFERENCE if REFERENCE in probed.readings else ""
+    against = exact_reference(probed)
+    if not against and REFERENCE in probed.readings:
+        probed.add(PLAIN, REFERENCE, lambda: None, note=NOT_IN_FLOAT32)
+        return
     probed.add(PLAIN, against, lambda: own.rewards(ids, side="alone"))
     note = "no padding token" if own.pad is None else ""
+    probed.add(COMPANY, PLAIN, lambda: None if own.pad is None else own.in_company(rows), note=note)
     probed.add(RIGHT, PLAIN, lambda: None if own.pad is None else own.rewards(ids, side="right"), note=note)
     probed.add(LEFT, PLAIN, lambda: None if own.pad is None else own.rewards(ids, side="left"), note=note)
+    probed.evidence[ENDS_WITH_PAD] = all(row.ids[-1] == own.stated for row in rows)
+    other = next(token for token in range(3) if token not in (own.pad, own.stated))
+    _second_padding(probed, lambda side: own.rewards(ids, side=side, pad=other))
+    alone = probed.rewards(PLAIN)
+    if alone is not None and own.stated not in (None, own.pad) and moved(probed, RIGHT):
+        within = 1e-3 * spread(alone)
+        padded = partial(own.rewards, ids, side="right", pad=own.stated)
+        probed.test(STATED_PAD_AGREES, lambda: near(padded(), alone, within=within))
 
 
 def rendered(artefact: Artefact, conversations: Sequence[Conversation]) -> list[Tokenized]:
@@ -193,7 +327,8 @@ def closest(rewards: Sequence[float], candidates: Mapping[str, Sequence[float]],
 
 def _probe_encoder(model: RewardModel, conversations: Sequence[Conversation]) -> Probed:
     """Read through ``encode`` alone: what every encoder has; with adapters through the router and each task's own."""
-    probed = Probed()
+    trunk = getattr(model.encoder, "model", None)
+    probed = Probed(full_precision=getattr(trunk, "dtype", torch.float32) == torch.float32)
 
     def together(messages: Sequence[Conversation]) -> list[float]:
         if model.adapters:

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from facetrm.backbone.config import Mode
 from facetrm.backbone.encoder import Features
-from facetrm.backbone.passes.engine import DecoderEngine, Mode
+from facetrm.backbone.passes.engine import DecoderEngine
 from facetrm.backbone.text.chat import Ids, Tokenized
 from facetrm.backbone.transformer import TransformerEncoder
 from facetrm.core.errors import BackboneError
@@ -75,17 +76,18 @@ class Reader:
 
     Args:
         model: the reward model; its encoder is a decoder's :class:`TransformerEncoder`.
+        trunk: what reads in place of the model's own trunk, such as a copy in another precision.
 
     Raises:
         BackboneError: the encoder is another kind.
     """
 
-    def __init__(self, model: RewardModel) -> None:
+    def __init__(self, model: RewardModel, *, trunk: PreTrainedModel | None = None) -> None:
         if not isinstance(model.encoder, TransformerEncoder) or model.encoder.kind != "decoder":
             raise BackboneError("no decoder", fix="probe it through encode alone")
         self.model, self.encoder = model, model.encoder
-        self.trunk: PreTrainedModel = model.encoder.model
-        self._pad = model.encoder.tokenizer.pad_token_id or 0
+        self.trunk: PreTrainedModel = model.encoder.model if trunk is None else trunk
+        self.pad = model.encoder.tokenizer.pad_token_id or 0
 
     def tokenized(self, conversations: Sequence[Conversation]) -> list[Tokenized]:
         """Return the rows as the engine reads them.
@@ -106,25 +108,57 @@ class Reader:
         """Return the rewards as our engine gives them in a ``mode``."""
         return self._engine_of(self.trunk, rows, mode=mode)
 
-    def in_dtype(self, rows: Sequence[Tokenized], dtype: torch.dtype) -> list[float]:
-        """Return the rewards with the trunk cast to ``dtype``, one conversation a pass; the heads stay in float32."""
-        trunk: Any = copy.deepcopy(self.trunk)
-        return self._engine_of(trunk.to(dtype), rows, mode="exact")
+    def cast(self, dtype: torch.dtype) -> Reader:
+        """Return a reader with a copy of the trunk in ``dtype``; the heads stay in float32.
 
-    def plain(self, rows: Sequence[Tokenized], *, side: Side) -> list[float]:
-        """Return the rewards as a user of Transformers reads the trunk: mask, no ``position_ids``, padded on a side."""
+        Args:
+            dtype: of the copy.
+
+        Raises:
+            BackboneError: the trunk cannot be cast, as quantised ones cannot.
+        """
+        try:
+            trunk: Any = copy.deepcopy(self.trunk)
+            return Reader(self.model, trunk=trunk.to(dtype))
+        except torch.OutOfMemoryError:
+            raise
+        except (TypeError, ValueError, RuntimeError) as exc:
+            reason = " ".join(str(exc).split())[:120]
+            raise BackboneError(f"the trunk cannot be cast to {dtype} ({reason})") from None
+
+    def plain(self, rows: Sequence[Tokenized], *, side: Side, pad: int | None = None) -> list[float]:
+        """Return the rewards as a user of Transformers reads the trunk: mask, no ``position_ids``, padded on a side.
+
+        Args:
+            rows: as the engine reads them.
+            side: how they are batched and padded.
+            pad: the id of the padding, the tokenizer's by default.
+        """
         prompt, response = [], []
         takes = inspect.signature(self.trunk.forward).parameters
         cache = {"use_cache": False} if "use_cache" in takes else {}
         with torch.no_grad():
             for batch in in_batches(rows, side):
-                ids_NL, mask_NL, starts = padded_on([row.ids for row in batch], pad=self._pad, side=side)
+                fill = self.pad if pad is None else pad
+                ids_NL, mask_NL, starts = padded_on([row.ids for row in batch], pad=fill, side=side)
                 mask = {} if side == "alone" else {"attention_mask": mask_NL.to(self.trunk.device)}
                 hidden_NLD = self.trunk(input_ids=ids_NL.to(self.trunk.device), **mask, **cache).last_hidden_state
                 for n, (row, start) in enumerate(zip(batch, starts, strict=True)):
                     prompt.append(hidden_NLD[n, start + row.prompt_end].float().cpu())
                     response.append(hidden_NLD[n, start + len(row.ids) - 1].float().cpu())
         return self._rated(rows, torch.stack(prompt), torch.stack(response))
+
+    def in_company(self, rows: Sequence[Tokenized]) -> list[float]:
+        """Return the rewards of rows that each share a pass with a row of the same length, without any padding.
+
+        Args:
+            rows: as the engine reads them.
+        """
+        found = []
+        for row, beside in zip(rows, companions(rows), strict=True):
+            other = replace(row, ids=beside)
+            found += self.plain([row, other], side="right")[:1]
+        return found
 
     def oldest_dropped(self, conversations: Sequence[Conversation], *, tokens: int) -> list[float]:
         """Return the rewards where conversations are cut to ``tokens`` by dropping the oldest text."""
@@ -139,7 +173,7 @@ class Reader:
             trunk,
             mode=mode,
             token_budget=self.encoder.config.token_budget,
-            pad=self._pad,
+            pad=self.pad,
             inputs=frozenset(inspect.signature(trunk.forward).parameters),
         )
         with torch.no_grad():
@@ -154,6 +188,21 @@ class Reader:
             truncated_N=torch.zeros(len(rows), dtype=torch.bool),
         )
         return rewards_of(self.model, features)
+
+
+def companions(rows: Sequence[Tokenized]) -> list[Ids]:
+    """Return a row of other text for each row, of the same length and with the same prompt and last token.
+
+    Args:
+        rows: of N conversations.
+    """
+    found = []
+    for n, row in enumerate(rows):
+        text = [t for other in (*rows[n + 1 :], *rows[: n + 1]) for t in other.ids[other.response_start : -1]] or [0]
+        begin, end = row.response_start, max(len(row.ids) - 1, row.response_start)
+        filled = (text * (1 + (end - begin) // len(text)))[: end - begin]
+        found.append((*row.ids[:begin], *filled, *row.ids[end:]))
+    return found
 
 
 def mistakes(reader: Reader) -> dict[str, Callable[[Tokenized], Tokenized]]:

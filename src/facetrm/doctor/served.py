@@ -9,11 +9,11 @@ from typing import Final
 
 from facetrm.core.errors import ModelError
 from facetrm.data.records import Conversation, Message
+from facetrm.doctor.causes import show_drift
 from facetrm.doctor.drift import spread
 from facetrm.doctor.findings import Finding, Variant
 from facetrm.doctor.probes import BF16, REFERENCE, Probed, closest
 from facetrm.doctor.server import AT_ONCE, RewardServer, ServedAnswer
-from facetrm.doctor.verdicts import show_drift
 
 SERVED: Final = "server, alone"
 SERVED_AGAIN: Final = "server, again"

@@ -12,17 +12,25 @@ _UNSET = 10**9  # tokenizers write a huge number where they have no limit
 
 
 def check_settings(artefact: Artefact) -> Iterator[Finding]:
-    """Yield what is wrong with the settings of a foreign folder."""
+    """Yield what is wrong with the settings of a foreign folder.
+
+    Args:
+        artefact: its files.
+    """
     if artefact.kind == "classifier":
         yield from _outputs(artefact)
-        yield from _padding(artefact)
+        if artefact.expected is None or artefact.expected.reads_last:  # others pool the first token, whatever pads
+            yield from _padding(artefact)
     if artefact.config.get("auto_map") and artefact.kind != "gated":
+        needed = artefact.expected is None
         yield Finding(
             "remote-code",
             "warning",
-            "the folder needs code of its own",
+            "the folder needs code of its own" if needed else "the folder names code of its own",
             f"auto_map: {short(artefact.config['auto_map'])}",
-            "the architecture is not one of Transformers', or a copy of one",
+            "the architecture is none of Transformers'"
+            if needed
+            else "Transformers builds the model without it; who trusts the folder runs it, and may get other scores",
             "read that code; a class of Transformers, where it fits, gives scores that outlive a release",
         )
     yield from _vocabulary(artefact)
@@ -113,10 +121,9 @@ def _vocabulary(artefact: Artefact) -> Iterator[Finding]:
     if tokenizer is None or expected is None:
         return
     stated = expected.trunk.get(expected.embedding, (0,))[0]
-    held = next(
-        (info.shape[0] for name, info in artefact.tensors.items() if info.shape and name.endswith(expected.embedding)),
-        stated,
-    )
+    names = (f"{expected.prefix}{expected.embedding}", expected.embedding)
+    shapes = [artefact.tensors[name].shape for name in names if name in artefact.tensors]
+    held = next((shape[0] for shape in shapes if shape), stated)
     highest = max(tokenizer.get_vocab().values(), default=-1)
     if highest >= min(held, stated) or held != stated:
         yield Finding(

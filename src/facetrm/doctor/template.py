@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from transformers import PreTrainedTokenizerBase
 
+from facetrm.backbone.text.rendered import UnrenderedTurn, unrendered_turns
+from facetrm.backbone.text.truncate import TemplateTurns
 from facetrm.core.errors import ModelError, short
 from facetrm.doctor.artefact import Artefact
 from facetrm.doctor.findings import Finding
@@ -57,14 +59,51 @@ def check_template(artefact: Artefact) -> Iterator[Finding]:
             "the chat template refuses a user turn and an answer",
             exc.problem,
             "the template wants variables or roles that callers do not give",
-            "mend the template: it must render user and assistant turns without further arguments",
+            "fix the template: it must render user and assistant turns without further arguments",
         )
         return
+    yield from _dropped(artefact)
     yield from _date(tokenizer, text)
     yield from _thinking(text, artefact)
     yield from _history(artefact)
     yield from _beginning(tokenizer, text)
     yield from _end(tokenizer, text)
+
+
+def _dropped(artefact: Artefact) -> list[Finding]:
+    def render(turns: TemplateTurns) -> str:
+        try:
+            return artefact.render(turns)
+        except ModelError as exc:
+            raise ValueError(exc.problem) from None  # a probe that is refused is passed over
+
+    return dropped_turns(unrendered_turns(render))
+
+
+def dropped_turns(turns: Sequence[UnrenderedTurn]) -> list[Finding]:
+    """Return a finding where there are turns whose text a template does not write: no score can depend on it.
+
+    Args:
+        turns: what the probes of ``unrendered_turns`` found.
+    """
+    if not turns:
+        return []
+    said = [turn for turn in turns if turn.role != "system" and not turn.missing.startswith("the reasoning")]
+    shown = "; ".join(f"turn {turn.turn + 1} ({turn.role}): {turn.missing}" for turn in (said or turns)[:3])
+    return [
+        Finding(
+            "template-drops",
+            "error" if said else "warning",
+            "the chat template leaves out what a turn says: answers that differ only there get the same score"
+            if said
+            else "the chat template leaves out an answer's reasoning, or a system turn: no score can depend on it",
+            f"not in the rendering of a probe: {shown}",
+            "a template for content in parts (images, tools) or for other roles, or one that cuts texts"
+            if said
+            else "a template made for generating, which cuts what a reader of the chat should not see",
+            "give a template that writes the content of each turn as it is",
+        )
+    ]
 
 
 def _date(tokenizer: PreTrainedTokenizerBase, text: str) -> Iterator[Finding]:

@@ -48,7 +48,10 @@ def _show_finding(console: Console, finding: Finding, *, allowed: bool) -> None:
 
 
 def _table(diagnosis: Diagnosis) -> Table:
-    title = f"{diagnosis.conversations} conversations; drift in spreads (standard deviations) of the rewards"
+    unit = "in spreads (standard deviations) of the rewards"
+    if any(line.drift is not None and not line.drift.spreads for line in diagnosis.variants):
+        unit = "as a part of the rewards' size: they have no spread"
+    title = f"{diagnosis.conversations} conversations; drift {unit}"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for name in ("reading", "against"):
         table.add_column(name)
@@ -75,6 +78,8 @@ def _because(line: Variant) -> str:
 
 def _verdict(diagnosis: Diagnosis) -> str:
     counted = diagnosis.counted
+    if not counted and any(finding.code == "does-not-load" for finding in diagnosis.findings):
+        return "\nnothing counts against it, but facetrm does not load it, and score refuses it"
     if not counted:
         return f"\nhealthy at a threshold of {diagnosis.threshold:g} spreads"
     errors = sum(finding.severity == "error" for finding in counted)

@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 
 from facetrm.doctor.artefact import GATED_KEYS, Artefact, names_in
 from facetrm.doctor.findings import Finding
+from facetrm.doctor.numbers import all_finite, numbers
 
 _HEADS = ("score", "classifier", "v_head", "regression_head", "value_head")
 _SHOWN = 3
@@ -139,7 +140,10 @@ def _values(artefact: Artefact, names: Sequence[str]) -> Iterator[Finding]:
     for name in names:
         if artefact.tensors[name].file is None:
             continue
-        tensor = artefact.read(name).float()
+        held = artefact.read(name)
+        tensor = None if held is None else numbers(held)
+        if tensor is None:
+            continue
         if not bool(torch.isfinite(tensor).all()):
             yield Finding(
                 "head-not-finite",
@@ -177,7 +181,7 @@ def _trunk(artefact: Artefact) -> Iterator[Finding]:
             "weights-missing",
             "error",
             f"{len(names)} tensors of the trunk are not there" if not lost else "the index names tensors of no file",
-            f"{', '.join(names[:_SHOWN])}{' ...' if len(names) > _SHOWN else ''}",
+            _listed(names),
             "an interrupted download or a partial save: a loader draws them at random",
             "fetch or save the whole folder again",
         )
@@ -185,19 +189,35 @@ def _trunk(artefact: Artefact) -> Iterator[Finding]:
 
 def _finite(artefact: Artefact) -> Iterator[Finding]:
     heads = set(head_names(artefact))
-    bad = []
+    bad, unknown = [], []
     try:
         for name, tensor in artefact.each():
-            if name not in heads and tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            finite = None if tensor is None else all_finite(tensor)
+            if finite is None:
+                unknown.append(name)
+            elif not finite and name not in heads:
                 bad.append(name)
     except (SafetensorError, OSError):
         return  # the file was named already: it cannot be read
+    if unknown:
+        yield Finding(
+            "weights-unread",
+            "note",
+            f"{len(unknown)} tensors are of a type that PyTorch cannot read as numbers",
+            _listed(unknown),
+            "weights packed by a quantiser",
+            "nothing, if the model loads: they were not looked at for NaN or zero",
+        )
     if bad:
         yield Finding(
             "weights-not-finite",
             "error",
             f"{len(bad)} tensors of the trunk are not finite",
-            ", ".join(bad[:_SHOWN]),
+            _listed(bad),
             "training diverged, or a cast to float16 overflowed",
             "take an earlier checkpoint, or save in float32 or bfloat16",
         )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:_SHOWN])}{' ...' if len(names) > _SHOWN else ''}"

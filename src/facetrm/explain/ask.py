@@ -2,43 +2,124 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
+from facetrm.data.objectives import Objective
 from facetrm.data.records import Conversation
+from facetrm.explain.edited import edited_objectives, unedited
 from facetrm.explain.flip import Flip, flip_pair
-from facetrm.explain.local import LocalExplanation, PairExplanation, explain_local, explain_pair
+from facetrm.explain.local import LocalExplanation, PairExplanation, explain_score, explain_scores_pair
 from facetrm.model.aggregate import GatedSum
+from facetrm.model.output import Score
 from facetrm.model.reward_model import RewardModel
 
 
-def ask_answer(model: RewardModel, answer: Conversation) -> LocalExplanation:
-    """Return the explanation of one answer, on the scales of the mixture that scored it.
+def explain_local(model: RewardModel, answer: Conversation) -> LocalExplanation:
+    """Explain one answer: what each expert of the mixture that scored it owes, on the scales of its objectives.
 
     Args:
-        model: scores it. answer: the conversation, which ends with it.
+        model: scores it.
+        answer: the conversation, which ends with it.
+
+    Returns:
+        The explanation; of an edited model it says what was edited, before and after.
+
+    Raises:
+        BackboneError: the conversation cannot be read.
+
+    Example:
+        >>> from facetrm import World, explain_local, toy_model
+        >>> explained = explain_local(toy_model(), next(World().preferences(1)).chosen)
+        >>> sorted(line.objective for line in explained.lines)
+        ['helpful', 'honest', 'verbose']
     """
     [score] = model.score([answer])
-    return explain_local(score, objectives=model.mixture(score.task).objectives)
+    explained = explain_score(score, objectives=_scaled(model, [score]))
+    return _with_edits(model, [answer], [score], [explained])[0]
 
 
-def ask_pair(model: RewardModel, a: Conversation, b: Conversation) -> tuple[PairExplanation, Flip | None]:
-    """Return why one answer is above the other, and what would flip them.
-
-    The second is None where that is not defined: under a network on the experts' vectors, or for two tasks.
+def explain_pair(model: RewardModel, a: Conversation, b: Conversation) -> PairExplanation:
+    """Explain why one answer is above the other, with P(A > B) where one mixture scored both.
 
     Args:
-        model: scores both. a: the conversation that ends with answer A. b: with answer B.
+        model: scores both.
+        a: the conversation that ends with answer A.
+        b: the conversation that ends with answer B.
+
+    Returns:
+        The explanation; :func:`flip_explained` says what would turn it round.
+
+    Raises:
+        BackboneError: a conversation cannot be read.
+
+    Example:
+        >>> from facetrm import World, explain_pair, toy_model
+        >>> pair = next(World().preferences(1))
+        >>> explained = explain_pair(toy_model(), pair.chosen, pair.rejected)
+        >>> abs(explained.margin - sum(line.difference for line in explained.lines)) < 1e-4
+        True
     """
     scores = model.score([a, b])
     mixtures = [model.mixture(score.task) for score in scores]
-    objectives = {objective.name: objective for mixture in mixtures for objective in mixture.objectives}
     one = mixtures[0] if mixtures[0] is mixtures[1] else None
     texts = None if one is None or scores[0].coefficients else a[:-1] == b[:-1]
-    pair = explain_pair(
+    pair = explain_scores_pair(
         scores[0],
         scores[1],
-        objectives=list(objectives.values()),
+        objectives=_scaled(model, scores),
         same_prompt=texts,
         beta=None if one is None else one.beta,
     )
-    if one is None or not isinstance(one.aggregator, GatedSum):
-        return pair, None
-    return pair, flip_pair(pair, aggregator=one.aggregator)
+    side_a, side_b = _with_edits(model, [a, b], scores, [pair.a, pair.b])
+    return replace(pair, a=side_a, b=side_b)
+
+
+def flip_explained(model: RewardModel, pair: PairExplanation) -> Flip | None:
+    """Return what would flip a pair, one change at a time; None where that is not defined.
+
+    It is not under a network on the experts' vectors, for two tasks, or where one scalar is all of the reward.
+
+    Args:
+        model: that scored the pair.
+        pair: from :func:`explain_pair`.
+
+    Example:
+        >>> from facetrm import World, explain_pair, flip_explained, toy_model
+        >>> model, pair = toy_model(), next(World().preferences(1))
+        >>> flip = flip_explained(model, explain_pair(model, pair.chosen, pair.rejected))
+        >>> flip is not None and len(flip.scores) > 0
+        True
+    """
+    if pair.a.task != pair.b.task:
+        return None
+    mixture = model.mixture(pair.a.task)
+    if not isinstance(mixture.aggregator, GatedSum) or _is_scalar(model):
+        return None
+    return flip_pair(pair, aggregator=mixture.aggregator)
+
+
+def _scaled(model: RewardModel, scores: Sequence[Score]) -> list[Objective]:
+    """Return the objectives that have a scale of their own: the reward of a scalar model has none."""
+    if _is_scalar(model):
+        return []
+    return list({o.name: o for score in scores for o in model.mixture(score.task).objectives}.values())
+
+
+def _is_scalar(model: RewardModel) -> bool:
+    """Whether the model is one linear head whose output is the reward, as a sequence classifier's."""
+    return str(model.provenance.get("layout", "")).startswith("sequence classification")
+
+
+def _with_edits(
+    model: RewardModel, answers: Sequence[Conversation], after: Sequence[Score], explained: Sequence[LocalExplanation]
+) -> list[LocalExplanation]:
+    """Return the explanations with what was edited; one more reading where the model is edited."""
+    plain = unedited(model)
+    if plain is model:
+        return list(explained)
+    before = plain.score(answers)
+    return [
+        replace(one, edits=edited_objectives(model, old, new), unedited=old.reward)
+        for one, old, new in zip(explained, before, after, strict=True)
+    ]

@@ -21,7 +21,9 @@ from typing import Any
 import torch
 
 from facetrm.core.errors import ModelError
-from facetrm.explain.local import ExpertLine, LocalExplanation, PairExplanation
+from facetrm.core.shown import show_digits, show_fixed
+from facetrm.explain.lines import ExpertLine
+from facetrm.explain.local import LocalExplanation, PairExplanation
 from facetrm.model.aggregate import GatedSum
 
 
@@ -97,9 +99,14 @@ class Flip:
         if best is not None and best.reachable and best.target is not None:
             facts.append(
                 f"Smallest rating change that ties the pair: {self.scores[0].objective} of {best.answer} "
-                f"from {best.rating:.2f} to {best.target:.2f}."
+                f"from {show_fixed(best.rating, 2)} to {show_fixed(best.target, 2)}."
             )
-        else:
+        elif best is not None and best.reachable is None:
+            facts.append(
+                f"Smallest change that ties the pair: {self.scores[0].objective} of {best.answer} by "
+                f"{show_digits(best.delta_score)} (it has no scale that is known)."
+            )
+        elif best is not None:
             facts.append("No single rating could tie the pair within its scale.")
         turning = [flip for flip in self.weights if flip.factor is not None]
         if turning:
@@ -120,7 +127,7 @@ def flip_pair(pair: PairExplanation, *, aggregator: GatedSum | None = None) -> F
     """Find what would flip ``pair``, one change at a time.
 
     Args:
-        pair: from :func:`facetrm.explain.local.explain_pair`.
+        pair: from :func:`facetrm.explain.local.explain_scores_pair`.
         aggregator: the mixture's gated sum, for the penalties that go with a weight; without it a weight's effect is
             the difference of its own coefficient times score, which is exact only without debiasing.
 
@@ -129,6 +136,13 @@ def flip_pair(pair: PairExplanation, *, aggregator: GatedSum | None = None) -> F
 
     Raises:
         ModelError: an aggregator of another number of experts, or answers whose reward is no weighted sum.
+
+    Example:
+        >>> from facetrm import World, explain_scores_pair, flip_pair, toy_model
+        >>> pair = next(World().preferences(1))
+        >>> explained = explain_scores_pair(*toy_model().score([pair.chosen, pair.rejected]))
+        >>> len(flip_pair(explained).scores) > 0
+        True
     """
     if not (pair.a.weighted and pair.b.weighted):
         raise ModelError(

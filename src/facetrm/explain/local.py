@@ -6,7 +6,7 @@
 
 For two answers to the same prompt the base is the same, so the differences alone sum to the margin (under a network on
 the experts' vectors the base is one constant, whatever the prompts). A contribution is accounting: it says what was
-added up, not what would happen without the expert (see :mod:`facetrm.explain.ablate`).
+added up, not what would happen without the expert (see :mod:`facetrm.explain.ablation`).
 
 Reference: design of this package; ArmoRM (arXiv 2406.12845), section 4, reads single coefficients the same way.
 """
@@ -19,7 +19,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from facetrm.core.errors import ModelError
-from facetrm.data.objectives import Direction, Objective
+from facetrm.core.html import html_table
+from facetrm.core.shown import show_digits, show_fixed
+from facetrm.data.objectives import Objective
+from facetrm.explain.edited import EditedObjective
+from facetrm.explain.lines import ExpertLine, RawScale
 from facetrm.model.output import Score
 
 _SAME = 1e-5
@@ -27,73 +31,11 @@ _SAME = 1e-5
 
 
 @dataclass(frozen=True)
-class RawScale:
-    """The source's own scale of an objective: its ends, its direction, and how far one unit of score reaches."""
-
-    low: float
-    high: float
-    direction: Direction
-    per_unit: float
-    meaning: str = ""
-
-    @staticmethod
-    def of(objective: Objective) -> RawScale:
-        """Return the scale of ``objective``; ``per_unit`` is negative where lower is better."""
-        per_unit = objective.from_unit(1.0) - objective.from_unit(0.0)
-        return RawScale(objective.low, objective.high, objective.direction, per_unit, objective.meaning)
-
-    @property
-    def ends(self) -> str:
-        """Such as ``1..5``."""
-        return f"{self.low:.4g}..{self.high:.4g}"
-
-    def holds(self, rating: float) -> bool:
-        """Whether ``rating`` lies on the scale, its ends included (to rounding)."""
-        slack = 1e-6 * (self.high - self.low)
-        return self.low - slack <= rating <= self.high + slack
-
-
-@dataclass(frozen=True)
-class ExpertLine:
-    """What one expert says about one answer.
-
-    Attributes:
-        objective: the expert's name; ``position``: its place in the model.
-        contribution: reward owed to it; ``share``: percent of the sum of absolute contributions.
-        score: in [0, 1] terms; ``rating``: the same on the source's scale; ``scale``: its ends, None if not known.
-        weight: the gate's; ``coefficient``: reward per unit of score; both None where the reward is no weighted sum.
-    """
-
-    objective: str
-    position: int
-    contribution: float
-    share: float
-    score: float
-    rating: float
-    scale: RawScale | None
-    weight: float | None
-    coefficient: float | None
-
-    @property
-    def reading(self) -> str:
-        """The rating on its scale, such as ``3.40 of 1..5``."""
-        rating = show_number(self.rating)
-        if self.scale is None:
-            return rating
-        return f"{rating} of {self.scale.ends}" + (" (lower is better)" if self.scale.direction == "lower" else "")
-
-
-def show_number(value: float) -> str:
-    """Return ``value`` with about three digits: ``0.12``, ``34.5``, ``1,234``."""
-    digits = 2 if abs(value) < 10 else 1 if abs(value) < 100 else 0
-    return f"{value:,.{digits}f}"
-
-
-@dataclass(frozen=True)
 class LocalExplanation:
     """One answer's reward as a sum over experts, largest contribution first.
 
-    ``task`` is whose mixture scored it, ``routed`` the router's choice, ``confidence`` that choice's probability.
+    ``task`` is whose mixture scored it, ``routed`` the router's choice, ``confidence`` that choice's probability;
+    ``edits`` what a user changed in that mixture, and ``unedited`` the reward without it, None where nothing was.
     """
 
     reward: float
@@ -107,6 +49,15 @@ class LocalExplanation:
     truncated: bool
     model: str
     template: str
+    edits: tuple[EditedObjective, ...] = ()
+    unedited: float | None = None
+
+    @property
+    def facts(self) -> tuple[str, ...]:
+        """Plain sentences: what was edited, and the reward before."""
+        if self.unedited is None:
+            return ()
+        return (*_edit_facts(self), f"Without the edits the reward is {show_fixed(self.unedited)}.")
 
     @property
     def weighted(self) -> bool:
@@ -131,8 +82,17 @@ class LocalExplanation:
         return ", ".join(f"{line.objective} {line.share:.0f}%" for line in self.lines[:top])
 
     def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-ready dict."""
-        return asdict(self)
+        """Return a JSON-ready dict, with ``facts`` written out."""
+        return asdict(self) | {"facts": list(self.facts)}
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows, all text escaped."""
+        rows = [
+            [line.objective, show_fixed(line.contribution, signed=True), f"{line.share:.0f}%", line.reading]
+            for line in self.lines
+        ]
+        caption = f"reward {show_fixed(self.reward)} = base {show_fixed(self.base)} + contributions"
+        return html_table(caption, ["objective", "contribution", "share", "rating"], rows, notes=self.facts)
 
 
 @dataclass(frozen=True)
@@ -204,8 +164,22 @@ class PairExplanation:
             out["favours"] = line.favours
         return value | {"winner": self.winner, "decided_by": self.decided_by, "facts": list(self.facts)}
 
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows, all text escaped."""
+        rows = [
+            [
+                line.objective,
+                show_fixed(line.difference, signed=True),
+                f"{line.share:.0f}%",
+                *("-" if side is None else side.reading for side in (line.a, line.b)),
+            ]
+            for line in self.lines
+        ]
+        caption = f"A {show_fixed(self.a.reward)}, B {show_fixed(self.b.reward)}"
+        return html_table(caption, ["objective", "A - B", "share", "A", "B"], rows, notes=self.facts)
 
-def explain_local(score: Score, *, objectives: Sequence[Objective] = ()) -> LocalExplanation:
+
+def explain_score(score: Score, *, objectives: Sequence[Objective] = ()) -> LocalExplanation:
     """Explain one answer: its contributions by size, as shares in percent, with ratings on the sources' scales.
 
     Args:
@@ -217,6 +191,12 @@ def explain_local(score: Score, *, objectives: Sequence[Objective] = ()) -> Loca
 
     Raises:
         ModelError: a score that is not finite, or that does not add up.
+
+    Example:
+        >>> from facetrm import World, explain_score, toy_model
+        >>> score = toy_model().score([next(World().preferences(1)).chosen])[0]
+        >>> [line.objective for line in explain_score(score).lines if line.objective == "honest"]
+        ['honest']
     """
     _check(score)
     scales = {objective.name: RawScale.of(objective) for objective in objectives}
@@ -250,7 +230,7 @@ def explain_local(score: Score, *, objectives: Sequence[Objective] = ()) -> Loca
     )
 
 
-def explain_pair(
+def explain_scores_pair(
     score_a: Score,
     score_b: Score,
     *,
@@ -273,6 +253,13 @@ def explain_pair(
 
     Raises:
         ModelError: rows of two models or templates, or a row that is not finite or does not add up.
+
+    Example:
+        >>> from facetrm import World, explain_scores_pair, toy_model
+        >>> pair = next(World().preferences(1))
+        >>> explained = explain_scores_pair(*toy_model().score([pair.chosen, pair.rejected]))
+        >>> abs(explained.margin - sum(line.difference for line in explained.lines)) < 1e-4
+        True
     """
     for what, one, other in (
         ("models", score_a.model, score_b.model),
@@ -281,7 +268,7 @@ def explain_pair(
         if one != other:
             raise ModelError(
                 f"the two scores come from different {what} ('{one[:12]}', '{other[:12]}')",
-                place="explain_pair",
+                place="explain_scores_pair",
                 fix="score both answers with one model",
             )
     if same_prompt is None:
@@ -289,10 +276,10 @@ def explain_pair(
     elif same_prompt and not _one_prompt(score_a, score_b):
         raise ModelError(
             f"the bases ({score_a.base:g}, {score_b.base:g}) or coefficients of the two answers differ",
-            place="explain_pair",
+            place="explain_scores_pair",
             fix="they cannot answer one prompt; leave same_prompt out",
         )
-    a, b = explain_local(score_a, objectives=objectives), explain_local(score_b, objectives=objectives)
+    a, b = explain_score(score_a, objectives=objectives), explain_score(score_b, objectives=objectives)
     lines_a, lines_b = ({line.objective: line for line in side.lines} for side in (a, b))
     difference = {
         name: score_a.contributions.get(name, 0.0) - score_b.contributions.get(name, 0.0)
@@ -343,6 +330,10 @@ def _one_prompt(a: Score, b: Score) -> bool:
     return max([abs(a.base - b.base), *gaps]) <= _SAME * size
 
 
+def _edit_facts(answer: LocalExplanation) -> list[str]:
+    return [f"Edited: {edited}." for edited in answer.edits]
+
+
 def _facts(pair: PairExplanation) -> tuple[str, ...]:
     sure = "" if pair.probability is None else f"; P(A > B) = {pair.probability:.2f}"
     if pair.winner == "neither":
@@ -352,18 +343,21 @@ def _facts(pair: PairExplanation) -> tuple[str, ...]:
     if pair.a.task != pair.b.task:
         facts.append(f"Two mixtures scored them ({pair.a.task}, {pair.b.task}): their rewards are on two scales.")
     if not pair.same_prompt and pair.base_difference:
-        facts.append(
-            f"The prompts differ, so the bases differ by {pair.base_difference:+.4g}; two questions are compared."
-        )
+        apart = show_digits(pair.base_difference, 4)
+        facts.append(f"The prompts differ, so the bases differ by {apart}; two questions are compared.")
     elif not pair.same_prompt:
         facts.append("The prompts differ; two questions are compared.")
     for side in ("A", "B"):
-        names = [f"{line.objective} ({line.difference:+.3g})" for line in pair.lines if line.favours == side]
+        names = [f"{line.objective} ({show_digits(line.difference)})" for line in pair.lines if line.favours == side]
         if names:
             more = f" and {len(names) - 4} more" if len(names) > 4 else ""
             facts.append(f"For {side}: {', '.join(names[:4])}{more}.")
     if pair.decided_by is not None:
         facts.append(f"{pair.decided_by} alone is {pair.lines[0].share:.0f}% of all differences.")
+    facts += dict.fromkeys([*_edit_facts(pair.a), *_edit_facts(pair.b)])
+    if pair.a.unedited is not None and pair.b.unedited is not None:
+        before = show_fixed(pair.a.unedited - pair.b.unedited, signed=True)
+        facts.append(f"Without the edits the margin is {before}.")
     for side, answer in (("A", pair.a), ("B", pair.b)):
         if answer.truncated:
             facts.append(f"Answer {side} was cut before it was read.")

@@ -4,7 +4,7 @@
     mean contribution  mean over answers of |contribution|
     decided by one     share of pairs in which one expert's |difference| is more than half of all |differences|
 
-All of it is accounting, as in :mod:`facetrm.explain.local`; effects are in :mod:`facetrm.explain.ablate`.
+All of it is accounting, as in :mod:`facetrm.explain.local`; effects are in :mod:`facetrm.explain.ablation`.
 
 Shapes: N answers (in pairs: chosen first, then rejected), K experts, P pairs.
 """
@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -25,6 +25,9 @@ from facetrm.core.statistics import Floats, Interval, bootstrap_mean, spearman
 from facetrm.explain.prompts import prompt_groups
 from facetrm.model.output import RewardOutput
 from facetrm.model.reward_model import RewardModel
+
+MIN_ANSWERS: Final = 10
+"""Answers below which no correlation is given."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,8 @@ class OverallExplanation:
     Attributes:
         everyone: over all answers; ``by_task``, ``by_source``: within each, where tasks or sources were given.
         length: Spearman's correlation of each contribution with the response's length in tokens, None where one of
-            them is constant; ``reward_length``: the same for the reward.
+            them is constant or there are fewer than 10 answers (two always give +1 or -1).
+        reward_length: the same for the reward.
         decided: None where no pairs were given.
     """
 
@@ -99,6 +103,13 @@ def explain_overall(
 
     Raises:
         ModelError: no row, or lists of another length.
+
+    Example:
+        >>> from facetrm import World, explain_overall, toy_model
+        >>> model, pairs = toy_model(), list(World().preferences(8))
+        >>> overall = explain_overall(model, model.features([pair.chosen for pair in pairs]))
+        >>> round(sum(overall.everyone.weights.values()), 3)
+        1.0
     """
     names = model.mixture(task).names
     better = model.output(chosen, task=task)
@@ -173,6 +184,8 @@ def _decided(names: Sequence[str], outputs: Sequence[RewardOutput], groups: Sequ
 
 
 def _rank(x_N: Floats, y_N: Floats) -> float | None:
+    if len(x_N) < MIN_ANSWERS:
+        return None
     value = spearman(x_N, y_N)
     return value if math.isfinite(value) else None
 

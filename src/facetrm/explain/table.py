@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import final
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from facetrm.explain.ablate import AblationTable
+from facetrm.core.shown import show_fixed
+from facetrm.explain.ablation import AblationTable
 from facetrm.explain.overall import OverallExplanation
 from facetrm.explain.terminal import clean
 
@@ -24,26 +25,37 @@ class WholeView:
         overall: from ``explain_overall``.
         effects: from ``ablate``, None where there are no pairs.
         task: of the mixture, empty where there is one.
+        edits: what was changed in the mixture, in words, by objective.
     """
 
     overall: OverallExplanation
     effects: AblationTable | None = None
     task: str = ""
+    edits: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def facts(self) -> tuple[str, ...]:
+        """Plain sentences: what was edited, and what one expert decides alone."""
+        edited = "; ".join(f"{name} {change}" for name, change in self.edits.items())
+        said = [f"Edited: {edited}. All figures are those of the edited model."] if edited else []
+        decided = self.overall.decided
+        if decided is not None:
+            said.append(f"{100 * decided.share.value:.0f}% of {decided.pairs} margins are decided by one expert")
+        return tuple(said)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Yield the table, and what one expert decides alone."""
         everyone, of_task = self.overall.everyone, f"{clean(self.task)}: " if self.task else ""
         table = Table(title=Text(f"{of_task}Who is listened to (accounting) and what dropping it does (effect)"))
-        table.add_column("objective", no_wrap=True, min_width=max(map(len, everyone.contributions)))
+        table.add_column("objective", no_wrap=True, min_width=min(40, max(map(len, everyone.contributions))))
         weight = ("mean weight",) if everyone.weights else ()
         for column in (*weight, "mean |contribution|", "corr. with length", "accuracy if dropped"):
             table.add_column(column, justify="right", overflow="fold")
         for cells in self._rows():
             table.add_row(*cells)
         yield table
-        decided = self.overall.decided
-        if decided is not None:
-            yield Text(f"{100 * decided.share.value:.0f}% of {decided.pairs} margins are decided by one expert")
+        for fact in self.facts:
+            yield Text(clean(fact))
 
     def _rows(self) -> Iterator[list[str | Text]]:
         everyone = self.overall.everyone
@@ -53,7 +65,7 @@ class WholeView:
             yield [
                 Text(clean(name)),
                 *([f"{everyone.weights[name]:.3f}"] if everyone.weights else []),
-                f"{everyone.contributions[name]:.4f}",
-                "-" if length is None else f"{length:+.2f}",
-                "-" if line is None else f"{100 * line.accuracy_change.value:+.1f} points",
+                show_fixed(everyone.contributions[name]),
+                "-" if length is None else show_fixed(length, 2, signed=True),
+                "-" if line is None else f"{show_fixed(100 * line.accuracy_change.value, 1, signed=True)} points",
             ]

@@ -17,9 +17,11 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from facetrm.core.shown import show_fixed, show_number
 from facetrm.data.records import Conversation
 from facetrm.explain.flip import Flip
-from facetrm.explain.local import ExpertLine, LocalExplanation, PairExplanation, show_number
+from facetrm.explain.lines import ExpertLine
+from facetrm.explain.local import LocalExplanation, PairExplanation
 
 _TURNED: Final = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _SIDE_BY_SIDE: Final = 100
@@ -65,10 +67,12 @@ class AnswerView:
             yield _answer("answer", self.conversation, self.characters, "cyan")
         yield Text.assemble(
             ("reward ", "bold"),
-            (f"{answer.reward:.4f}", "bold cyan"),
-            f"   base {answer.base:.4f}   {_reading(answer)}",
+            (show_fixed(answer.reward), "bold cyan"),
+            f"   base {show_fixed(answer.base)}   {_reading(answer)}",
         )
-        yield Text(f"shares  {answer.summary(self.top)}")
+        yield Text(clean(f"shares  {answer.summary(self.top)}"))
+        for fact in answer.facts:
+            yield Text(f"- {clean(fact)}")
         values = [(line.objective, line.contribution) for line in answer.lines]
         yield _title("Contributions", "base plus these is the reward")
         yield _waterfall(values, self.top, options, start=("base", answer.base), end=("reward", answer.reward))
@@ -103,8 +107,8 @@ class PairView:
         for name, answer, style in (("A", pair.a, "cyan"), ("B", pair.b, "magenta")):
             yield Text.assemble(
                 (f"{name}  reward ", "bold"),
-                (f"{answer.reward:.4f}", f"bold {style}"),
-                f"   base {answer.base:.4f}   {_reading(answer)}",
+                (show_fixed(answer.reward), f"bold {style}"),
+                f"   base {show_fixed(answer.base)}   {_reading(answer)}",
             )
         for fact in pair.facts:
             yield Text(f"- {clean(fact)}")
@@ -215,13 +219,13 @@ def _waterfall(
     table.add_column(no_wrap=True)
     if start is not None:
         bar = _bar(floor, begin, low, high, width, options, "dim")
-        table.add_row(Text(start[0], style="dim"), Text(f"{start[1]:+.4f}", style="dim"), bar)
+        table.add_row(Text(start[0], style="dim"), Text(show_fixed(start[1], signed=True), style="dim"), bar)
     for (name, value), level in zip(rows, levels, strict=False):
         style = "green" if value >= 0 else "red"
         bar = _bar(level, level + value, low, high, width, options, style)
-        table.add_row(Text(clean(name)), Text(f"{value:+.4f}", style=style), bar)
+        table.add_row(Text(clean(name)), Text(show_fixed(value, signed=True), style=style), bar)
     total = _bar(floor, levels[-1], low, high, width, options, "bold")
-    table.add_row(Text(end[0], style="bold"), Text(f"{end[1]:+.4f}", style="bold"), total)
+    table.add_row(Text(end[0], style="bold"), Text(show_fixed(end[1], signed=True), style="bold"), total)
     return table
 
 
@@ -244,15 +248,18 @@ def _ratings(answers: Sequence[LocalExplanation], titles: Sequence[str], top: in
         table.add_column(title, justify="right")
     for title in titles:
         table.add_column(title, justify="right")
-    table.add_column("scale")
+    scaled = any(line.scale is not None for line in lines)
+    if scaled:
+        table.add_column("scale")
     for line in lines:
         others = [{other.objective: other for other in answer.lines}.get(line.objective) for answer in answers]
         ratings = [Text("-" if other is None else show_number(other.rating)) for other in others]
         if line.weight is None or line.coefficient is None:
-            cells = [Text("-" if other is None else f"{other.contribution:+.4f}") for other in others]
+            cells = [Text("-" if other is None else show_fixed(other.contribution, signed=True)) for other in others]
         else:
-            cells = [Text(f"{line.weight:.1%}"), Text(f"{line.coefficient:+.4f}")]
-        table.add_row(Text(clean(line.objective)), *cells, *ratings, Text(_scale(line)))
+            cells = [Text(f"{line.weight:.1%}"), Text(show_fixed(line.coefficient, signed=True))]
+        scale = [Text(_scale(line))] if scaled else []
+        table.add_row(Text(clean(line.objective)), *cells, *ratings, *scale)
     return table
 
 

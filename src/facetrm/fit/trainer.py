@@ -13,7 +13,6 @@ a checkpoint lacks a tensor.
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ from transformers.utils import SAFE_WEIGHTS_NAME
 
 from facetrm.core.config import Section
 from facetrm.core.errors import ConfigError, FitError
-from facetrm.core.files import read_json, write_json, write_text
+from facetrm.core.files import new_file, read_json, write_json, write_text
 from facetrm.core.progress import log
 from facetrm.fit.finetune.config import TrainerSection
 
@@ -258,8 +257,8 @@ def write_trained(trainer: HeadsTrainer, folder: Path) -> None:
         bad = [name for name, tensor in kept.items() if not bool(torch.isfinite(tensor).all())]
         if bad:
             raise FitError(f"'{bad[0]}' is not finite after training", place=folder, fix="lower trainer.learning_rate")
-        save_file(kept, folder / f".{TRAINED}", metadata={"format": "pt"})
-        os.replace(folder / f".{TRAINED}", folder / TRAINED)
+        with new_file(folder / TRAINED) as handle:
+            save_file(kept, handle.name, metadata={"format": "pt"})
     trainer.accelerator.wait_for_everyone()
 
 
@@ -305,21 +304,31 @@ def read_spent(folder: Path, rows: Counted) -> TrainingCost:
 
 
 def claim(folder: Path, question: dict[str, Any]) -> None:
-    """Write down what is asked of ``folder``.
+    """Write down what is asked of ``folder``; where nothing is trained yet, another question takes its place.
+
+    Args:
+        folder: of the training.
+        question: the settings that decide its result.
 
     Raises:
-        FitError: it was asked something else before.
+        FitError: it holds a training, or the beginning of one, with other settings.
     """
     path = folder / "settings.json"
     if not path.exists():
         write_json(path, question)
         return
     known = read_json(path, FitError, fix="delete the folder to train again")
-    if known != json.loads(json.dumps(question)):
+    if known == json.loads(json.dumps(question)):
+        return
+    if (folder / TRAINED).exists() or any(folder.glob("checkpoint-*")):
         changed = [key for key in question if not isinstance(known, dict) or known.get(key) != question[key]]
         raise FitError(
             f"holds a training with other settings ({', '.join(changed)})", place=folder, fix="give another run folder"
         )
+    for old in folder.glob("*.safetensors"):  # how the other training would have started
+        old.unlink()
+    (folder / "log.jsonl").unlink(missing_ok=True)
+    write_json(path, question)
 
 
 def question_of(config: Section) -> dict[str, Any]:

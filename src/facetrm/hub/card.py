@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import re
+import shlex
+import unicodedata
 from collections.abc import Mapping
+from html import escape
 from pathlib import Path
 from typing import Any, Final
 
 import jinja2
 from huggingface_hub import EvalResult, ModelCardData
+from markupsafe import Markup
 
 import facetrm.data.sources.load  # noqa: F401  (registers the sources)
 from facetrm.backbone.transformer import TransformerEncoder
@@ -33,8 +39,29 @@ _SYSTEMS: Final = {
     "best_objective": "the best single objective",
     "longer": "the longer answer wins",
 }
+_MARKUP: Final = re.compile(r"([\\`*\[\]|#~])")
+_LINKS: Final = re.compile(r"(?<=\w)://|(?<=\b[wW]{3})\.")
+
+
+def escape_markdown(text: object) -> str:
+    """Return ``text`` for a card: no HTML, no image, no link, no new cell or line comes of a foreign name.
+
+    Args:
+        text: of any kind; what is marked as safe (``markupsafe.Markup``) is left as it is.
+    """
+    if isinstance(text, Markup):
+        return str(text)
+    plain = "".join(" " if unicodedata.category(c) in ("Cc", "Cf", "Zl", "Zp") else c for c in str(text))
+    marked = _MARKUP.sub(r"\\\1", escape(plain, quote=False))
+    return _LINKS.sub(lambda found: "".join(f"&#{ord(c)};" for c in found.group()), marked)
+
+
 _TEMPLATES: Final = jinja2.Environment(
-    loader=jinja2.PackageLoader("facetrm.hub"), undefined=jinja2.StrictUndefined, autoescape=False, trim_blocks=False
+    loader=jinja2.PackageLoader("facetrm.hub"),
+    undefined=jinja2.StrictUndefined,
+    autoescape=False,
+    trim_blocks=False,
+    finalize=escape_markdown,
 )
 
 
@@ -65,9 +92,12 @@ def _content(folder: Path, model: RewardModel, metrics: Mapping[str, Any], place
     accuracy, rated = _accuracy(metrics), _rated(metrics)
     versions = ", ".join(f"{key} {value}" for key, value in metrics.get("versions", {}).items() if key != "threads")
     return {
-        "front": _front(licences, unknown, place, backbone, accuracy).strip(),
+        "front": Markup(_front(licences, unknown, place, backbone, accuracy).strip()),
         "title": place,
-        "place": place,
+        "command": Markup(shlex.quote(_one_line(place)).replace("`", "'")),
+        "python": Markup(json.dumps(place)),
+        "python_door": Markup(json.dumps(_door_place(folder, place))),
+        "local": "/" not in place,
         "objectives": [_row(o) for o in objectives],
         "licences": licences,
         "unknown": ", ".join(unknown),
@@ -90,6 +120,15 @@ def _content(folder: Path, model: RewardModel, metrics: Mapping[str, Any], place
         "target": metrics.get("debias", {}).get("target"),
         "versions": versions,
     }
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _door_place(folder: Path, place: str) -> str:
+    """Return what Transformers loads: the model's own folder, where ``place`` is the run's; a Hub name as it is."""
+    return place if "/" in place or folder.name == place else f"{place}/{folder.name}"
 
 
 def _reads(*, decoder: bool, adapters: int) -> str:

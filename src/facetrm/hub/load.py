@@ -14,12 +14,13 @@ from typing import Final
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
+from facetrm.backbone.config import Mode
 from facetrm.backbone.encoder import Encoder
-from facetrm.backbone.passes.engine import Mode
-from facetrm.backbone.transformer import BackboneConfig, load_encoder
+from facetrm.backbone.transformer import BackboneConfig, TransformerEncoder, load_encoder
 from facetrm.core.config import parse_config
 from facetrm.core.errors import ModelError
 from facetrm.core.files import read_json
+from facetrm.core.folders import restore_folder
 from facetrm.hub.classifier import read_classifier
 from facetrm.hub.layout import GATED_ARCHITECTURE, read_layout
 from facetrm.hub.published import check_gate_names, read_published
@@ -48,8 +49,8 @@ def load_model(
         mode: ``exact`` (one conversation a pass) or ``fast``; None keeps what the model was fitted with.
         token_budget: tokens of one pass; None keeps what the model was fitted with.
         revision: a commit or branch on the Hub.
-        settings: of the backbone, such as ``{"dtype": "bfloat16", "truncation": "drop_oldest"}``; only for models of
-            others, since one of ours is read as it was fitted.
+        settings: of the backbone, such as ``{"dtype": "bfloat16", "truncation": "drop_oldest"}``. One of ours is read
+            as it was fitted, so only ``truncation`` and a smaller ``max_tokens`` may change; each score says so.
 
     Returns:
         The model; its scores are those of the model that was saved.
@@ -57,6 +58,14 @@ def load_model(
     Raises:
         ModelError: no model, a broken or changed one, or one with a tensor missing or unexpected.
         BackboneError: its backbone is not to be had.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> from facetrm import load_model, toy_model
+        >>> folder = mkdtemp() + "/model"
+        >>> toy_model().save(folder, backbone="copy")
+        >>> load_model(folder, device="cpu").hash == toy_model().hash
+        True
     """
     place = local_folder(folder, revision=revision)
     changes: dict[str, object] = {"device": device, **({} if mode is None else {"mode": mode})}
@@ -64,18 +73,31 @@ def load_model(
         changes["token_budget"] = token_budget
     if not (place / MODEL_MANIFEST).exists():
         return _load_foreign(place, {**changes, **(settings or {})})
-    if settings:
+    other = next((key for key in settings or {} if key not in ("truncation", "max_tokens")), None)
+    if other is not None:
         raise ModelError(
-            f"the setting '{next(iter(settings))}' cannot be changed: the model is read as it was fitted",
+            f"the setting '{other}' cannot be changed: the model is read as it was fitted",
             place=place,
-            fix="take it out, or fit the model with it",
+            fix="take it out, or fit the model with it (truncation and max_tokens can be changed)",
         )
 
     def make(spec: dict[str, object]) -> Encoder:
         config = parse_config(BackboneConfig, dict(spec), place=place / MODEL_MANIFEST)
         return load_encoder(config.model_copy(update=changes))
 
-    return RewardModel.load(place, load_encoder=make)
+    model = RewardModel.load(place, load_encoder=make)
+    return _shortened(model, settings, place) if settings else model
+
+
+def _shortened(model: RewardModel, settings: Mapping[str, object], place: Path) -> RewardModel:
+    """Return one of our models, reading less of long conversations."""
+    if not isinstance(model.encoder, TransformerEncoder):
+        raise ModelError(f"a {type(model.encoder).__name__} has no limit of tokens", place=place, fix="take --set out")
+    asked = parse_config(BackboneConfig, {"path": str(place), **settings}, place="--set")
+    wanted = asked.model_dump(include=set(settings))
+    routing = {} if model.fallback is None else model.fallback.to_dict()
+    encoder = model.encoder.shortened(**wanted)
+    return RewardModel(encoder, model.mixtures, model.router, **routing, provenance=model.provenance)
 
 
 def local_folder(folder: str | Path, *, revision: str | None = None) -> Path:
@@ -91,6 +113,8 @@ def local_folder(folder: str | Path, *, revision: str | None = None) -> Path:
     place = Path(folder).expanduser()
     if str(folder).startswith(("http:/", "https:/")):
         raise ModelError("an address of a server", place=folder, fix="only 'facetrm doctor' reads from a server")
+    for kept in (place, place / "model"):
+        restore_folder(kept)
     if place.is_dir():
         inner = place / "model"
         return inner if (inner / MODEL_MANIFEST).exists() and not (place / MODEL_MANIFEST).exists() else place

@@ -5,32 +5,45 @@ The key is read from the environment and is taken out of every text that comes b
 
 from __future__ import annotations
 
-import ipaddress
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol, final
-from urllib.parse import quote, urlsplit
 
 from facetrm.core.errors import ConfigError
+from facetrm.core.web.address import read_address, shown_address, zone_of
+from facetrm.core.web.client import HttpClient, RequestError, warn_of_plain_http
+from facetrm.core.web.key import read_server_key
+from facetrm.core.web.wire import HttpReply
 from facetrm.label.settings import LabelConfig
 from facetrm.label.verdicts import VERDICT_SCHEMA
 
-_NAME: Final = re.compile(r"[A-Z_][A-Z0-9_]*")
-_SECRETS: Final = re.compile(r"(?i:bearer)\s+[^\s\"']+|\bsk-[\w*.-]+")
-_LONGEST_TEXT: Final = 300
-# Shorter ones are the dummies that servers without keys are given; a word like that may stand in any text.
-_SHORTEST_KEY: Final = 8
+DEFAULT_ADDRESS: Final = "https://api.openai.com/v1"
+_ADDRESS_VARIABLE: Final = "OPENAI_BASE_URL"
 _AGAIN: Final = frozenset({408, 409, 425, 429})
 _STOP: Final = frozenset({401, 402, 403, 404, 405})
+_MOST_TOKENS: Final = 10**9
+_NO_MODEL: Final = re.compile(
+    r"(?i)model_not_found|invalid_model|(?:unknown|invalid|no such) model"
+    r"|\bmodel\b.{0,100}?(?:not found|does not exist|not exist|not supported|not available|is not loaded)"
+)
+_LONE: Final = re.compile(r"[\x00\ud800-\udfff]")
 
 
 @final
 @dataclass(frozen=True)
 class Reply:
-    """What a judge said: ``text`` to be read, perhaps ``cut``, or ``refused``; its name of itself and its tokens."""
+    """What a judge said.
+
+    Attributes:
+        text: to be read.
+        model: the judge's name of itself.
+        tokens_in: as the server counts them; 0 where it does not.
+        tokens_out: likewise.
+        refused: it would not answer.
+        cut: it ran into ``max_tokens``.
+    """
 
     text: str
     model: str
@@ -49,11 +62,16 @@ class Fault:
         kind: ``again`` may pass, ``refused`` is about this question or the form of it, ``stop`` about every question.
         reason: for people, without secrets.
         wait: seconds that the server asks to wait; 0 where it says nothing.
+        cause: ``status`` where the server itself answered so, ``unreachable`` where nothing is there, ``silent`` where
+            the time was over, ``garbage`` where what came is not an answer of such an API.
+        fix: what the user can do about a ``stop``.
     """
 
     kind: Literal["again", "refused", "stop"]
     reason: str
     wait: float = 0.0
+    cause: Literal["status", "unreachable", "silent", "garbage"] = "status"
+    fix: str = ""
 
 
 class Judge(Protocol):
@@ -65,98 +83,117 @@ class Judge(Protocol):
 
 @final
 class OpenAIJudge:
-    """A model behind an OpenAI-compatible API; to be closed with ``await close()``.
+    """A model behind an OpenAI-compatible API.
 
     Args:
         config: the model, its address, and the name of the variable that holds the key.
 
     Raises:
-        ConfigError: ``openai`` is not installed, the address is none or holds a secret, or there is no key.
+        ConfigError: the address is not one or holds a secret, or there is no key for a server beyond this network.
     """
 
     def __init__(self, config: LabelConfig) -> None:
-        self._openai = _openai()
-        check_address(config.base_url)
-        self._config, self._key = config, read_key(config)
-        self._client = self._openai.AsyncOpenAI(
-            api_key=self._key, base_url=config.base_url, max_retries=0, timeout=config.timeout
-        )
-        self._fields: dict[str, Any] = {config.max_tokens_field: config.max_tokens}
-        self._fields |= {
-            name: value for name in ("temperature", "seed") if (value := getattr(config, name)) is not None
-        }
+        address = read_address(judge_address(config), place="base_url", error=ConfigError)
+        key = read_server_key(config.api_key_env, place="api_key_env", needed=zone_of(address.host) == "public")
+        warn_of_plain_http(address, key)
+        self._config = config
+        self._client = HttpClient(address, key=key, timeout=config.timeout)
+        fields: dict[str, Any] = {"model": config.model, config.max_tokens_field: config.max_tokens}
+        fields |= {name: value for name in ("temperature", "seed") if (value := getattr(config, name)) is not None}
+        self._fields = fields
 
     async def ask(self, messages: Sequence[Mapping[str, str]], *, schema: bool) -> Reply | Fault:
         """Send ``messages`` once and return the reply, or what went wrong; ``schema`` is sent along if wanted."""
-        fields = dict(self._fields)
+        value = {**self._fields, "messages": list(messages)}
         if schema:
             form = {"name": "verdict", "strict": True, "schema": VERDICT_SCHEMA}
-            fields["response_format"] = {"type": "json_schema", "json_schema": form}
-        openai = self._openai
+            value["response_format"] = {"type": "json_schema", "json_schema": form}
         try:
-            raw = await self._client.chat.completions.with_raw_response.create(
-                model=self._config.model, messages=list(messages), extra_body=self._config.extra, **fields
-            )
-            content = raw.content
-        except openai.APITimeoutError:
-            return Fault("again", f"no answer within {self._config.timeout:g} s")
-        except openai.APIConnectionError as exc:
-            cause = exc.__cause__
-            detail = "" if cause is None else f" ({type(cause).__name__}: {cause})"
-            return Fault("again", self._clean(f"the connection failed{detail}"))
-        except openai.APIStatusError as exc:
-            return self._status(exc.status_code, exc.response.headers, exc.response.text, schema=schema)
-        except openai.OpenAIError as exc:
-            return Fault("stop", self._clean(f"{type(exc).__name__}: {exc}"))
-        return self._read(content)
+            reply = await self._client.send("/chat/completions", {**value, **self._config.extra})
+        except RequestError as exc:
+            return _no_response(exc)
+        if reply.status == 200:
+            return self._read(reply)
+        return self._status(reply, schema=schema)
 
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._client.close()
-
-    def _status(self, status: int, headers: Mapping[str, str], text: str, *, schema: bool) -> Fault:
+    def _status(self, reply: HttpReply, *, schema: bool) -> Fault:
+        status, text = reply.status, reply.text()
         reason = self._clean(f"HTTP {status}: {text}")
-        if schema and status == 404:
+        if 300 <= status < 400:
+            to = shown_address(reply.headers.get("location", ""))
+            reason = self._clean(f"HTTP {status}: the server sends on to '{to}', and questions are not sent on")
+            return Fault("stop", reason, fix="if that address is the right one, give it as base_url")
+        if schema and status == 404 and not _NO_MODEL.search(text):
             # Routers of many models say so where none of them knows schemas.
             return Fault("refused", reason)
+        if status in (401, 403):
+            return Fault("stop", reason, fix=f"check the key in {self._config.api_key_env}")
+        if status < 500 and _NO_MODEL.search(text):
+            return Fault(
+                "stop", reason, fix=f"the server does not know '{self._config.model}': give its name of a model"
+            )
         if status in _STOP or "insufficient_quota" in text:
-            return Fault("stop", reason)
+            fix = "check base_url: most end in /v1" if status in (404, 405) else ""
+            return Fault("stop", reason, fix=fix)
         if status in _AGAIN or (status >= 500 and status != 501):
-            return Fault("again", reason, retry_after(headers))
+            return Fault("again", reason, retry_after(reply.headers))
+        if status < 300:
+            return Fault("again", self._clean(f"HTTP {status} is not an answer: {text}"), cause="garbage")
         return Fault("refused", reason)
 
-    def _read(self, content: bytes) -> Reply | Fault:
+    def _read(self, reply: HttpReply) -> Reply | Fault:
         try:
-            body = json.loads(content)
+            body = reply.json()
             choice = body["choices"][0]
             message, usage = choice["message"], body.get("usage") or {}
             text, refusal = message.get("content"), message.get("refusal")
-            model = self._clean(str(body.get("model") or self._config.model))
-            sent, received = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
+            model = str(body.get("model") or self._config.model)
+            counts, finish = [usage.get("prompt_tokens"), usage.get("completion_tokens")], choice.get("finish_reason")
         except (ValueError, RecursionError, TypeError, KeyError, IndexError, AttributeError):
-            shown = content[:200].decode("utf-8", errors="replace")
-            return Fault("again", self._clean(f"the body is no chat completion: {shown!r}"))
-        if refusal or (choice.get("finish_reason") == "content_filter" and not text):
-            return Reply(self._clean(str(refusal or "content filter")), model, sent, received, refused=True)
+            shown = reply.text(200)
+            return Fault("again", self._clean(f"the body is no chat completion: {shown!r}"), cause="garbage")
+        try:
+            sent, received = map(_count, counts)
+        except ValueError as exc:
+            return Fault("again", f"the body is no chat completion: {exc}", cause="garbage")
+        model = self._clean(model)
+        if refusal or (finish == "content_filter" and not text):
+            said = refusal if isinstance(refusal, str) else "content filter" if not refusal else "refused"
+            return Reply(self._clean(said), model, sent, received, refused=True)
         if text is None or isinstance(text, str):
-            cut = choice.get("finish_reason") == "length"
-            return Reply(self._clean(text or "", cut=False), model, sent, received, cut=cut)
-        return Fault("again", self._clean(f"the body is no chat completion: its content is {text!r}"))
+            said = _LONE.sub("�", self._clean(text or "", cut=False))
+            return Reply(said, model, sent, received, cut=finish == "length")
+        kind = type(text).__name__
+        return Fault("again", f"the body is no chat completion: its content is a {kind}, not text", cause="garbage")
 
     def _clean(self, text: str, *, cut: bool = True) -> str:
-        """Return ``text`` without the key, in whatever form, and on one short line if it is to be ``cut``."""
-        if len(self._key) >= _SHORTEST_KEY:
-            for form in {self._key, quote(self._key, safe=""), json.dumps(self._key)[1:-1]}:
-                text = text.replace(form, "***")
-        text = _SECRETS.sub("***", text)
-        if not cut:
-            return text
-        line = " ".join(text.split())
-        return line if len(line) <= _LONGEST_TEXT else line[: _LONGEST_TEXT - 1] + "…"
+        return self._client.clean(text, cut=cut)
+
+
+def judge_address(config: LabelConfig) -> str:
+    """Return the address that ``config`` names: its own, that of the environment, or OpenAI's."""
+    return config.base_url or os.environ.get(_ADDRESS_VARIABLE, "").strip() or DEFAULT_ADDRESS
+
+
+def _no_response(exc: RequestError) -> Fault:
+    if exc.kind == "untrusted":
+        fix = "give a server whose certificate is valid; SSL_CERT_FILE names further certificates to trust"
+        return Fault("stop", exc.reason, cause="unreachable", fix=fix)
+    cause: Literal["unreachable", "silent", "garbage"] = "garbage" if exc.kind == "broken" else exc.kind
+    return Fault("again", exc.reason, cause=cause)
 
 
 def _count(value: object) -> int:
-    return value if isinstance(value, int) and value >= 0 else 0
+    """Return a number of tokens; what cannot be one is an answer that cannot be believed.
+
+    Raises:
+        ValueError: it is negative, or larger than any text has.
+    """
+    if not isinstance(value, int) or isinstance(value, bool):
+        return 0
+    if not 0 <= value <= _MOST_TOKENS:
+        raise ValueError(f"it counts {value:.3g} tokens" if abs(value) < 10**100 else "it counts tokens without end")
+    return value
 
 
 def retry_after(headers: Mapping[str, str]) -> float:
@@ -169,64 +206,3 @@ def retry_after(headers: Mapping[str, str]) -> float:
         if 0.0 < seconds < float("inf"):
             return seconds
     return 0.0
-
-
-def check_address(base_url: str | None) -> None:
-    """Raise ConfigError where ``base_url`` is no http address, or holds a user, a password or a query."""
-    if base_url is None:
-        return
-    try:
-        parts = urlsplit(base_url)
-        held = "@" in parts.netloc or bool(parts.query or parts.fragment)
-        sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        held = sound = False
-    if held:
-        fix = "give the bare address; the key comes from the environment"
-        raise ConfigError("it holds a user, a password or a query", place="base_url", fix=fix)
-    if not sound:
-        raise ConfigError("it is no http address", place="base_url", fix="write http://localhost:8000/v1")
-
-
-def read_key(config: LabelConfig) -> str:
-    """Return the key that the environment holds for ``config``; a server on this machine needs none.
-
-    Raises:
-        ConfigError: the variable's name is none, it is not set, or its value cannot be sent. Values are never shown.
-    """
-    name = config.api_key_env
-    if not _NAME.fullmatch(name):
-        fix = "give the NAME of an environment variable in capitals; the key itself must stand nowhere"
-        raise ConfigError("it is not the name of a variable", place="api_key_env", fix=fix)
-    key = os.environ.get(name, "").strip()
-    if not key:
-        if config.base_url is not None and _is_here(config.base_url):
-            return "none"
-        fix = f"export {name}=...; a server that wants no key takes any word"
-        raise ConfigError(f"the environment variable {name} is not set", place="api_key_env", fix=fix)
-    if not key.isascii() or not key.isprintable() or " " in key:
-        fix = "copy it again, without quotes and blanks"
-        raise ConfigError(f"the key in {name} holds characters that no key has", place="api_key_env", fix=fix)
-    return key
-
-
-def _is_here(base_url: str) -> bool:
-    host = urlsplit(base_url).hostname or ""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _openai() -> Any:
-    """Return the client's package, which is imported only where it is needed.
-
-    Raises:
-        ConfigError: it is not installed.
-    """
-    try:
-        import openai
-    except ImportError:
-        fix = 'pip install "facetrm[label]"'
-        raise ConfigError("labelling needs openai, which is not installed", place="label", fix=fix) from None
-    return openai

@@ -11,8 +11,7 @@ from typing import final
 
 from facetrm.core.errors import DataError
 from facetrm.core.fingerprint import fingerprint
-from facetrm.data.read.files import read_preferences, read_ratings
-from facetrm.data.read.rows import read_rows
+from facetrm.data.read.files import read_records
 from facetrm.data.records import Conversation, Message, Preference, Rating, conversation_key, prompt_key
 from facetrm.data.views import as_pairs
 
@@ -49,15 +48,14 @@ def read_pairs(path: Path) -> list[Pair]:
     """Read the pairs of a file of preferences, or of ratings (every two answers to one prompt).
 
     Args:
-        path: JSONL or Parquet in any convention of :mod:`facetrm.data.read.formats`.
+        path: a file in any convention of :mod:`facetrm.data.read.formats`.
 
     Raises:
         DataError: a bad row (file, line, field, value, fix), or no pair at all.
     """
-    first = next(iter(read_rows(path)), None)
-    names = set() if first is None or first.value is None else set(first.value)
-    rated = names & {"messages", "ratings", "response", "completion"} and not names & {"chosen", "responses"}
-    pairs = rating_pairs(read_ratings(path)) if rated else preference_pairs(read_preferences(path))
+    records = read_records(path)
+    ratings = [record for record in records if isinstance(record, Rating)]
+    pairs = rating_pairs(ratings) or preference_pairs(r for r in records if isinstance(r, Preference))
     if not pairs:
         raise DataError("no two replies to one prompt", place=path, fix="give preferences, or several rated answers")
     return pairs

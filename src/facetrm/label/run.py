@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from facetrm.core.progress import Meter, progress
 from facetrm.data.read.files import write_records
 from facetrm.data.records import Preference
 from facetrm.label.ask import AskingOutcome, ask_all
-from facetrm.label.client import Judge, OpenAIJudge
+from facetrm.label.client import Judge, OpenAIJudge, judge_address
 from facetrm.label.outcomes import KEPT, Judged, decide, judge_all
 from facetrm.label.plan import Plan
 from facetrm.label.report import summarise
@@ -76,9 +77,9 @@ def label_pairs(
         The labels; questions without an answer are in ``failures``, never silently absent.
 
     Raises:
-        ConfigError: there is no key, or no client, or the address is none.
-        LabelError: the server refuses everything, or answers nothing; what was answered before is kept. Or an event
-            loop is running.
+        ConfigError: there is no key, or the address is not one.
+        LabelError: the server cannot be used, or no question was answered; what was answered before is kept. Or an
+            event loop is running.
         StoreError: the store cannot be used, or another run uses it.
     """
     _refuse_running_loop()
@@ -87,10 +88,23 @@ def label_pairs(
         verdicts = store.verdicts()
         asked = _ask(plan, judge, store, verdicts, quiet=quiet)
         labelled = _write(plan, asked, store, verdicts, out)
-    if asked.fatal:
-        answered = f"{len(plan.keys & verdicts.keys())} of {len(plan.keys)} questions are answered and kept"
-        raise LabelError(str(asked.stopped), place=out, fix=f"{answered}; mend the cause and run it again")
+    _raise_failure(plan, asked, labelled, out, place=judge_address(plan.config) if make_judge is None else out)
     return labelled
+
+
+def _raise_failure(plan: Plan, asked: AskingOutcome, labelled: Labelled, out: Path, *, place: object) -> None:
+    """Raise LabelError where the run ended before its time, or where no question was answered."""
+    questions, known = len(plan.keys), labelled.report["answered"]
+    kept = f"{known} of {questions} questions are answered and kept"
+    if asked.fatal:
+        fix = f"{asked.fix}; {kept}" if asked.fix else f"{kept}; fix the cause and run it again"
+        raise LabelError(str(asked.stopped), place=place, fix=fix)
+    # Only questions that this judge, who answered others, will not answer are no sign that something is wrong.
+    in_vain = known > 0 and asked.failures.keys() == asked.permanent
+    if asked.failures and not asked.answered and not in_vain:
+        reason, count = Counter(asked.failures.values()).most_common(1)[0]
+        problem = f"no question was answered; the commonest reason ({count} of {len(asked.failures)}): {reason}"
+        raise LabelError(problem, place=place, fix=f"every reason is in {out / FAILURES}; {kept}")
 
 
 def _refuse_running_loop() -> None:
@@ -111,18 +125,14 @@ def _ask(
         tally = _Tally(plan, store, verdicts, meter)
 
         async def ask() -> AskingOutcome:
-            try:
-                return await ask_all(
-                    plan.questions(set(verdicts)),
-                    judge=judge,
-                    store=store,
-                    config=plan.config,
-                    heard=tally.hear,
-                    proven=todo < len(plan.keys),
-                )
-            finally:
-                if isinstance(judge, OpenAIJudge):
-                    await judge.close()
+            return await ask_all(
+                plan.questions(set(verdicts)),
+                judge=judge,
+                store=store,
+                config=plan.config,
+                heard=tally.hear,
+                proven=todo < len(plan.keys),
+            )
 
         return asyncio.run(ask())
 
@@ -184,6 +194,8 @@ def _write(
         "questions": len(plan.keys),
         "answered": len(plan.keys & verdicts.keys()),
         "failed": len({row["key"] for row in failures}),
+        "refused": len(asked.permanent),
+        "commonest_reason": _commonest(failures),
         "stopped": asked.stopped,
         "this_run": {"requests": asked.requests, "answered": asked.answered},
         "folder": {
@@ -209,10 +221,16 @@ def _failures(one: Judged, asked: AskingOutcome) -> list[dict[str, Any]]:
             "swapped": bool(swapped),
             "key": key,
             "reason": asked.failures.get(key, f"not asked: {asked.stopped}"),
+            "permanent": key in asked.permanent,
         }
         for swapped, key in enumerate(one.judgement.keys)
         if one.verdicts[swapped] is None
     ]
+
+
+def _commonest(failures: Sequence[dict[str, Any]]) -> str | None:
+    counts = Counter({row["key"]: row["reason"] for row in failures}.values())
+    return counts.most_common(1)[0][0] if counts else None
 
 
 def _write_lines(path: Path, rows: Sequence[dict[str, Any]]) -> None:

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import json
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, field_validator
 
 from facetrm.core.config import Section, Seed
+
+_DAY: Final = 86_400.0
+_MOST: Final = 1e12
+
+
+def _encodable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("write printable characters only")
+    return text
+
+
+_Text = Annotated[str, AfterValidator(_encodable)]
 
 
 class LabelConfig(Section):
@@ -41,31 +54,43 @@ class LabelConfig(Section):
         price_out: the price of a million tokens received.
     """
 
-    model: str = Field(min_length=1)
+    model: _Text = Field(min_length=1)
     base_url: str | None = None
     api_key_env: str = "OPENAI_API_KEY"
-    task: str | None = None
+    task: _Text | None = None
     tasks: dict[str, str] = Field(default_factory=dict)
     unknown_task: Literal["raise", "skip"] = "raise"
     answer_format: Literal["auto", "schema", "text"] = "auto"
     system_message: bool = True
-    temperature: float | None = Field(default=0.0, ge=0.0)
+    temperature: float | None = Field(default=0.0, ge=0.0, le=100.0)
     seed: Seed | None = 0
-    max_tokens: int = Field(default=64, ge=1)
+    max_tokens: int = Field(default=64, ge=1, le=10**7)
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     extra: dict[str, Any] = Field(default_factory=dict)
-    in_flight: int = Field(default=16, ge=1)
-    requests_per_minute: float | None = Field(default=None, gt=0.0)
-    timeout: float = Field(default=120.0, gt=0.0)
-    tries: int = Field(default=8, ge=1)
-    readings: int = Field(default=2, ge=1)
-    first_wait: float = Field(default=0.5, gt=0.0)
-    longest_wait: float = Field(default=60.0, gt=0.0)
+    in_flight: int = Field(default=16, ge=1, le=1000)
+    requests_per_minute: float | None = Field(default=None, ge=0.01, le=1e6)
+    timeout: float = Field(default=120.0, gt=0.0, le=_DAY)
+    tries: int = Field(default=8, ge=1, le=1000)
+    readings: int = Field(default=2, ge=1, le=1000)
+    first_wait: float = Field(default=0.5, gt=0.0, le=_DAY)
+    longest_wait: float = Field(default=60.0, gt=0.0, le=_DAY)
     give_up_after: int = Field(default=20, ge=1)
     max_requests: int | None = Field(default=None, ge=1)
-    max_cost: float | None = Field(default=None, gt=0.0)
-    price_in: float | None = Field(default=None, ge=0.0)
-    price_out: float | None = Field(default=None, ge=0.0)
+    max_cost: float | None = Field(default=None, gt=0.0, le=_MOST)
+    price_in: float | None = Field(default=None, ge=0.0, le=_MOST)
+    price_out: float | None = Field(default=None, ge=0.0, le=_MOST)
+
+    @field_validator("extra")
+    @classmethod
+    def _sendable(cls, extra: dict[str, Any]) -> dict[str, Any]:
+        taken = sorted({"model", "messages", "stream", "n"} & extra.keys())
+        if taken:
+            raise ValueError(f"'{taken[0]}' is not a field that can be set here")
+        try:
+            json.dumps(extra, allow_nan=False, ensure_ascii=False).encode()
+        except (TypeError, ValueError, RecursionError):
+            raise ValueError("it holds what JSON cannot, such as a date or .nan: quote it") from None
+        return extra
 
     def sampling(self) -> dict[str, Any]:
         """Return what, beside the messages, decides the answer: part of a question's key."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+_FEWEST_PAIRS: Final = 2
 
 
 def estimate_text(estimate: Mapping[str, Any]) -> str:
@@ -38,12 +40,45 @@ def report_text(report: Mapping[str, Any], out: Path) -> str:
     folder, cost = report["folder"], report["folder"]["cost"]
     paid = f"{folder['tokens_in']:,} tokens in, {folder['tokens_out']:,} out"
     lines.append(f"{folder['requests']} requests so far, {paid}" + ("" if cost is None else f", cost {cost:,.2f}"))
-    if report["failed"]:
-        lines.append(f"{report['failed']} questions have no answer: {out / 'failures.jsonl'}; run again to ask them")
+    lines += _failures_text(report, out)
+    lines += _alike_text(report["between_capabilities"])
+    lines += [f"skipped: {count} pairs whose {reason}" for reason, count in report["skipped"].items()]
     if report["stopped"]:
         lines.append(f"stopped: {report['stopped']}")
     lines.append(f"{report['all']['kept']} preferences in {out / 'preferences.jsonl'}")
     return "\n".join(lines)
+
+
+def _failures_text(report: Mapping[str, Any], out: Path) -> list[str]:
+    failed, refused, file = report["failed"], report["refused"], out / "failures.jsonl"
+    lines = []
+    if failed > refused:
+        lines.append(f"{failed - refused} questions have no answer: {file}; run again to ask them")
+    if refused:
+        lines.append(f"{refused} questions are refused for good: {file}; asking them again as they are is in vain")
+    if failed:
+        lines.append(f"the commonest reason: {report['commonest_reason']}")
+    return lines
+
+
+def _alike_text(between: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a warning for each task whose capabilities, or some of them, got the same labels throughout."""
+    by_task: dict[str, list[Mapping[str, Any]]] = {}
+    for row in between:
+        by_task.setdefault(row["capabilities"][0].partition("/")[0], []).append(row)
+    lines = []
+    for task, rows in by_task.items():
+        alike = [row for row in rows if row["agreement"] == 1.0 and row["pairs"] >= _FEWEST_PAIRS]
+        if len(alike) == len(rows):
+            pairs = max(row["pairs"] for row in rows)
+            told = "the judge does not tell them apart, or the pairs differ in everything at once"
+            lines.append(f"warning: all capabilities of '{task}' got the same labels on all {pairs} pairs: {told}")
+        else:
+            for row in alike:
+                names = " and ".join(row["capabilities"])
+                told = f"got the same labels on all {row['pairs']} pairs"
+                lines.append(f"warning: {names} {told}: to the judge they are one")
+    return lines
 
 
 def _percent(rate: float | None) -> str:

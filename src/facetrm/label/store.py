@@ -6,20 +6,24 @@ loses what was in flight and nothing more. The file is locked while it is open, 
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
+import tempfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Final, TypeVar, final
 
-from facetrm.core.errors import StoreError
+from facetrm.core.errors import StoreError, short
 from facetrm.label.verdicts import VERDICTS, JudgeVerdict
 
 T = TypeVar("T")
 LABELS_FILE: Final = "labels.sqlite"
 _FORMAT: Final = 1
+_MOST_TOKENS: Final = 10**12
 _TABLES: Final = """
 CREATE TABLE answers (
     key TEXT PRIMARY KEY, verdict TEXT NOT NULL, reply TEXT NOT NULL, model TEXT NOT NULL,
@@ -65,19 +69,21 @@ class LabelStore:
 
     Args:
         folder: where ``labels.sqlite`` is, or will be.
+        shown: the file's name in messages, where it is not that in the folder.
 
     Raises:
         StoreError: the file is none of ours, is damaged or of another format, or another run has it open.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / LABELS_FILE
+    def __init__(self, folder: Path, *, shown: Path | None = None) -> None:
+        file = folder / LABELS_FILE
+        self.path = file if shown is None else shown
         self._noted = TokenCost(0, 0, 0)
-        folder.mkdir(parents=True, exist_ok=True)
-        self._base = self._guard(lambda: sqlite3.connect(self.path, timeout=0.0, isolation_level=None))
+        self._guard(lambda: folder.mkdir(parents=True, exist_ok=True))
+        self._base = self._guard(lambda: sqlite3.connect(file, timeout=0.0, isolation_level=None))
         try:
             self._guard(self._open)
-        except StoreError:
+        except BaseException:
             self._base.close()
             raise
 
@@ -115,18 +121,32 @@ class LabelStore:
         query = "SELECT model, count(*) FROM answers GROUP BY model ORDER BY model"
         return self._guard(lambda: dict(self._base.execute(query).fetchall()))
 
-    def put(self, answers: Mapping[str, StoredAnswer]) -> None:
+    def put(self, answers: Mapping[str, StoredAnswer]) -> dict[str, str]:
         """Keep ``answers`` by the keys of their questions, all or none, and count a request for each.
 
         The first answer to a question stands. When this returns they are on the disk.
+
+        Args:
+            answers: question key -> answer.
+
+        Returns:
+            Question key -> why the database cannot hold that answer. It is not kept; its request counts.
+
+        Raises:
+            StoreError: nothing could be written; the store is as it was.
         """
         noted, now = self._noted, time.time()
+        rows, refused = [], {}
+        for key, one in answers.items():
+            row = (key, one.verdict, one.reply, one.model, one.tokens_in, one.tokens_out, now)
+            problem = self._problem(one, row)
+            if problem is None:
+                rows.append(row)
+            else:
+                refused[key] = f"the answer cannot be stored ({problem})"
         requests = noted.requests + len(answers)
-        tokens_in = noted.tokens_in + sum(answer.tokens_in for answer in answers.values())
-        tokens_out = noted.tokens_out + sum(answer.tokens_out for answer in answers.values())
-        rows = [
-            (key, one.verdict, one.reply, one.model, one.tokens_in, one.tokens_out, now) for key, one in answers.items()
-        ]
+        tokens_in = noted.tokens_in + sum(answers[row[0]].tokens_in for row in rows)
+        tokens_out = noted.tokens_out + sum(answers[row[0]].tokens_out for row in rows)
 
         def write() -> None:
             self._base.execute("BEGIN IMMEDIATE")
@@ -139,6 +159,19 @@ class LabelStore:
 
         self._guard(write)
         self._noted = TokenCost(0, 0, 0)
+        return refused
+
+    def _problem(self, one: StoredAnswer, row: tuple[object, ...]) -> str | None:
+        """Return why the database cannot hold ``row``: it is asked to bind it, which writes nothing."""
+        if not all(isinstance(text, str) for text in (one.verdict, one.reply, one.model)):
+            return "its texts are not texts"
+        if not all(isinstance(n, int) and 0 <= n <= _MOST_TOKENS for n in (one.tokens_in, one.tokens_out)):
+            return "its numbers of tokens cannot be"
+        try:
+            self._base.execute("SELECT ?, ?, ?, ?, ?, ?, ?", row).fetchone()
+        except (sqlite3.Error, ArithmeticError, ValueError, TypeError) as exc:
+            return f"{type(exc).__name__}: {short(str(exc))}"
+        return None
 
     def spend(self, requests: int, *, tokens_in: int, tokens_out: int) -> None:
         """Note ``requests`` without an answer, and their ``tokens_in`` and ``tokens_out``, until the next write."""
@@ -171,24 +204,60 @@ class LabelStore:
         self._base.execute("COMMIT")
 
     def _guard(self, act: Callable[[], T]) -> T:
+        """Return what ``act`` returns; whatever fails in it leaves no half of a change, and is an error of ours."""
         try:
             return act()
-        except sqlite3.OperationalError as exc:
-            if "locked" in str(exc):
+        except Exception as exc:
+            self._undo()
+            raise self._error(exc) from None
+        except BaseException:
+            self._undo()
+            raise
+
+    def _undo(self) -> None:
+        base = getattr(self, "_base", None)
+        if base is not None and base.in_transaction:
+            with suppress(sqlite3.Error):
+                base.execute("ROLLBACK")
+
+    def _error(self, exc: Exception) -> StoreError:
+        if isinstance(exc, StoreError):
+            return exc
+        said = short(str(exc), 200)[1:-1]
+        if isinstance(exc, sqlite3.OperationalError):
+            if "locked" in said:
                 fix = "wait for it to end, or stop it; two runs would ask the same twice"
-                raise StoreError("another run has these labels open", place=self.path, fix=fix) from None
-            raise StoreError(f"cannot be used ({exc})", place=self.path, fix="check its rights and the space") from None
-        except sqlite3.DatabaseError as exc:
-            raise StoreError(f"no store of labels ({exc})", place=self.path, fix="use another folder") from None
+                return StoreError("another run has these labels open", place=self.path, fix=fix)
+            return StoreError(f"cannot be used ({said})", place=self.path, fix="check its rights and the space")
+        if isinstance(exc, sqlite3.DatabaseError):
+            return StoreError(f"no store of labels ({said})", place=self.path, fix="use another folder")
+        if isinstance(exc, OSError):
+            return StoreError(f"cannot be used ({exc.strerror})", place=self.path, fix="check its rights and the space")
+        problem = f"what was to be written does not fit ({type(exc).__name__}: {said})"
+        return StoreError(problem, place=self.path, fix="nothing of it was kept; run again to go on")
 
 
 def stored_keys(folder: Path) -> set[str]:
-    """Return the keys of the answers in ``folder``, none where there is no store; nothing is made.
+    """Return the keys of the answers in ``folder``, none where there is no store.
+
+    It reads a copy: nothing is made or changed in the folder, and no right to write there is needed.
 
     Raises:
-        StoreError: see :class:`LabelStore`.
+        StoreError: see :class:`LabelStore`; or the file cannot be read.
     """
-    if not (folder / LABELS_FILE).exists():
-        return set()
-    with LabelStore(folder) as store:
-        return store.keys()
+    path = folder / LABELS_FILE
+    try:
+        if not path.exists():
+            return set()
+        if not path.is_file():
+            raise StoreError("not a file", place=path, fix="use another folder")
+        with tempfile.TemporaryDirectory() as copy:
+            # A run that was killed leaves its last answers in the log beside the file.
+            for name in (LABELS_FILE, f"{LABELS_FILE}-wal"):
+                if (folder / name).exists():
+                    shutil.copyfile(folder / name, Path(copy) / name)
+            with LabelStore(Path(copy), shown=path) as store:
+                return store.keys()
+    except OSError as exc:
+        fix = "check that it can be read, and that there is room for a copy of it"
+        raise StoreError(f"cannot be read ({exc.strerror or type(exc).__name__})", place=path, fix=fix) from None

@@ -17,29 +17,53 @@ VERDICT_SCHEMA: Final[dict[str, Any]] = {
     "required": [KEY],
     "additionalProperties": False,
 }
-_THOUGHT: Final = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
-_FENCED: Final = re.compile(r"\A```(?:json)?\s*\n(.*)\n\s*```\Z", re.DOTALL)
+# A thought may begin before the reply, where the server's template opens it, and is then only closed in it.
+_THOUGHT_ENDS: Final = (
+    "</think>",
+    "</thinking>",
+    "</thought>",
+    "</reasoning>",
+    "[/THINK]",
+    "<|channel|>final<|message|>",
+)
+_END: Final = re.compile(
+    r"(?:\s|<\|[^|<>\s]{1,40}\|>|<｜[^｜<>\s]{1,40}｜>|</s>|<eos>|<eot>|<end_of_turn>|<turn\|>|\[EOS\])+\Z"
+)
+_FENCE_START: Final = re.compile(r"\A```(?:json)?[ \t]*\n")
+_LONGEST: Final = 1000
 
 
 def read_verdict(text: str) -> JudgeVerdict:
     """Return the verdict that ``text`` is: one JSON object ``{"better": ...}`` and nothing else.
 
-    Around it only a Markdown code fence is let through, and before it one closed ``<think>`` block. Nothing is guessed
+    Around it only a Markdown code fence is let through, before it one thought that is closed (``<think>...</think>``;
+    its opening tag may be missing), after it the tokens that end a turn, such as ``<|im_end|>``. Nothing is guessed
     from words or digits: "reply 2 beats reply 1" is no verdict.
 
     Raises:
         LabelError: it is anything else.
     """
-    body = _THOUGHT.sub("", text, count=1).strip()
-    fenced = _FENCED.match(body)
-    try:
-        value = json.loads(body if fenced is None else fenced[1], object_pairs_hook=_once)
-    except (ValueError, RecursionError):
-        value = None
+    ends = [(at, mark) for mark in _THOUGHT_ENDS if (at := text.find(mark)) >= 0]
+    at, mark = min(ends, default=(0, ""))
+    body = _without_end(text[at + len(mark) :].lstrip())
+    value = None
+    if len(body) <= _LONGEST:
+        if body.endswith("```") and (fence := _FENCE_START.match(body)) is not None:
+            body = body[fence.end() : -3]
+        try:
+            value = json.loads(body, object_pairs_hook=_once)
+        except (ValueError, RecursionError):
+            value = None
     if isinstance(value, dict) and list(value) == [KEY] and value[KEY] in VERDICTS:
         return VERDICTS[VERDICTS.index(value[KEY])]
     wanted = " | ".join(VERDICTS)
     raise LabelError(f"the reply {short(text)} is no verdict", fix=f'it should be {{"{KEY}": "{wanted}"}} alone')
+
+
+def _without_end(body: str) -> str:
+    """Return ``body`` without the tokens that end a turn; only so far from its end that a long text costs nothing."""
+    body = body.rstrip()
+    return body if len(body) > 2 * _LONGEST else _END.sub("", body)
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -38,6 +38,13 @@ class AdapterExperts(nn.Module):
     Raises:
         ModelError: the shapes disagree, an adapter is missing, empty or named twice, or a weight is not finite.
         DataError: two experts share a name.
+
+    Example:
+        >>> import torch
+        >>> from facetrm import AdapterExperts, Objective
+        >>> rated = [Objective(name="chat/honesty", low=0, high=1), Objective(name="chat/style", low=0, high=1)]
+        >>> AdapterExperts(rated, torch.zeros(2, 32), torch.zeros(2), adapters=["honesty", "style"]).names
+        ('chat/honesty', 'chat/style')
     """
 
     weight_KD: Tensor
@@ -66,7 +73,11 @@ class AdapterExperts(nn.Module):
                 fix="give each expert an adapter of its own",
             )
         if not (bool(torch.isfinite(weight_KD).all()) and bool(torch.isfinite(bias_K).all())):
-            raise ModelError("a weight is not finite", place=_PLACE, fix="fit the experts again")
+            raise ModelError(
+                "a weight is not finite",
+                place=_PLACE,
+                fix="take a checkpoint with finite weights, or fit the experts again",
+            )
         check_unique(objectives)
         self.objectives, self.adapters = tuple(objectives), tuple(adapters)
         self.register_buffer("weight_KD", weight_KD.detach().to(torch.float32).clone())

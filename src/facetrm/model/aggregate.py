@@ -43,6 +43,12 @@ class GatedSum(nn.Module):
 
     Raises:
         ModelError: sizes that do not fit, a value that is not finite, or an edit that does not fit.
+
+    Example:
+        >>> from facetrm import Gate, GateShape, GatedSum
+        >>> gate = Gate(GateShape(hidden_size=32, choices=3))
+        >>> GatedSum(gate).scale
+        1.0
     """
 
     kind: Final = "gated_sum"
@@ -88,14 +94,16 @@ class GatedSum(nn.Module):
         size, pinned = self.gate.shape.choices, dict(self.edit.pin)
         full = self.edit.pinned_total >= 1 - 1e-6
         kept = [k in pinned if full else k not in self.edit.drop for k in range(size)]
-        factor_K = torch.tensor([float(k) for k in kept])
+        factor_K = torch.tensor([float(k) for k in kept], dtype=torch.float32)
         for k, factor in self.edit.scale:
             factor_K[k] *= factor
         diagonal_KK = torch.diag(torch.diagonal(self.debias_KK))
         self.register_buffer(
             "free_K", torch.tensor([k and not full and i not in pinned for i, k in enumerate(kept)]), persistent=False
         )
-        self.register_buffer("pinned_K", torch.tensor([pinned.get(k, 0.0) for k in range(size)]), persistent=False)
+        self.register_buffer(
+            "pinned_K", torch.tensor([pinned.get(k, 0.0) for k in range(size)], dtype=torch.float32), persistent=False
+        )
         self.register_buffer("factor_K", factor_K, persistent=False)
         edited_KK = diagonal_KK + factor_K[:, None] * (self.debias_KK - diagonal_KK)
         self.register_buffer("coefficients_KK", self.scale * self.gate.unit_K[:, None] * edited_KK.T, persistent=False)

@@ -98,6 +98,12 @@ class LinearExperts(nn.Module):
     Raises:
         ModelError: the shapes disagree, or a weight is not finite.
         DataError: two experts share a name.
+
+    Example:
+        >>> import torch
+        >>> from facetrm import LinearExperts, Objective
+        >>> LinearExperts([Objective(name="helpful", low=0, high=4)], torch.zeros(1, 32), torch.zeros(1)).names
+        ('helpful',)
     """
 
     weight_KD: Tensor
@@ -115,7 +121,11 @@ class LinearExperts(nn.Module):
                 fix=f"give weight [{heads}, D] and bias [{heads}]",
             )
         if not (bool(torch.isfinite(weight_KD).all()) and bool(torch.isfinite(bias_K).all())):
-            raise ModelError("a weight is not finite", place="linear experts", fix="fit the experts again")
+            raise ModelError(
+                "a weight is not finite",
+                place="linear experts",
+                fix="take a checkpoint with finite weights, or fit the experts again",
+            )
         self.length = length
         self.objectives = (*objectives, *(() if length is None else (length.objective(),)))
         check_unique(self.objectives)

@@ -6,11 +6,13 @@ Shapes: N conversations, K experts of one mixture.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 from torch import Tensor
 
+from facetrm.core.html import html_table
+from facetrm.core.shown import show_fixed, show_number
 from facetrm.data.objectives import Objective
 from facetrm.data.records import Conversation
 
@@ -21,6 +23,14 @@ class RewardOutput:
 
     ``scores_NK`` are the experts' unit ratings, ``weights_NK`` the gate's distribution, ``coefficients_NK`` what one
     unit of each score adds to the reward; both are None where the reward is no weighted sum of ratings.
+
+    Example:
+        >>> from facetrm import World, toy_model
+        >>> model, pair = toy_model(), next(World().preferences(1))
+        >>> output = model.mixtures["all"](model.features([pair.chosen, pair.rejected]))
+        >>> total_N = output.base_N + output.contributions_NK.sum(dim=-1)
+        >>> bool((output.reward_N - total_N).abs().max() < 1e-4)
+        True
     """
 
     reward_N: Tensor
@@ -49,6 +59,14 @@ class Score:
         truncated: whether something was cut before reading.
         model, template: hashes of the model and of the chat template.
         mode: ``exact``: it cannot depend on what else was scored; ``fast``: it may in its last digits.
+        unknown: the share of the conversation's tokens that are the tokenizer's unknown token, 0 to 1.
+        settings: settings of reading that were changed for scoring (they only shorten), as they were; else empty.
+
+    Example:
+        >>> from facetrm import World, toy_model
+        >>> score = toy_model().score([next(World().preferences(1)).chosen])[0]
+        >>> abs(score.reward - score.base - sum(score.contributions.values())) < 1e-4
+        True
     """
 
     reward: float
@@ -67,10 +85,27 @@ class Score:
     model: str
     template: str
     mode: str
+    unknown: float = 0.0
+    settings: dict[str, str | int] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-ready dict."""
-        return asdict(self)
+        """Return a JSON-ready dict; ``settings`` is in it where there are any."""
+        known = asdict(self)
+        if not self.settings:
+            del known["settings"]
+        return known
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the contributions by size, all text escaped."""
+        names = sorted(self.contributions, key=lambda name: -abs(self.contributions[name]))
+        weights = ["-" if name not in self.weights else f"{self.weights[name]:.1%}" for name in names]
+        rows = [
+            [name, show_fixed(self.contributions[name], signed=True), weight, show_number(self.ratings[name])]
+            for name, weight in zip(names, weights, strict=True)
+        ]
+        cut = ["Something was cut before it was read."] if self.truncated else []
+        caption = f"reward {show_fixed(self.reward)} = base {show_fixed(self.base)} + contributions; task {self.task}"
+        return html_table(caption, ["objective", "contribution", "weight", "rating"], rows, notes=cut)
 
 
 def rows_of(
@@ -102,6 +137,17 @@ def rows_of(
 
 
 class Scorer(Protocol):
-    """Anything that scores conversations, in order; empty in, empty out."""
+    """Anything that scores conversations, in order; empty in, empty out.
+
+    Example:
+        >>> from facetrm import Scorer, World, toy_model
+        >>> def best(scorer: Scorer, answers):
+        ...     scores = scorer.score(answers)
+        ...     return max(range(len(answers)), key=lambda n: scores[n].reward)
+        ...
+        >>> pair = next(World().preferences(1))
+        >>> best(toy_model(), [pair.chosen, pair.rejected]) in (0, 1)
+        True
+    """
 
     def score(self, conversations: Sequence[Conversation]) -> list[Score]: ...

@@ -13,8 +13,9 @@ libraries, so moving a folder does not rename the model.
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
-import shutil
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -30,8 +31,9 @@ from torch import Tensor
 from facetrm.backbone.encoder import Encoder
 from facetrm.core.config import Section
 from facetrm.core.errors import ModelError
-from facetrm.core.files import read_json, write_bytes, write_json
+from facetrm.core.files import is_leftover, read_json, why_unread, write_bytes, write_json
 from facetrm.core.fingerprint import fingerprint
+from facetrm.core.folders import link_tree, new_folder, restore_folder
 from facetrm.model.door import open_to_others
 from facetrm.model.gate import Gate
 from facetrm.model.mixture import Mixture
@@ -41,6 +43,9 @@ MODEL_FORMAT = 1
 KIND = "facetrm-reward-model"
 MODEL_MANIFEST = "manifest.json"
 _PLACES = ("path", "adapter", "adapters")  # what a spec names that is copied with the backbone, one or some by name
+_BACKBONE = "backbone"
+# What an old model wrote and a new one does not need.
+_OURS = re.compile(r"manifest\.json|config\.json|mixture-\d+\.safetensors|router\.safetensors")
 _FETCH = "fetch or save the whole folder again"
 
 
@@ -122,7 +127,9 @@ def model_hash(manifest: Mapping[str, Any]) -> str:
 
 
 def save(folder: Path, described: Described, *, backbone: Literal["copy", "reference"]) -> None:
-    """Write a model folder; the manifest goes last, so a half-written folder is never read as a model.
+    """Write a model folder; at every moment the old model is there whole, or the new one.
+
+    What else lies in the folder, such as a model card, is kept.
 
     Args:
         folder: new, empty, or an earlier model folder, which is replaced.
@@ -132,20 +139,21 @@ def save(folder: Path, described: Described, *, backbone: Literal["copy", "refer
     Raises:
         ModelError: the folder holds other things, or the encoder cannot be copied.
     """
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / MODEL_MANIFEST).is_file()):
+    restore_folder(folder)
+    held = () if not folder.is_dir() else tuple(path for path in folder.iterdir() if not is_leftover(path.name))
+    if folder.is_file() or (held and not (folder / MODEL_MANIFEST).is_file()):
         raise ModelError("it exists and is no model folder", place=folder, fix="give a new or an empty folder")
     manifest = {**described.manifest, "encoder": {**described.manifest["encoder"], "backbone": backbone}}
-    folder.mkdir(parents=True, exist_ok=True)
-    if backbone == "copy":
-        held = _held_fingerprint(folder / MODEL_MANIFEST)
-        manifest["encoder"]["spec"] = _copy_backbone(described.encoder, folder / "backbone", held=held)
-    (folder / MODEL_MANIFEST).unlink(missing_ok=True)
-    for path in (*folder.glob("mixture-*.safetensors"), *folder.glob("router.safetensors")):
-        path.unlink()
-    for name, data in described.files.items():
-        write_bytes(folder / name, data)
-    open_to_others(folder, described.encoder, described.objectives, adapters=described.adapters)
-    write_json(folder / MODEL_MANIFEST, manifest)
+    with new_folder(folder, ModelError, replace=True, last=MODEL_MANIFEST) as fresh:
+        if backbone == "copy":
+            manifest["encoder"]["spec"] = _copy_backbone(described.encoder, folder, fresh)
+        for name, data in described.files.items():
+            write_bytes(fresh / name, data)
+        open_to_others(fresh, described.encoder, described.objectives, adapters=described.adapters)
+        for path in held:
+            if not _OURS.fullmatch(path.name) and not os.path.lexists(fresh / path.name):
+                link_tree(path, fresh / path.name)
+        write_json(fresh / MODEL_MANIFEST, manifest)
 
 
 def load(folder: Path) -> Saved:
@@ -154,6 +162,7 @@ def load(folder: Path) -> Saved:
     Raises:
         ModelError: names what is missing, changed, malformed or of an unknown version.
     """
+    restore_folder(folder)
     path = folder / MODEL_MANIFEST
     manifest = read_json(path, ModelError, fix="give a folder that RewardModel.save wrote")
     if not isinstance(manifest, dict) or manifest.get("kind") != KIND:
@@ -233,8 +242,9 @@ def _read(folder: Path, entry: Mapping[str, Any]) -> dict[str, Tensor]:
         )
     try:
         data = path.read_bytes()
-    except OSError:
-        raise ModelError(f"weight file '{path.name}' is missing", place=folder, fix=_FETCH) from None
+    except OSError as exc:
+        problem, fix = why_unread(exc, missing="is missing", fix=_FETCH)
+        raise ModelError(f"weight file '{path.name}' {problem}", place=folder, fix=fix) from None
     digest = hashlib.sha256(data).hexdigest()
     if digest != entry["sha256"]:
         raise ModelError(
@@ -258,12 +268,12 @@ def _held_fingerprint(path: Path) -> str | None:
     return str(encoder.get("fingerprint")) if isinstance(encoder, dict) else None
 
 
-def _copy_backbone(encoder: Encoder, folder: Path, *, held: str | None) -> dict[str, object]:
-    """Write the backbone to ``folder``, unless it lies there as it is; return its spec, with paths inside the model.
+def _copy_backbone(encoder: Encoder, old: Path, fresh: Path) -> dict[str, object]:
+    """Put the backbone into the model folder ``fresh``; return its spec, with paths inside the model.
 
-    ``held`` is the fingerprint of what lies there. The old one goes when the new one is whole.
+    Where it lies in the ``old`` folder as it is, its files are the same ones.
     """
-    spec, home = encoder.spec(), folder.resolve()
+    spec, home = encoder.spec(), (old / _BACKBONE).resolve()
     lies_inside: list[bool] = []
 
     def look(place: str) -> str:
@@ -271,20 +281,17 @@ def _copy_backbone(encoder: Encoder, folder: Path, *, held: str | None) -> dict[
         return place
 
     _with_places(spec, look)
-    if not lies_inside or not all(lies_inside) or encoder.fingerprint != held:
-        if not isinstance(encoder, PortableEncoder):
-            raise ModelError(
-                f"the backbone of a {type(encoder).__name__} cannot be copied",
-                place=folder.parent,
-                fix="save with backbone='reference'",
-            )
-        fresh = folder.with_name(f"{folder.name}.new")
-        shutil.rmtree(fresh, ignore_errors=True)
-        spec = encoder.save_backbone(fresh).model_dump(mode="json")
-        shutil.rmtree(folder, ignore_errors=True)
-        fresh.rename(folder)
-        new = fresh.parent.resolve() / fresh.name
-        spec = _with_places(spec, lambda place: str(home / Path(place).resolve().relative_to(new)))
+    same = encoder.fingerprint == _held_fingerprint(old / MODEL_MANIFEST)
+    if lies_inside and all(lies_inside) and same and home.is_dir():
+        link_tree(home, fresh / _BACKBONE)
+    elif isinstance(encoder, PortableEncoder):
+        spec, home = encoder.save_backbone(fresh / _BACKBONE).model_dump(mode="json"), (fresh / _BACKBONE).resolve()
+    else:
+        raise ModelError(
+            f"the backbone of a {type(encoder).__name__} cannot be copied",
+            place=old,
+            fix="save with backbone='reference'",
+        )
     return _with_places(spec, lambda place: str(Path(place).resolve().relative_to(home.parent)))
 
 

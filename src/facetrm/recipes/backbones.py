@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -71,7 +70,6 @@ def train_tiny(
             )
         log("backbone", found=str(folder))
         return load_encoder(config), dict(known["training"])
-    shutil.rmtree(folder, ignore_errors=True)
     model, tokenizer = tiny_decoder(vocabulary(), shape=section.shape, seed=seed)
     encoder = TransformerEncoder(model, tokenizer, config=config)
     with _threads(section.threads):
@@ -85,7 +83,7 @@ def train_tiny(
             config=section.training,
             seed=seed,
         )
-    encoder.save_backbone(folder)
+    encoder.save_backbone(folder, replace=True)
     parameters = sum(p.numel() for p in model.parameters())
     training = {k: None if v != v else v for k, v in asdict(spent).items()} | {"parameters": parameters}
     write_json(record, {"key": key, "training": training})

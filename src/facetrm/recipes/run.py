@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from facetrm.core.config import Section, apply_sets, dump_yaml, parse_config, read_yaml
+from facetrm.core.config import Section, apply_sets, parse_config, read_yaml
 from facetrm.core.errors import ConfigError, did_you_mean
-from facetrm.core.files import write_json, write_text
+from facetrm.core.files import write_json
 from facetrm.core.registry import Registry
 from facetrm.data.read.files import write_records
 from facetrm.data.records import Preference
@@ -35,6 +35,7 @@ from facetrm.recipes.dmoerm.config import DmoermConfig
 from facetrm.recipes.dmoerm.fit import run_dmoerm
 from facetrm.recipes.finetune.config import FineTuneRecipe
 from facetrm.recipes.finetune.fit import run_finetune
+from facetrm.recipes.run_folder import RunFolder, run_folder
 from facetrm.report.build import build_report
 
 
@@ -82,17 +83,23 @@ def run_armorm(config: ArmormConfig, folder: Path) -> Run:
     """Train, compare, explain and save one ArmoRM.
 
     Args:
-        config: settings. folder: of the run; a backbone and features that are there already are used again.
+        config: settings.
+        folder: of the run; a backbone and features that are there already are used again.
 
     Returns:
         The run.
 
     Raises:
+        StoreError: another run holds the folder.
         FacetrmError: what a step raises, naming value, place and fix.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "config.resolved.yaml", dump_yaml(config))
-    watch = Stopwatch()
+    with run_folder(folder, config) as held:
+        held.begin()
+        return _run_armorm(config, held)
+
+
+def _run_armorm(config: ArmormConfig, held: RunFolder) -> Run:
+    watch, folder = Stopwatch(), held.path
     rows, encoder, store, training = prepare(config, folder, watch)
     checkpoint = folder / "gate.checkpoint.safetensors"
     fit = fit_parts(config, rows, encoder, store.stream, watch, checkpoint=checkpoint, folder=folder)
@@ -103,8 +110,8 @@ def run_armorm(config: ArmormConfig, folder: Path) -> Run:
         model = routed.model
     judgement = judge_run(config, rows, fit, watch, more={} if routed is None else {"routed": routed.margins})
     with watch("save"):
+        held.keep_settings()
         model.save(folder / "model", backbone=config.save_backbone)
-        checkpoint.unlink(missing_ok=True)
         explained = pick_pair(rows, fit)
         write_records(folder / "pair.jsonl", [explained])
     with watch("report"):
@@ -113,6 +120,7 @@ def run_armorm(config: ArmormConfig, folder: Path) -> Run:
     values = metrics(config, rows, fit, judgement, seconds=watch.seconds, training=training, routed=routed)
     write_json(folder / "metrics.json", values)
     write_card(folder / "model", model, metrics=values, name=folder.name)
+    checkpoint.unlink(missing_ok=True)
     return Run(folder, values, rows, model, fit, routed, judgement, explained)
 
 
@@ -136,6 +144,15 @@ def run_recipe(path: Path, *, sets: Sequence[str] = (), out: Path | None = None)
     Returns:
         What the recipe leaves: a :class:`Run`, or a :class:`~facetrm.recipes.finetune.fit.FineTuneRun` (None in a
         process that is not the first).
+
+    Example:
+        >>> from pathlib import Path
+        >>> from facetrm import FacetrmError, run_recipe
+        >>> try:
+        ...     run_recipe(Path("no-such-recipe.yaml"))
+        ... except FacetrmError as error:
+        ...     print(type(error).__name__)
+        ConfigError
     """
     config = read_recipe(path, sets)
     return RECIPES[config.recipe].run(config, out or Path("runs") / path.stem)

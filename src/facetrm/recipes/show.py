@@ -9,7 +9,7 @@ from rich.table import Table
 
 from facetrm.core.statistics import Interval
 from facetrm.data.records import Preference
-from facetrm.explain.ask import ask_pair
+from facetrm.explain.ask import explain_pair, flip_explained
 from facetrm.explain.table import WholeView
 from facetrm.explain.terminal import PairView, show
 from facetrm.model.reward_model import RewardModel
@@ -127,7 +127,8 @@ def _show_reading(reading: Reading | None) -> None:
 
 
 def _show_pair(model: RewardModel, pair: Preference) -> None:
-    explained, flip = ask_pair(model, pair.chosen, pair.rejected)
+    explained = explain_pair(model, pair.chosen, pair.rejected)
+    flip = flip_explained(model, explained)
     show(PairView(explained, (pair.chosen, pair.rejected), flip, top=6))
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Final
 
 from facetrm.core.files import write_text
-from facetrm.explain.overall import GroupView
 from facetrm.report.charts import Bar, Chart, bars, curves, dumbbell, heat_map, scatter
 from facetrm.report.page import PageView, environment, page_view
 from facetrm.report.run_report import SYSTEM_TITLES, Accuracy, RouterPart, RunReport, Training
+from facetrm.report.whole import heat, listened
 
 _HEROES: Final = frozenset({"gate", "model", "routed"})
 _LABELS: Final = {"noisy": "against the labels", "true": "against the true order"}
@@ -78,9 +78,9 @@ def _view(run: RunReport) -> ReportView:
         accuracy=tuple(_accuracy(kind, rows) for kind, rows in run.pair_accuracy.items() if rows),
         objectives=_objectives(run),
         debias=_debias(run),
-        by_task=None if overall is None else _heat("task", overall.by_task),
-        by_source=None if overall is None else _heat("source", overall.by_source),
-        listened=None if overall is None else _listened(overall.everyone),
+        by_task=None if overall is None else heat("task", overall.by_task),
+        by_source=None if overall is None else heat("source", overall.by_source),
+        listened=None if overall is None else listened(overall.everyone),
         training=_training(run.training, "loss", lambda p: p.train_loss, lambda p: p.valid_loss),
         training_accuracy=_training(run.training, "accuracy", lambda p: p.train_accuracy, lambda p: p.valid_accuracy),
         recovery=_recovery(run),
@@ -141,26 +141,6 @@ def _debias(run: RunReport) -> Chart | None:
         return None
     rows = [(row.objective, row.before, row.after) for row in run.debias]
     return dumbbell(rows, name="debias", before="before", after="after")
-
-
-def _heat(what: str, views: Mapping[str, GroupView]) -> Chart | None:
-    if not views:
-        return None
-    rows = list(views)
-    columns = list(next(iter(views.values())).contributions)
-    values = [[_heard(views[row])[column] for column in columns] for row in rows]
-    return heat_map(rows, columns, values, name=f"gate:{what}")
-
-
-def _listened(everyone: GroupView) -> Chart:
-    rows = sorted(_heard(everyone).items(), key=lambda item: -item[1])
-    return bars([Bar(name, value, hero=True) for name, value in rows], name="listened", percent=True)
-
-
-def _heard(view: GroupView) -> Mapping[str, float]:
-    """Return how much each objective is listened to: its mean weight, or its share of all |contributions|."""
-    total = sum(view.contributions.values()) or 1.0
-    return view.weights or {name: value / total for name, value in view.contributions.items()}
 
 
 def _training(

@@ -13,6 +13,7 @@ from typing import Final
 
 from markupsafe import Markup
 
+from facetrm.core.shown import show_fixed
 from facetrm.report.canvas import BAD, GOOD, INK, LINE, MUTED, A, B, Canvas, ticks
 
 WIDE: Final = 860
@@ -76,10 +77,10 @@ def waterfall(
                 canvas.line([scale(right)] * 2, [y + 8, y + row - 8], LINE)
             elif canvas.narrow:
                 canvas.line([scale(origin)] * 2, [y - 8, y + 8], LINE)
-            canvas.text(width - 4, y, f"{value:+.4f}", align="right", bold=color == INK)
+            canvas.text(width - 4, y, show_fixed(value, signed=True), align="right", bold=color == INK)
         return canvas
 
-    alt = "; ".join([f"{label} {value:+.4f}" for label, value, *_ in bars])
+    alt = "; ".join([f"{label} {show_fixed(value, signed=True)}" for label, value, *_ in bars])
     return _chart(draw, name, alt)
 
 
@@ -109,7 +110,7 @@ def bars(
     ends = [value for bar in rows for value in (bar.value, bar.low, bar.high) if value is not None]
 
     def show(value: float) -> str:
-        return f"{100 * value:.1f}%" if percent else f"{value:.2f}"
+        return f"{100 * value:.1f}%" if percent else show_fixed(value, 2)
 
     def draw(width: int) -> Canvas:
         canvas, row, x0, x1 = _row_canvas(width, len(rows), value_column=58)
@@ -149,10 +150,17 @@ def dumbbell(rows: Sequence[tuple[str, float, float]], *, name: str, before: str
             canvas.line([scale(one), scale(two)], [y, y], LINE, width=3)
             canvas.dot(scale(one), y, MUTED, hollow=True)
             canvas.dot(scale(two), y, A, size=9)
-            canvas.text(width - 4, y, f"{two:+.3f}", align="right")
+            canvas.text(width - 4, y, show_fixed(two, 3, signed=True), align="right")
         return canvas
 
-    return _chart(draw, name, "; ".join(f"{label} {before} {one:+.3f}, {after} {two:+.3f}" for label, one, two in rows))
+    return _chart(
+        draw,
+        name,
+        "; ".join(
+            f"{label} {before} {show_fixed(one, 3, signed=True)}, {after} {show_fixed(two, 3, signed=True)}"
+            for label, one, two in rows
+        ),
+    )
 
 
 def heat_map(rows: Sequence[str], columns: Sequence[str], values: Sequence[Sequence[float]], *, name: str) -> Chart:

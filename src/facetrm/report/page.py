@@ -14,9 +14,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from facetrm.core.errors import ModelError
 from facetrm.core.files import write_text
+from facetrm.core.shown import show_fixed, show_number
 from facetrm.data.records import Conversation
 from facetrm.explain.flip import Flip, ScoreFlip
-from facetrm.explain.local import ExpertLine, LocalExplanation, PairExplanation, RawScale, show_number
+from facetrm.explain.lines import ExpertLine, RawScale
+from facetrm.explain.local import LocalExplanation, PairExplanation
 from facetrm.report.charts import Chart, waterfall
 
 
@@ -131,8 +133,8 @@ def page_view(
     )
     prompts = tuple(dict.fromkeys(tuple(text[:-1]) for text in conversations))
     if isinstance(explanation, LocalExplanation):
-        headline = f"Reward {explanation.reward:.4f}"
-        facts: tuple[str, ...] = (f"Shares: {explanation.summary(6)}.",)
+        headline = f"Reward {show_fixed(explanation.reward)}"
+        facts: tuple[str, ...] = (f"Shares: {explanation.summary(6)}.", *explanation.facts)
         why = None
     else:
         headline, *rest = explanation.facts
@@ -163,7 +165,8 @@ def environment() -> Environment:
     result = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    result.filters["signed"] = lambda value: f"{value:+.4f}"
+    result.filters["signed"] = lambda value: show_fixed(value, signed=True)
+    result.filters["fixed"] = show_fixed
     result.filters["number"] = show_number
     result.filters["percent"] = _percent
     result.filters["maybe"] = _maybe
@@ -175,7 +178,7 @@ def _percent(value: float | None, digits: int = 1) -> str:
 
 
 def _maybe(value: float | None, form: str = ".3f") -> str:
-    return "–" if value is None else format(value, form)
+    return "–" if value is None else format(round(value, 9) + 0.0, form)
 
 
 def _answers(explanation: LocalExplanation | PairExplanation) -> list[tuple[str, LocalExplanation]]:

@@ -31,22 +31,34 @@ def test_features_of_adapters_are_kept_by_name_and_fingerprint(base, tmp_path):
     encoder.remove_adapter("math")
     assert len(encode(encoder, ROWS, tmp_path / "f", adapters=asked, quiet=True)) == len(store)
     assert FeatureStore(tmp_path / "f", encoder=encoder).adapters == store.adapters
-    for others, said in (
-        (["code", "style-2"], "read by style-2, code, not by code, style-2"),
-        (None, "read by style-2, code, not by the bare trunk"),
-    ):
-        with pytest.raises(StoreError, match=said):
-            encode(encoder, ROWS, tmp_path / "f", adapters=others, quiet=True)
     with pytest.raises(BackboneError, match="no adapter 'math'"):
         encode(encoder, ROWS, tmp_path / "f", adapters=["math"], quiet=True)
     adapter_tensors(encoder.model, name="code")["layers.0.mlp.up_proj.lora_A.weight"].add_(1)
-    with pytest.raises(StoreError, match="of another adapter 'code'"):
-        encode(encoder, ROWS, tmp_path / "f", adapters=asked, quiet=True)
     with pytest.raises(StoreError, match="of another adapter 'code'"):
         FeatureStore(tmp_path / "f", encoder=encoder)
     encoder.remove_adapter("code")
     with pytest.raises(StoreError, match="read by style-2, code, not by style-2"):
         FeatureStore(tmp_path / "f", encoder=encoder)
+
+
+def test_features_of_other_adapters_lie_below_and_are_found_by_the_encoder(base, tmp_path):
+    encoder, folder = adapted(base), tmp_path / "f"
+    first = encode(encoder, ROWS, folder, adapters=["style-2", "code"], quiet=True)
+    turned = encode(encoder, ROWS[:4], folder, adapters=["code", "style-2"], quiet=True)
+    bare = encode(encoder, ROWS[:3], folder, quiet=True)
+    assert first.folder == folder
+    assert {turned.folder.parent, bare.folder.parent} == {folder}
+    assert (len(turned), len(bare)) == (4, 3)
+    assert FeatureStore(folder, encoder=encoder, adapters=["code", "style-2"]).folder == turned.folder
+    assert FeatureStore(folder, encoder=encoder, adapters=[]).folder == bare.folder
+    with pytest.raises(StoreError, match="holds features of 3 encoders, and 3 of them may be meant"):
+        FeatureStore(folder, encoder=encoder)
+    with pytest.raises(StoreError, match="holds features of 3 encoders"):
+        FeatureStore(folder)
+    adapter_tensors(encoder.model, name="code")["layers.0.mlp.up_proj.lora_A.weight"].add_(1)
+    trained = encode(encoder, ROWS[:2], folder, adapters=["style-2", "code"], quiet=True)
+    assert (len(trained), trained.folder.parent) == (2, folder)
+    assert worst(trained.features(ROWS[:2]), encoder.encode(ROWS[:2], adapters=["style-2", "code"])) < 1e-5
 
 
 def test_features_of_the_bare_trunk_are_the_same_whatever_adapters_it_holds(base, tmp_path):

@@ -22,7 +22,7 @@ ROWS = [chat(f"question {i % 5}", f"answer {i}") for i in range(11)]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file()}
 
 
 def same(one: Features, other: Features) -> bool:
@@ -136,7 +136,7 @@ def test_a_crash_at_every_step_of_writing_leaves_the_same_bytes(tmp_path, monkey
         encode(counter, iter(ROWS), folder, shard_rows=3)
         assert contents(folder) == whole
         assert counter.rows <= len(ROWS)
-    assert steps == 2 * (1 + 2 * 4)  # the first manifest, then 4 shards and a manifest for each
+    assert steps == 3 * (1 + 2 * 4)  # file, name and folder of a first manifest, then of 4 shards and a manifest each
 
 
 def test_bytes_do_not_depend_on_the_run(tmp_path):
@@ -173,14 +173,38 @@ def test_traces_of_a_crash_are_removed_and_other_files_are_not(tmp_path):
     ]
 
 
-def test_another_encoder_is_refused(tmp_path):
+def test_features_of_another_encoder_are_refused(tmp_path):
     encode(HashEncoder(seed=0), ROWS, tmp_path / "f")
     other = HashEncoder(seed=1)
-    for attempt in (lambda: encode(other, ROWS, tmp_path / "f"), lambda: FeatureStore(tmp_path / "f", encoder=other)):
-        with pytest.raises(StoreError, match=HashEncoder(seed=0).fingerprint[:12]) as caught:
-            attempt()
-        assert other.fingerprint[:12] in str(caught.value)
-        assert "another folder" in caught.value.fix
+    with pytest.raises(StoreError, match=HashEncoder(seed=0).fingerprint[:12]) as caught:
+        FeatureStore(tmp_path / "f", encoder=other)
+    assert other.fingerprint[:12] in str(caught.value)
+    assert "another folder" in caught.value.fix
+
+
+def test_another_encoder_writes_below_and_touches_nothing(tmp_path):
+    one, other = HashEncoder(seed=0), HashEncoder(seed=1)
+    encode(one, ROWS, tmp_path / "f")
+    before = contents(tmp_path / "f")
+    stored = encode(other, ROWS[:5], tmp_path / "f")
+    assert stored.folder.parent == tmp_path / "f"
+    assert same(stored.features(ROWS[:5]), other.encode(ROWS[:5]))
+    assert {name: data for name, data in contents(tmp_path / "f").items() if name in before} == before
+    for encoder, rows in ((one, ROWS), (other, ROWS[:5])):
+        assert same(FeatureStore(tmp_path / "f", encoder=encoder).features(rows), encoder.encode(rows))
+    with pytest.raises(StoreError, match=r"features of 2 encoders.*encoder-"):
+        FeatureStore(tmp_path / "f")
+    counter = HashEncoder(seed=1)
+    encode(counter, ROWS[:5], tmp_path / "f")
+    assert counter.rows == 0
+
+
+def test_an_empty_store_takes_any_encoder_and_type(tmp_path):
+    encode(HashEncoder(seed=0), [], tmp_path / "f")
+    stored = encode(HashEncoder(seed=1), ROWS, tmp_path / "f", dtype="bfloat16")
+    assert stored.folder == tmp_path / "f"
+    assert (stored.fingerprint, stored.manifest.dtype) == (HashEncoder(seed=1).fingerprint, "bfloat16")
+    assert sorted(contents(tmp_path / "f")) == ["lock", "manifest.json", "shard-00000.safetensors"]
 
 
 def test_an_unknown_conversation_is_named(tmp_path):
@@ -210,9 +234,8 @@ def test_a_damaged_shard_is_an_error(tmp_path, spoil):
         with pytest.raises(StoreError, match=r"shard-00001.safetensors: .*(damaged|missing).*encode again"):
             attempt()
     if spoil != "flipped":
-        for attempt in (lambda: FeatureStore(tmp_path), lambda: encode(HashEncoder(), ROWS, tmp_path)):
-            with pytest.raises(StoreError, match=r"shard-00001.safetensors: .*(bytes, not|missing)"):
-                attempt()
+        with pytest.raises(StoreError, match=r"shard-00001.safetensors: .*(bytes, not|missing)"):
+            FeatureStore(tmp_path)
 
 
 def test_a_manifest_that_is_not_ours(tmp_path):

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from facetrm.core.errors import ModelError
+from facetrm.data.world import World
 from facetrm.doctor.artefact import read_artefact
 from facetrm.doctor.findings import Finding
 from facetrm.doctor.inspection import inspect_files
@@ -19,6 +20,7 @@ from fakes import tiny_decoder, tiny_tokenizer
 from planting import planted
 
 WEIGHTS = "model.safetensors"
+TALK = next(World().ratings(1)).messages
 
 
 @pytest.fixture(scope="module")
@@ -274,3 +276,22 @@ def test_a_template_is_a_program_that_may_fail(text: str, folder: Path) -> None:
 def test_no_such_folder() -> None:
     with pytest.raises(ModelError, match="no such model folder"):
         read_artefact("./nothing/at/all")
+
+
+# --- what a template leaves out
+
+
+def test_an_answers_reasoning_that_is_cut_is_a_warning(folder: Path) -> None:
+    cut = "{% for m in messages %}<{{ m.role }}> {{ m.content.split('</think>')[-1] }} <end> {% endfor %}"
+    template(folder, "{{ bos_token }} " + cut)
+    finding = found(folder)["template-drops"]
+    assert finding.severity == "warning"
+    assert "the reasoning" in finding.measured
+
+
+@pytest.mark.parametrize("content", ["''", "m.content[:5]", "(m.content if m.role == 'user' else '')"])
+def test_an_answers_text_that_is_dropped_or_cut_is_an_error(content: str, folder: Path) -> None:
+    template(folder, "{{ bos_token }} {% for m in messages %}<{{ m.role }}> {{ " + content + " }} <end> {% endfor %}")
+    finding = found(folder)["template-drops"]
+    assert finding.severity == "error"
+    assert "turn 2 (assistant)" in finding.measured

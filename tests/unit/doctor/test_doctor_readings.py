@@ -21,7 +21,7 @@ from facetrm.data.records import Conversation
 from facetrm.data.world import World, vocabulary
 from facetrm.doctor import probes
 from facetrm.doctor.artefact import Artefact, read_artefact
-from facetrm.doctor.diagnose import diagnose
+from facetrm.doctor.diagnosis import diagnose
 from facetrm.doctor.drift import answer_pairs
 from facetrm.doctor.own_forward import OwnForward
 from facetrm.doctor.probes import Probed, closest, probe_model, probe_own_forward, rendered
@@ -93,7 +93,7 @@ def test_rewards_of_several_tasks_keep_their_rows() -> None:
 def test_bfloat16_moves_rewards_and_leaves_the_model_alone(reader: Reader) -> None:
     rows = reader.tokenized(ROWS)
     before = reader.engine(rows, mode="exact")
-    rounded = reader.in_dtype(rows, torch.bfloat16)
+    rounded = reader.cast(torch.bfloat16).engine(rows, mode="exact")
     assert rounded != before
     assert rounded == pytest.approx(before, abs=0.2)
     assert reader.trunk.dtype == torch.float32
@@ -198,7 +198,7 @@ PAIRS = answer_pairs([2, 2])
 
 
 def probed(moves: Sequence[str] = (), **readings: Any) -> Probed:
-    found = Probed(**{k: readings.pop(k) for k in ("full_precision", "absolute_positions") if k in readings})
+    found = Probed(**{k: readings.pop(k) for k in ("full_precision", "evidence") if k in readings})
     found.add(probes.REFERENCE, "", lambda: BASE)
     for name, rewards in readings.items():
         found.add(name.replace("_", " "), probes.REFERENCE, lambda rewards=rewards: rewards, moves=name in moves)  # type: ignore[misc]
@@ -239,8 +239,10 @@ def test_a_reading_that_should_agree_and_does_not(name: str, code: str, files: A
 def test_bfloat16_may_move_ten_times_as_much_on_average(files: Artefact) -> None:
     assert blamed(probed(**{probes.BF16: shifted(0.1)}), artefact=files) == {}
     assert list(blamed(probed(**{probes.BF16: shifted(0.2)}), artefact=files)) == ["precision-drift"]
-    coarse = probed(**{probes.LEFT: shifted(0.1)}, full_precision=False)
+    coarse = probed(**{probes.PACKED: shifted(0.1)}, full_precision=False)
     assert blamed(coarse, artefact=files) == {}
+    exact = probed(**{probes.LEFT: shifted(0.1)}, full_precision=False)  # plain Transformers reads in float32
+    assert list(blamed(exact, artefact=files)) == ["padding-side"]
 
 
 def test_rewards_that_are_no_numbers_or_all_equal(files: Artefact) -> None:
@@ -264,12 +266,12 @@ def test_the_mistake_that_explains_plain_transformers_is_named(files: Artefact) 
     assert culprits == {"transformers-drift": "it gives what 'no BOS' gives"}
     readings = {probes.PLAIN: shifted(0.5), "no end of turn": shifted(0.5)}
     culprits = blamed(probed(moves=("no end of turn",), **readings), artefact=files)
-    assert culprits["transformers-drift"].startswith("pad = end of turn")
-
-
-def test_absolute_positions_are_blamed_for_the_left_side(files: Artefact) -> None:
-    culprits = blamed(probed(**{probes.LEFT: shifted(1.0)}, absolute_positions=True), artefact=files)
-    assert culprits["padding-side"].startswith("absolute positions")
+    assert culprits["transformers-drift"] == "it gives what 'no end of turn' gives"
+    ends = probed(moves=("no end of turn",), evidence={probes.ENDS_WITH_PAD: True}, **readings)
+    assert blamed(ends, artefact=files)["transformers-drift"].startswith("pad = end of turn")
+    two = {probes.PLAIN: shifted(0.5), "no BOS": shifted(0.5), "double BOS": shifted(0.501)}
+    culprits = blamed(probed(moves=("no BOS", "double BOS"), **two), artefact=files)
+    assert culprits == {"transformers-drift": "it gives what 'no BOS', 'double BOS' give; not told apart"}
 
 
 def test_the_closest_explanation_must_be_close() -> None:

@@ -13,11 +13,11 @@ from adapter_models import MATHS, NAMED, PAIRS, TALKS, experts, network, one_tas
 from facetrm.cli.explained import print_overall, print_row
 from facetrm.core.errors import ModelError
 from facetrm.core.statistics import win_credit
-from facetrm.explain.ablate import ablate
-from facetrm.explain.ask import ask_answer, ask_pair
-from facetrm.explain.edit import edit
+from facetrm.explain.ablation import ablate
+from facetrm.explain.ask import explain_local, explain_pair, flip_explained
+from facetrm.explain.edits import edit
 from facetrm.explain.flip import flip_pair
-from facetrm.explain.local import explain_local, explain_pair
+from facetrm.explain.local import explain_score, explain_scores_pair
 from facetrm.explain.overall import explain_overall
 from facetrm.explain.terminal import AnswerView, PairView, show
 from facetrm.model.concat import ConcatMLP
@@ -40,7 +40,8 @@ def asked(pairs: list[tuple]) -> list[ScoringRow]:
 
 def test_differences_of_shares_sum_to_the_margin_and_nothing_claims_a_weight() -> None:
     for a, b in PAIRS:
-        pair, flip = ask_pair(one_task(), a, b)
+        pair = explain_pair(one_task(), a, b)
+        flip = flip_explained(one_task(), pair)
         assert flip is None
         assert sum(line.difference for line in pair.lines) == pytest.approx(pair.margin, abs=1e-5)
         assert pair.base_difference == 0.0
@@ -53,7 +54,8 @@ def test_differences_of_shares_sum_to_the_margin_and_nothing_claims_a_weight() -
 
 def test_experts_that_the_prompt_weighs_are_explained_as_any_gated_sum() -> None:
     a, b = PAIRS[0]
-    pair, flip = ask_pair(weighed(), a, b)
+    pair = explain_pair(weighed(), a, b)
+    flip = flip_explained(weighed(), pair)
     assert flip is not None
     assert flip.weights
     assert pair.a.weighted
@@ -64,7 +66,7 @@ def test_experts_that_the_prompt_weighs_are_explained_as_any_gated_sum() -> None
 def test_what_would_flip_a_pair_is_not_defined_under_a_network() -> None:
     a, b = one_task().score(PAIRS[0])
     with pytest.raises(ModelError, match="not defined for this aggregator"):
-        flip_pair(explain_pair(a, b))
+        flip_pair(explain_scores_pair(a, b))
 
 
 def test_two_prompts_and_two_tasks_are_told_apart() -> None:
@@ -72,11 +74,13 @@ def test_two_prompts_and_two_tasks_are_told_apart() -> None:
     tasks = model.tasks_of(TALKS)
     chats = [talk for talk, task in zip(TALKS, tasks, strict=True) if task == "chat"]
     one = TALKS[tasks.index("maths")]
-    pair, flip = ask_pair(model, chats[0], chats[1])
+    pair = explain_pair(model, chats[0], chats[1])
+    flip = flip_explained(model, pair)
     assert not pair.same_prompt
     assert pair.base_difference == 0.0
     assert "The prompts differ; two questions are compared." in pair.facts
-    mixed, flip = ask_pair(model, chats[0], one)
+    mixed = explain_pair(model, chats[0], one)
+    flip = flip_explained(model, mixed)
     assert flip is None
     assert mixed.probability is None
     assert any(fact.startswith("Two mixtures scored them (chat, maths)") for fact in mixed.facts)
@@ -89,7 +93,7 @@ def test_two_prompts_and_two_tasks_are_told_apart() -> None:
 def test_the_text_shows_task_confidence_ratings_and_shares() -> None:
     model = two_tasks()
     for talk in TALKS[:4]:
-        answer = ask_answer(model, talk)
+        answer = explain_local(model, talk)
         shown = text_of(AnswerView(answer, talk))
         assert f"task {answer.task}, of which the router is {answer.confidence:.0%} sure" in shown
         for line in answer.lines:
@@ -98,7 +102,8 @@ def test_the_text_shows_task_confidence_ratings_and_shares() -> None:
             assert f"{line.contribution:+.4f}" in shown
         assert "weight" not in shown.split("Ratings")[1].split("model")[0]
         assert "coefficient" not in shown
-    pair, flip = ask_pair(model, *PAIRS[0])
+    pair = explain_pair(model, *PAIRS[0])
+    flip = flip_explained(model, pair)
     assert "not defined: the reward is no weighted sum of ratings" in text_of(PairView(pair, flip=flip))
 
 
@@ -106,25 +111,27 @@ def test_the_text_says_when_the_fall_back_scored() -> None:
     model = two_tasks(fallback="chat", threshold=1.0)
     scores = model.score(TALKS)
     score = next(s for s in scores if s.routed == "maths")
-    shown = text_of(AnswerView(explain_local(score)))
+    shown = text_of(AnswerView(explain_score(score)))
     assert f"task chat: the fall-back, for the router chose maths with {score.confidence:.0%} only" in shown
-    assert "router" not in text_of(AnswerView(ask_answer(one_task(), TALKS[0])))
+    assert "router" not in text_of(AnswerView(explain_local(one_task(), TALKS[0])))
 
 
 def test_the_page_has_shares_and_no_gate() -> None:
     a, b = PAIRS[0]
-    pair, flip = ask_pair(two_tasks(), a, b)
+    pair = explain_pair(two_tasks(), a, b)
+    flip = flip_explained(two_tasks(), pair)
     page = render_page(pair, conversations=(a, b), flip=flip)
     assert "Shapley value" in page
     assert "gate weight" not in page
     assert "Not defined for this model" in page
     assert "of which the router is" in page
-    gated, moves = ask_pair(weighed(), a, b)
+    gated = explain_pair(weighed(), a, b)
+    moves = flip_explained(weighed(), gated)
     page = render_page(gated, conversations=(a, b), flip=moves)
     assert "gate weight" in page
     assert "Not defined for this model" not in page
     assert "Shapley" not in page
-    assert "contributions" in render_page(ask_answer(one_task(), a), conversations=(a,)).lower()
+    assert "contributions" in render_page(explain_local(one_task(), a), conversations=(a,)).lower()
 
 
 def test_drop_holds_a_vector_at_the_reference_and_is_recorded() -> None:

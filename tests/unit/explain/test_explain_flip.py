@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from explain_samples import NAMES, OBJECTIVES, aggregator, pair
 from facetrm.core.errors import ModelError
 from facetrm.explain.flip import flip_pair, weight_effects
-from facetrm.explain.local import explain_pair
+from facetrm.explain.local import explain_scores_pair
 from facetrm.model.aggregate import GatedSum, WeightEdit
 from facetrm.model.gate import Gate, GateShape
 from facetrm.model.output import Score
@@ -35,7 +35,7 @@ def rewards(
 @settings(max_examples=25, deadline=None)
 def test_a_score_change_alone_ties_the_pair_and_a_little_more_flips_it(seed: int, same: bool) -> None:
     a, b, total = pair(seed, same_prompt=same)
-    found = explain_pair(a, b, objectives=OBJECTIVES)
+    found = explain_scores_pair(a, b, objectives=OBJECTIVES)
     for flip in flip_pair(found).scores:
         assert len(flip.moves) == 2
         for move in flip.moves:
@@ -48,7 +48,7 @@ def test_a_score_change_alone_ties_the_pair_and_a_little_more_flips_it(seed: int
 @settings(max_examples=25, deadline=None)
 def test_targets_are_on_the_sources_scale_and_reach_is_judged_there(seed: int) -> None:
     a, b, _ = pair(seed)
-    found = explain_pair(a, b, objectives=OBJECTIVES)
+    found = explain_scores_pair(a, b, objectives=OBJECTIVES)
     scores = {"A": a.scores, "B": b.scores}
     by_name = {objective.name: objective for objective in OBJECTIVES}
     reach = []
@@ -68,7 +68,7 @@ def test_targets_are_on_the_sources_scale_and_reach_is_judged_there(seed: int) -
 def test_weight_flips_agree_with_the_models_own_edits(seed: int) -> None:
     """Scaling by the factor ties the pair, dropping and doubling flip it exactly when the model says so."""
     a, b, total = pair(seed)
-    found = explain_pair(a, b)
+    found = explain_scores_pair(a, b)
     logits = torch.tensor([[a.weights[n] for n in NAMES]]).log()
     scores = torch.tensor([[score.scores[n] for n in NAMES] for score in (a, b)])
 
@@ -96,7 +96,7 @@ def test_weight_flips_agree_with_the_models_own_edits(seed: int) -> None:
 
 def test_without_debiasing_a_weights_effect_is_the_contribution_difference_of_scores() -> None:
     a, b, total = pair(4, debias=False)
-    found = explain_pair(a, b)
+    found = explain_scores_pair(a, b)
     effects = weight_effects(found, total)
     for line in found.lines:
         assert effects[line.objective] == pytest.approx(line.difference, abs=1e-6)
@@ -106,22 +106,22 @@ def test_without_debiasing_a_weights_effect_is_the_contribution_difference_of_sc
 def test_a_silent_expert_offers_no_move() -> None:
     a, b, _ = pair(2)
     a.coefficients["helpsteer-helpfulness"] = b.coefficients["helpsteer-helpfulness"] = 0.0
-    last = flip_pair(explain_pair(a, b)).scores[-1]
+    last = flip_pair(explain_scores_pair(a, b)).scores[-1]
     assert (last.objective, last.moves, last.best) == ("helpsteer-helpfulness", (), None)
 
 
 def test_unknown_scales_are_said_to_be_unknown() -> None:
     a, b, _ = pair(2)
-    moves = [move for flip in flip_pair(explain_pair(a, b)).scores for move in flip.moves]
+    moves = [move for flip in flip_pair(explain_scores_pair(a, b)).scores for move in flip.moves]
     assert {(move.reachable, move.target) for move in moves} == {(None, None)}
 
 
 def test_facts_and_json() -> None:
     a, b, total = pair(3)
-    flip = flip_pair(explain_pair(a, b, objectives=OBJECTIVES), aggregator=total)
+    flip = flip_pair(explain_scores_pair(a, b, objectives=OBJECTIVES), aggregator=total)
     assert any("helpsteer-verbosity times" in fact for fact in flip.facts)
     assert json.loads(json.dumps(flip.to_dict()))["margin"] == flip.margin
-    tied = flip_pair(explain_pair(a, a))
+    tied = flip_pair(explain_scores_pair(a, a))
     assert tied.facts == ("The pair is tied already.",)
 
 
@@ -129,5 +129,5 @@ def test_an_aggregator_of_another_mixture_is_refused() -> None:
     a, b, _ = pair()
     other = GatedSum(Gate(GateShape(6, 3, hidden=4)))
     with pytest.raises(ModelError, match="5 experts in the answer, 3 in the aggregator"):
-        flip_pair(explain_pair(a, b), aggregator=other)
-    assert len(weight_effects(explain_pair(a, b), aggregator())) == 5
+        flip_pair(explain_scores_pair(a, b), aggregator=other)
+    assert len(weight_effects(explain_scores_pair(a, b), aggregator())) == 5

@@ -12,14 +12,15 @@ from hypothesis import strategies as st
 
 from explain_samples import NAMES, OBJECTIVES, pair
 from facetrm.core.errors import ModelError
-from facetrm.explain.local import explain_local, explain_pair, show_number
+from facetrm.core.shown import show_digits, show_fixed, show_number
+from facetrm.explain.local import explain_score, explain_scores_pair
 
 
 @given(seed=st.integers(0, 500))
 @settings(max_examples=30, deadline=None)
 def test_one_answer_adds_up_and_its_shares_are_percent(seed: int) -> None:
     score, _, _ = pair(seed)
-    found = explain_local(score, objectives=OBJECTIVES)
+    found = explain_score(score, objectives=OBJECTIVES)
     assert found.base + sum(line.contribution for line in found.lines) == pytest.approx(score.reward, abs=1e-5)
     assert sum(line.share for line in found.lines) == pytest.approx(100.0)
     sizes = [abs(line.contribution) for line in found.lines]
@@ -31,7 +32,7 @@ def test_one_answer_adds_up_and_its_shares_are_percent(seed: int) -> None:
 @settings(max_examples=30, deadline=None)
 def test_differences_of_one_prompt_sum_to_the_margin_and_the_base_cancels(seed: int) -> None:
     a, b, _ = pair(seed)
-    found = explain_pair(a, b)
+    found = explain_scores_pair(a, b)
     assert found.same_prompt
     assert found.base_difference == 0.0
     assert sum(line.difference for line in found.lines) == pytest.approx(found.margin, abs=1e-5)
@@ -43,7 +44,7 @@ def test_differences_of_one_prompt_sum_to_the_margin_and_the_base_cancels(seed: 
 @settings(max_examples=30, deadline=None)
 def test_two_prompts_keep_the_base_as_its_own_line(seed: int) -> None:
     a, b, _ = pair(seed, same_prompt=False)
-    found = explain_pair(a, b)
+    found = explain_scores_pair(a, b)
     assert not found.same_prompt
     assert found.base_difference == pytest.approx(a.base - b.base)
     assert found.base_difference != 0.0
@@ -66,32 +67,32 @@ def test_shares_read_as_the_issue_says() -> None:
         weights=keys,
         coefficients=keys,
     )
-    assert explain_local(plain).summary() == "length 60%, helpfulness 40%"
+    assert explain_score(plain).summary() == "length 60%, helpfulness 40%"
 
 
 def test_a_score_without_any_contribution_has_no_shares() -> None:
     score, _, _ = pair()
     silent = replace(score, reward=score.base, contributions=dict.fromkeys(score.contributions, 0.0))
-    assert {line.share for line in explain_local(silent).lines} == {0.0}
+    assert {line.share for line in explain_score(silent).lines} == {0.0}
 
 
 def test_ratings_stand_on_the_sources_scales() -> None:
     score, _, _ = pair()
-    found = explain_local(score, objectives=OBJECTIVES)
+    found = explain_score(score, objectives=OBJECTIVES)
     errors = found.line("judge-errors")
     assert errors.scale is not None
     assert (errors.scale.low, errors.scale.high, errors.scale.direction) == (1, 10, "lower")
     assert errors.scale.per_unit == pytest.approx(-10.0)
     assert errors.reading == f"{errors.rating:.2f} of 1..10 (lower is better)"
     assert found.line("beavertails-is_safe").reading.endswith("of 0..1")
-    assert explain_local(score).line("judge-errors").scale is None
+    assert explain_score(score).line("judge-errors").scale is None
 
 
 def test_probability_and_facts_name_the_sides() -> None:
     a, b, _ = pair(3)
-    found = explain_pair(a, b, beta=20.0)
+    found = explain_scores_pair(a, b, beta=20.0)
     assert found.probability == pytest.approx(1 / (1 + math.exp(-20.0 * found.margin)))
-    mirrored = explain_pair(b, a, beta=20.0)
+    mirrored = explain_scores_pair(b, a, beta=20.0)
     assert mirrored.probability == pytest.approx(1 - found.probability)
     assert {found.winner, mirrored.winner} == {"A", "B"}
     assert found.facts[0].startswith(f"{found.winner} is ahead by")
@@ -105,33 +106,41 @@ def test_one_expert_that_decides_is_named() -> None:
     name = NAMES[0]
     moved = a.contributions[name] + 5.0
     a = replace(a, reward=a.reward + 5.0, contributions={**a.contributions, name: moved})
-    assert explain_pair(a, b).decided_by == name
-    assert any(f"{name} alone" in fact for fact in explain_pair(a, b).facts)
+    assert explain_scores_pair(a, b).decided_by == name
+    assert any(f"{name} alone" in fact for fact in explain_scores_pair(a, b).facts)
 
 
 def test_json_round_trip() -> None:
     a, b, _ = pair(1)
-    value = json.loads(json.dumps(explain_pair(a, b, objectives=OBJECTIVES).to_dict(), allow_nan=False))
+    value = json.loads(json.dumps(explain_scores_pair(a, b, objectives=OBJECTIVES).to_dict(), allow_nan=False))
     assert value["margin"] == pytest.approx(a.reward - b.reward)
     assert value["lines"][0]["favours"] in {"A", "B"}
-    assert json.loads(json.dumps(explain_local(a).to_dict()))["reward"] == a.reward
+    assert json.loads(json.dumps(explain_score(a).to_dict()))["reward"] == a.reward
 
 
 def test_wrong_questions_are_refused() -> None:
     a, b, _ = pair()
     with pytest.raises(ModelError, match="different models"):
-        explain_pair(a, replace(b, model="x" * 64))
+        explain_scores_pair(a, replace(b, model="x" * 64))
     with pytest.raises(ModelError, match="different templates"):
-        explain_pair(a, replace(b, template="x" * 64))
+        explain_scores_pair(a, replace(b, template="x" * 64))
     with pytest.raises(ModelError, match="not base plus contributions"):
-        explain_local(replace(a, reward=a.reward + 1.0))
+        explain_score(replace(a, reward=a.reward + 1.0))
     with pytest.raises(ModelError, match="reward is nan"):
-        explain_local(replace(a, reward=math.nan))
+        explain_score(replace(a, reward=math.nan))
     one, other, _ = pair(same_prompt=False)
     with pytest.raises(ModelError, match="differ"):
-        explain_pair(one, other, same_prompt=True)
+        explain_scores_pair(one, other, same_prompt=True)
 
 
 @pytest.mark.parametrize(("value", "text"), [(0.1234, "0.12"), (34.56, "34.6"), (1234.5, "1,234"), (-3.0, "-3.00")])
 def test_numbers_have_about_three_digits(value: float, text: str) -> None:
     assert show_number(value) == text
+
+
+def test_no_zero_has_a_minus_sign() -> None:
+    for value in (-0.0, -1e-9, 1e-9):
+        assert (show_fixed(value), show_fixed(value, signed=True)) == ("0.0000", "+0.0000")
+        assert show_number(value) == "0.00"
+    assert show_digits(-0.0) == "+0"
+    assert (show_fixed(-0.00006), show_fixed(0.5, 1, signed=True)) == ("-0.0001", "+0.5")

@@ -9,7 +9,7 @@ import pytest
 
 from explain_samples import NAMES, OBJECTIVES, pair, talk
 from facetrm.explain.flip import flip_pair
-from facetrm.explain.local import explain_local, explain_pair
+from facetrm.explain.local import explain_score, explain_scores_pair
 from facetrm.explain.terminal import AnswerView, PairView, clean, shorten, show
 
 PROMPT = "What is 17 + 25? [red]brackets[/red] \x1b[31mred\u202e"
@@ -23,7 +23,7 @@ def printed(view: AnswerView | PairView, width: int) -> str:
 
 def view(*, truncated: bool = False) -> PairView:
     a, b, total = pair(3)
-    found = explain_pair(replace(a, truncated=truncated), b, objectives=OBJECTIVES, beta=20.0)
+    found = explain_scores_pair(replace(a, truncated=truncated), b, objectives=OBJECTIVES, beta=20.0)
     texts = (talk(PROMPT, "It is 42."), talk(PROMPT, "padding " * 200 + "the end"))
     return PairView(found, texts, flip_pair(found, aggregator=total))
 
@@ -71,7 +71,7 @@ def test_a_cut_answer_says_so() -> None:
 
 def test_one_answer() -> None:
     score, _, _ = pair(3)
-    text = printed(AnswerView(explain_local(score, objectives=OBJECTIVES), talk(PROMPT, "It is 42."), top=2), 80)
+    text = printed(AnswerView(explain_score(score, objectives=OBJECTIVES), talk(PROMPT, "It is 42."), top=2), 80)
     assert "shares  helpsteer-helpfulness 41%, judge-errors 37%" in text
     assert "3 others" in text
     assert "+0.4496" in text
@@ -79,7 +79,7 @@ def test_one_answer() -> None:
 
 def test_two_prompts_show_the_base_line() -> None:
     a, b, _ = pair(5, same_prompt=False)
-    text = printed(PairView(explain_pair(a, b), (talk("one", "x"), talk("two", "y"))), 80)
+    text = printed(PairView(explain_scores_pair(a, b), (talk("one", "x"), talk("two", "y"))), 80)
     assert f"{a.base - b.base:+.4f}" in text
     assert "user: one" in text
     assert "user: two" in text

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -51,6 +51,25 @@ def test_a_dry_run_asks_and_writes_nothing(server: LabelServer, rows: Path) -> N
     assert "cost: unknown; give the prices" in command(*arguments(rows, server.url, "--dry-run")).out
 
 
+def test_a_dry_run_on_a_folder_of_labels_changes_nothing_there(server: LabelServer, rows: Path) -> None:
+    assert command(*arguments(rows, server.url, "--set", "max_requests=5")).code == 0
+    out = rows.parent / "out"
+    before = [(path.name, path.stat().st_mtime_ns) for path in [out, *sorted(out.iterdir())]]
+    said = command(*arguments(rows, server.url, "--dry-run"))
+    assert "answered before: 5; to ask: 19" in said.out
+    assert [(path.name, path.stat().st_mtime_ns) for path in [out, *sorted(out.iterdir())]] == before
+
+
+def test_what_is_skipped_and_capabilities_that_are_one_are_said(server: LabelServer, rows: Path) -> None:
+    same = [preference(n, 1, 1, task="chat") for n in range(7, 9)]
+    same = [one.model_copy(update={"responses": (one.responses[0],) * 2}) for one in same]
+    write_records(rows, [*(preference(n, 2, 1, task="chat") for n in range(3)), *same])
+    said = command(*arguments(rows, server.url))
+    assert said.code == 0, said
+    assert said.out.count("skipped: 2 pairs whose replies are the same text") == 2, "before and after"
+    assert "warning: all capabilities of 'chat' got the same labels on all 3 pairs" in said.out
+
+
 def test_a_run_and_its_rerun(server: LabelServer, rows: Path) -> None:
     said = command(*arguments(rows, server.url))
     assert said.code == 0, said.err
@@ -69,7 +88,16 @@ def test_failures_are_counted_and_their_file_named(server: LabelServer, rows: Pa
     said = command(*arguments(rows, server.url, "--set", "answer_format=text"))
     failed = len((rows.parent / "out" / "failures.jsonl").read_text(encoding="utf-8").splitlines())
     assert 0 < failed < 24
-    assert f"{failed} questions have no answer: {rows.parent / 'out' / 'failures.jsonl'}; run again" in said.out
+    assert f"{failed} questions are refused for good: {rows.parent / 'out' / 'failures.jsonl'}; asking" in said.out
+    assert "the commonest reason: HTTP 400" in said.out
+    assert "run again" not in said.out
+    server.fault = lambda content, n: "429" if int(content[0], 16) < 8 else None
+    said = command(*arguments(rows, server.url, "--set", "longest_wait=0.01", "--set", "give_up_after=99"))
+    assert said.code == 2, "those that are left were not answered now"
+    server.fault = lambda content, n: "503" if int(content[0], 16) < 4 else None
+    said = command(*arguments(rows, server.url, "--set", "tries=1"))
+    assert said.code == 0
+    assert re.search(r"\d+ questions have no answer: .*failures\.jsonl; run again to ask them", said.out)
 
 
 def test_bad_input_is_refused(server: LabelServer, rows: Path, tmp_path: Path) -> None:
@@ -87,27 +115,21 @@ def test_bad_input_is_refused(server: LabelServer, rows: Path, tmp_path: Path) -
     assert not server.asked
 
 
-def wait_until(true: Callable[[], bool]) -> None:
-    """Return as soon as ``true`` is; pytest's own time-out is the only clock."""
-    while not true():
-        time.sleep(0.005)
-
-
 def test_ctrl_c_ends_cleanly_and_the_rerun_goes_on(server: LabelServer, rows: Path) -> None:
-    server.hold_after = 6  # the run cannot end before the signal comes, however busy the machine is
+    server.hold_after = 6
     script = "from facetrm.cli import main; main()"
     line = [sys.executable, "-c", script, *arguments(rows, server.url, "--set", "in_flight=2")]
     process = subprocess.Popen(line, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
-    wait_until(lambda: server.held == 2 or process.poll() is not None)
+    assert server.holding.wait(120.0)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=30)
     assert process.returncode == 130, err
     assert err.splitlines()[-1] == "facetrm: interrupted; run the same command again to go on"
     assert "Traceback" not in err
-    assert len(stored_keys(rows.parent / "out")) == 6, "every answer that came is kept"
+    kept = len(stored_keys(rows.parent / "out"))
+    assert 4 <= kept < 24, "two of the six answers may have been on their way"
     server.hold_after, before = None, server.asked.total()
-    wait_until(lambda: server.in_flight == 0)
-    assert before == 8, "two were in flight"
     assert command(*arguments(rows, server.url)).code == 0
-    assert server.asked.total() - before == 24 - 6
+    assert server.asked.total() - before == 24 - kept
+    assert before - kept <= 2, "what was in flight"
     assert json.loads((rows.parent / "out" / "report.json").read_text(encoding="utf-8"))["answered"] == 24

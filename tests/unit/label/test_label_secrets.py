@@ -70,8 +70,8 @@ def test_a_reply_that_repeats_the_key_is_stored_without_it(
         ({"api_key_env": "deadbeefdeadbeef"}, KEY, "api_key_env: it is not the name of a variable"),
         ({"base_url": "https://me:secret@example.com/v1"}, KEY, "base_url: it holds a user, a password or a query"),
         ({"base_url": "https://example.com/v1?key=secret"}, KEY, "base_url: it holds a user, a password or a query"),
-        ({"base_url": "secret"}, KEY, "base_url: it is no http address"),
-        ({"base_url": "http://[secret/v1"}, KEY, "base_url: it is no http address"),
+        ({"base_url": "secret"}, KEY, "base_url: it is not an http address"),
+        ({"base_url": "http://[secret/v1"}, KEY, "base_url: it is not an http address"),
         ({"base_url": "https://example.com/v1"}, "", "the environment variable OPENAI_API_KEY is not set"),
         ({"base_url": "https://example.com/v1"}, "secret with blanks", "holds characters that no key has"),
         ({"base_url": "https://example.com/v1"}, "secret\u2026", "holds characters that no key has"),
@@ -104,4 +104,4 @@ def test_a_server_on_this_machine_needs_no_key(
 ) -> None:
     monkeypatch.delenv("OPENAI_API_KEY")
     assert len(label_pairs(plan(server.url), tmp_path, quiet=True).preferences) == 12
-    assert server.keys == {"none"}
+    assert server.keys == {""}

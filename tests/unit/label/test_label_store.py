@@ -33,6 +33,41 @@ def test_answers_and_costs_are_there_when_it_is_opened_again(tmp_path: Path) -> 
     assert not (tmp_path / "none").exists()
 
 
+def snapshot(folder: Path) -> list[tuple[str, bytes, int]]:
+    return [(p.name, p.read_bytes() if p.is_file() else b"", p.stat().st_mtime_ns) for p in [folder, *folder.iterdir()]]
+
+
+def test_keys_are_read_without_a_trace_in_the_folder(tmp_path: Path) -> None:
+    process = multiprocessing.get_context("spawn").Process(target=put_and_die, args=(str(tmp_path),))
+    process.start()
+    process.join(60)
+    before = snapshot(tmp_path)
+    assert len(before) > 2, "the last answers are in the log beside the file"
+    assert stored_keys(tmp_path) == {f"key {n}" for n in range(5)}
+    assert snapshot(tmp_path) == before
+    with LabelStore(tmp_path) as store:
+        store.put({"more": answer()})
+        assert len(stored_keys(tmp_path)) == 6, "also while another run writes"
+    (tmp_path / "odd").mkdir()
+    os.mkfifo(tmp_path / "odd" / LABELS_FILE)
+    with pytest.raises(StoreError, match="not a file; use another folder"):
+        stored_keys(tmp_path / "odd")
+
+
+def test_a_change_that_fails_is_taken_back(tmp_path: Path) -> None:
+    with LabelStore(tmp_path) as store:
+        store.put({"a": answer()})
+        store.spend(1, tokens_in=2**62, tokens_out=2**62)
+        store.spend(1, tokens_in=2**62, tokens_out=2**62)
+        with pytest.raises(StoreError, match=r"labels\.sqlite: what was to be written does not fit \(OverflowError"):
+            store.put({"b": answer()})
+        assert store.keys() == {"a"}
+        store._noted = TokenCost(0, 0, 0)
+        assert store.put({"b": answer()}) == {}
+        assert store.spent() == TokenCost(2, 200, 14)
+    assert stored_keys(tmp_path) == {"a", "b"}
+
+
 def put_and_die(folder: str) -> None:
     store = LabelStore(Path(folder))
     for n in range(5):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -23,6 +24,18 @@ def test_every_verdict_is_read_in_every_allowed_dress(verdict: str) -> None:
         f"```\n{bare}\n```",
         f"<think>is it {other}? {{1, 2}}</think>\n\n{bare}",
         json.dumps({"better": verdict}, indent=2),
+        f"so it is {other}, or not</think>\n{bare}",
+        f"</think>{bare}",
+        f"<thinking>is it {other}?</thinking>{bare}",
+        f"[THINK]well[/THINK]{bare}",
+        f"<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>final<|message|>{bare}<|return|>",
+        f"{bare}<|im_end|>",
+        f"{bare}\n</s>\n",
+        f"{bare}<|eot_id|><|end_of_text|>",
+        f"{bare}<end_of_turn><eos>",
+        f"{bare}<｜end▁of▁sentence｜>",
+        f"```json\n{bare}\n```<|im_end|>\n",
+        f"well</think>```json\n{bare}\n```</s>",
     ):
         assert read_verdict(text) == verdict
 
@@ -50,6 +63,12 @@ def test_every_verdict_is_read_in_every_allowed_dress(verdict: str) -> None:
         '{"better": "reply_1"}\n{"better": "reply_2"}',
         '<think>{"better": "reply_1"}',
         '{"better": "reply_1"',
+        '{"better": "reply_1"}</think>',
+        '{"better": "reply_1"}</think>and so on',
+        '<|im_end|>{"better": "reply_1"}',
+        '{"better": "reply_1"}<|im_end|>{"better": "reply_2"}',
+        '{"better": "reply_1"}</b>',
+        '{"better": "reply_1"}```',
         "null",
         "[" * 100_000,
     ],
@@ -57,6 +76,15 @@ def test_every_verdict_is_read_in_every_allowed_dress(verdict: str) -> None:
 def test_anything_else_is_no_verdict(text: str) -> None:
     with pytest.raises(LabelError, match=r"is no verdict; it should be \{\"better\""):
         read_verdict(text)
+
+
+@pytest.mark.parametrize("part", ["\n", " ", "`", "<|", "</s>", "<|a|>", "</think", "```\n", "{"])
+def test_a_long_reply_costs_no_time(part: str) -> None:
+    began = time.monotonic()
+    for text in (part * 500_000, "```json\n" + part * 500_000, part * 500_000 + "x", "<think>" + part * 500_000):
+        with pytest.raises(LabelError):
+            read_verdict(text)
+    assert time.monotonic() - began < 5.0
 
 
 def test_the_schema_allows_just_what_is_read() -> None:

@@ -12,7 +12,7 @@ from test_report_page import check, text_of
 from adapter_models import PAIRS, two_tasks
 from explain_samples import NAMES
 from facetrm.core.statistics import Interval
-from facetrm.explain.ask import ask_pair
+from facetrm.explain.ask import explain_pair, flip_explained
 from facetrm.explain.overall import GroupView
 from facetrm.report.build import build_report, render_report
 from facetrm.report.run_report import SYSTEM_TITLES, Accuracy, ExplainedPair, RunReport
@@ -57,7 +57,8 @@ def test_a_model_without_weights_is_shown_by_its_shares() -> None:
         by_task=bare(run.overall.by_task),
         by_source=bare(run.overall.by_source),
     )
-    pair, flip = ask_pair(two_tasks(), *PAIRS[0])
+    pair = explain_pair(two_tasks(), *PAIRS[0])
+    flip = flip_explained(two_tasks(), pair)
     shown = ExplainedPair(explanation=pair, conversations=PAIRS[0], flip=flip)
     page = check(render_report(run.model_copy(update={"overall": overall, "pair": shown})))
     text = text_of(page)

@@ -11,7 +11,7 @@ from explain_samples import NAMES, OBJECTIVES, pair, talk
 from facetrm.core.errors import ConfigError, ModelError
 from facetrm.data.objectives import Objective
 from facetrm.explain.flip import flip_pair
-from facetrm.explain.local import explain_local, explain_pair
+from facetrm.explain.local import explain_score, explain_scores_pair
 from facetrm.report import canvas
 from facetrm.report.charts import Bar, bars, curves, dumbbell, heat_map, scatter, waterfall
 from facetrm.report.page import render_page, write_page
@@ -73,7 +73,7 @@ def text_of(page: Checker) -> str:
 
 def test_a_pair_page_holds_every_figure() -> None:
     a, b, total = pair(3)
-    found = explain_pair(a, b, objectives=OBJECTIVES, beta=20.0)
+    found = explain_scores_pair(a, b, objectives=OBJECTIVES, beta=20.0)
     html = render_page(
         found,
         conversations=(talk("a riddle", "first"), talk("a riddle", "second")),
@@ -107,7 +107,7 @@ def test_a_pair_page_holds_every_figure() -> None:
 
 def test_gauges_stand_where_the_ratings_are() -> None:
     a, b, _ = pair(3)
-    found = explain_pair(a, b, objectives=OBJECTIVES)
+    found = explain_scores_pair(a, b, objectives=OBJECTIVES)
     html = render_page(found)
     page = check(html)
     marks = [attributes for tag, attributes in page.tags if tag == "i" and "left" in (attributes.get("style") or "")]
@@ -122,7 +122,7 @@ def test_gauges_stand_where_the_ratings_are() -> None:
 def test_one_answer_page_and_file(tmp_path) -> None:
     score, _, _ = pair(3)
     path = write_page(
-        tmp_path / "one.html", explain_local(score), conversations=(talk("q", "an answer"),), title="Mine"
+        tmp_path / "one.html", explain_score(score), conversations=(talk("q", "an answer"),), title="Mine"
     )
     text = text_of(check(path.read_text(encoding="utf-8")))
     assert "Mine" in text
@@ -135,7 +135,7 @@ def test_one_answer_page_and_file(tmp_path) -> None:
 def test_two_prompts_are_both_shown_with_the_base_step() -> None:
     a, b, _ = pair(5, same_prompt=False)
     text = text_of(
-        check(render_page(explain_pair(a, b), conversations=(talk("one prompt", "x"), talk("two prompt", "y"))))
+        check(render_page(explain_scores_pair(a, b), conversations=(talk("one prompt", "x"), talk("two prompt", "y"))))
     )
     assert "one prompt" in text
     assert "two prompt" in text
@@ -159,7 +159,7 @@ def test_text_of_users_is_never_markup() -> None:
         )
 
     objectives = [Objective(**{**o.model_dump(), "name": names[o.name], "meaning": EVIL}) for o in OBJECTIVES]
-    found = explain_pair(renamed(a), renamed(b), objectives=objectives, beta=1.0)
+    found = explain_scores_pair(renamed(a), renamed(b), objectives=objectives, beta=1.0)
     html = render_page(
         found, conversations=(talk(EVIL, EVIL), talk(EVIL, EVIL)), flip=flip_pair(found, aggregator=total), title=EVIL
     )
@@ -173,14 +173,14 @@ def test_text_of_users_is_never_markup() -> None:
 def test_texts_must_fit_the_answers() -> None:
     a, b, _ = pair()
     with pytest.raises(ModelError, match="1 texts for 2 answers"):
-        render_page(explain_pair(a, b), conversations=(talk("q", "x"),))
+        render_page(explain_scores_pair(a, b), conversations=(talk("q", "x"),))
 
 
 def test_without_matplotlib_the_fix_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
     a, b, _ = pair()
     with pytest.raises(ConfigError, match=re.escape('pip install "facetrm[report]"')):
-        render_page(explain_pair(a, b))
+        render_page(explain_scores_pair(a, b))
 
 
 def rectangles(svg: str) -> list[tuple[float, float]]:

@@ -9,7 +9,7 @@ from test_report_page import check, text_of
 
 from adapter_models import PAIRS, two_tasks
 from facetrm.core.statistics import Interval
-from facetrm.explain.ask import ask_pair
+from facetrm.explain.ask import explain_pair, flip_explained
 from facetrm.fit.router.assign import AssignmentCounts
 from facetrm.fit.router.fit import RouterConfig, fit_router
 from facetrm.recipes.router_figures import router_part
@@ -71,7 +71,8 @@ EXPERTS = (
 
 
 def routed(**given) -> RunReport:
-    pair, flip = ask_pair(two_tasks(), *PAIRS[0])
+    pair = explain_pair(two_tasks(), *PAIRS[0])
+    flip = flip_explained(two_tasks(), pair)
     value = {
         "title": "Two tasks",
         "config": "recipe: dmoerm",

@@ -11,6 +11,7 @@ Reference: Hu et al., LoRA (arXiv 2106.09685).
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,40 +28,28 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
-from facetrm.backbone.checkpoint import new_folder, quiet_transformers
-from facetrm.backbone.lora.layers import chosen_layers, is_layers, layer_list
+from facetrm.backbone.checkpoint import quiet_transformers
+from facetrm.backbone.exclusive import exclusive, making
+from facetrm.backbone.lora.layers import is_layers, layer_list, linear_names, peft_layers
+from facetrm.backbone.lora.names import TRUNK_ADAPTER, name_problem
 from facetrm.backbone.lora.patterns import check_patterns, for_trunk, refuse_variants
-from facetrm.backbone.lora.switching import TRUNK_ADAPTER, adapter_names, name_problem, named_adapters, tuned_layers
+from facetrm.backbone.lora.switching import adapter_names, named_adapters, tuned_layers
 from facetrm.core.config import Section
 from facetrm.core.errors import BackboneError
 from facetrm.core.files import read_json, write_bytes, write_json
+from facetrm.core.folders import new_folder
 
 ADAPTER_FOLDER, NAMED_FOLDER = "adapter", "adapters"
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 _PEFT_PREFIX: Final = "base_model.model."
 # What does not change what an adapter computes, or is told by its tensors and by the scale of each layer.
 _TOLD: Final = frozenset(
-    {
-        "alpha_pattern",
-        "auto_mapping",
-        "base_model_name_or_path",
-        "exclude_modules",
-        "inference_mode",
-        "init_lora_weights",
-        "layers_pattern",
-        "layers_to_transform",
-        "lora_alpha",
-        "lora_dropout",
-        "peft_version",
-        "r",
-        "rank_pattern",
-        "revision",
-        "target_modules",
-        "task_type",
-        "use_rslora",
-    }
+    """
+    alpha_pattern auto_mapping base_model_name_or_path exclude_modules inference_mode init_lora_weights
+    layers_pattern layers_to_transform lora_alpha lora_dropout peft_version r
+    rank_pattern revision target_modules task_type use_rslora
+    """.split()  # noqa: SIM905
 )
 
 
@@ -90,6 +79,7 @@ class LoraSettings(Section):
         return layers
 
 
+@exclusive
 def add_adapter(trunk: PreTrainedModel, settings: LoraSettings, *, seed: int, name: str = TRUNK_ADAPTER) -> None:
     """Put a new adapter into ``trunk``; until it is trained the trunk computes what it did (B starts at zero).
 
@@ -103,9 +93,9 @@ def add_adapter(trunk: PreTrainedModel, settings: LoraSettings, *, seed: int, na
     targets = settings.targets if isinstance(settings.targets, str) else list(settings.targets)
     if isinstance(targets, str) and targets != "all-linear":
         targets = [targets]
-    chosen = _chosen_layers(trunk, settings)
+    chosen = peft_layers(trunk, settings.layers)
     if chosen and targets == "all-linear":  # which PEFT does not join with a choice of layers
-        targets = _linear_names(trunk)
+        targets = linear_names(trunk)
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,  # type: ignore[arg-type]  # PEFT says int and divides
@@ -116,11 +106,12 @@ def add_adapter(trunk: PreTrainedModel, settings: LoraSettings, *, seed: int, na
         base_model_name_or_path=str(trunk.config._name_or_path or "") or None,
         **chosen,
     )
-    with torch.random.fork_rng():
+    with making, torch.random.fork_rng():
         torch.manual_seed(seed)
         _inject(trunk, config, name, place="lora.targets")
 
 
+@exclusive
 def load_adapter(trunk: PreTrainedModel, folder: str | Path, *, name: str = TRUNK_ADAPTER) -> None:
     """Read the adapter in ``folder`` into ``trunk``, checked: nothing stays at its random start.
 
@@ -158,10 +149,19 @@ def load_adapter(trunk: PreTrainedModel, folder: str | Path, *, name: str = TRUN
     _inject(trunk, config, name, place=folder)
     try:
         check_patterns(trunk, name, [key for pattern in patterns for key in pattern], folder)
+        _check_scales(trunk, name, folder)
         _fill(trunk, found, name, folder=folder, made_for=config.base_model_name_or_path)
     except BackboneError:
         remove_adapter(trunk, name=name)
         raise
+
+
+def _check_scales(trunk: PreTrainedModel, name: str, folder: Path) -> None:
+    for path, scale in adapter_settings(trunk, [name])[name]["scales"].items():
+        if not math.isfinite(scale):
+            raise BackboneError(
+                f"the scale of '{path}' is {scale}", place=folder / CONFIG_FILE, fix="write lora_alpha and r as numbers"
+            )
 
 
 def _fill(
@@ -183,6 +183,7 @@ def _fill(
         wanted[key].data.copy_(tensor)
 
 
+@exclusive
 def remove_adapter(trunk: PreTrainedModel, *, name: str) -> None:
     """Take the adapter ``name`` out of ``trunk``; without any, the trunk is the bare one again.
 
@@ -201,6 +202,7 @@ def remove_adapter(trunk: PreTrainedModel, *, name: str) -> None:
         vars(trunk).pop("peft_config")
 
 
+@exclusive
 def adapter_tensors(trunk: PreTrainedModel, *, name: str = TRUNK_ADAPTER) -> dict[str, Tensor]:
     """Return the tensors of the adapter ``name``, by their names in ``trunk`` without it: they are its own, no copies.
 
@@ -209,6 +211,7 @@ def adapter_tensors(trunk: PreTrainedModel, *, name: str = TRUNK_ADAPTER) -> dic
     return {_without(key, name): tensor for key, tensor in trunk.state_dict().items() if _belongs(key, name)}
 
 
+@exclusive
 def adapter_settings(trunk: PreTrainedModel, names: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Return what the adapters ``names`` of ``trunk`` compute with beside their tensors, by name.
 
@@ -231,6 +234,7 @@ def base_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {_bare(key): t for key, t in state.items() if "lora_" not in key}
 
 
+@exclusive
 def trunk_tensors(trunk: PreTrainedModel) -> dict[str, Tensor]:
     """Return the tensors of ``trunk`` and of its own adapter, by the names that they have without named adapters."""
     named = named_adapters(trunk)
@@ -243,12 +247,18 @@ def trunk_tensors(trunk: PreTrainedModel) -> dict[str, Tensor]:
     return {_bare(key) if any(key.startswith(path) for path in wrapped) else key: t for key, t in kept.items()}
 
 
-def save_adapter(trunk: PreTrainedModel, folder: Path, *, name: str = TRUNK_ADAPTER, beside: bool = False) -> None:
-    """Write the adapter ``name`` of ``trunk`` to a new or empty ``folder``, whole or not at all, in PEFT's format.
+@exclusive
+def save_adapter(
+    trunk: PreTrainedModel, folder: Path, *, name: str = TRUNK_ADAPTER, beside: bool = False, replace: bool = False
+) -> None:
+    """Write the adapter ``name`` of ``trunk`` to ``folder``, whole or not at all, in PEFT's format.
 
     Args:
-        trunk: that holds it. folder: where to. name: of the adapter.
+        trunk: that holds it.
+        folder: where to: new or empty.
+        name: of the adapter.
         beside: the trunk is written as it stands too, so that a start which changes it (PiSSA) must not run again.
+        replace: the folder may hold something, which is replaced in one step.
 
     Raises:
         BackboneError: the folder holds something already.
@@ -258,11 +268,12 @@ def save_adapter(trunk: PreTrainedModel, folder: Path, *, name: str = TRUNK_ADAP
     settings = {key: _plain(value) for key, value in _settings(trunk, name).items()}
     if beside:
         settings["init_lora_weights"] = True
-    with new_folder(folder) as temporary:
+    with new_folder(folder, BackboneError, replace=replace) as temporary:
         write_bytes(temporary / WEIGHTS_FILE, save_tensors(kept, metadata={"format": "pt"}))
         write_json(temporary / CONFIG_FILE, settings | {"inference_mode": True})
 
 
+@exclusive
 def merge_adapter(trunk: PreTrainedModel, *, name: str = TRUNK_ADAPTER) -> None:
     """Add the adapter ``name`` into the weights of ``trunk`` and take every adapter layer out: W <- W + scale * B A.
 
@@ -283,6 +294,7 @@ def merge_adapter(trunk: PreTrainedModel, *, name: str = TRUNK_ADAPTER) -> None:
     vars(trunk).pop("peft_config", None)
 
 
+@exclusive
 def write_trunk(trunk: PreTrainedModel, folder: Path, *, state: Mapping[str, Tensor] | None = None) -> None:
     """Write ``trunk`` to ``folder`` as Transformers does, and its adapters, if it has any, to folders below.
 
@@ -305,7 +317,7 @@ def _inject(trunk: PreTrainedModel, config: PeftConfig, name: str, *, place: obj
         raise BackboneError(f"the trunk has an adapter '{name}' already", place=place, fix="give it another name")
     training = trunk.training
     try:
-        with quiet_transformers(), warnings.catch_warnings():
+        with making, quiet_transformers(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Already found a `peft_config`|fan_in_fan_out is set to False")
             inject_adapter_in_model(config, trunk, adapter_name=name)
     except ValueError as exc:
@@ -322,31 +334,6 @@ def _inject(trunk: PreTrainedModel, config: PeftConfig, name: str, *, place: obj
     for _, layer in tuned_layers(trunk):
         layer._active_adapter = [TRUNK_ADAPTER]  # a named one works where it is asked for only
     trunk.train(training)
-
-
-def _chosen_layers(trunk: PreTrainedModel, settings: LoraSettings) -> dict[str, Any]:
-    """Return what PEFT asks for to adapt some layers only."""
-    if settings.layers is None or settings.layers.strip() == "all":
-        return {}
-    found = layer_list(trunk)
-    chosen = None if found is None else chosen_layers(settings.layers, count=len(found[1]))
-    if found is None or chosen is None:
-        has = "no list of layers" if found is None else f"layers 0 to {len(found[1]) - 1}"
-        raise BackboneError(
-            f"'{settings.layers}' are no layers of a {type(trunk).__name__} with {has}",
-            place="lora.layers",
-            fix="write all" if found is None else f"write all, last N with N up to {len(found[1])}, or FIRST-LAST",
-        )
-    return {"layers_to_transform": list(chosen), "layers_pattern": [found[0].split(".")[-1]]}
-
-
-def _linear_names(trunk: PreTrainedModel) -> list[str]:
-    """Return the last names of the linear layers inside of the trunk's layers."""
-    found = layer_list(trunk)
-    layers = () if found is None else found[1]
-    kinds = (torch.nn.Linear, Conv1D)
-    paths = [path.replace(".base_layer", "") for x in layers for path, m in x.named_modules() if isinstance(m, kinds)]
-    return sorted({path.split(".")[-1] for path in paths if "lora_" not in path})
 
 
 def _unwrap(trunk: PreTrainedModel, path: str, layer: BaseTunerLayer) -> None:
@@ -396,4 +383,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(v) for v in value]
     plain = getattr(value, "value", value)
+    if isinstance(plain, float) and not math.isfinite(plain):
+        return str(plain)
     return plain if plain is None or isinstance(plain, str | int | float | bool) else str(plain)

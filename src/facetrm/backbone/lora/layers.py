@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
-from torch.nn import Module, ModuleList
+from torch.nn import Linear, Module, ModuleList
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from facetrm.core.errors import BackboneError
 
 _LAYERS: Final = re.compile(r"all|last\s+(\d+)|(\d+)\s*-\s*(\d+)")
 
@@ -41,6 +44,39 @@ def chosen_layers(text: str, *, count: int) -> range | None:
     else:
         chosen = range(count)
     return chosen if len(chosen) and chosen[0] >= 0 and chosen[-1] < count else None
+
+
+def peft_layers(trunk: PreTrainedModel, text: str | None) -> dict[str, Any]:
+    """Return what PEFT asks for to adapt some layers only; nothing for all of them.
+
+    Args:
+        trunk: the model.
+        text: the layers, as for :func:`chosen_layers`; None is all.
+
+    Raises:
+        BackboneError: the trunk has no such layers.
+    """
+    if text is None or text.strip() == "all":
+        return {}
+    found = layer_list(trunk)
+    chosen = None if found is None else chosen_layers(text, count=len(found[1]))
+    if found is None or chosen is None:
+        has = "no list of layers" if found is None else f"layers 0 to {len(found[1]) - 1}"
+        raise BackboneError(
+            f"'{text}' are no layers of a {type(trunk).__name__} with {has}",
+            place="lora.layers",
+            fix="write all" if found is None else f"write all, last N with N up to {len(found[1])}, or FIRST-LAST",
+        )
+    return {"layers_to_transform": list(chosen), "layers_pattern": [found[0].split(".")[-1]]}
+
+
+def linear_names(trunk: PreTrainedModel) -> list[str]:
+    """Return the last names of the linear layers inside of the trunk's layers."""
+    found = layer_list(trunk)
+    layers = () if found is None else found[1]
+    kinds = (Linear, Conv1D)
+    paths = [path.replace(".base_layer", "") for x in layers for path, m in x.named_modules() if isinstance(m, kinds)]
+    return sorted({path.split(".")[-1] for path in paths if "lora_" not in path})
 
 
 def _lists(module: Module, count: int) -> Iterator[tuple[str, ModuleList]]:

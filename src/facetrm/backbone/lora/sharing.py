@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn import Module
 from transformers import PreTrainedModel
 
+from facetrm.backbone.exclusive import trunk_lock
 from facetrm.backbone.lora.layers import layer_list
 from facetrm.backbone.lora.switching import switched
 
@@ -47,6 +48,7 @@ class SharedLayers:
     """
 
     def __init__(self, trunk: PreTrainedModel, share: int) -> None:
+        self._lock = trunk_lock(trunk)
         found = layer_list(trunk) if share else None
         self._layers: Sequence[Module] = () if found is None else tuple(found[1])
         self._count = int(trunk.config.get_text_config().num_hidden_layers)
@@ -62,12 +64,13 @@ class SharedLayers:
         if not self._share:
             return
         given: list[Any] = []
-        hook = self._layers[self._share - 1].register_forward_hook(lambda *call: given.append(call[-1]))
-        try:
-            with _standing_in(self._layers[self._share :], lambda: given[-1]):
-                read(self._share)
-        finally:
-            hook.remove()
+        with self._lock:
+            hook = self._layers[self._share - 1].register_forward_hook(lambda *call: given.append(call[-1]))
+            try:
+                with _standing_in(self._layers[self._share :], lambda: given[-1]):
+                    read(self._share)
+            finally:
+                hook.remove()
         self._output = given[-1]
 
     def above(self, read: Callable[[int], Tensor], *, tokens: Sequence[int] | None = None) -> Tensor:
@@ -79,7 +82,7 @@ class SharedLayers:
         """
         if not self._share:
             return read(self._count)
-        with _standing_in(self._layers[: self._share], lambda: _copied(self._output, tokens)):
+        with self._lock, _standing_in(self._layers[: self._share], lambda: _copied(self._output, tokens)):
             return read(self._count - self._share)
 
 
@@ -99,14 +102,15 @@ def read_each(
         prompt: reads the layers above, bare.
         response: picks the vectors [B, D] from what ``read`` returned.
     """
-    shared = SharedLayers(trunk, asked.share)
-    with switched(trunk, None):
-        shared.below(read)
-        prompt_BD = prompt(shared)
     response_ABD = []
-    for name in asked.adapters:
-        with switched(trunk, name):
-            response_ABD.append(response(shared.above(read)))
+    with trunk_lock(trunk):
+        shared = SharedLayers(trunk, asked.share)
+        with switched(trunk, None):
+            shared.below(read)
+            prompt_BD = prompt(shared)
+        for name in asked.adapters:
+            with switched(trunk, name):
+                response_ABD.append(response(shared.above(read)))
     return prompt_BD, torch.stack(response_ABD, dim=1)
 
 

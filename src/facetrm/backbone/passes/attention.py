@@ -15,15 +15,14 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cached_property
-from threading import Lock, RLock
 from typing import Any, Final
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
+from facetrm.backbone.exclusive import trunk_lock
 from facetrm.backbone.passes.packing import PackedPass, Tree
 from facetrm.backbone.passes.varlen import Kernel, SegmentLayout, layout_of
 
@@ -66,14 +65,6 @@ class _Reading:
 
 
 _reading: ContextVar[_Reading | None] = ContextVar("reading", default=None)
-_locks: WeakKeyDictionary[PreTrainedModel, RLock] = WeakKeyDictionary()
-_making = Lock()
-
-
-def _lock_of(model: PreTrainedModel) -> RLock:
-    """Return the lock of a model: its configuration says how it attends, so one thread reads packs at a time."""
-    with _making:
-        return _locks.setdefault(model, RLock())
 
 
 @contextmanager
@@ -83,7 +74,7 @@ def reading(model: PreTrainedModel, trees: Sequence[Tree], *, kernel: Kernel | N
     text = model.config.get_text_config()
     configs[id(text)] = text
     state = _Reading(trees, model.device, kernel)
-    with _lock_of(model):
+    with trunk_lock(model):
         before = [(config, config._attn_implementation) for config in configs.values()]
         token = _reading.set(state)
         try:

@@ -27,6 +27,8 @@ from torch import Tensor
 from torch._dynamo.exc import TorchDynamoException
 from transformers import PreTrainedModel
 
+from facetrm.backbone.config import Mode
+from facetrm.backbone.exclusive import trunk_lock
 from facetrm.backbone.lora.sharing import SharedLayers, SharedReading, read_each
 from facetrm.backbone.lora.switching import first_layer, known_adapters, switched
 from facetrm.backbone.passes.attention import PackingError, kernel_error, read_packed
@@ -37,7 +39,6 @@ from facetrm.backbone.text.chat import Ids, Tokenized
 from facetrm.core.errors import BackboneError
 from facetrm.core.progress import log
 
-Mode: TypeAlias = Literal["fast", "exact"]
 OnBatch: TypeAlias = Callable[[int, int], None]
 
 TOLERANCE: Final = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}
@@ -58,7 +59,7 @@ class _Pass:
 
 @final
 class DecoderEngine:
-    """Reads conversations with a causal trunk.
+    """Reads conversations with a causal trunk, one thread at a time.
 
     Args:
         model: the trunk, in evaluation mode while it is read.
@@ -99,7 +100,8 @@ class DecoderEngine:
         Raises:
             BackboneError: memory does not hold a single conversation.
         """
-        prompt_ND, response_NAD = self._read(rows, on_batch, adapters=None)
+        with trunk_lock(self.model):
+            prompt_ND, response_NAD = self._read(rows, on_batch, adapters=None)
         return prompt_ND, response_NAD[:, 0]
 
     @torch.no_grad()
@@ -116,10 +118,11 @@ class DecoderEngine:
         Raises:
             BackboneError: an unknown name, or memory does not hold a single conversation.
         """
-        known_adapters(self.model, adapters)
-        if self.mode == "fast":
-            return self._read(rows, on_batch, adapters=adapters)
-        return self.read_prompts(rows), self._read(rows, on_batch, adapters=adapters)[1]
+        with trunk_lock(self.model):
+            known_adapters(self.model, adapters)
+            if self.mode == "fast":
+                return self._read(rows, on_batch, adapters=adapters)
+            return self.read_prompts(rows), self._read(rows, on_batch, adapters=adapters)[1]
 
     @torch.no_grad()
     def read_prompts(self, rows: Sequence[Tokenized]) -> Tensor:
@@ -145,7 +148,8 @@ class DecoderEngine:
         passes = self._alone if self.mode == "exact" else self._packed if self._packs else self._padded
         asked = None if adapters is None else SharedReading(adapters, self._shared_layers(adapters))
         size = int(self.model.config.get_text_config().hidden_size)
-        prompt_ND = torch.empty(len(rows), size, device=self.model.device)
+        # By name: while another thread loads a model, the default type is that model's.
+        prompt_ND = torch.empty(len(rows), size, device=self.model.device, dtype=torch.float32)
         response_NAD = prompt_ND.new_empty(len(rows), 1 if adapters is None else len(adapters), size)
 
         def read(numbers: Sequence[int], budget: int) -> None:
@@ -221,7 +225,7 @@ class DecoderEngine:
 
         def prompt(shared: SharedLayers) -> Tensor:
             if self.mode == "exact":  # read_adapted reads prompts by themselves
-                return torch.zeros(len(lines), 1, device=self.model.device)
+                return torch.zeros(len(lines), 1, device=self.model.device, dtype=torch.float32)
             return shared.above(read)[lines, ends]
 
         return read_each(self.model, asked, read, prompt=prompt, response=lambda hidden_NLD: hidden_NLD[lines, lasts])

@@ -15,15 +15,17 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from facetrm.backbone.config import Mode
+from facetrm.backbone.exclusive import trunk_lock
 from facetrm.backbone.lora.switching import known_adapters, switched
 from facetrm.backbone.passes.batching import pad_right, token_batches
-from facetrm.backbone.passes.engine import Mode, OnBatch
+from facetrm.backbone.passes.engine import OnBatch
 from facetrm.backbone.text.chat import Ids, Tokenized
 
 
 @final
 class MeanPooling:
-    """Reads conversations with a bidirectional trunk.
+    """Reads conversations with a bidirectional trunk, one thread at a time.
 
     Args:
         model: the trunk, in evaluation mode while it is read.
@@ -63,13 +65,14 @@ class MeanPooling:
         Raises:
             BackboneError: an unknown name.
         """
-        known_adapters(self.model, adapters)
         means_AND = []
-        for number, name in enumerate(adapters):
-            with switched(self.model, name):
-                told = on_batch if number == 0 else lambda _, tokens: on_batch(0, tokens)
-                means_AND.append(self._responses(rows, told))
-        return self.read_prompts(rows), torch.stack(means_AND, dim=1)
+        with trunk_lock(self.model):
+            known_adapters(self.model, adapters)
+            for number, name in enumerate(adapters):
+                with switched(self.model, name):
+                    told = on_batch if number == 0 else lambda _, tokens: on_batch(0, tokens)
+                    means_AND.append(self._responses(rows, told))
+            return self.read_prompts(rows), torch.stack(means_AND, dim=1)
 
     def read_prompts(self, rows: Sequence[Tokenized]) -> Tensor:
         """Return the means [N, D] of the prompts of ``rows``, by the bare trunk; each prompt is read once."""
@@ -92,7 +95,7 @@ class MeanPooling:
         self, ids: Sequence[Ids], types: Sequence[Ids], spans: Sequence[tuple[int, int]], on_batch: OnBatch
     ) -> Tensor:
         """Return the mean of the hidden states over ``[start, end)`` of each row."""
-        mean_ND = torch.empty(len(ids), int(self.model.config.get_text_config().hidden_size))
+        mean_ND = torch.empty(len(ids), int(self.model.config.get_text_config().hidden_size), dtype=torch.float32)
         for batch in token_batches([len(row) for row in ids], token_budget=self._budget):
             hidden_NLD = self._hidden([ids[n] for n in batch], [types[n] for n in batch])
             means = [hidden_NLD[line, slice(*spans[n])].float().mean(dim=0) for line, n in enumerate(batch)]

@@ -47,6 +47,7 @@ class Tokenized:
         response_start: the index of the first token of the response's text.
         length: tokens of the response; a decoder's count its end-of-turn, an encoder's only the text.
         truncated: whether something was cut away.
+        unknown: the share of ``ids`` that are the unknown token, 0 to 1 (see :func:`unknown_share`).
         types: segment ids (encoders that have them), else empty.
         prompt_ids, prompt_types: the prompt read alone (encoders), else empty.
     """
@@ -59,6 +60,7 @@ class Tokenized:
     types: Ids = ()
     prompt_ids: Ids = ()
     prompt_types: Ids = ()
+    unknown: float = 0.0
 
 
 class ChatFormat(Protocol):
@@ -91,8 +93,8 @@ class Limit:
             raise BackboneError(
                 f"{measure(turns)} tokens, above the limit of {self.tokens}",
                 place=place,
-                fix="set backbone.truncation: drop_oldest, raise backbone.max_tokens if the model reads more, "
-                "or drop the row",
+                fix="set backbone.truncation=drop_oldest (score: --truncation drop_oldest), drop the row (score: "
+                "--on-error skip), or raise backbone.max_tokens if the model reads more",
             )
         kept = drop_oldest(turns, measure=measure, limit=self.tokens, answered=answered)
         if kept is None:
@@ -187,7 +189,8 @@ class DecoderChat:
         check_rendered(turns, text, never=self._plain(turns, place).never, place=place)
         end = self._prompt_end(turns, ids, place)
         start = self._response_start(turns, text, ids, place, after=end)
-        return Tokenized(ids, end, start, len(ids) - start, truncated)
+        share = unknown_share(self._tokenizer, ids)
+        return Tokenized(ids, end, start, len(ids) - start, truncated, unknown=share)
 
     def render(self, turns: TemplateTurns) -> str:
         """Return the text of ``turns``, as the template renders it.
@@ -324,6 +327,7 @@ class EncoderChat:
             types=tuple(joint.get("token_type_ids", ())),
             prompt_ids=tuple(alone["input_ids"]),
             prompt_types=tuple(alone.get("token_type_ids", ())),
+            unknown=unknown_share(self._tokenizer, joint["input_ids"]),
         )
 
     def _fit(self, turns: TemplateTurns, *, answered: bool, place: str) -> tuple[BatchEncoding, bool]:
@@ -342,6 +346,17 @@ class EncoderChat:
 
     def _pair(self, prompt: str, response: str) -> BatchEncoding:
         return cast(BatchEncoding, self._tokenizer(prompt, response, verbose=False))
+
+
+def unknown_share(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> float:
+    """Return the share of ``ids`` that are the unknown token, 0 to 1.
+
+    Byte-level tokenizers name the token that closes a text as unknown too, and never make it of a text: 0.
+    """
+    unknown = tokenizer.unk_token_id
+    if unknown is None or unknown in (tokenizer.bos_token_id, tokenizer.eos_token_id):
+        return 0.0
+    return float(sum(i == unknown for i in ids) / max(len(ids), 1))
 
 
 def plain_prompt(turns: TemplateTurns) -> str:

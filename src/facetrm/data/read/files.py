@@ -17,7 +17,7 @@ from facetrm.core.files import write_bytes
 from facetrm.core.progress import log
 from facetrm.data.objectives import Objective
 from facetrm.data.read.columns import short
-from facetrm.data.read.formats import FileLayout, RecordKind, detect, to_record
+from facetrm.data.read.formats import FileLayout, RecordKind, detect, kind_of, to_record
 from facetrm.data.read.rows import ROW_SUFFIXES, RawRow, read_rows
 from facetrm.data.records import Preference, Rating
 
@@ -45,6 +45,14 @@ def read_ratings(
 
     Raises:
         DataError: names the file, the line (or Parquet row), the field, the value and the fix.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> from facetrm import World, read_ratings, write_records
+        >>> path, world = mkdtemp() + "/rated.jsonl", World()
+        >>> _ = write_records(path, world.ratings(3))
+        >>> len(read_ratings(path, objectives=world.objectives))
+        3
     """
     return cast("list[Rating]", _read(Path(path), "rating", objectives, on_error, skipped_to))
 
@@ -62,8 +70,31 @@ def read_preferences(
 
     Raises:
         DataError: names the file, the line (or Parquet row), the field, the value and the fix.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> from facetrm import World, read_preferences, write_records
+        >>> path = mkdtemp() + "/pairs.jsonl"
+        >>> _ = write_records(path, World().preferences(3))
+        >>> len(read_preferences(path))
+        3
     """
     return cast("list[Preference]", _read(Path(path), "preference", None, on_error, skipped_to))
+
+
+def read_records(path: Path | str) -> list[Rating] | list[Preference]:
+    """Read preferences where the columns compare answers, else ratings, in any convention.
+
+    Args:
+        path: as in :func:`read_ratings`.
+
+    Returns:
+        The records, in the order of the file.
+
+    Raises:
+        DataError: names the file, the line (or Parquet row), the field, the value and the fix.
+    """
+    return cast("list[Rating] | list[Preference]", _read(Path(path), None, None, "raise", None))
 
 
 def write_records(path: Path | str, records: Iterable[Rating | Preference]) -> None:
@@ -75,6 +106,15 @@ def write_records(path: Path | str, records: Iterable[Rating | Preference]) -> N
 
     Raises:
         DataError: both kinds at once, a value that JSON cannot hold, or another file type.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> from pathlib import Path
+        >>> from facetrm import World, write_records
+        >>> path = Path(mkdtemp()) / "pairs.jsonl"
+        >>> _ = write_records(path, World().preferences(3))
+        >>> len(path.read_text().splitlines())
+        3
     """
     path, kept = Path(path), list(records)
     if not path.name.endswith(ROW_SUFFIXES):
@@ -151,7 +191,7 @@ class SkippedRows:
 
 def _read(
     path: Path,
-    kind: RecordKind,
+    kind: RecordKind | None,
     objectives: Sequence[Objective] | None,
     on_error: OnError,
     skipped_to: Path | str | None,
@@ -168,7 +208,8 @@ def _read(
         log("read", path=str(path), kind=kind, rows=0)
         return []
     try:
-        layout = detect([row.value for row in rows if row.value is not None], kind, objectives)
+        values = [row.value for row in rows if row.value is not None]
+        layout = detect(values, kind or kind_of(values), objectives)
     except DataError as exc:
         raise DataError(exc.problem, place=path, fix=exc.fix) from None
     _announce(path, layout, len(rows))

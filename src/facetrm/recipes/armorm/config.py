@@ -74,7 +74,9 @@ class GateSection(Section):
     Attributes:
         settings: of the fit.
         source_balance: 0 counts every pair alike, 1 every source alike.
-        strength: weigh a pair by how clear its preference is, where the data says so.
+        strength: weigh a pair by how clear its preference is: by its ``strength``, or by ``margin / (margin + median
+            margin of its file)``. Margin 0 is the least clear pair and weighs nothing; a pair that does not say (no
+            margin, or NaN) weighs as much as the mean of those that do.
         reference: contributions are against the training ``mean``, or against ``zero``.
     """
 

@@ -15,8 +15,8 @@ import torch
 from facetrm.core.config import dump_yaml
 from facetrm.core.statistics import Interval
 from facetrm.data.records import Preference
-from facetrm.explain.ablate import ablate
-from facetrm.explain.ask import ask_pair
+from facetrm.explain.ablation import ablate
+from facetrm.explain.ask import explain_pair, flip_explained
 from facetrm.explain.overall import explain_overall
 from facetrm.fit.heads.objective_report import ObjectiveReport
 from facetrm.model.reward_model import RewardModel
@@ -195,7 +195,8 @@ def report(
 
 def explain_preference(model: RewardModel, preference: Preference) -> ExplainedPair:
     """Score both answers of a ``preference`` with ``model`` and take the margin apart."""
-    pair, flip = ask_pair(model, preference.chosen, preference.rejected)
+    pair = explain_pair(model, preference.chosen, preference.rejected)
+    flip = flip_explained(model, pair)
     return ExplainedPair(explanation=pair, conversations=(preference.chosen, preference.rejected), flip=flip)
 
 

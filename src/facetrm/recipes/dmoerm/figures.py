@@ -9,7 +9,7 @@ from typing import Any
 from facetrm.core.config import dump_yaml
 from facetrm.core.statistics import Interval
 from facetrm.data.records import Preference
-from facetrm.explain.ask import ask_pair
+from facetrm.explain.ask import explain_pair, flip_explained
 from facetrm.fit.experts.adapters import ExpertFit
 from facetrm.fit.router.assign import AssignmentCounts
 from facetrm.fit.router.fit import RouterFit
@@ -94,7 +94,8 @@ def dmoerm_report(
         config, rows, fit, judgement: settings, data, result and verdict of the run.
         seconds: by stage. explained: the pair that the page takes apart.
     """
-    pair, flip = ask_pair(fit.model, explained.chosen, explained.rejected)
+    pair = explain_pair(fit.model, explained.chosen, explained.rejected)
+    flip = flip_explained(fit.model, pair)
     tables = (("noisy", judgement.noisy), ("true", judgement.true))
     left_out = {name: count for found in fit.inner.values() for name, count in found.left_out.items()}
     notes = [

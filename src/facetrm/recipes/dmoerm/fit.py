@@ -24,9 +24,8 @@ from accelerate import PartialState
 
 from facetrm.backbone.encoder import Encoder
 from facetrm.backbone.transformer import TransformerEncoder, load_encoder
-from facetrm.core.config import dump_yaml
 from facetrm.core.errors import ConfigError
-from facetrm.core.files import write_json, write_text
+from facetrm.core.files import write_json
 from facetrm.data.read.files import write_records
 from facetrm.data.records import Preference
 from facetrm.evaluate.compare import typical_pair
@@ -56,6 +55,7 @@ from facetrm.recipes.dmoerm.inner import (
 from facetrm.recipes.dmoerm.judge import TaskJudgement, judge_tasks
 from facetrm.recipes.dmoerm.rows import DmoermRows, cut_phases, load_tasks
 from facetrm.recipes.reading import Reading, RowsReader
+from facetrm.recipes.run_folder import RunFolder, run_folder
 from facetrm.report.build import build_report
 
 
@@ -75,23 +75,29 @@ def run_dmoerm(config: DmoermConfig, folder: Path) -> DmoermRun | None:
     """Train, compare, explain and save one DMoERM.
 
     Args:
-        config: settings. folder: of the run; what is there already is used again, and a training goes on.
+        config: settings.
+        folder: of the run; what is there already is used again, and a training goes on.
 
     Returns:
         The run; None in every process but the first.
 
     Raises:
+        StoreError: another run holds the folder.
         FacetrmError: what a step raises, naming value, place and fix.
     """
-    here, watch = PartialState(cpu=_on_cpu(config)), Stopwatch()
+    here = PartialState(cpu=_on_cpu(config))
+    with run_folder(folder, config, main=here.is_main_process) as held:
+        return _run_dmoerm(config, held, here)
+
+
+def _run_dmoerm(config: DmoermConfig, held: RunFolder, here: PartialState) -> DmoermRun | None:
+    watch, folder = Stopwatch(), held.path
     with watch("data"):
         rows = load_tasks(config.data, seed=config.seed)
         check_fallback(config.router, rows.tasks)
         check_experts(config, rows.objectives)
     with here.main_process_first(), watch("backbone"):
-        if here.is_main_process:
-            folder.mkdir(parents=True, exist_ok=True)
-            write_text(folder / "config.resolved.yaml", dump_yaml(config))
+        held.begin()
         encoder, training = open_backbone(config, rows, folder)
     with watch("reading"):
         rows = read_tasks(rows, encoder)
@@ -103,6 +109,7 @@ def run_dmoerm(config: DmoermConfig, folder: Path) -> DmoermRun | None:
     with watch("save"):
         for name in set(encoder.adapters) - set(fit.model.adapters):  # a task's own, where it is no expert
             encoder.remove_adapter(name)
+        held.keep_settings()
         fit.model.save(folder / "model", backbone=config.save_backbone)
         explained = typical_pair(judgement.pairs, judgement.margins["model"])
         write_records(folder / "pair.jsonl", [explained])

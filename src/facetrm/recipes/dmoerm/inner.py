@@ -26,7 +26,7 @@ from accelerate import PartialState
 from torch import Tensor
 
 from facetrm.backbone.encoder import Features
-from facetrm.backbone.lora.switching import name_problem
+from facetrm.backbone.lora.names import name_problem
 from facetrm.backbone.transformer import TransformerEncoder
 from facetrm.core.errors import ConfigError, FitError
 from facetrm.core.fingerprint import fingerprint
@@ -349,9 +349,7 @@ def _fitted(
     )
     here = PartialState()
     if here.is_main_process:
-        place = folder / "adapters" / name
-        shutil.rmtree(place, ignore_errors=True)
-        encoder.save_adapter(name, place)
+        encoder.save_adapter(name, folder / "adapters" / name, replace=True)
         for checkpoint in (folder / "training" / name).glob("checkpoint-*"):
             shutil.rmtree(checkpoint, ignore_errors=True)
     here.wait_for_everyone()

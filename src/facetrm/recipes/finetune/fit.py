@@ -35,9 +35,8 @@ from torch import Tensor
 from facetrm.backbone.lora.adapters import merge_adapter, save_adapter
 from facetrm.backbone.store import FeatureStore, encode
 from facetrm.backbone.transformer import BackboneConfig, TransformerEncoder, load_encoder
-from facetrm.core.config import dump_yaml
 from facetrm.core.errors import ConfigError, FitError
-from facetrm.core.files import write_bytes, write_json, write_text
+from facetrm.core.files import write_bytes, write_json
 from facetrm.core.fingerprint import fingerprint
 from facetrm.core.progress import log
 from facetrm.data.objectives import label_matrix
@@ -65,6 +64,7 @@ from facetrm.recipes.backbones import train_tiny
 from facetrm.recipes.finetune.config import FineTuneRecipe
 from facetrm.recipes.finetune.figures import FineTuneFigures, judge_heads, training_figures
 from facetrm.recipes.reading import Reading, as_ties
+from facetrm.recipes.run_folder import RunFolder, run_folder
 
 _OTHER: Final = "give another run folder"
 MERGE_BOUND: Final = 0.02  # largest change of a unit score by merging, in a trunk of bfloat16; float32 is below 1e-4
@@ -86,22 +86,28 @@ def run_finetune(config: FineTuneRecipe, folder: Path) -> FineTuneRun | None:
     """Train, judge and save one fine-tuned model.
 
     Args:
-        config: settings. folder: of the run; what is there already is used again, and a training goes on.
+        config: settings.
+        folder: of the run; what is there already is used again, and a training goes on.
 
     Returns:
         The run; None in every process but the first.
 
     Raises:
+        StoreError: another run holds the folder.
         FacetrmError: what a step raises, naming value, place and fix.
     """
-    here, watch = PartialState(cpu=_on_cpu(config)), Stopwatch()
+    here = PartialState(cpu=_on_cpu(config))
+    with run_folder(folder, config, main=here.is_main_process) as held:
+        return _run_finetune(config, held, here)
+
+
+def _run_finetune(config: FineTuneRecipe, held: RunFolder, here: PartialState) -> FineTuneRun | None:
+    watch, folder = Stopwatch(), held.path
     with watch("data"):
         rows = load_rows(config.data, seed=config.seed)
         _check_labels(config, rows)
     with here.main_process_first():
-        if here.is_main_process:
-            folder.mkdir(parents=True, exist_ok=True)
-            write_text(folder / "config.resolved.yaml", dump_yaml(config))
+        held.begin()
         with watch("backbone"):
             base = _base(config, rows, folder)
             encoder = load_encoder(base)
@@ -118,6 +124,7 @@ def run_finetune(config: FineTuneRecipe, folder: Path) -> FineTuneRun | None:
         del encoder
     if not here.is_main_process:
         return None
+    held.keep_settings()
     with watch("save"):
         tuned, heads, merged = _write_trained(config, rows, base, folder)
     with watch("encode"):
@@ -271,11 +278,9 @@ def _write_trained(
     load_trained(encoder, heads, config=config.finetune, folder=folder / "training")
     heads = heads.cpu()
     write_bytes(folder / "heads.safetensors", save_tensors(_tensors(heads)))
-    for part in ("adapter", "backbone"):
-        shutil.rmtree(folder / part, ignore_errors=True)
     changed, written = None, base
     if config.finetune.method == "lora":
-        save_adapter(encoder.model, folder / "adapter")
+        save_adapter(encoder.model, folder / "adapter", replace=True)
         written = base.model_copy(update={"adapter": str(folder / "adapter")})
     if config.merge:
         few = [c for p in rows.test[:32] for c in (p.chosen, p.rejected)]
@@ -291,7 +296,7 @@ def _write_trained(
                 fix="set merge: false, or backbone.dtype: float32",
             )
     if config.merge or config.finetune.method == "full":
-        written = encoder.save_backbone(folder / "backbone")
+        written = encoder.save_backbone(folder / "backbone", replace=True)
     del encoder
     return load_encoder(written), heads, changed
 

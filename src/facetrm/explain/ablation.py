@@ -95,6 +95,13 @@ def ablate(
 
     Raises:
         ModelError: no pair, or sides of different length.
+
+    Example:
+        >>> from facetrm import World, ablate, toy_model
+        >>> model, pairs = toy_model(), list(World().preferences(8))
+        >>> chosen, rejected = (model.features([p.chosen for p in pairs]), model.features([p.rejected for p in pairs]))
+        >>> ablate(model, chosen, rejected, samples=50).pairs
+        8
     """
     size = len(chosen)
     if size == 0 or len(rejected) != size or (groups and len(groups) != size):

@@ -82,6 +82,13 @@ def edit(
 
     Raises:
         ModelError: an unknown objective, a factor or weight out of range, or nothing left to listen to.
+
+    Example:
+        >>> from facetrm import World, edit, toy_model
+        >>> pair = next(World().preferences(1))
+        >>> silent = edit(toy_model(), drop=["verbose"])
+        >>> silent.score([pair.chosen])[0].contributions["verbose"]
+        0.0
     """
     wish = Edit(tuple(drop), dict(scale or {}), dict(pin or {}))
     if task is None:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import torch
 
+from facetrm.backbone.encoder import Encoder
+from facetrm.backbone.text.chat import Tokenized
 from facetrm.backbone.transformer import TransformerEncoder, chat_template
 from facetrm.core.errors import BackboneError, ConfigError, FacetrmError, ModelError
+from facetrm.core.web.key import ServerKey
 from facetrm.data.records import Conversation
 from facetrm.doctor.artefact import Artefact, read_artefact
+from facetrm.doctor.causes import FEW
 from facetrm.doctor.drift import answer_pairs
-from facetrm.doctor.findings import Diagnosis, Finding, Variant, worst_first
+from facetrm.doctor.equal import Render, check_answers
+from facetrm.doctor.findings import THRESHOLD, Diagnosis, Finding, Variant, worst_first
 from facetrm.doctor.inspection import inspect_files
 from facetrm.doctor.probes import Probed, probe_model, probe_own_forward, rendered
 from facetrm.doctor.served import (
@@ -23,12 +28,16 @@ from facetrm.doctor.served import (
     suspect_activation,
     truncates,
 )
-from facetrm.doctor.server import connect
-from facetrm.doctor.verdicts import FEW, judge_readings, tabulate
+from facetrm.doctor.server import connect, server_address
+from facetrm.doctor.template import dropped_turns
+from facetrm.doctor.verdicts import judge_readings, tabulate
+from facetrm.doctor.words import check_words, knower
 from facetrm.hub.load import load_model
 
-THRESHOLD: Final = 0.01
-"""Drift that is a fault by default: a hundredth of the rewards' standard deviation."""
+_READABLE: Final = frozenset({"pad-mismatch", "double-bos"})
+"""Errors of a folder that do not keep its own class from reading it."""
+_WHY: Final = ("head-", "gated-", "adapter-", "weights-", "tokenizer-", "template-", "vocabulary", "does-not-load")
+"""Beginnings of the codes of errors that say why a model does not load."""
 
 Groups = Sequence[Sequence[Conversation]]
 
@@ -66,12 +75,10 @@ def diagnose(
     table: tuple[Variant, ...] = ()
     if not groups:
         skipped.append("no score was computed: give --data FILE")
-        if artefact.kind == "native":
-            found += _loads(artefact, device=device)
+        found += _without_data(artefact, found, allowed=allowed, device=device, settings=settings)
     else:
         try:
-            sound = all(finding.severity == "note" for finding in found)
-            more, table = _probe(artefact, groups, sound=sound, threshold=threshold, device=device, settings=settings)
+            more, table = _probe(artefact, groups, found=found, threshold=threshold, device=device, settings=settings)
             found += more
             if 0 < sum(map(len, groups)) < FEW:
                 skipped.append(f"{sum(map(len, groups))} rewards have hardly a spread to measure drift by: give {FEW}")
@@ -81,7 +88,7 @@ def diagnose(
             explained = any(finding.code.startswith("template") for finding in found)
             if isinstance(exc, BackboneError) and exc.row is not None and not explained:
                 raise
-            if not any(finding.severity == "error" and finding.code not in allowed for finding in found):
+            if not _explained(found, allowed):
                 found.append(_not_loaded(exc))
             skipped.append(f"no score was computed: {exc}")
     return Diagnosis(
@@ -106,6 +113,7 @@ def diagnose_server(
     timeout: float = 60.0,
     allowed: Sequence[str] = (),
     settings: Mapping[str, object] | None = None,
+    key: ServerKey | None = None,
 ) -> Diagnosis:
     """Return what is wrong with the rewards of a running server.
 
@@ -115,21 +123,23 @@ def diagnose_server(
         against: a local copy of the model, a folder or a hub id.
         threshold: drift, in spreads of the rewards, above which readings disagree.
         device: where the local copy computes.
-        timeout: seconds to wait for one answer.
+        timeout: seconds for one request, from the connection to the last byte of the answer.
         allowed: codes that do not count for the exit code.
         settings: of the local copy's backbone, as ``load_model`` takes them.
+        key: of the server.
 
     Raises:
         ModelError: the server cannot be reached or is no reward server, or the local copy cannot be loaded.
         BackboneError: a conversation that the local copy cannot read.
     """
     conversations = [answer for group in groups for answer in group]
+    address = server_address(url)
     if not conversations:
-        raise ModelError("a server has no files to look at", place=url, fix="give --data FILE")
+        raise ModelError("a server has no files to look at", place=address, fix="give --data FILE")
     local, render = (
         (None, None) if against is None else _local_copy(against, conversations, device=device, settings=settings)
     )
-    server = connect(url, conversations[0], render=render, timeout=timeout)
+    server = connect(url, conversations[0], render=render, timeout=timeout, key=key)
     reference = None if local is None else local.rewards()
     probed, found = probe_server(server, conversations, local=reference)
     table = tabulate(probed, pairs_P2=answer_pairs([len(group) for group in groups]), threshold=threshold)
@@ -141,7 +151,7 @@ def diagnose_server(
         cut, failed = probe_length(server, conversations[0])
         found += failed if cut is None else [truncates(cut)]
     return Diagnosis(
-        model=url,
+        model=str(address),
         kind=f"server of {server.dialect}",
         conversations=len(conversations),
         threshold=threshold,
@@ -154,51 +164,115 @@ def diagnose_server(
 
 def _local_copy(
     against: str, conversations: Sequence[Conversation], *, device: str, settings: Mapping[str, object] | None
-) -> tuple[Probed, Callable[[Conversation], str] | None]:
+) -> tuple[Probed, Render | None]:
     """Return the readings of a local copy, and what renders a conversation as it reads it."""
     model = load_model(against, device=device, settings=_settings(read_artefact(against), settings))
     probed, _ = probe_model(model, conversations, plain=False)
-    encoder = model.encoder
+    return probed, renderer(model.encoder)
+
+
+def renderer(encoder: Encoder) -> Render | None:
+    """Return what renders a conversation as a decoder reads it, None for another kind; the trunk is not kept.
+
+    Args:
+        encoder: of the model.
+    """
     if not isinstance(encoder, TransformerEncoder) or encoder.kind != "decoder":
-        return probed, None
-    tokenizer, date = encoder.tokenizer, encoder.config.date  # the trunk is not kept
+        return None
+    tokenizer, date = encoder.tokenizer, encoder.config.date
     template = chat_template(tokenizer, encoder.config)
 
     def render(messages: Conversation) -> str:
         turns = [{"role": m.role, "content": m.content} for m in messages]
         return str(tokenizer.apply_chat_template(turns, chat_template=template, tokenize=False, date_string=date))
 
-    return probed, render
+    return render
+
+
+def _without_data(
+    artefact: Artefact,
+    found: Sequence[Finding],
+    *,
+    allowed: Sequence[str],
+    device: str,
+    settings: Mapping[str, object] | None,
+) -> list[Finding]:
+    """Return what loading says, which is what ``score`` would say, and whether the tokenizer knows plain English."""
+    tokenizer = None if artefact.kind == "native" else artefact.tokenizer
+    try:
+        # Half the memory is enough to see whether it loads.
+        read = {} if artefact.kind == "native" else {"dtype": "bfloat16", **(settings or {})}
+        model = load_model(artefact.folder, device=device, settings=read)
+    except ConfigError:
+        raise
+    except FacetrmError as exc:
+        more = [] if _explained(found, allowed) else [_not_loaded(exc)]
+    else:
+        more = []
+        tokenizer = tokenizer or getattr(model.encoder, "tokenizer", None)
+        if artefact.kind == "native" and isinstance(model.encoder, TransformerEncoder):
+            # The files of a foreign folder were asked already.
+            more += dropped_turns(model.encoder.unrendered_turns())
+    return more if tokenizer is None else [*more, *check_words(tokenizer, ())]
 
 
 def _probe(
     artefact: Artefact,
     groups: Groups,
     *,
-    sound: bool,
+    found: Sequence[Finding],
     threshold: float,
     device: str,
     settings: Mapping[str, object] | None,
 ) -> tuple[list[Finding], tuple[Variant, ...]]:
-    """Return findings and readings; a ``sound`` classifier that our engine cannot load is read by its own class."""
+    """Return findings and readings; a classifier that our engine cannot load is read by its own class."""
     conversations = [answer for group in groups for answer in group]
-    found: list[Finding] = []
+    more: list[Finding] = []
     place = torch.device("cpu")
+    tokenizer = artefact.tokenizer
+    render: Render | None = _render_of(artefact)
     try:
         model = load_model(artefact.folder, device=device, settings=_settings(artefact, settings))
     except FacetrmError as exc:
-        if artefact.kind != "classifier" or not sound or isinstance(exc, ConfigError):
+        wrong = any(finding.severity == "error" and finding.code not in _READABLE for finding in found)
+        if artefact.kind != "classifier" or wrong or isinstance(exc, ConfigError):
             raise
         probed, rows = Probed(), rendered(artefact, conversations)
-        found.append(_read_by_others(exc))
+        read = rows
+        more.append(_read_by_others(exc))
     else:
+        if isinstance(model.encoder, TransformerEncoder):
+            tokenizer, render = model.encoder.tokenizer, renderer(model.encoder)
+        read = _tokenized(model.encoder, conversations)
+        more += [] if tokenizer is None else check_words(tokenizer, conversations)
         probed, rows = probe_model(model, conversations, plain=not artefact.has_own_class)
         place = getattr(getattr(model.encoder, "model", None), "device", place)
         del model  # its own class takes as much memory again
     if artefact.has_own_class and rows:
         probe_own_forward(probed, artefact, rows, device=place)
     table = tabulate(probed, pairs_P2=answer_pairs([len(group) for group in groups]), threshold=threshold)
-    return found + judge_readings(probed, table, artefact=artefact, threshold=threshold), table
+    rewards = probed.rewards()
+    if rewards is not None:
+        more += check_answers(groups, read, rewards=rewards, render=render, knows=knower(tokenizer))
+    return more + judge_readings(probed, table, artefact=artefact, threshold=threshold), table
+
+
+def _tokenized(encoder: Encoder, conversations: Sequence[Conversation]) -> list[Tokenized]:
+    """Return the rows as an encoder reads them; none for one that does not say."""
+    if not isinstance(encoder, TransformerEncoder):
+        return []
+    rows = []
+    for n, messages in enumerate(conversations):
+        try:
+            rows.append(encoder.tokenize(messages, row=n))
+        except BackboneError as exc:
+            exc.row = n
+            raise
+    return rows
+
+
+def _render_of(artefact: Artefact) -> Render:
+    return lambda messages: artefact.render([{"role": m.role, "content": m.content} for m in messages])
 
 
 def _settings(artefact: Artefact, settings: Mapping[str, object] | None) -> dict[str, object]:
@@ -217,12 +291,12 @@ def _read_by_others(exc: FacetrmError) -> Finding:
     )
 
 
-def _loads(artefact: Artefact, *, device: str) -> list[Finding]:
-    try:
-        load_model(artefact.folder, device=device)
-    except FacetrmError as exc:
-        return [_not_loaded(exc)]
-    return []
+def _explained(found: Sequence[Finding], allowed: Sequence[str]) -> bool:
+    """Return whether a finding that counts says why the model does not load."""
+    return any(
+        finding.severity == "error" and finding.code not in allowed and finding.code.startswith(_WHY)
+        for finding in found
+    )
 
 
 def _not_loaded(exc: FacetrmError) -> Finding:
@@ -230,7 +304,7 @@ def _not_loaded(exc: FacetrmError) -> Finding:
         "does-not-load",
         "error",
         "the model cannot be loaded",
-        str(exc),
-        "files are missing, changed or of another kind",
+        exc.problem if exc.place is None else f"{exc.place}: {exc.problem}",
+        "what facetrm score says, too: files are missing, changed or of another kind, or it is no reward model",
         exc.fix or "fetch or save the whole folder again",
     )

@@ -1,0 +1,79 @@
+"""One thread at a time: the locks over what a pass, or the making of a model, changes for a while.
+
+    trunk_lock    a trunk: which adapters are at work, how it attends, layers that stand in, flags of training
+    making        the process: Transformers and PEFT set default types, seeds, initialisers and filters of warnings
+
+Whoever needs both takes the trunk's first.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import wraps
+from threading import Lock, RLock
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import torch
+from transformers import PreTrainedModel
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+making = RLock()
+"""Held while models or adapters are made: that changes state of the whole process."""
+
+_guard = Lock()
+_locks: dict[int, tuple[weakref.ref[Any], AbstractContextManager[Any]]] = {}
+
+
+def trunk_lock(trunk: PreTrainedModel) -> AbstractContextManager[Any]:
+    """Return the re-entrant lock of ``trunk``, the same one for every encoder and engine on it.
+
+    It belongs to the trunk's configuration, which says how the trunk attends: trunks that share one share the lock.
+    """
+    config = trunk.config
+    with _guard:
+        found = _locks.get(id(config))
+        if found is None or found[0]() is not config:
+            _locks[id(config)] = found = (weakref.ref(config, _forget(id(config))), RLock())
+        return found[1]
+
+
+@contextmanager
+def evaluating(trunk: PreTrainedModel) -> Iterator[None]:
+    """Keep other threads from ``trunk``, and put it into evaluation mode; each module's own is back after."""
+    with trunk_lock(trunk):
+        training = [module for module in trunk.modules() if module.training]
+        try:
+            for module in training:
+                module.training = False
+            with torch.no_grad():
+                yield
+        finally:
+            for module in training:
+                module.training = True
+
+
+def exclusive(
+    function: Callable[Concatenate[PreTrainedModel, P], T],
+) -> Callable[Concatenate[PreTrainedModel, P], T]:
+    """Return ``function``, whose first argument is a trunk, so that it runs under the trunk's lock."""
+
+    @wraps(function)
+    def locked(trunk: PreTrainedModel, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        with trunk_lock(trunk):
+            return function(trunk, *args, **kwargs)
+
+    return locked
+
+
+def _forget(key: int) -> Callable[[weakref.ref[Any]], None]:
+    def forget(gone: weakref.ref[Any]) -> None:
+        # Without the guard: a collection may run while this thread holds it.
+        found = _locks.get(key)
+        if found is not None and found[0] is gone:
+            _locks.pop(key, None)
+
+    return forget

@@ -1,0 +1,216 @@
+"""Folders that are whole at every moment: the old one or the new one, whenever a process is killed.
+
+    .NAME.<12 hex digits>.tmp   the new folder while it is written, beside the old one; locked by its writer
+    .NAME.<12 hex digits>.old   the old folder, only on systems that cannot exchange two folders in one step
+
+A killed writer's leftovers are removed by the next one; an old folder that was set aside comes back.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import re
+import shutil
+import stat
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from facetrm.core.errors import FacetrmError
+from facetrm.core.files import beside_of, is_leftover, naming, remove_leftovers, sync_folder
+from facetrm.core.locks import still_there, try_lock
+
+_AT_FDCWD: Final = -100
+_EXCHANGE: Final = 2  # RENAME_EXCHANGE of Linux and RENAME_SWAP of macOS
+_CANNOT: Final = frozenset({errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM})
+
+
+@contextmanager
+def new_folder(
+    folder: Path, error: type[FacetrmError], *, replace: bool = False, last: str | None = None
+) -> Iterator[Path]:
+    """Yield a temporary folder that becomes ``folder`` when all went well: it is there whole or not at all.
+
+    Args:
+        folder: where to; a link to a folder is followed.
+        error: the class to raise where it cannot go there.
+        replace: an old folder is replaced; it stays whole until then.
+        last: the file without which the others are not read: where the folder itself cannot be exchanged (a mount
+            point), it is moved in after them.
+
+    Raises:
+        FacetrmError: an ``error``: it exists already, or it cannot be replaced in one step.
+        OSError: it names the folder, such as where the disk is full.
+    """
+    home = Path(os.path.realpath(folder))
+    restore_folder(home)
+    full = home.exists() and (not home.is_dir() or any(not is_leftover(path.name) for path in home.iterdir()))
+    if full and not (replace and home.is_dir()):
+        raise error("exists already", place=folder, fix="give a new folder")
+    fixed = home.is_dir() and _is_fixed(home)
+    if fixed and full:
+        raise error(
+            "it cannot be replaced in one step (a mount point, the current folder, or its parent is read-only)",
+            place=folder,
+            fix="give a folder below it, or an empty one",
+        )
+    with naming(folder):
+        home.parent.mkdir(parents=True, exist_ok=True)
+        within = home if fixed else home.parent
+        remove_leftovers(within, of=home.name)
+        temporary, descriptor = _make_beside(within / home.name)
+        try:
+            if full:
+                temporary.chmod(stat.S_IMODE(home.stat().st_mode))
+            yield temporary
+            _sync_tree(temporary)
+            if fixed:
+                _move_into(temporary, home, last)
+            else:
+                _put(temporary, home)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+            if descriptor is not None:
+                os.close(descriptor)
+        sync_folder(within)
+
+
+def restore_folder(folder: Path) -> None:
+    """Bring back the old ``folder`` where a writer was killed after it had set it aside; a reader calls this too."""
+    if folder.name == "" or not folder.parent.is_dir():
+        return
+    pattern = re.compile(rf"\.{re.escape(folder.name)}\.[0-9a-f]{{12}}\.old")
+    try:
+        aside = [path for path in folder.parent.iterdir() if pattern.fullmatch(path.name)]
+    except OSError:
+        return
+    for path in aside:
+        with suppress(OSError):
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                if try_lock(descriptor) is not False and still_there(descriptor, path):
+                    if os.path.lexists(folder):
+                        shutil.rmtree(path, ignore_errors=True)
+                    else:
+                        os.rename(path, folder)
+            finally:
+                os.close(descriptor)
+
+
+def link_tree(source: Path, target: Path) -> None:
+    """Put a folder or a file at ``target`` as well, without copying its bytes where the system can link files.
+
+    Args:
+        source: what is there.
+        target: where nothing is.
+    """
+    if source.is_symlink():
+        os.symlink(os.readlink(source), target)
+    elif source.is_dir():
+        shutil.copytree(source, target, symlinks=True, copy_function=_link)
+    else:
+        _link(str(source), str(target))
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def _is_fixed(home: Path) -> bool:
+    """Return whether a folder that is there cannot be exchanged for another one."""
+    here = Path(os.path.realpath(os.curdir))
+    return os.path.ismount(home) or here.is_relative_to(home) or not os.access(home.parent, os.W_OK)
+
+
+def _make_beside(home: Path) -> tuple[Path, int | None]:
+    """Return a new, locked folder beside ``home``, and what holds the lock."""
+    while True:
+        temporary = beside_of(home)
+        temporary.mkdir()
+        if sys.platform == "win32":
+            return temporary, None
+        descriptor = os.open(temporary, os.O_RDONLY)
+        try_lock(descriptor)
+        if still_there(descriptor, temporary):
+            return temporary, descriptor
+        os.close(descriptor)
+
+
+def _put(temporary: Path, home: Path) -> None:
+    """Make ``temporary`` the folder ``home``; what was there before is in ``temporary`` then, or gone."""
+    if not home.exists():
+        os.rename(temporary, home)
+        return
+    if exchange(temporary, home):
+        return
+    aside = temporary.with_suffix(".old")
+    descriptor = None if sys.platform == "win32" else os.open(home, os.O_RDONLY)
+    try:
+        if descriptor is not None:
+            try_lock(descriptor)
+        os.rename(home, aside)
+        try:
+            os.rename(temporary, home)
+        except OSError:
+            os.rename(aside, home)
+            raise
+        shutil.rmtree(aside, ignore_errors=True)
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Exchange two folders in one step; False where the system cannot.
+
+    Args:
+        one: a folder.
+        other: another one in the same file system.
+
+    Raises:
+        OSError: they cannot be exchanged for a reason of their own.
+    """
+    if sys.platform == "win32":
+        return False
+    library = ctypes.CDLL(None, use_errno=True)
+    first, second = os.fsencode(one), os.fsencode(other)
+    if hasattr(library, "renameat2"):
+        failed = library.renameat2(_AT_FDCWD, first, _AT_FDCWD, second, _EXCHANGE)
+    elif hasattr(library, "renamex_np"):
+        failed = library.renamex_np(first, second, _EXCHANGE)
+    else:
+        return False
+    if not failed:
+        return True
+    number = ctypes.get_errno()
+    if number in _CANNOT:
+        return False
+    raise OSError(number, os.strerror(number), str(other))
+
+
+def _move_into(temporary: Path, home: Path, last: str | None) -> None:
+    """Move everything of ``temporary`` into ``home``, the file ``last`` after all others."""
+    for path in sorted(temporary.iterdir(), key=lambda path: (path.name == last, path.name)):
+        os.replace(path, home / path.name)
+        sync_folder(home)
+
+
+def _sync_tree(folder: Path) -> None:
+    """Flush every file below ``folder`` to disk, and the names."""
+    for place, _, names in os.walk(folder):
+        for name in names:
+            path = Path(place, name)
+            if not path.is_symlink():
+                descriptor = os.open(path, os.O_RDONLY)
+                try:
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
+        sync_folder(Path(place))

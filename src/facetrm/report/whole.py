@@ -1,0 +1,89 @@
+"""A whole model as a page: who is listened to, and what dropping each expert does, task by task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from facetrm.core.files import write_text
+from facetrm.explain.ablation import AblationTable
+from facetrm.explain.overall import GroupView, OverallExplanation
+from facetrm.explain.table import WholeView
+from facetrm.report.charts import Bar, Chart, bars, heat_map
+from facetrm.report.page import environment
+
+
+@dataclass(frozen=True)
+class TaskPart:
+    """What the template reads about one task; ``task`` is empty where there is one, ``effects`` None without pairs."""
+
+    task: str
+    facts: tuple[str, ...]
+    overall: OverallExplanation
+    effects: AblationTable | None
+    listened: Chart
+    by_task: Chart | None
+    by_source: Chart | None
+
+
+def write_whole_page(path: Path, views: Sequence[WholeView], *, model: str) -> Path:
+    """Write the page of a whole model to ``path`` and return it.
+
+    Args:
+        path: of the page.
+        views: one for each task.
+        model: what the model is called: its name or its hash.
+
+    Raises:
+        ConfigError: matplotlib is not installed.
+    """
+    parts = [_part(view, n) for n, view in enumerate(views)]
+    template = environment().get_template("whole.html.j2")
+    write_text(path, template.render(title="Who is listened to, and what for", model=model, parts=parts))
+    return path
+
+
+def _part(view: WholeView, number: int) -> TaskPart:
+    overall = view.overall
+    return TaskPart(
+        task=view.task,
+        facts=view.facts,
+        overall=overall,
+        effects=view.effects,
+        listened=listened(overall.everyone, name=f"listened{number}"),
+        by_task=heat(f"task{number}", overall.by_task),
+        by_source=heat(f"source{number}", overall.by_source),
+    )
+
+
+def heat(what: str, views: Mapping[str, GroupView]) -> Chart | None:
+    """Return whom each task, or each source, makes the model listen to; None without any.
+
+    Args:
+        what: ``task`` or ``source``.
+        views: by its name.
+    """
+    if not views:
+        return None
+    rows = list(views)
+    columns = list(next(iter(views.values())).contributions)
+    values = [[_heard(views[row])[column] for column in columns] for row in rows]
+    return heat_map(rows, columns, values, name=f"gate:{what}")
+
+
+def listened(everyone: GroupView, *, name: str = "listened") -> Chart:
+    """Return who is listened to, on all answers.
+
+    Args:
+        everyone: of all of them.
+        name: of the chart, its own on each page.
+    """
+    rows = sorted(_heard(everyone).items(), key=lambda item: -item[1])
+    return bars([Bar(name, value, hero=True) for name, value in rows], name=name, percent=True)
+
+
+def _heard(view: GroupView) -> Mapping[str, float]:
+    """Return how much each objective is listened to: its mean weight, or its share of all |contributions|."""
+    total = sum(view.contributions.values()) or 1.0
+    return view.weights or {name: value / total for name, value in view.contributions.items()}

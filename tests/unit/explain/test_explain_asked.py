@@ -1,0 +1,192 @@
+"""Questions in conversations: edits show themselves, a scalar reward has no scale, notebooks and pages are safe."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+
+import pytest
+
+from facetrm.cli.explained import print_overall, print_row
+from facetrm.core.errors import ModelError
+from facetrm.core.html import html_table
+from facetrm.data.records import Conversation, Message
+from facetrm.data.world import World
+from facetrm.doctor.findings import Diagnosis, Finding
+from facetrm.doctor.terminal import show_diagnosis
+from facetrm.explain.ask import explain_local, explain_pair, flip_explained
+from facetrm.explain.edited import unedited
+from facetrm.explain.edits import edit
+from facetrm.explain.local import explain_score
+from facetrm.explain.overall import MIN_ANSWERS, explain_overall
+from facetrm.explain.table import WholeView
+from facetrm.explain.terminal import AnswerView, PairView, show
+from facetrm.hub.load import load_model
+from facetrm.model.reward_model import RewardModel
+from facetrm.recipes.scoring import ScoringRow
+from facetrm.recipes.show import show_whole
+from facetrm.report.page import render_page
+from facetrm.report.whole import write_whole_page
+from planting import planted
+from reward_models import QUESTIONS, mixture, model
+
+HOSTILE = "[/INST] [red]x[/red] [v2] <script>alert(1)</script>"
+
+
+def talk(prompt: str, answer: str) -> Conversation:
+    return (Message(role="user", content=prompt), Message(role="assistant", content=answer))
+
+
+A, B = talk("a question", "one answer"), talk("a question", "another , longer answer")
+
+
+@pytest.fixture
+def changed() -> RewardModel:
+    return edit(model(), drop=["test-wordy"], scale={"test-honest": 2.0})
+
+
+# --- conversations in
+
+
+def test_the_probability_of_a_pair_is_never_missing() -> None:
+    for ours in (model(), edit(model(), drop=["test-wordy"])):
+        pair = explain_pair(ours, A, B)
+        assert pair.probability is not None
+        assert pair.margin == pytest.approx(ours.score([A])[0].reward - ours.score([B])[0].reward, abs=1e-6)
+        assert flip_explained(ours, pair) is not None
+
+
+# --- edits
+
+
+def test_an_edited_model_says_so_in_each_explanation(changed: RewardModel) -> None:
+    plain = model()
+    local = explain_local(changed, A)
+    (before,), (after,) = plain.score([A]), changed.score([A])
+    made = {edited.objective: edited for edited in local.edits}
+    assert {name: e.change for name, e in made.items()} == {"test-honest": "weight times 2", "test-wordy": "dropped"}
+    assert made["test-wordy"].weight_before == pytest.approx(before.weights["test-wordy"])
+    assert made["test-wordy"].weight_after == after.weights["test-wordy"] == 0.0
+    assert local.unedited == pytest.approx(before.reward, abs=1e-6)
+    assert any("wordy dropped" in fact for fact in local.facts)
+    pair = explain_pair(changed, A, B)
+    assert [fact for fact in pair.facts if fact.startswith(("Edited", "Without the edits"))]
+    assert json.loads(json.dumps(pair.to_dict()))["a"]["edits"][0]["objective"] == "test-honest"
+    assert "wordy dropped" in render_page(pair)
+    assert "wordy dropped" in render_page(local)
+
+
+def test_a_model_without_edits_says_nothing_of_any() -> None:
+    plain = model()
+    assert unedited(plain) is plain
+    assert unedited(edit(plain, drop=["test-wordy"])).score([A])[0].reward == plain.score([A])[0].reward
+    assert explain_local(plain, A).edits == explain_local(plain, A).facts == ()
+    assert "Edited" not in " ".join(explain_pair(plain, A, B).facts)
+
+
+def test_the_terminal_shows_the_edits(changed: RewardModel, capsys: pytest.CaptureFixture[str]) -> None:
+    print_row(changed, ScoringRow("1", (A, B), "rows:1"), html=None, as_json=False)
+    assert "wordy dropped" in " ".join(capsys.readouterr().out.split())
+
+
+# --- a scalar reward
+
+
+def test_a_scalar_reward_has_no_scale_and_no_rating_to_flip(tmp_path: Path) -> None:
+    folder = planted.write_classifier(tmp_path / "m")
+    scalar = load_model(folder, device="cpu")
+    row = next(World().preferences(1, part="test"))
+    pair = explain_pair(scalar, row.chosen, row.rejected)
+    assert [line.a.scale for line in pair.lines if line.a] == [None]
+    assert flip_explained(scalar, pair) is None
+    assert pair.probability is None or pair.beta is not None
+    said = " ".join(shown(PairView(pair, flip=flip_explained(scalar, pair))).split())
+    assert "0..1" not in said
+    assert "within its scale" not in said
+    assert "scale" not in said.replace("on its source's scale", "")
+
+
+# --- the whole model
+
+
+def overall(ours: RewardModel, answers: int) -> WholeView:
+    chats = [talk(f"question {n}", "word " * (n + 1)) for n in range(answers)]
+    return WholeView(explain_overall(ours, ours.features(chats)))
+
+
+def test_no_correlation_is_given_for_a_few_answers() -> None:
+    assert set(overall(model(), MIN_ANSWERS - 1).overall.length.values()) == {None}
+    assert any(value is not None for value in overall(model(), MIN_ANSWERS).overall.length.values())
+
+
+def test_the_whole_model_is_written_as_a_page(
+    changed: RewardModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        ScoringRow(str(n), (talk(f"question {n}", "yes"), talk(f"question {n}", "no no")), "rows") for n in range(3)
+    ]
+    print_overall(changed, rows, html=tmp_path / "whole.html", as_json=True)
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["edits"] == {"test-honest": "weight times 2", "test-wordy": "dropped"}
+    assert "page:" in printed.err
+    page = (tmp_path / "whole.html").read_text(encoding="utf-8")
+    assert "wordy dropped" in page
+    for name in ("test-helpful", "test-honest", "test-wordy"):
+        assert f'<th scope="row">{name}</th>' in page
+    assert changed.hash in page
+
+
+# --- notebooks and hostile text
+
+
+def test_notebooks_show_tables_with_all_text_escaped(changed: RewardModel) -> None:
+    (score,) = changed.score([A])
+    for shown_in in (score, explain_local(changed, A), explain_pair(changed, A, B)):
+        html = shown_in._repr_html_()
+        assert html.count("<tr>") == 5
+        assert "test-wordy" in html
+    assert "<script>" not in html_table(HOSTILE, [HOSTILE], [[HOSTILE]], notes=[HOSTILE])
+    assert "&lt;script&gt;" in html_table(HOSTILE, [], [], notes=[])
+
+
+def shown(view: object) -> str:
+    out = StringIO()
+    show(view, file=out, width=200)  # type: ignore[arg-type]
+    return out.getvalue()
+
+
+def hostile_model() -> RewardModel:
+    plain = model()
+    return RewardModel(plain.encoder, {"all": mixture(0, (HOSTILE, "honest", "wordy"))})
+
+
+def test_markup_in_foreign_names_is_text_in_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    ours = edit(hostile_model(), scale={f"test-{HOSTILE}": 2.0})
+    pair = explain_pair(ours, talk(HOSTILE, HOSTILE), talk(HOSTILE, "b"))
+    said = shown(PairView(pair, (talk(HOSTILE, HOSTILE), talk(HOSTILE, "b")), flip_explained(ours, pair)))
+    assert said.count("[/INST] [red]x[/red] [v2]") >= 3
+    assert "[/INST]" in shown(AnswerView(explain_local(ours, A), A))
+    show_whole(WholeView(overall(ours, 3).overall, edits={HOSTILE: "dropped"}))
+    assert "[/INST]" in capsys.readouterr().out
+    finding = Finding("template-drops", "error", HOSTILE, HOSTILE, HOSTILE, HOSTILE)
+    show_diagnosis(Diagnosis(f"/models/{HOSTILE}", "other", 0, 0.01, (finding,), skipped=(HOSTILE,)))
+    assert capsys.readouterr().out.count("[/INST]") >= 6
+
+
+def test_markup_in_foreign_names_is_text_on_pages(tmp_path: Path) -> None:
+    ours = hostile_model()
+    pages = [
+        render_page(explain_pair(ours, talk(HOSTILE, HOSTILE), talk(HOSTILE, "b"))),
+        write_whole_page(tmp_path / "w.html", [overall(ours, 3)], model=HOSTILE).read_text(encoding="utf-8"),
+    ]
+    for page in pages:
+        assert "<script" not in page
+        assert "[/INST]" in page
+
+
+def test_a_score_that_does_not_add_up_is_refused() -> None:
+    (score,) = model().score(QUESTIONS[:1])
+    with pytest.raises(ModelError, match="not base plus contributions"):
+        explain_score(replace(score, reward=score.reward + 1.0))
