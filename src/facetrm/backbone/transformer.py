@@ -386,15 +386,12 @@ def load_encoder(config: BackboneConfig) -> TransformerEncoder:
     """
     device = device_named(config.device, place=config.path)
     dtype = _DTYPES.get(config.dtype, torch.bfloat16 if device.type == "cuda" else torch.float32)
-    remote = config.trust_remote_code
     model, tokenizer = load_checkpoint(
-        config.path, dtype=dtype, device=device, trust_remote_code=remote, revision=config.revision
+        config.path, dtype=dtype, device=device, trust_remote_code=config.trust_remote_code, revision=config.revision
     )
-    trunk = cast(PreTrainedModel, model.base_model)
-    if config.adapter is not None:
-        load_adapter(trunk, config.adapter)
-    for name, folder in config.adapters.items():
-        load_adapter(trunk, folder, name=name)
+    own = {} if config.adapter is None else {TRUNK_ADAPTER: config.adapter}
+    for name, folder in (own | config.adapters).items():
+        load_adapter(cast(PreTrainedModel, model.base_model), folder, name=name)
     return TransformerEncoder(model, tokenizer, config=config)
 
 

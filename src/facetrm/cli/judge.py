@@ -11,8 +11,8 @@ from facetrm import core, recipes
 from facetrm import data as records
 from facetrm import doctor as examination
 from facetrm.cli.options import Reading
-from facetrm.cli.print import print_json
 from facetrm.core.errors import BackboneError, ConfigError, did_you_mean
+from facetrm.core.printed import print_json
 from facetrm.doctor.findings import CODES, THRESHOLD
 
 

@@ -14,7 +14,6 @@ from facetrm import explain as explaining
 from facetrm import hub, recipes
 from facetrm.cli.explained import print_overall, print_row
 from facetrm.cli.options import AskedMode, Data, Drop, MaxTokens, Pin, Reading, Scale, Truncating, reading
-from facetrm.cli.print import print_json
 from facetrm.core.errors import DataError, did_you_mean
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ def score(
 
     With --out, scores are kept as they come, and the same command goes on where it stopped.
     """
-    rows = recipes.stream_asked(data)
+    rows = records.stream_all_rows(data)
     asked = chain([next(rows)], rows)  # a file that is not there is told before a model is loaded
     settings = reading(sets, truncation=truncation, max_tokens=max_tokens)
     scorer = _edited(hub.load_model(model, device=device, mode=mode, settings=settings), drop, scale, pin)
@@ -51,7 +50,7 @@ def score(
         found = f" ({count.found} of them from before)" if count.found else ""
         print(f"{count.scores} scores in {out}{found}", file=sys.stdout if out.is_file() else sys.stderr)
     else:
-        count = recipes.print_scores(scorer, asked, emit=print_json, skip=on_error == "skip", data=data)
+        count = recipes.print_scores(scorer, asked, skip=on_error == "skip", data=data)
     if count.skipped:
         rows_were = "row was" if count.skipped == 1 else "rows were"
         print(f"{count.skipped} {rows_were} skipped: see {count.side}", file=sys.stderr)

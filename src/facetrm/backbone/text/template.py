@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from facetrm.backbone.config import BackboneConfig
 from facetrm.backbone.text.chat import PLAIN_TEMPLATE
 from facetrm.core.errors import BackboneError
+from facetrm.core.files import why_unread
 
 
 def chat_template(tokenizer: PreTrainedTokenizerBase, config: BackboneConfig) -> str:
@@ -22,9 +23,12 @@ def chat_template(tokenizer: PreTrainedTokenizerBase, config: BackboneConfig) ->
     if config.template is not None:
         try:
             return Path(config.template).expanduser().read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError):
+        except OSError as exc:
+            problem, fix = why_unread(exc, missing="no such template", fix="give a Jinja file, or the name plain")
+            raise BackboneError(problem, place=config.template, fix=fix) from None
+        except UnicodeDecodeError as exc:
             raise BackboneError(
-                "no such template", place=config.template, fix="give a Jinja file, or the name plain"
+                f"not UTF-8 (byte {exc.start})", place=config.template, fix="save the template as UTF-8"
             ) from None
     own = tokenizer.chat_template
     text = own.get("default") if isinstance(own, dict) else own
