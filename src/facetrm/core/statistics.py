@@ -51,7 +51,7 @@ def cluster_counts(groups: ArrayLike, *, samples: int, seed: int) -> tuple[NDArr
     clusters = int(codes.max()) + 1 if len(codes) else 0
     rng = np.random.default_rng(seed)
     counts = rng.multinomial(clusters, np.full(clusters, 1.0 / max(clusters, 1)), size=samples)
-    return codes.astype(np.int64), counts.astype(np.int64)
+    return codes.astype(np.int64, copy=False), counts.astype(np.int64, copy=False)
 
 
 def bootstrap_mean(

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from facetrm.core.config import Section
 from facetrm.core.errors import ConfigError, DataError, did_you_mean
-from facetrm.core.fingerprint import fingerprint
+from facetrm.core.fingerprint import fingerprint, fingerprint_of_all
 from facetrm.core.progress import log
 from facetrm.data.objectives import Objective, check_unique
 from facetrm.data.pack import read_objectives, read_pack
@@ -132,7 +132,7 @@ class Rows:
         """Fingerprint of every row and objective."""
         parts = (self.heads, self.heads_test, self.gate, self.test)
         return fingerprint(
-            [[o.model_dump() for o in self.objectives], [fingerprint([r.model_dump() for r in p]) for p in parts]]
+            [[o.model_dump() for o in self.objectives], [fingerprint_of_all(r.model_dump() for r in p) for p in parts]]
         )
 
 

@@ -23,7 +23,7 @@ from pydantic import Field, model_validator
 
 from facetrm.core.config import Section
 from facetrm.core.errors import ConfigError, DataError, did_you_mean
-from facetrm.core.fingerprint import fingerprint
+from facetrm.core.fingerprint import fingerprint, fingerprint_of_all
 from facetrm.core.progress import log
 from facetrm.data.objectives import Objective
 from facetrm.data.pack import read_pack
@@ -172,7 +172,7 @@ class DmoermRows:
         """Fingerprint of every row and objective."""
         named = {task: [o.model_dump() for o in found] for task, found in self.objectives.items()}
         parts = (self.overall, self.capabilities, self.test)
-        return fingerprint([named, [fingerprint([r.model_dump() for r in part]) for part in parts]])
+        return fingerprint([named, [fingerprint_of_all(r.model_dump() for r in part) for part in parts]])
 
 
 @dataclass(frozen=True)
