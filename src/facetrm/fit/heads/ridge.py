@@ -184,10 +184,13 @@ def evaluate_experts(
 
     Args:
         experts: the fitted experts; their ``length`` column is not judged.
-        features: of the N rows; labels_NK: their unit labels, NaN where not rated; groups: their prompt keys.
+        features: of the N rows.
+        labels_NK: their unit labels, NaN where not rated.
+        groups: their prompt keys.
         means_K: the training means (``LinearFit.means_K``) that ``mse_mean`` predicts; None for the means of
             ``labels_NK`` themselves, a harder rival.
-        bootstrap: resamples for the intervals; seed: of the resampling.
+        bootstrap: resamples for the intervals.
+        seed: of the resampling.
 
     Raises:
         FitError: shapes that disagree.

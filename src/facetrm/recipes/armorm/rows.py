@@ -111,8 +111,10 @@ class Rows:
 
     Attributes:
         objectives: K objectives, the columns of every label matrix.
-        heads, heads_test: ratings.
-        gate, test: preferences, two responses each.
+        heads: ratings.
+        heads_test: see ``heads``.
+        gate: preferences, two responses each.
+        test: see ``gate``.
         world: the world, where its truth is known.
         counts: rows kept and left out, by reason.
         reading: what the backbone reads of the rows; None before it has read them.
@@ -198,7 +200,8 @@ def check_sources(names: Sequence[str], *, kind: RecordKind) -> None:
     """Check the names that a recipe gives under ``data.ratings`` or ``data.preferences``.
 
     Args:
-        names: of sources. kind: of their records.
+        names: of sources.
+        kind: of their records.
 
     Raises:
         ConfigError: no registered source, or one of the other kind.
