@@ -272,7 +272,7 @@ def test_an_interrupted_command_says_what_it_has_kept(line: str, kept: bool, mon
 
     monkeypatch.setattr(program, "app", interrupted)
     said = command(*line.split())
-    words = "run the same command again to go on" if kept else "nothing was kept, so it starts from scratch next time"
+    words = "run the same command again to go on" if kept else "nothing was kept, so it starts over next time"
     assert (said.code, said.out, said.err) == (130, "", f"facetrm: interrupted; {words}\n")
 
 

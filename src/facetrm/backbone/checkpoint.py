@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -34,6 +35,7 @@ from transformers.models.auto.modeling_auto import (
 from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 from transformers.utils import logging
 
+from facetrm.backbone.declared import check_code, check_files, check_numbers, check_sizes, tensor_shapes
 from facetrm.backbone.exclusive import making
 from facetrm.core.errors import BackboneError
 from facetrm.core.files import read_json
@@ -99,7 +101,7 @@ def load_checkpoint(
     """Return the trunk, in evaluation mode, and the tokenizer of a folder or of a model of the Hub.
 
     Args:
-        path: a folder, or a name on the Hub.
+        path: a folder, or a name on the Hub (see :func:`name_on_hub`).
         dtype: what the weights are cast to.
         device: where they go.
         trust_remote_code: whether code that comes with the model may run.
@@ -109,13 +111,15 @@ def load_checkpoint(
         BackboneError: the folder or a file is missing or broken, a tensor is missing, misshapen or unknown to the
             architecture, or the tokenizer makes ids that the model does not have.
     """
-    folder = Path(path).expanduser()
+    folder, shapes = Path(path).expanduser(), {}
     if folder.is_dir():
-        _check_folder(folder)
+        shapes = _check_folder(folder, trusted=trust_remote_code)
         path = str(folder)
-    elif folder.exists() or path.startswith((".", "~", os.sep)) or path.count("/") > 1:
+    elif (name := name_on_hub(path)) is not None:
+        path = name
+    elif folder.exists() or looks_like_a_folder(path):
         raise BackboneError(
-            "no such folder", place=path, fix="give a folder with config.json, or the name of a model on the Hub"
+            "no such folder", place=path, fix="give a folder with config.json, or hf://owner/name for one on the Hub"
         )
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code, "revision": revision}
     with quiet_transformers(), _explained(path):
@@ -124,6 +128,8 @@ def load_checkpoint(
             raise BackboneError(
                 f"'{config.model_type}' is an encoder-decoder", place=path, fix="give a decoder or an encoder"
             )
+        if not trust_remote_code:
+            check_numbers(config, shapes, BackboneError, place=path)
         tokenizer = AutoTokenizer.from_pretrained(path, **options)
         _check_limit(tokenizer, path)
         # Tensors of another shape are let through here so that the report names them, and refused below.
@@ -139,6 +145,18 @@ def load_checkpoint(
         )
     _keep_caps(model)
     return cast(PreTrainedModel, model.to(device).eval()), tokenizer
+
+
+def name_on_hub(place: str) -> str | None:
+    """Return the name in ``hf://owner/name``, None where ``place`` is not written so."""
+    found = re.fullmatch(r"hf:/{1,2}([^/].*)", place)  # a Path keeps one slash of two
+    return None if found is None else found[1].rstrip("/")
+
+
+def looks_like_a_folder(place: str) -> bool:
+    """Whether ``place`` can only be meant as a folder here, so that it is never looked up on the Hub."""
+    parts = place.split("/")
+    return place.startswith((".", "~", os.sep)) or place.endswith("/") or len(parts) != 2 or Path(parts[0]).exists()
 
 
 def _keep_caps(model: PreTrainedModel) -> None:
@@ -254,14 +272,20 @@ def position_limit(model: PreTrainedModel) -> int | None:
     return stated - max((int(m.padding_idx) + 1 for m in tables if m.padding_idx is not None), default=0)
 
 
-def _check_folder(folder: Path) -> None:
+def _check_folder(folder: Path, *, trusted: bool) -> dict[str, tuple[int, ...]]:
+    """Check the files of a folder, and return the shapes of its tensors."""
     fix = "give a folder written by save_pretrained"
+    check_files(folder, BackboneError)
     config = read_json(folder / "config.json", BackboneError, fix=fix)
     if not isinstance(config, dict) or not config.get("model_type"):
         raise BackboneError("no 'model_type', so the architecture is unknown", place=folder / "config.json", fix=fix)
     files = sorted(folder.glob("*.safetensors"))
     if not files and not any(folder.glob("*.bin")):
         raise BackboneError("no weights (*.safetensors)", place=folder, fix=fix)
+    shapes = tensor_shapes(folder, BackboneError)
+    check_sizes(config, shapes, BackboneError)
+    if not trusted:
+        check_code(config, BackboneError, place=folder / "config.json")
     for file in files:
         try:
             with safe_open(file, framework="pt") as handle:
@@ -272,6 +296,7 @@ def _check_folder(folder: Path) -> None:
         raise BackboneError(
             "no tokenizer (tokenizer.json)", place=folder, fix="save the tokenizer into the same folder"
         )
+    return shapes
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Literal, TypeAlias
 
 from pydantic import Field, field_validator
@@ -18,7 +19,7 @@ class BackboneConfig(Section):
     """Which backbone, and how it reads.
 
     Attributes:
-        path: a folder, or a name on the Hub.
+        path: a folder, or a name on the Hub: ``hf://owner/name``, or ``owner/name`` where no folder is named ``owner``.
         adapter: the folder of a LoRA adapter on it, as PEFT writes it: part of the trunk from then on.
         adapters: folders of further ones by name, each at work only where it is asked for, on top of ``adapter``.
         kind: ``decoder`` (last-token features), ``encoder`` (mean pooling), or what the architecture says.
@@ -33,7 +34,8 @@ class BackboneConfig(Section):
         token_budget: tokens of one pass.
         compile: let ``torch.compile`` make the passes of a decoder in ``fast`` mode faster; the first takes minutes.
             Compiled code that fails, or that differs from the model, is given up, and the log says so.
-        trust_remote_code: let code that comes with the model run.
+        trust_remote_code: let code that comes with the model run. A recipe is its user's own word; in the manifest of a
+            saved model it is not followed (see :func:`facetrm.hub.load.load_model`).
         revision: a commit or branch on the Hub.
 
     Example:
@@ -72,3 +74,16 @@ class BackboneConfig(Section):
         if not re.fullmatch(r"[\w ,./:-]+", date):
             raise ValueError("write a date in letters, digits and blanks, such as 26 Jul 2024")
         return date
+
+    def with_full_paths(self) -> BackboneConfig:
+        """Return the settings with full paths, so that a saved reference holds wherever the program works later."""
+
+        def full(place: str) -> str:
+            path = Path(place).expanduser()
+            return str(path.resolve()) if path.exists() else place
+
+        places: dict[str, object] = {"path": full(self.path)}
+        places["adapter"] = None if self.adapter is None else full(self.adapter)
+        places["adapters"] = {name: full(place) for name, place in self.adapters.items()}
+        places["template"] = self.template if self.template in (None, "plain") else full(str(self.template))
+        return self.model_copy(update=places)

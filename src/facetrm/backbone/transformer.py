@@ -169,7 +169,8 @@ class TransformerEncoder:
         """Put an adapter into the trunk: a new one, which changes nothing until it is trained, or one from a folder.
 
         Args:
-            name: of it. source: the size and place of a new one, or a folder as PEFT writes it.
+            name: of it.
+            source: the size and place of a new one, or a folder as PEFT writes it.
             seed: of a new one's tensors.
 
         Raises:
@@ -214,12 +215,7 @@ class TransformerEncoder:
 
     def spec(self) -> dict[str, object]:
         """Return the settings that :func:`load_encoder` needs from any folder: ``dtype`` is what the trunk has."""
-        fixed: dict[str, object] = {"dtype": self._dtype}
-        for key, place in (("path", self.config.path), ("adapter", self.config.adapter)):
-            if place is not None:
-                fixed[key] = _resolved(place)
-        fixed["adapters"] = {name: _resolved(place) for name, place in self.config.adapters.items()}
-        return self.config.model_copy(update=fixed).model_dump(mode="json")
+        return self.config.with_full_paths().model_copy(update={"dtype": self._dtype}).model_dump(mode="json")
 
     @property
     def _dtype(self) -> str:
@@ -384,20 +380,13 @@ def load_encoder(config: BackboneConfig) -> TransformerEncoder:
         >>> load_encoder(BackboneConfig(path="toy/backbone", device="cpu")).hidden_size
         32
     """
+    config = config.with_full_paths()
     device = device_named(config.device, place=config.path)
     dtype = _DTYPES.get(config.dtype, torch.bfloat16 if device.type == "cuda" else torch.float32)
-    remote = config.trust_remote_code
     model, tokenizer = load_checkpoint(
-        config.path, dtype=dtype, device=device, trust_remote_code=remote, revision=config.revision
+        config.path, dtype=dtype, device=device, trust_remote_code=config.trust_remote_code, revision=config.revision
     )
-    trunk = cast(PreTrainedModel, model.base_model)
-    if config.adapter is not None:
-        load_adapter(trunk, config.adapter)
-    for name, folder in config.adapters.items():
-        load_adapter(trunk, folder, name=name)
+    own = {} if config.adapter is None else {TRUNK_ADAPTER: config.adapter}
+    for name, folder in (own | config.adapters).items():
+        load_adapter(cast(PreTrainedModel, model.base_model), folder, name=name)
     return TransformerEncoder(model, tokenizer, config=config)
-
-
-def _resolved(place: str) -> str:
-    """Return the full path of a folder that is here, and any other name as it is."""
-    return str(path.resolve()) if (path := Path(place).expanduser()).is_dir() else place

@@ -10,12 +10,12 @@ import typer
 
 from facetrm.cli.judge import doctor
 from facetrm.cli.prepare import encode, label
-from facetrm.cli.print import tolerant_streams
 from facetrm.cli.train import run
 from facetrm.cli.use import explain, score
 from facetrm.cli.verbs import add_verb
 from facetrm.core.errors import FacetrmError
 from facetrm.core.lazy import load
+from facetrm.core.printed import tolerant_streams
 
 TRACEBACK = "FACETRM_TRACEBACK"
 
@@ -75,11 +75,7 @@ def main() -> None:
         sys.exit(2)
     except (KeyboardInterrupt, typer.Abort):
         goes_on = _keeps_work(sys.argv[1:])
-        then = (
-            "run the same command again to go on"
-            if goes_on
-            else "nothing was kept, so it starts from scratch next time"
-        )
+        then = "run the same command again to go on" if goes_on else "nothing was kept, so it starts over next time"
         print(f"facetrm: interrupted; {then}", file=sys.stderr)
         sys.exit(130)
     except Exception as exc:
@@ -98,14 +94,6 @@ def main() -> None:
         sys.exit(1)
 
 
-def _keeps_work(arguments: list[str]) -> bool:
-    """Return whether a command that is interrupted has kept what it had done."""
-    verb = next((one for one in arguments if not one.startswith("-")), "")
-    if verb == "score":
-        return any(one == "--out" or one.startswith("--out=") for one in arguments)
-    return verb in ("run", "encode", "label")
-
-
 def _usage_problem(error: Exception) -> str | None:
     """Return in one line what is wrong with the words of a command line; None where ``error`` is another."""
     explain_usage = getattr(error, "format_message", None)
@@ -121,3 +109,11 @@ def _leave_quietly() -> None:
     """End after a reader that closed the pipe: what is still buffered goes nowhere, so that nothing complains."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(1)
+
+
+def _keeps_work(arguments: list[str]) -> bool:
+    """Return whether a command that is interrupted has kept what it had done."""
+    verb = next((one for one in arguments if not one.startswith("-")), "")
+    if verb == "score":
+        return any(one == "--out" or one.startswith("--out=") for one in arguments)
+    return verb in ("run", "encode", "label")

@@ -6,9 +6,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from facetrm import data as records
 from facetrm import explain, recipes, report
-from facetrm.cli.print import print_json
 from facetrm.core.errors import BackboneError
+from facetrm.core.printed import print_json
 
 if TYPE_CHECKING:
     from facetrm.data import ScoringRow
@@ -105,7 +106,8 @@ def _whole(model: RewardModel, rows: list[ScoringRow], task: str) -> WholeView:
     except BackboneError as exc:
         raise recipes.located(exc, rows) from None
     tasks = [a.task or "" for a in rows] if all(a.task for a in rows) else []
-    whole = explain.explain_overall(model, first, last, tasks=tasks, task=task)
-    effects = None if last is None else explain.ablate(model, first, last, task=task)
+    prompts = [records.prompt_key(a.answers[0][:-1]) for a in rows]
+    whole = explain.explain_overall(model, first, last, tasks=tasks, groups=prompts, task=task)
+    effects = None if last is None else explain.ablate(model, first, last, groups=prompts, task=task)
     edits = explain.changes_of(model, task)
     return explain.WholeView(whole, effects, task if len(model.tasks) > 1 else "", edits)

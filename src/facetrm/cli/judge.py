@@ -11,13 +11,13 @@ from facetrm import core, recipes
 from facetrm import data as records
 from facetrm import doctor as examination
 from facetrm.cli.options import Reading
-from facetrm.cli.print import print_json
 from facetrm.core.errors import BackboneError, ConfigError, did_you_mean
+from facetrm.core.printed import print_json
 from facetrm.doctor.findings import CODES, THRESHOLD
 
 
 def doctor(
-    model: Annotated[str, typer.Argument(help="A model folder, a run folder, a name on the Hub, or a server's URL.")],
+    model: Annotated[str, typer.Argument(help="A model folder, a run folder, hf://owner/name, or a server's URL.")],
     data: Annotated[
         Path | None, typer.Option("--data", help="Rows to read in many ways (without: the files alone).")
     ] = None,

@@ -31,6 +31,9 @@ AskedMode = Annotated[
 ]
 Drop = Annotated[list[str], typer.Option(metavar="NAME", help="Do not listen to this objective.")]
 Scale = Annotated[list[str], typer.Option(metavar="NAME=FACTOR", help="Multiply the weight of this objective.")]
+Trust = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Let Python code that comes with the model run; read it first.")
+]
 Pin = Annotated[list[str], typer.Option(metavar="NAME=WEIGHT", help="Fix the weight of this objective, 0 to 1.")]
 
 

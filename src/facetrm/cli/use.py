@@ -13,8 +13,7 @@ from facetrm import data as records
 from facetrm import explain as explaining
 from facetrm import hub, recipes
 from facetrm.cli.explained import print_overall, print_row
-from facetrm.cli.options import AskedMode, Data, Drop, MaxTokens, Pin, Reading, Scale, Truncating, reading
-from facetrm.cli.print import print_json
+from facetrm.cli.options import AskedMode, Data, Drop, MaxTokens, Pin, Reading, Scale, Truncating, Trust, reading
 from facetrm.core.errors import DataError, did_you_mean
 
 if TYPE_CHECKING:
@@ -22,11 +21,12 @@ if TYPE_CHECKING:
 
 
 def score(
-    model: Annotated[Path, typer.Argument(help="A model folder, a run folder, or a name on the Hub.")],
+    model: Annotated[Path, typer.Argument(help="A model folder, a run folder, or hf://owner/name on the Hub.")],
     data: Data,
     out: Annotated[Path | None, typer.Option(help="JSONL of score rows (standard output by default).")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
     mode: AskedMode = None,
+    trust_remote_code: Trust = False,
     on_error: Annotated[
         Literal["stop", "skip"],
         typer.Option(help="At a row that cannot be scored: stop, or skip it into a side file (OUT.skipped.jsonl)."),
@@ -42,23 +42,28 @@ def score(
 
     With --out, scores are kept as they come, and the same command goes on where it stopped.
     """
-    rows = recipes.stream_asked(data)
+    rows = records.stream_all_rows(data)
     asked = chain([next(rows)], rows)  # a file that is not there is told before a model is loaded
     settings = reading(sets, truncation=truncation, max_tokens=max_tokens)
-    scorer = _edited(hub.load_model(model, device=device, mode=mode, settings=settings), drop, scale, pin)
+    scorer = _edited(
+        hub.load_model(model, device=device, mode=mode, settings=settings, trust_remote_code=trust_remote_code),
+        drop,
+        scale,
+        pin,
+    )
     if out is not None:
         count = recipes.write_scores(scorer, asked, out, skip=on_error == "skip", data=data)
         found = f" ({count.found} of them from before)" if count.found else ""
         print(f"{count.scores} scores in {out}{found}", file=sys.stdout if out.is_file() else sys.stderr)
     else:
-        count = recipes.print_scores(scorer, asked, emit=print_json, skip=on_error == "skip", data=data)
+        count = recipes.print_scores(scorer, asked, skip=on_error == "skip", data=data)
     if count.skipped:
         rows_were = "row was" if count.skipped == 1 else "rows were"
         print(f"{count.skipped} {rows_were} skipped: see {count.side}", file=sys.stderr)
 
 
 def explain(
-    model: Annotated[Path, typer.Argument(help="A model folder, a run folder, or a name on the Hub.")],
+    model: Annotated[Path, typer.Argument(help="A model folder, a run folder, or hf://owner/name on the Hub.")],
     data: Annotated[
         Path | None, typer.Option("--data", help="Rows to explain (the run's own pair by default).")
     ] = None,
@@ -70,13 +75,19 @@ def explain(
     overall: Annotated[bool, typer.Option(help="Explain the model on all rows: what it listens to, and why.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
     mode: AskedMode = None,
+    trust_remote_code: Trust = False,
     sets: Reading = [],  # noqa: B006
     drop: Drop = [],  # noqa: B006
     scale: Scale = [],  # noqa: B006
     pin: Pin = [],  # noqa: B006
 ) -> None:
     """Explain one answer, one pair, or the whole model."""
-    scorer = _edited(hub.load_model(model, device=device, mode=mode, settings=reading(sets)), drop, scale, pin)
+    scorer = _edited(
+        hub.load_model(model, device=device, mode=mode, settings=reading(sets), trust_remote_code=trust_remote_code),
+        drop,
+        scale,
+        pin,
+    )
     path = data or model / "pair.jsonl"
     if data is None and not path.exists():
         raise DataError("no rows to explain", place=model, fix="give --data FILE")

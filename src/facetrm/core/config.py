@@ -5,12 +5,16 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, Final, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from facetrm.core.errors import ConfigError, FacetrmError, did_you_mean, short
+
+_LONGEST_YAML: Final = 1_000_000
+_DEEPEST_YAML: Final = 100
+_MOST_YAML_VALUES: Final = 100_000
 
 
 class Section(BaseModel):
@@ -28,10 +32,19 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 def parse_yaml(text: str) -> Any:
     """Return the value of a YAML text.
 
+    Args:
+        text: at most a million characters, a hundred levels deep, and no more than 100,000 values once its aliases
+            are written out: a few hundred characters of aliases can stand for billions.
+
     Raises:
         yaml.YAMLError: it is not YAML, or a mapping has a key twice (the parser alone would keep the last silently).
+        ValueError: it is larger or deeper than that.
     """
-    waiting, seen = [yaml.compose(text, Loader=yaml.SafeLoader)], set[int]()
+    if len(text) > _LONGEST_YAML:
+        raise ValueError(f"{len(text):,} characters, more than {_LONGEST_YAML:,}")
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    _check_expanded(root)
+    waiting, seen = [root], set[int]()
     while waiting:
         node = waiting.pop()
         if node is None or id(node) in seen:
@@ -48,6 +61,35 @@ def parse_yaml(text: str) -> Any:
         elif isinstance(node, yaml.SequenceNode):
             waiting.extend(node.value)
     return yaml.safe_load(text)
+
+
+def _check_expanded(root: yaml.Node | None) -> None:
+    """Raise ValueError where ``root`` is too large or too deep with its aliases written out, or holds itself."""
+    sizes: dict[int, int] = {}
+    waiting: list[tuple[yaml.Node | None, int, bool]] = [(root, 1, False)]
+    inside: set[int] = set()
+    while waiting:
+        node, depth, done = waiting.pop()
+        if node is None or (id(node) in sizes and not done):
+            continue
+        if depth > _DEEPEST_YAML:
+            raise ValueError(f"nested more than {_DEEPEST_YAML} levels deep")
+        children: list[yaml.Node] = []
+        if isinstance(node, yaml.MappingNode):
+            children = [part for pair in node.value for part in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            children = list(node.value)
+        if done:
+            inside.discard(id(node))
+            sizes[id(node)] = 1 + sum(sizes[id(child)] for child in children)
+            if sizes[id(node)] > _MOST_YAML_VALUES:
+                raise ValueError(f"its aliases stand for more than {_MOST_YAML_VALUES:,} values")
+            continue
+        if id(node) in inside:
+            raise ValueError("an alias inside of what it stands for")
+        inside.add(id(node))
+        waiting.append((node, depth, True))
+        waiting.extend((child, depth + 1, False) for child in children)
 
 
 def load_yaml(path: Path, error: type[FacetrmError], *, what: str) -> Any:
@@ -121,7 +163,7 @@ def apply_sets(value: dict[str, Any], sets: Sequence[str]) -> dict[str, Any]:
         keys = path.strip().split(".")
         if not equals or not all(keys):
             raise ConfigError(
-                f"'{item}' is not section.key=value", place="--set", fix="write --set gate.settings.steps=500"
+                f"{short(item)} is not section.key=value", place="--set", fix="write --set gate.settings.steps=500"
             )
         node = result
         for key in keys[:-1]:
@@ -133,9 +175,12 @@ def apply_sets(value: dict[str, Any], sets: Sequence[str]) -> dict[str, Any]:
             node[key] = dict(child)
             node = node[key]
         try:
-            node[keys[-1]] = yaml.safe_load(text)
-        except (yaml.YAMLError, ValueError, RecursionError):
-            raise ConfigError(f"{short(text)} is not a YAML value", place=f"--set {path}", fix="quote it") from None
+            node[keys[-1]] = parse_yaml(text)
+        except (yaml.YAMLError, ValueError, RecursionError) as exc:
+            reason = "" if isinstance(exc, yaml.YAMLError) else f" ({exc})"
+            raise ConfigError(
+                f"{short(text)} is not a YAML value{reason}", place=f"--set {path}", fix="quote it"
+            ) from None
     return result
 
 

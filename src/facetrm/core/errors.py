@@ -15,11 +15,17 @@ A message names the value, the place and the fix, in that order.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+LONGEST: Final = 1_500  # characters of a problem; place and fix get a third of it each
 
 
 class FacetrmError(Exception):
-    """An error with the place where it happened and the way to mend it.
+    """An error with the place where it happened and the way to fix it.
+
+    Each part is cut to a fixed length while the error is made, and characters that a terminal would obey are written
+    as escapes, so text of others (a template, a file name, a server's reply) can neither flood nor steer a screen.
 
     Args:
         problem: what is wrong, with the offending value in it.
@@ -36,9 +42,9 @@ class FacetrmError(Exception):
     """
 
     def __init__(self, problem: str, *, place: object = None, fix: str | None = None) -> None:
-        self.problem = problem
-        self.place = None if place is None else str(place)
-        self.fix = fix
+        self.problem = printable(problem, LONGEST)
+        self.place = None if place is None else printable(str(place), LONGEST // 3)
+        self.fix = None if fix is None else printable(fix, LONGEST // 3)
         super().__init__(str(self))
 
     def __str__(self) -> str:
@@ -85,10 +91,66 @@ class ModelError(FacetrmError):
     """A model folder is wrong, or the model cannot answer the question."""
 
 
+def printable(text: str, limit: int) -> str:
+    """Return ``text``, at most ``limit`` characters of it, with control characters written as escapes.
+
+    Args:
+        text: anything; line breaks stay.
+        limit: the most characters; the middle of a longer text is left out.
+    """
+    if len(text) > limit:
+        tail = limit // 4
+        text = f"{text[: limit - tail - 1]}…{text[len(text) - tail :]}"
+    if text.isprintable():
+        return text
+    safe = (c if c == "\n" or c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return "".join(safe)[: 2 * limit]
+
+
 def short(value: object, limit: int = 80) -> str:
-    """Return ``repr(value)``, cut to ``limit`` characters, for messages."""
-    text = repr(value)
+    """Return ``repr(value)``, cut to ``limit`` characters, for messages.
+
+    The work is bounded too: what is cut off is never written out, however large or deep the value is.
+
+    Args:
+        value: anything.
+        limit: the most characters.
+    """
+    pieces: list[str] = []
+    length = 0
+    for piece in _pieces(value, limit, depth=0):
+        pieces.append(piece)
+        length += len(piece)
+        if length > limit:
+            break
+    text = "".join(pieces)
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _pieces(value: object, limit: int, *, depth: int) -> Iterator[str]:
+    """Yield ``repr(value)`` in pieces; deep inside, ``...`` stands for containers."""
+    if isinstance(value, str | bytes | bytearray):
+        yield repr(value[: limit + 1])
+    elif isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 4 * limit:
+        yield f"an integer of {value.bit_length()} bits"
+    elif type(value) in (dict, list, tuple) and depth > 8:
+        yield "..."
+    elif type(value) is dict:
+        yield "{"
+        for n, (key, item) in enumerate(value.items()):
+            yield ", " if n else ""
+            yield from _pieces(key, limit, depth=depth + 1)
+            yield ": "
+            yield from _pieces(item, limit, depth=depth + 1)
+        yield "}"
+    elif isinstance(value, list | tuple) and type(value) in (list, tuple):
+        yield "[" if type(value) is list else "("
+        for n, item in enumerate(value):
+            yield ", " if n else ""
+            yield from _pieces(item, limit, depth=depth + 1)
+        yield "]" if type(value) is list else ",)" if len(value) == 1 else ")"
+    else:
+        yield repr(value)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -102,7 +164,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
         ``did you mean 'x'?`` for a near miss, else the list of known names.
     """
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(name[:200], names, n=1, cutoff=0.6)
     if near:
         return f"did you mean '{near[0]}'?"
     return f"known: {', '.join(names)}" if names else "none is known"

@@ -24,6 +24,7 @@ from facetrm.core.locks import still_there, try_lock
 _BESIDE: Final = re.compile(r"\.(.+)\.[0-9a-f]{12}\.tmp", re.DOTALL)
 _LONGEST: Final = 200  # bytes of a name that are kept in the name beside it; systems allow 255
 _LINKS: Final = 40
+_LONGEST_JSON: Final = 64 << 20
 _NOFOLLOW: Final = getattr(os, "O_NOFOLLOW", 0)
 _STREAMS: Final = {"/dev/stdout": 1, "/dev/stderr": 2}
 _STREAM: Final = re.compile(r"/(?:dev/fd|proc/self/fd)/(\d+)")
@@ -270,10 +271,36 @@ def read_json(path: Path, error: type[FacetrmError], *, fix: str) -> Any:
         FacetrmError: an ``error`` that names the file and, for bad JSON, the line and column.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_regular(path, limit=_LONGEST_JSON).decode("utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise error(f"no file '{path.name}'", place=path.parent, fix=fix) from None
     except json.JSONDecodeError as exc:
         raise error(f"not JSON ({exc.msg})", place=f"{path}:{exc.lineno}:{exc.colno}", fix=fix) from None
     except UnicodeDecodeError as exc:
         raise error(f"not UTF-8 (byte {exc.start})", place=path, fix=fix) from None
+    except (RecursionError, ValueError) as exc:
+        reason = "nested too deeply" if isinstance(exc, RecursionError) else str(exc)
+        raise error(f"not JSON that is read here ({reason})", place=path, fix=fix) from None
+
+
+def read_regular(path: Path, *, limit: int) -> bytes:
+    """Return the bytes of a regular file; a device or a pipe is never waited for.
+
+    Args:
+        path: the file; links are followed.
+        limit: the most bytes that are read.
+
+    Raises:
+        OSError: it cannot be opened; it names the file.
+        ValueError: it is no regular file, or is larger than ``limit``.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    with open(descriptor, "rb") as handle:
+        found = os.fstat(descriptor)
+        if stat.S_ISDIR(found.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(found.st_mode):
+            raise ValueError("no regular file")
+        if found.st_size > limit:
+            raise ValueError(f"{found.st_size:,} bytes, more than {limit:,}")
+        return handle.read(limit)

@@ -23,6 +23,7 @@ __all__ = [
     "label_matrix",
     "load_source",
     "mix",
+    "prompt_key",
     "ratings_to_preferences",
     "read_conversations",
     "read_pack",
@@ -30,6 +31,7 @@ __all__ = [
     "read_ratings",
     "read_rubric",
     "split_by_prompt",
+    "stream_all_rows",
     "stream_conversations",
     "vocabulary",
     "write_records",
@@ -42,10 +44,11 @@ if TYPE_CHECKING:
         ScoringRow,
         conversations_in_memory,
         read_conversations,
+        stream_all_rows,
         stream_conversations,
     )
     from facetrm.data.read.files import read_preferences, read_ratings, write_records
-    from facetrm.data.records import Conversation, Message, Preference, Rating, conversation
+    from facetrm.data.records import Conversation, Message, Preference, Rating, conversation, prompt_key
     from facetrm.data.rubric import Rubric, read_rubric
     from facetrm.data.sources.load import load_source
     from facetrm.data.sources.registry import SOURCES
@@ -62,10 +65,11 @@ else:
                 "ScoringRow",
                 "conversations_in_memory",
                 "read_conversations",
+                "stream_all_rows",
                 "stream_conversations",
             ],
             "facetrm.data.read.files": ["read_preferences", "read_ratings", "write_records"],
-            "facetrm.data.records": ["Conversation", "Message", "Preference", "Rating", "conversation"],
+            "facetrm.data.records": ["Conversation", "Message", "Preference", "Rating", "conversation", "prompt_key"],
             "facetrm.data.rubric": ["Rubric", "read_rubric"],
             "facetrm.data.sources.load": ["load_source"],
             "facetrm.data.sources.registry": ["SOURCES"],

@@ -24,6 +24,7 @@ import torch
 from facetrm.backbone.encoder import Features
 from facetrm.core.errors import ModelError
 from facetrm.core.statistics import Floats, Interval, bootstrap_mean, win_credit
+from facetrm.explain.prompts import prompt_groups
 from facetrm.model.aggregate import GatedSum
 from facetrm.model.edits import WeightEdit
 from facetrm.model.kinds import Aggregator
@@ -37,7 +38,8 @@ class Ablation:
 
     Attributes:
         objective: the one that is dropped.
-        reward, margin: mean change of the reward of all answers, and of the margin of the pairs.
+        reward: mean change of the reward of all answers, and of the margin of the pairs.
+        margin: see ``reward``.
         accuracy: pair accuracy without it; ``accuracy_change``: against the whole model, paired.
         turned: share of pairs whose order turns round.
     """
@@ -81,10 +83,13 @@ def ablate(
 
     Args:
         model: the model to ask.
-        chosen: features of N better answers; rejected: of the N worse ones, in the same order.
-        groups: the prompt of each pair, for intervals over prompts; empty takes each pair for its own prompt.
+        chosen: features of N better answers.
+        rejected: of the N worse ones, in the same order.
+        groups: the prompt of each pair, for intervals over prompts; empty takes pairs with the same prompt vector for
+            pairs of one prompt.
         task: the mixture; needed when there are several.
-        samples: bootstrap resamples; seed: of the bootstrap.
+        samples: bootstrap resamples.
+        seed: of the bootstrap.
 
     Returns:
         One line per objective, lowest accuracy without it first.
@@ -106,7 +111,7 @@ def ablate(
             place="ablate",
             fix="give as many of each (groups may be empty), at least one",
         )
-    mixture, clusters = model.mixture(task), list(groups) or [str(n) for n in range(size)]
+    mixture, clusters = model.mixture(task), list(groups) or prompt_groups(chosen)
     before = mixture.aggregator.edit
     with torch.no_grad():
         rewards = _rewards(mixture, chosen, rejected)

@@ -22,7 +22,8 @@ import torch
 from facetrm.backbone.encoder import Features
 from facetrm.core.errors import ModelError
 from facetrm.core.statistics import Floats, Interval, bootstrap_mean, spearman
-from facetrm.model.output import RewardOutput, Score
+from facetrm.explain.prompts import prompt_groups
+from facetrm.model.output import RewardOutput
 from facetrm.model.reward_model import RewardModel
 
 MIN_ANSWERS: Final = 10
@@ -91,8 +92,10 @@ def explain_overall(
         model: the model to ask.
         chosen: features of the answers, or of the better answers of P pairs.
         rejected: features of the worse answers, in the same order; None for answers without pairs.
-        tasks, sources: one name for each row of ``chosen``; empty for no such view.
-        groups: the prompt of each row, for the interval over prompts; empty takes each row for its own.
+        tasks: one name for each row of ``chosen``; empty for no such view.
+        sources: see ``tasks``.
+        groups: the prompt of each row, for the interval over prompts; empty takes rows with the same prompt vector for
+            rows of one prompt.
         task: the mixture; needed when there are several.
         seed: of the bootstrap.
 
@@ -116,45 +119,8 @@ def explain_overall(
         _check_rows("rejected answers", len(rejected), len(chosen))
         outputs.append(model.output(rejected, task=task))
         lengths.append(rejected.length_N)
-    return _explain(names, outputs, torch.cat(lengths).double().numpy(), tasks, sources, groups, seed)
-
-
-def explain_scores(
-    scores: Sequence[Score],
-    *,
-    tasks: Sequence[str] = (),
-    sources: Sequence[str] = (),
-) -> OverallExplanation:
-    """Explain what a model listens to from rows that it scored before: no model, no forward pass, no pairs.
-
-    Args:
-        scores: rows of one mixture.
-        tasks, sources: one name for each row; empty tasks take the router's choice of each row.
-
-    Raises:
-        ModelError: no row, rows of several sets of experts, or lists of another length.
-    """
-    names = tuple(scores[0].contributions) if scores else ()
-    for row, score in enumerate(scores):
-        if tuple(score.contributions) != names:
-            raise ModelError(
-                f"row {row} has other experts than row 0", place="explain_scores", fix="explain each task on its own"
-            )
-    weighted = any(s.weights for s in scores)
-
-    def table(field: str) -> torch.Tensor:
-        return torch.tensor([[getattr(s, field).get(name, 0.0) for name in names] for s in scores])
-
-    output = RewardOutput(
-        reward_N=torch.tensor([s.reward for s in scores]),
-        base_N=torch.tensor([s.base for s in scores]),
-        contributions_NK=table("contributions"),
-        scores_NK=table("scores"),
-        weights_NK=table("weights") if weighted else None,
-        coefficients_NK=table("coefficients") if weighted else None,
-    )
-    lengths = np.array([s.length for s in scores], dtype=np.float64)
-    return _explain(names, [output], lengths, tasks or [s.task for s in scores], sources, (), 0)
+    prompts = groups or prompt_groups(chosen)
+    return _explain(names, outputs, torch.cat(lengths).double().numpy(), tasks, sources, prompts, seed)
 
 
 def _explain(
@@ -211,10 +177,9 @@ def _decided(names: Sequence[str], outputs: Sequence[RewardOutput], groups: Sequ
     difference_PK = np.abs(_numpy(outputs[0].contributions_NK) - _numpy(outputs[1].contributions_NK))
     alone_P = difference_PK.max(axis=1) > 0.5 * difference_PK.sum(axis=1)
     largest_P = difference_PK.argmax(axis=1)
-    rows = groups or [str(row) for row in range(len(alone_P))]
     return Decided(
         pairs=len(alone_P),
-        share=bootstrap_mean(alone_P.astype(np.float64), list(rows), seed=seed),
+        share=bootstrap_mean(alone_P.astype(np.float64), list(groups), seed=seed),
         by={name: float(np.mean(alone_P & (largest_P == k))) for k, name in enumerate(names)},
     )
 

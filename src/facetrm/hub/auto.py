@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
+from facetrm.backbone.checkpoint import name_on_hub
 from facetrm.backbone.encoder import Features
 from facetrm.backbone.transformer import TransformerEncoder
 from facetrm.core.errors import ModelError
@@ -44,10 +45,13 @@ class RewardModelOutput(ModelOutput):
 
     Attributes:
         logits: [B, 1], the reward.
-        rewards, contributions, gating_output: [B, K] each: the experts' scores, what each adds to the reward beyond
-            ``base``, and the weights; None where the model has several tasks.
+        rewards: [B, K] each: the experts' scores, what each adds to the reward beyond ``base``, and the weights; None
+            where the model has several tasks.
+        contributions: see ``rewards``.
+        gating_output: see ``rewards``.
         base: [B].
-        hidden_state, prompt_embedding: [B, D], what the heads read.
+        hidden_state: [B, D], what the heads read.
+        prompt_embedding: see ``hidden_state``.
     """
 
     logits: Tensor | None = None
@@ -130,8 +134,12 @@ class FacetrmForSequenceClassification(PreTrainedModel):
                 place=place,
                 fix="give dtype, device_map, revision or config alone",
             )
-        model = load_model(place, device=_device(kwargs.get("device_map"), place), revision=kwargs.get("revision"))
-        folder = local_folder(place, revision=kwargs.get("revision"))
+        if not Path(place).is_dir() and name_on_hub(place) is None:
+            place = f"hf://{place}"  # Transformers has found its configuration on the Hub
+        revision, trusted = kwargs.get("revision"), kwargs.get("trust_remote_code") is True
+        device = _device(kwargs.get("device_map"), place)
+        model = load_model(place, device=device, revision=revision, trust_remote_code=trusted)
+        folder = local_folder(place, revision=revision)
         loaded = cls(kwargs.get("config") or FacetrmConfig.from_pretrained(folder), model)
         dtype = kwargs.get("dtype", kwargs.get("torch_dtype"))
         if dtype not in (None, "auto"):

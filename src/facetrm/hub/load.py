@@ -7,6 +7,7 @@ architectures: [*ForSequenceClassification]        a trunk and one linear head: 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -14,13 +15,14 @@ from typing import Final
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
+from facetrm.backbone.checkpoint import name_on_hub
 from facetrm.backbone.config import Mode
+from facetrm.backbone.declared import check_files
 from facetrm.backbone.encoder import Encoder
 from facetrm.backbone.transformer import BackboneConfig, TransformerEncoder, load_encoder
 from facetrm.core.config import parse_config
 from facetrm.core.errors import ModelError
 from facetrm.core.files import read_json
-from facetrm.core.folders import restore_folder
 from facetrm.hub.classifier import read_classifier
 from facetrm.hub.layout import GATED_ARCHITECTURE, read_layout
 from facetrm.hub.published import check_gate_names, read_published
@@ -40,17 +42,19 @@ def load_model(
     token_budget: int | None = None,
     revision: str | None = None,
     settings: Mapping[str, object] | None = None,
+    trust_remote_code: bool = False,
 ) -> RewardModel:
     """Read a reward model: a folder of ours, ArmoRM's or QRM's checkpoint, or a scalar reward model of Transformers.
 
     Args:
-        folder: the model's, or a run's (its ``model`` folder is taken), or a name on the Hub.
+        folder: the model's, or a run's (its ``model`` folder is taken), or ``hf://owner/name`` on the Hub.
         device: where the backbone computes: ``auto``, ``cpu``, ``cuda``.
         mode: ``exact`` (one conversation a pass) or ``fast``; None keeps what the model was fitted with.
         token_budget: tokens of one pass; None keeps what the model was fitted with.
         revision: a commit or branch on the Hub.
         settings: of the backbone, such as ``{"dtype": "bfloat16", "truncation": "drop_oldest"}``. One of ours is read
             as it was fitted, so only ``truncation`` and a smaller ``max_tokens`` may change; each score says so.
+        trust_remote_code: let Python code that comes with the backbone run. Nothing in a folder can ask for it.
 
     Returns:
         The model; its scores are those of the model that was saved.
@@ -68,7 +72,10 @@ def load_model(
         True
     """
     place = local_folder(folder, revision=revision)
+    check_files(place, ModelError)
     changes: dict[str, object] = {"device": device, **({} if mode is None else {"mode": mode})}
+    if trust_remote_code:
+        changes["trust_remote_code"] = True
     if token_budget is not None:
         changes["token_budget"] = token_budget
     if not (place / MODEL_MANIFEST).exists():
@@ -83,6 +90,7 @@ def load_model(
 
     def make(spec: dict[str, object]) -> Encoder:
         config = parse_config(BackboneConfig, dict(spec), place=place / MODEL_MANIFEST)
+        _check_backbone(config, place / MODEL_MANIFEST, trusted=trust_remote_code)
         return load_encoder(config.model_copy(update=changes))
 
     model = RewardModel.load(place, load_encoder=make)
@@ -101,39 +109,62 @@ def _shortened(model: RewardModel, settings: Mapping[str, object], place: Path) 
 
 
 def local_folder(folder: str | Path, *, revision: str | None = None) -> Path:
-    """Return the folder of a model that lies here, or is fetched from the Hub.
+    """Return the folder of a model that lies here, or is fetched from the Hub where ``hf://`` asks for it.
 
     Args:
-        folder: a model's, a run's, or a name on the Hub.
+        folder: a model's, a run's, or ``hf://owner/name``. A name without ``hf://`` is never looked up on the Hub.
         revision: a commit or branch on the Hub.
 
     Raises:
         ModelError: there is none.
     """
-    place = Path(folder).expanduser()
-    if str(folder).startswith(("http:/", "https:/")):
+    name = str(folder)
+    if (hub_name := name_on_hub(name)) is not None:
+        return _fetched(hub_name, revision=revision)
+    if name.startswith(("http:/", "https:/")):
         raise ModelError("an address of a server", place=folder, fix="only 'facetrm doctor' reads from a server")
-    for kept in (place, place / "model"):
-        restore_folder(kept)
+    place = Path(folder).expanduser()
     if place.is_dir():
         inner = place / "model"
         return inner if (inner / MODEL_MANIFEST).exists() and not (place / MODEL_MANIFEST).exists() else place
-    name = str(folder)
     if place.is_file():
         raise ModelError("a file, not a model folder", place=place, fix="give the folder that holds manifest.json")
-    if name.startswith((".", "~", "/")) or name.count("/") != 1:
-        raise ModelError(
-            "no such model folder", place=place, fix="give the folder that 'facetrm run' wrote, or a name on the Hub"
-        )
+    on_hub = f", or hf://{name} for the model of this name on the Hub" if re.fullmatch(r"[\w.-]+/[\w.-]+", name) else ""
+    raise ModelError("no such model folder", place=place, fix=f"give the folder that 'facetrm run' wrote{on_hub}")
+
+
+def _fetched(name: str, *, revision: str | None) -> Path:
     try:
         return Path(snapshot_download(name, revision=revision, ignore_patterns=_USELESS))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as exc:
         reason = " ".join(str(exc).split())[:200]
         raise ModelError(
-            f"neither a folder nor to be had from the Hub ({type(exc).__name__}: {reason})",
-            place=name,
-            fix="give the folder that 'facetrm run' wrote, or check the name, the network and your access",
+            f"not to be had from the Hub ({type(exc).__name__}: {reason})",
+            place=f"hf://{name}",
+            fix="check the name, the network and your access, or give a folder",
         ) from None
+
+
+def _check_backbone(config: BackboneConfig, path: Path, *, trusted: bool) -> None:
+    """Refuse what a manifest must not decide: code that runs, and weights that are not safetensors.
+
+    Args:
+        config: the encoder of the manifest.
+        path: the manifest.
+        trusted: whether the caller lets code run.
+
+    Raises:
+        ModelError: names the key.
+    """
+    if config.trust_remote_code and not trusted:
+        raise ModelError(
+            "'encoder.spec.trust_remote_code' is true: the backbone needs code that comes with it",
+            place=path,
+            fix="read that code, then give trust_remote_code=True (--trust-remote-code)",
+        )
+    folder = Path(config.path).expanduser()
+    if folder.is_dir() and not any(folder.glob("*.safetensors")):
+        raise ModelError("its backbone is not in safetensors", place=folder, fix="save the model again")
 
 
 def _load_foreign(folder: Path, settings: dict[str, object]) -> RewardModel:

@@ -203,6 +203,13 @@ class Gate(nn.Module):
             shape = GateShape(**spec)
         except TypeError as exc:
             raise ModelError(f"malformed shape ({exc})", place="gate", fix="save the model again") from None
+        widest = max((max(tensor.shape, default=1) for tensor in tensors.values()), default=0)
+        for name in ("hidden_size", "choices", "hidden", "n_hidden", "rank"):
+            size = getattr(shape, name)
+            if size is not None and size > (len(tensors) if name == "n_hidden" else widest):
+                raise ModelError(
+                    f"{name} is {size:,}, more than its tensors hold", place="gate", fix="save the model again"
+                )
         gate = Gate(shape)
         check_tensors(tensors, {name: tuple(t.shape) for name, t in gate.state_dict().items()}, place="gate")
         if not bool(tensors["gated_K"].any()):

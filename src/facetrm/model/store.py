@@ -16,7 +16,7 @@ import hashlib
 import os
 import platform
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -30,7 +30,7 @@ from torch import Tensor
 
 from facetrm.backbone.encoder import Encoder
 from facetrm.core.config import Section
-from facetrm.core.errors import ModelError
+from facetrm.core.errors import ModelError, short
 from facetrm.core.files import is_leftover, read_json, why_unread, write_bytes, write_json
 from facetrm.core.fingerprint import fingerprint
 from facetrm.core.folders import link_tree, new_folder, restore_folder
@@ -47,6 +47,7 @@ _BACKBONE = "backbone"
 # What an old model wrote and a new one does not need.
 _OURS = re.compile(r"manifest\.json|config\.json|mixture-\d+\.safetensors|router\.safetensors")
 _FETCH = "fetch or save the whole folder again"
+_MOST_TASKS = 1_000
 
 
 @runtime_checkable
@@ -121,9 +122,17 @@ def describe(
 
 def model_hash(manifest: Mapping[str, Any]) -> str:
     """Return the fingerprint of a manifest without its hash, the versions and the place of the backbone."""
-    kept = {key: value for key, value in manifest.items() if key not in ("hash", "versions")}
+    kept = {key: value for key, value in manifest.items() if key not in ("hash", "checksum", "versions")}
     encoder = {key: value for key, value in manifest["encoder"].items() if key not in ("spec", "backbone")}
     return fingerprint({**kept, "encoder": encoder})
+
+
+def _checksum(manifest: Mapping[str, Any]) -> str:
+    """Return the fingerprint of a whole manifest, except where the backbone lies."""
+    encoder = dict(manifest["encoder"])
+    if isinstance(encoder["spec"], dict):
+        encoder["spec"] = {key: value for key, value in encoder["spec"].items() if key not in _PLACES}
+    return fingerprint({**{key: value for key, value in manifest.items() if key != "checksum"}, "encoder": encoder})
 
 
 def save(folder: Path, described: Described, *, backbone: Literal["copy", "reference"]) -> None:
@@ -153,7 +162,7 @@ def save(folder: Path, described: Described, *, backbone: Literal["copy", "refer
         for path in held:
             if not _OURS.fullmatch(path.name) and not os.path.lexists(fresh / path.name):
                 link_tree(path, fresh / path.name)
-        write_json(fresh / MODEL_MANIFEST, manifest)
+        write_json(fresh / MODEL_MANIFEST, {**manifest, "checksum": _checksum(manifest)})
 
 
 def load(folder: Path) -> Saved:
@@ -177,6 +186,7 @@ def load(folder: Path) -> Saved:
     try:
         if manifest["hash"] != model_hash(manifest):
             raise ModelError("hash does not fit the manifest: it was edited by hand", place=path, fix=_FETCH)
+        _check_mixtures(manifest["mixtures"], path)
         mixtures = {
             item["task"]: Mixture.from_state(_read(folder, item), item["spec"]) for item in manifest["mixtures"]
         }
@@ -184,6 +194,8 @@ def load(folder: Path) -> Saved:
         gate = None if router is None else Gate.from_state(_read(folder, router), router["spec"])
         fallback = Fallback.from_dict(manifest["routing"]) if "routing" in manifest else None
         manifest["encoder"]["spec"], manifest["encoder"]["fingerprint"]
+        if manifest.get("checksum", _checksum(manifest)) != _checksum(manifest):
+            raise ModelError("checksum does not fit the manifest: it was edited by hand", place=path, fix=_FETCH)
         if not isinstance(manifest["provenance"], dict):
             raise ModelError(f"provenance is {manifest['provenance']!r}", place=path, fix=_FETCH)
     except KeyError as exc:
@@ -221,7 +233,9 @@ def load_same_encoder(
     if kept == "copy":
         if not isinstance(spec.get("path"), str):
             raise ModelError(f"the backbone's path is {spec.get('path')!r}", place=path, fix=_FETCH)
-        spec = _with_places(spec, lambda place: str(folder / place))
+        spec = _with_places(spec, lambda place: _inside(folder, place))
+        if spec.get("template") not in (None, "plain"):
+            raise ModelError("'encoder.spec.template' names a file", place=path, fix=_FETCH)
     encoder = load_encoder(spec)
     if encoder.fingerprint != saved["fingerprint"]:
         found, wanted = encoder.fingerprint[:12], str(saved["fingerprint"])[:12]
@@ -231,6 +245,28 @@ def load_same_encoder(
             fix="restore the backbone's weights, chat template and settings, or fit the model again",
         )
     return encoder
+
+
+def _check_mixtures(entries: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Raise ModelError where two of the ``entries`` of a manifest are about one task or one file."""
+    for key in ("task", "file"):
+        names = [str(entry[key]) for entry in entries]
+        twice = next((name for name in names if names.count(name) > 1), None) if len(names) <= _MOST_TASKS else names[0]
+        if twice is not None:
+            problem = f"{len(names)} mixtures, of which several have the {key} {short(twice)}"
+            raise ModelError(problem, place=path, fix=_FETCH)
+
+
+def _inside(folder: Path, place: str) -> str:
+    """Return where a copied part of the backbone lies.
+
+    Raises:
+        ModelError: that is not below the model's folder.
+    """
+    found = (folder / place).resolve()
+    if os.path.isabs(place) or not found.is_relative_to(folder.resolve()):
+        raise ModelError(f"{short(place)} lies outside the folder", place=folder / MODEL_MANIFEST, fix=_FETCH)
+    return str(folder / place)
 
 
 def _read(folder: Path, entry: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -14,7 +14,6 @@ __all__ = [
     "score_rows",
     "show_done",
     "show_whole",
-    "stream_asked",
     "toy_model",
     "write_scores",
 ]
@@ -22,7 +21,7 @@ __all__ = [
 if TYPE_CHECKING:
     from facetrm.recipes.run import RECIPES, Run, read_recipe, run_recipe
     from facetrm.recipes.score_file import print_scores, write_scores
-    from facetrm.recipes.scoring import located, score_rows, stream_asked
+    from facetrm.recipes.scoring import located, score_rows
     from facetrm.recipes.show import show_done, show_whole
     from facetrm.recipes.toy import toy_model
 else:
@@ -31,7 +30,7 @@ else:
         {
             "facetrm.recipes.run": ["RECIPES", "Run", "read_recipe", "run_recipe"],
             "facetrm.recipes.score_file": ["print_scores", "write_scores"],
-            "facetrm.recipes.scoring": ["located", "score_rows", "stream_asked"],
+            "facetrm.recipes.scoring": ["located", "score_rows"],
             "facetrm.recipes.show": ["show_done", "show_whole"],
             "facetrm.recipes.toy": ["toy_model"],
         },

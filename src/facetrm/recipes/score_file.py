@@ -16,7 +16,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,7 @@ from facetrm.core.errors import DataError, StoreError
 from facetrm.core.files import keep_mode, naming, open_stream, regular_target, sync_folder, write_text
 from facetrm.core.fingerprint import fingerprint
 from facetrm.core.locks import sole_writer
+from facetrm.core.printed import print_json
 from facetrm.core.progress import Meter, log, progress
 from facetrm.data.read.files import side_file
 from facetrm.model.reward_model import RewardModel
@@ -102,19 +103,13 @@ def _stream(
 
 
 def print_scores(
-    model: RewardModel,
-    rows: Iterable[ScoringRow | RefusedRow],
-    *,
-    emit: Callable[[dict[str, Any]], object],
-    skip: bool = False,
-    data: Path,
+    model: RewardModel, rows: Iterable[ScoringRow | RefusedRow], *, skip: bool = False, data: Path
 ) -> ScoreCount:
     """Score ``rows`` to standard output, a chunk at a time.
 
     Args:
         model: scores.
         rows: to score, as they come.
-        emit: prints one row.
         skip: as for :func:`write_scores`.
         data: where the rows come from: names the side file.
 
@@ -124,7 +119,7 @@ def print_scores(
     skipped: list[dict[str, Any]] = []
     count = 0
     for row in score_rows(model, rows, quiet=True, skipped=skipped if skip else None):
-        emit(row)
+        print_json(row)
         count += 1
     return _finish_skipped(ScoreCount(count, 0, len(skipped), side_file(data)), skipped)
 

@@ -164,9 +164,19 @@ def test_a_torn_file_is_named(tmp_path: Path) -> None:
         load_model(folder)
 
 
-def test_a_name_on_the_hub_that_cannot_be_fetched_is_explained() -> None:
-    with pytest.raises(ModelError, match="somebody/some-model: neither a folder nor to be had from the Hub"):
-        load_model("somebody/some-model")
+@pytest.mark.parametrize("name", ["hf://somebody/some-model", "hf:/somebody/some-model"])
+def test_a_name_on_the_hub_that_cannot_be_fetched_is_explained(name: str) -> None:
+    with pytest.raises(ModelError, match="hf://somebody/some-model: not to be had from the Hub"):
+        load_model(name)
+
+
+@pytest.mark.parametrize("name", ["somebody/some-model", "runs/quickstart", "./x", "x/", "gpt2"])
+def test_a_folder_that_is_not_there_is_never_looked_up_on_the_hub(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr("facetrm.hub.load.snapshot_download", lambda name, **_: asked.append(name))
+    with pytest.raises(ModelError, match="no such model folder"):
+        load_model(name)
+    assert asked == []
 
 
 def test_settings_are_for_models_of_others(checkpoint: Path, tmp_path: Path) -> None:

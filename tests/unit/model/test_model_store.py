@@ -131,6 +131,7 @@ def rewrite(folder: Path, change: Callable[[dict[str, Any]], None], *, sign: boo
     manifest = json.loads(path.read_text())
     change(manifest)
     if sign:
+        manifest.pop("checksum", None)
         manifest["hash"] = model_hash(manifest)
     path.write_text(json.dumps(manifest))
 

@@ -35,7 +35,8 @@ class ExpertsSection(Section):
     Attributes:
         ridge: of the heads.
         source_balance: 0 counts every rating alike, 1 every source alike.
-        length: add the plain-length expert; length_direction: ``unknown`` keeps it out of the gate.
+        length: add the plain-length expert.
+        length_direction: ``unknown`` keeps it out of the gate.
         preference: add a linear Bradley-Terry head as an expert, for backbones that were not trained on preferences
             (needs cross_fit).
         cross_fit: prompt folds; the gate learns from scores of heads that did not see its prompts. 0 for none, which is
@@ -97,12 +98,20 @@ class RouterSection(Section):
         settings: of the fit.
         threshold: of confidence, below which the fall-back scores a row; 0 for no fall-back.
         fallback: ``all`` is a mixture that is fitted on every task's preferences; or the name of a task.
-        least: a task with fewer preferences has no gate of its own and takes that of all tasks (ArmoRM alone).
     """
 
     settings: RouterConfig = RouterConfig()
     threshold: float = Field(default=0.0, ge=0.0, le=1.0)
     fallback: str = EVERY
+
+
+class GatesSection(RouterSection):
+    """The outer mixture over gates that share their experts.
+
+    Attributes:
+        least: a task with fewer preferences has no gate of its own and takes that of all tasks.
+    """
+
     least: int = Field(default=50, ge=2)
 
 
@@ -154,7 +163,7 @@ class ArmormConfig(Section):
     experts: ExpertsSection = ExpertsSection()
     debias: DebiasSection = DebiasSection()
     gate: GateSection = GateSection()
-    router: RouterSection | None = None
+    router: GatesSection | None = None
     compare: CompareSection = CompareSection()
     save_backbone: Literal["copy", "reference"] = "reference"
 

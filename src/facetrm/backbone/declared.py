@@ -1,0 +1,192 @@
+"""What a folder declares, held against its tensors' own headers before anything is built from it.
+
+A configuration is text that anybody can write: ten million layers, a weight file that is a device, an index that points
+elsewhere. Only regular files inside the folder are opened, headers are bounded, and every size that a configuration
+states has to fit the tensors that are there.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import stat
+import struct
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from transformers import AutoModel, PretrainedConfig
+
+from facetrm.core.errors import FacetrmError, short
+from facetrm.core.files import read_json
+
+INDEX_SUFFIX: Final = ".safetensors.index.json"
+_LONGEST_HEADER: Final = 16 << 20  # bytes; that of a model of 8 billion parameters has about 40,000
+_FETCH: Final = "fetch or save the whole folder again"
+_COUNTS: Final = re.compile(r"(^|_)(n_?layers?|layers|n_hidden|depth|blocks|n_blocks)($|_)")
+_NO_SIZE: Final = re.compile(r"token|position|window|max_|length|seed|ctx|chunk|theta|seq|_id$|_ids$|beta|version|tile")
+_ANY_MODEL: Final = 1 << 16  # what a size may be, however small the tensors are
+_ATTENTION: Final = (None, "eager", "sdpa", "flash_attention_2", "flex_attention")
+_TRUST: Final = "read what it runs, then give trust_remote_code=True"
+_SLACK: Final = 16  # packed weights hold up to this many numbers in one
+
+
+def check_files(folder: Path, error: type[FacetrmError]) -> None:
+    """Refuse a folder that holds anything but folders and regular files, or a link that leads out of it.
+
+    The cache of the Hub keeps each file as a link into the ``blobs`` beside its snapshots; such links are followed.
+
+    Args:
+        folder: of a model.
+        error: the class to raise.
+
+    Raises:
+        FacetrmError: an ``error`` that names the file.
+    """
+    home = folder.resolve()
+    homes = [home, home.parent.parent / "blobs"] if home.parent.name == "snapshots" else [home]
+    for path in sorted(folder.iterdir()):
+        target = path.resolve()
+        if path.is_symlink() and not any(target.is_relative_to(place) for place in homes):
+            raise error(f"'{path.name}' is a link that leads out of the folder", place=folder, fix="copy the file here")
+        try:
+            mode = target.stat().st_mode
+        except OSError as exc:
+            raise error(f"'{path.name}' cannot be read ({exc.strerror})", place=folder, fix=_FETCH) from None
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise error(f"'{path.name}' is a device or a pipe, no file", place=folder, fix=_FETCH)
+
+
+def tensor_shapes(folder: Path, error: type[FacetrmError]) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every tensor of a folder, by name, from the headers of its safetensors files.
+
+    Args:
+        folder: of a model; see :func:`check_files`.
+        error: the class to raise.
+
+    Raises:
+        FacetrmError: an ``error``: a header is broken or too long, or an index names a file that is not in the folder.
+    """
+    for index in sorted(folder.glob(f"*{INDEX_SUFFIX}")):
+        _check_index(index, error)
+    shapes: dict[str, tuple[int, ...]] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            shapes.update(_header(path))
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, struct.error) as exc:
+            raise error(f"not a whole safetensors file ({exc})", place=path, fix="copy it again") from None
+        except OSError as exc:
+            raise error(f"cannot be read ({exc.strerror})", place=path, fix="check its rights") from None
+    return shapes
+
+
+def check_sizes(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], error: type[FacetrmError]) -> None:
+    """Hold every size of a ``config.json`` against the tensors: no more layers than tensors, none wider than they are.
+
+    Args:
+        config: the parsed file.
+        shapes: of the tensors, as :func:`tensor_shapes` gives them; nothing is checked where there are none.
+        error: the class to raise.
+
+    Raises:
+        FacetrmError: an ``error`` that names the key and the value.
+    """
+    if not shapes:
+        return
+    widest = max((max(shape, default=1) for shape in shapes.values()), default=1)
+    for key, value in _integers(config, depth=0):
+        name = key.rpartition(".")[2]
+        counts = _COUNTS.search(name) is not None
+        if _NO_SIZE.search(name) and not counts:
+            continue
+        bound = max(len(shapes), 64) if counts else max(widest, len(shapes), _ANY_MODEL)
+        if abs(value) > bound:
+            held = f"{len(shapes)} tensors, the longest of {widest:,} rows"
+            raise error(
+                f"'{key}' is {short(value)}, but the weights hold {held}",
+                place="config.json",
+                fix="give the config.json that belongs to these weights",
+            )
+
+
+def check_code(config: Mapping[str, Any], error: type[FacetrmError], *, place: object) -> None:
+    """Refuse a configuration that makes Transformers fetch and run code: attention or kernels of others by name.
+
+    Args:
+        config: the parsed ``config.json``.
+        error: the class to raise.
+        place: the file, for the message.
+
+    Raises:
+        FacetrmError: an ``error`` that names the key.
+    """
+    for part in (config, *(value for key, value in config.items() if key.endswith("_config"))):
+        if not isinstance(part, Mapping):
+            continue
+        for key in ("attn_implementation", "_attn_implementation", "_attn_implementation_internal"):
+            if part.get(key) not in _ATTENTION:
+                raise error(f"'{key}' is {short(part[key])}: code of others", place=place, fix=_TRUST)
+        for key in ("use_kernels", "kernel_config"):
+            if part.get(key):
+                raise error(f"'{key}' fetches code of others", place=place, fix=_TRUST)
+
+
+def check_numbers(
+    config: PretrainedConfig, shapes: Mapping[str, tuple[int, ...]], error: type[FacetrmError], *, place: object
+) -> None:
+    """Refuse a configuration whose trunk would have far more numbers than the weights hold; nothing is allocated.
+
+    Args:
+        config: of a trunk that Transformers knows.
+        shapes: of the tensors; nothing is checked where there are none.
+        error: the class to raise.
+        place: the folder, for the message.
+
+    Raises:
+        FacetrmError: an ``error`` that names both numbers.
+    """
+    if not shapes:
+        return
+    with torch.device("meta"):
+        made = AutoModel.from_config(config, trust_remote_code=False)
+    declared = sum(tensor.numel() for tensor in made.parameters())
+    held = sum(math.prod(shape) for shape in shapes.values())
+    if declared > (_SLACK if getattr(config, "quantization_config", None) else 2) * held + 1_000_000:
+        raise error(
+            f"config.json declares {declared:,} numbers, the weights hold {held:,}",
+            place=place,
+            fix="give the config.json that belongs to these weights",
+        )
+
+
+def _check_index(index: Path, error: type[FacetrmError]) -> None:
+    found = read_json(index, error, fix=_FETCH)
+    files = found.get("weight_map") if isinstance(found, dict) else None
+    if not isinstance(files, dict):
+        raise error("no weight_map", place=index, fix=_FETCH)
+    for name in sorted({str(file) for file in files.values()}):
+        if name in ("", ".", "..") or os.path.basename(name) != name or not (index.parent / name).is_file():
+            raise error(f"{short(name)} is no file of this folder", place=index, fix=_FETCH)
+
+
+def _header(path: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
+    size = path.stat().st_size
+    with open(path, "rb") as handle:
+        (length,) = struct.unpack("<Q", handle.read(8))
+        if length > min(size - 8, _LONGEST_HEADER):
+            raise ValueError(f"a header of {length:,} bytes in a file of {size:,}")
+        header = json.loads(handle.read(length))
+    for name, entry in header.items():
+        if name != "__metadata__":
+            yield name, tuple(int(n) for n in entry["shape"])
+
+
+def _integers(value: Any, *, depth: int, key: str = "") -> Iterator[tuple[str, int]]:
+    if isinstance(value, int) and not isinstance(value, bool):
+        yield key, value
+    elif isinstance(value, dict) and depth < 4 and not key.endswith(("id2label", "label2id", "task_specific_params")):
+        for name, item in value.items():
+            yield from _integers(item, depth=depth + 1, key=f"{key}.{name}".lstrip("."))
