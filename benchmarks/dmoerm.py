@@ -48,7 +48,7 @@ from facetrm.recipes.armorm.fit import Stopwatch
 from facetrm.recipes.backbones import TinyBackbone, train_tiny
 from facetrm.recipes.dmoerm.config import DmoermConfig
 from facetrm.recipes.dmoerm.figures import DmoermFit
-from facetrm.recipes.dmoerm.fit import fit_dmoerm
+from facetrm.recipes.dmoerm.fit import fit_tasks
 from facetrm.recipes.dmoerm.inner import encode_pairs, fit_base, linear_head, pair_shares
 from facetrm.recipes.dmoerm.rows import DmoermRows, load_tasks
 from provenance import provenance
@@ -176,7 +176,7 @@ def cell(seed: int, noise: float, sizes: dict[str, int], backbone: Path, folder:
 
     def routed(data: DmoermRows, place: Path) -> Callable[[TransformerEncoder], Floats]:
         def make(encoder: TransformerEncoder) -> Floats:
-            fit = fit_dmoerm(config, data, encoder, place, watch)
+            fit = fit_tasks(config, data, encoder, place, watch)
             figures[place.name] = {task: inner.to_dict() for task, inner in fit.inner.items()}
             if fit.router is not None:
                 figures["router"] = fit.router.report.accuracy.value

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from facetrm.core.files import write_json
-from facetrm.doctor.diagnose import diagnose, diagnose_server
+from facetrm.doctor.diagnosis import diagnose, diagnose_server
 from facetrm.doctor.findings import Diagnosis
 from facetrm.recipes.scoring import read_asked
 from planted import FAULTS, write_classifier, write_native, write_pairs, write_planted

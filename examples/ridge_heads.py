@@ -2,10 +2,7 @@
 
 import torch
 
-from facetrm.backbone.encoder import Features
-from facetrm.data.objectives import label_matrix
-from facetrm.data.world import World, vocabulary
-from facetrm.fit.heads.ridge import RidgeConfig, fit_linear_experts
+from facetrm import Features, RidgeConfig, World, fit_linear_experts, label_matrix, vocabulary
 
 world = World()
 ratings = list(world.ratings(600))

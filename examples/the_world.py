@@ -1,6 +1,6 @@
 """The generated world: one pair of answers, what raters said, and the truth that a reward model has to find."""
 
-from facetrm.data.world import World, WorldConfig
+from facetrm import World, WorldConfig
 
 world = World(WorldConfig(seed=1))
 pair = next(world.preferences(1, part="test"))

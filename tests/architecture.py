@@ -44,6 +44,7 @@ SIDEWAYS = {
 }
 # What floor 3 may know of floor 2: the protocol and the dataclass.
 SEAM = f"{PACKAGE}.backbone.encoder"
+LOADER = f"{PACKAGE}.core.lazy"
 HUGGING_FACE = frozenset({"transformers", "peft", "trl"})
 BANNED = {
     0: HUGGING_FACE | {"torch", "datasets"},
@@ -54,11 +55,15 @@ BANNED = {
 
 @dataclass(frozen=True)
 class Import:
-    """One import of one module: ``target`` is absolute; ``inner`` when it stands inside a function."""
+    """One import of one module: ``target`` is absolute.
+
+    ``inner`` when it stands inside a function; ``typing`` when type checkers alone see it, so that it never runs.
+    """
 
     target: str
     line: int
     inner: bool
+    typing: bool = False
 
 
 @dataclass(frozen=True)
@@ -97,14 +102,16 @@ class Sources:
     def imports(self, module: Module) -> list[Import]:
         """Return what ``module`` imports, wherever in the file, dynamic imports of a literal name included."""
         found: list[Import] = []
+        unseen = {id(node) for block in _typing_blocks(module.tree) for node in ast.walk(block)}
         for node, inner in _walk(module.tree):
+            typing = id(node) in unseen
             if isinstance(node, ast.Import):
-                found += [Import(alias.name, node.lineno, inner) for alias in node.names]
+                found += [Import(alias.name, node.lineno, inner, typing) for alias in node.names]
             elif isinstance(node, ast.ImportFrom):
                 base = _absolute(module, node)
                 for alias in node.names:
                     child = f"{base}.{alias.name}"
-                    found.append(Import(child if child in self.modules else base, node.lineno, inner))
+                    found.append(Import(child if child in self.modules else base, node.lineno, inner, typing))
             elif isinstance(node, ast.Call) and (target := _dynamic_import(node)):
                 found.append(Import(target, node.lineno, inner))
         return found
@@ -119,6 +126,13 @@ def _walk(tree: ast.AST, inner: bool = False) -> Iterator[tuple[ast.AST, bool]]:
     for child in ast.iter_child_nodes(tree):
         yield child, inner
         yield from _walk(child, inner or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda))
+
+
+def _typing_blocks(tree: ast.AST) -> Iterator[ast.stmt]:
+    """Yield the statements below ``if TYPE_CHECKING:``."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) in {"TYPE_CHECKING", "typing.TYPE_CHECKING"}:
+            yield from node.body
 
 
 def _absolute(module: Module, node: ast.ImportFrom) -> str:
@@ -170,6 +184,63 @@ def inner_imports(sources: Sources) -> list[str]:
     ]
 
 
+def imports_by_name(sources: Sources) -> list[str]:
+    """One module imports by a name that is computed; the others say what they import where a reader sees it."""
+    wrong = []
+    for module in sources.modules.values():
+        for node in ast.walk(module.tree):
+            if not isinstance(node, ast.Call) or module.name == LOADER:
+                continue
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if name in {"import_module", "__import__"} and _dynamic_import(node) is None:
+                wrong.append(f"{module.name}:{node.lineno} imports by a computed name: {LOADER} alone does")
+    return wrong
+
+
+def untrue_exports(sources: Sources) -> list[str]:
+    """A package that exports lazily says the same three times: ``__all__``, what type checkers see, and the table.
+
+    No name is that of a module beside it: importing that module would put it in the name's place.
+    """
+    wrong = []
+    for module in sources.modules.values():
+        table = _lazy_table(module.tree)
+        if table is None:
+            continue
+        listed, seen = _listed(module.tree), {}
+        for block in _typing_blocks(module.tree):
+            if isinstance(block, ast.ImportFrom):
+                seen |= {alias.asname or alias.name: _absolute(module, block) for alias in block.names}
+        wrong += [
+            f"{module.name}: '{name}' is not the same in __all__, for type checkers and in the table"
+            for name in sorted({*listed, *seen, *table})
+            if name not in listed or seen.get(name) != table.get(name)
+        ]
+        wrong += [
+            f"{module.name}: '{name}' is also a module in it"
+            for name in listed
+            if f"{module.name}.{name}" in sources.modules
+        ]
+    return wrong
+
+
+def _listed(tree: ast.Module) -> list[str]:
+    """Return ``__all__`` as written, empty where there is none."""
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return [str(name) for name in ast.literal_eval(node.value)]
+    return []
+
+
+def _lazy_table(tree: ast.Module) -> dict[str, str] | None:
+    """Return the names that a package exports lazily, with their modules; None where it does not."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "lazy":
+            homes = ast.literal_eval(node.args[1])
+            return {name: home for home, names in homes.items() for name in names}
+    return None
+
+
 def banned_imports(sources: Sources) -> list[str]:
     """The floors of BANNED never import what stands there, neither themselves nor through a module they import."""
     wrong = []
@@ -180,6 +251,8 @@ def banned_imports(sources: Sources) -> list[str]:
             reached = sources.modules[waiting.pop()]
             through = "" if reached is module else f" through {reached.name}"
             for found in sources.imports(reached):
+                if found.typing and reached is not module:
+                    continue
                 root = found.target.split(".")[0]
                 # torch and datasets are banned from the floor's own files; Hugging Face's models from what it reaches.
                 if root in (banned if reached is module else banned & HUGGING_FACE):

@@ -24,6 +24,7 @@ import numpy as np
 import pytest
 import torch
 
+from facetrm.core.progress import shown_logs
 from network import loopback_only
 
 if TYPE_CHECKING:
@@ -64,6 +65,13 @@ def _launcher() -> Iterator[None]:
     for name in [name for name in os.environ if name.startswith(("ACCELERATE_", "FSDP_"))]:
         if name not in before:
             del os.environ[name]
+
+
+@pytest.fixture(autouse=True)
+def _log_lines() -> Iterator[None]:
+    """Show what the library logs as JSON lines, so that a test can read it; the command line sets its own way."""
+    with shown_logs(json_lines=True):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import math
 
 from explain_samples import NAMES, OBJECTIVES, pair, talk
 from facetrm.core.statistics import Interval
-from facetrm.explain.ablate import Ablation, AblationTable
+from facetrm.explain.ablation import Ablation, AblationTable
 from facetrm.explain.flip import flip_pair
 from facetrm.explain.local import explain_scores_pair
 from facetrm.explain.overall import Decided, GroupView, OverallExplanation

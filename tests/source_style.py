@@ -124,25 +124,6 @@ def _parameters(node: ast.FunctionDef | ast.AsyncFunctionDef, *, method: bool) -
     return [name for name in names if name not in HOUSE_WORDS]
 
 
-def public_names(source: str) -> tuple[list[str], list[str] | None]:
-    """Return the public names that a package's ``__init__`` binds, sorted, and its ``__all__`` as written (or None)."""
-    bound: set[str] = set()
-    listed: list[str] | None = None
-    for node in ast.parse(source).body:
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            if getattr(node, "module", None) != "__future__":
-                bound.update(alias.asname or alias.name.split(".")[0] for alias in node.names)
-        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            bound.add(node.name)
-        elif isinstance(node, ast.Assign | ast.AnnAssign):
-            for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
-                if isinstance(target, ast.Name) and target.id == "__all__":
-                    listed = [str(name) for name in ast.literal_eval(node.value)] if node.value else None
-                elif isinstance(target, ast.Name):
-                    bound.add(target.id)
-    return sorted(name for name in bound if not name.startswith("_") or name == "__version__"), listed
-
-
 def forbidden_words(paths: Iterable[Path], words: Sequence[str]) -> list[str]:
     """No line holds one of ``words`` (regular expressions)."""
     pattern = re.compile("|".join(words))

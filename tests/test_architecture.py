@@ -15,7 +15,16 @@ import typer
 import yaml
 
 import facetrm
-from architecture import Sources, banned_imports, import_cycles, inner_imports, unknown_parts, upward_imports
+from architecture import (
+    Sources,
+    banned_imports,
+    import_cycles,
+    imports_by_name,
+    inner_imports,
+    unknown_parts,
+    untrue_exports,
+    upward_imports,
+)
 from facetrm.core.config import dump_yaml, parse_config, read_yaml
 from facetrm.core.errors import ConfigError
 from source_style import (
@@ -24,7 +33,6 @@ from source_style import (
     forbidden_words,
     long_files,
     long_functions,
-    public_names,
     stubs,
     undocumented,
 )
@@ -49,6 +57,8 @@ CHECKS: list[Callable[[Sources], list[str]]] = [
     unknown_parts,
     upward_imports,
     inner_imports,
+    imports_by_name,
+    untrue_exports,
     banned_imports,
     import_cycles,
     long_functions,
@@ -122,12 +132,16 @@ def test_only_public_hosts_are_named() -> None:
     assert forbidden_words(published, [foreign_hosts()]) == []
 
 
-def test_public_names_are_listed_and_sorted() -> None:
-    source = (ROOT / "src/facetrm/__init__.py").read_text(encoding="utf-8")
-    bound, listed = public_names(source)
-    assert listed == bound == sorted(facetrm.__all__)
-    for name in listed:
-        assert name == "__version__" or inspect.getdoc(getattr(facetrm, name)), f"facetrm.{name} has no docstring"
+def test_every_public_name_is_there_and_documented() -> None:
+    for module in SOURCES.modules.values():
+        if module.is_package:
+            package = importlib.import_module(module.name)
+            for name in getattr(package, "__all__", ()):
+                assert name in dir(package), f"{module.name} does not list {name}"
+                value = getattr(package, name)
+                assert not callable(value) or inspect.getdoc(value), f"{module.name}.{name} has no docstring"
+    with pytest.raises(AttributeError, match="module 'facetrm' has no attribute 'no_such_name'"):
+        _ = facetrm.no_such_name
 
 
 def test_verbs_are_frozen() -> None:
@@ -172,6 +186,14 @@ def test_example_runs(
     assert capsys.readouterr().out.strip(), "an example prints what it shows"
 
 
+LAZY = """
+__all__ = ['f']
+if TYPE_CHECKING:
+    from facetrm.fit.a import f
+else:
+    __getattr__, __dir__ = lazy(__name__, {'facetrm.fit.a': ['f']})
+"""
+
 # Every check is shown to find what it looks for: a tree with one planted fault, and what the finding says.
 PLANTED: list[tuple[Callable[[Sources], list[str]], dict[str, str], str]] = [
     (unknown_parts, {"magic/spell.py": ""}, "'magic' has no floor"),
@@ -188,6 +210,18 @@ PLANTED: list[tuple[Callable[[Sources], list[str]], dict[str, str], str]] = [
     (upward_imports, {"fit/a.py": "import facetrm"}, "floor 8 from floor 4"),
     (inner_imports, {"fit/a.py": "def f():\n    from facetrm.core import errors"}, "inside a function"),
     (inner_imports, {"fit/a.py": "class A:\n    async def f(self):\n        import facetrm.core"}, "inside a function"),
+    (
+        imports_by_name,
+        {"fit/a.py": "from importlib import import_module\nx = import_module('a' + 'b')"},
+        "computed name",
+    ),
+    (
+        untrue_exports,
+        {"fit/__init__.py": LAZY.replace("a': ['f']", "a': []"), "fit/a.py": "def f(): ..."},
+        "'f' is not the same",
+    ),
+    (untrue_exports, {"fit/__init__.py": LAZY.replace("fit.a", "fit.b", 1), "fit/a.py": ""}, "'f' is not the same"),
+    (untrue_exports, {"fit/__init__.py": LAZY, "fit/a.py": "", "fit/f.py": ""}, "'f' is also a module in it"),
     (banned_imports, {"model/a.py": "import transformers.models.llama"}, "imports transformers"),
     (banned_imports, {"core/a.py": "def f():\n    import torch"}, "imports torch"),
     (banned_imports, {"data/a.py": "from torch import Tensor"}, "imports torch"),
@@ -225,6 +259,16 @@ ALLOWED: list[tuple[Callable[[Sources], list[str]], dict[str, str]]] = [
     (
         banned_imports,
         {"core/__init__.py": "", "__init__.py": "import transformers", "core/a.py": "import facetrm.core"},
+    ),
+    (untrue_exports, {"fit/__init__.py": LAZY, "fit/a.py": "def f(): ..."}),
+    (imports_by_name, {"core/lazy.py": "from importlib import import_module\nx = import_module('a' + 'b')"}),
+    (
+        banned_imports,
+        {
+            "model/a.py": "from facetrm.backbone.encoder import E",
+            "backbone/__init__.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n  import peft",
+            "backbone/encoder.py": "",
+        },
     ),
     (import_cycles, {"fit/a.py": "from . import b", "fit/b.py": "from . import c", "fit/c.py": ""}),
     (long_functions, {"fit/a.py": "def f():\n" + "    x = 1\n" * 79}),
@@ -299,10 +343,3 @@ def test_planted_host_is_found(tmp_path: Path) -> None:
         f"{path}:2",
         f"{path}:3",
     ]
-
-
-def test_public_names_are_read_from_the_source() -> None:
-    source = (
-        "import a.b\nfrom c import d as e, _f\nG: int = 1\n__all__ = ['e', 'G', 'a']\ndef _h(): ...\nclass I: ...\n"
-    )
-    assert public_names(source) == (["G", "I", "a", "e"], ["e", "G", "a"])

@@ -1,40 +1,9 @@
 """Reward models that people can read: train, explain and check interpretable mixture-of-experts reward models."""
 
-from importlib.metadata import version as _version
+from typing import TYPE_CHECKING
 
-from facetrm.backbone.encoder import Encoder, Features
-from facetrm.backbone.store import FeatureStore, encode
-from facetrm.backbone.transformer import BackboneConfig, load_encoder
-from facetrm.core.errors import FacetrmError
-from facetrm.data.objectives import Objective
-from facetrm.data.records import Message, Preference, Rating, conversation
-from facetrm.data.views import ratings_to_preferences
-from facetrm.data.world import World, WorldConfig
-from facetrm.explain.ablate import ablate
-from facetrm.explain.ask import explain_local, explain_pair, flip_explained
-from facetrm.explain.edit import edit
-from facetrm.explain.flip import flip_pair
-from facetrm.explain.local import explain_score, explain_scores_pair
-from facetrm.explain.overall import explain_overall
-from facetrm.fit.debias import DebiasConfig, fit_debias
-from facetrm.fit.gate.fit import GateConfig, fit_gate
-from facetrm.fit.heads.ridge import RidgeConfig, fit_linear_experts
-from facetrm.hub.auto import register as _register
-from facetrm.hub.export import export_published
-from facetrm.hub.load import load_model
-from facetrm.hub.push import push_to_hub
-from facetrm.model.adapter_experts import AdapterExperts
-from facetrm.model.aggregate import GatedSum
-from facetrm.model.concat import ConcatMLP
-from facetrm.model.experts import LinearExperts
-from facetrm.model.gate import Gate
-from facetrm.model.mixture import Mixture
-from facetrm.model.output import RewardOutput, Score, Scorer
-from facetrm.model.reward_model import RewardModel
-from facetrm.recipes.run import run_recipe
-
-_register()
-__version__ = _version("facetrm")
+from facetrm.core.lazy import lazy
+from facetrm.hub.registration import register_when_loaded
 
 __all__ = [
     "AdapterExperts",
@@ -47,6 +16,7 @@ __all__ = [
     "Features",
     "Gate",
     "GateConfig",
+    "GateShape",
     "GatedSum",
     "LinearExperts",
     "Message",
@@ -57,8 +27,10 @@ __all__ = [
     "RewardModel",
     "RewardOutput",
     "RidgeConfig",
+    "RouterConfig",
     "Score",
     "Scorer",
+    "TinyShape",
     "World",
     "WorldConfig",
     "__version__",
@@ -75,11 +47,124 @@ __all__ = [
     "fit_debias",
     "fit_gate",
     "fit_linear_experts",
+    "fit_router",
     "flip_explained",
     "flip_pair",
+    "label_matrix",
     "load_encoder",
     "load_model",
     "push_to_hub",
     "ratings_to_preferences",
+    "read_conversations",
+    "read_preferences",
+    "read_ratings",
     "run_recipe",
+    "tiny_decoder",
+    "toy_model",
+    "vocabulary",
+    "write_records",
 ]
+
+if TYPE_CHECKING:
+    from facetrm.backbone.config import BackboneConfig
+    from facetrm.backbone.encoder import Encoder, Features
+    from facetrm.backbone.store import FeatureStore, encode
+    from facetrm.backbone.tiny import TinyShape, tiny_decoder
+    from facetrm.backbone.transformer import load_encoder
+    from facetrm.core.errors import FacetrmError
+    from facetrm.core.version import __version__
+    from facetrm.data.objectives import Objective, label_matrix
+    from facetrm.data.read.conversations import read_conversations
+    from facetrm.data.read.files import read_preferences, read_ratings, write_records
+    from facetrm.data.records import Message, Preference, Rating, conversation
+    from facetrm.data.views import ratings_to_preferences
+    from facetrm.data.world.words import vocabulary
+    from facetrm.data.world.world import World, WorldConfig
+    from facetrm.explain.ablation import ablate
+    from facetrm.explain.ask import explain_local, explain_pair, flip_explained
+    from facetrm.explain.edits import edit
+    from facetrm.explain.flip import flip_pair
+    from facetrm.explain.local import explain_score, explain_scores_pair
+    from facetrm.explain.overall import explain_overall
+    from facetrm.fit.debias import DebiasConfig, fit_debias
+    from facetrm.fit.gate.config import GateConfig
+    from facetrm.fit.gate.fit import fit_gate
+    from facetrm.fit.heads.ridge import RidgeConfig, fit_linear_experts
+    from facetrm.fit.router.config import RouterConfig
+    from facetrm.fit.router.fit import fit_router
+    from facetrm.hub.export import export_published
+    from facetrm.hub.load import load_model
+    from facetrm.hub.push import push_to_hub
+    from facetrm.model.adapter_experts import AdapterExperts
+    from facetrm.model.aggregate import GatedSum
+    from facetrm.model.concat import ConcatMLP
+    from facetrm.model.experts import LinearExperts
+    from facetrm.model.gate import Gate, GateShape
+    from facetrm.model.mixture import Mixture
+    from facetrm.model.output import RewardOutput, Score, Scorer
+    from facetrm.model.reward_model import RewardModel
+    from facetrm.recipes.run import run_recipe
+    from facetrm.recipes.toy import toy_model
+else:
+    __getattr__, __dir__ = lazy(
+        __name__,
+        {
+            "facetrm.backbone.config": ["BackboneConfig"],
+            "facetrm.backbone.encoder": ["Encoder", "Features"],
+            "facetrm.backbone.store": ["FeatureStore", "encode"],
+            "facetrm.backbone.tiny": ["TinyShape", "tiny_decoder"],
+            "facetrm.backbone.transformer": ["load_encoder"],
+            "facetrm.core.errors": ["FacetrmError"],
+            "facetrm.core.version": ["__version__"],
+            "facetrm.data.objectives": ["Objective", "label_matrix"],
+            "facetrm.data.read.conversations": ["read_conversations"],
+            "facetrm.data.read.files": ["read_preferences", "read_ratings", "write_records"],
+            "facetrm.data.records": ["Message", "Preference", "Rating", "conversation"],
+            "facetrm.data.views": ["ratings_to_preferences"],
+            "facetrm.data.world.words": ["vocabulary"],
+            "facetrm.data.world.world": ["World", "WorldConfig"],
+            "facetrm.explain.ablation": ["ablate"],
+            "facetrm.explain.ask": ["explain_local", "explain_pair", "flip_explained"],
+            "facetrm.explain.edits": ["edit"],
+            "facetrm.explain.flip": ["flip_pair"],
+            "facetrm.explain.local": ["explain_score", "explain_scores_pair"],
+            "facetrm.explain.overall": ["explain_overall"],
+            "facetrm.fit.debias": ["DebiasConfig", "fit_debias"],
+            "facetrm.fit.gate.config": ["GateConfig"],
+            "facetrm.fit.gate.fit": ["fit_gate"],
+            "facetrm.fit.heads.ridge": ["RidgeConfig", "fit_linear_experts"],
+            "facetrm.fit.router.config": ["RouterConfig"],
+            "facetrm.fit.router.fit": ["fit_router"],
+            "facetrm.hub.export": ["export_published"],
+            "facetrm.hub.load": ["load_model"],
+            "facetrm.hub.push": ["push_to_hub"],
+            "facetrm.model.adapter_experts": ["AdapterExperts"],
+            "facetrm.model.aggregate": ["GatedSum"],
+            "facetrm.model.concat": ["ConcatMLP"],
+            "facetrm.model.experts": ["LinearExperts"],
+            "facetrm.model.gate": ["Gate", "GateShape"],
+            "facetrm.model.mixture": ["Mixture"],
+            "facetrm.model.output": ["RewardOutput", "Score", "Scorer"],
+            "facetrm.model.reward_model": ["RewardModel"],
+            "facetrm.recipes.run": ["run_recipe"],
+            "facetrm.recipes.toy": ["toy_model"],
+        },
+        parts=[
+            "backbone",
+            "baselines",
+            "cli",
+            "core",
+            "data",
+            "doctor",
+            "evaluate",
+            "explain",
+            "fit",
+            "hub",
+            "label",
+            "model",
+            "recipes",
+            "report",
+        ],
+    )
+
+register_when_loaded()

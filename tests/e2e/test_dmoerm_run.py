@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from command_line import Said, assert_refused, command
 from facetrm.data.read.files import read_preferences
 from facetrm.data.world import World
-from facetrm.explain.edit import edit
+from facetrm.explain.edits import edit
 from facetrm.fit.trainer import HeadsTrainer
 from facetrm.hub.load import load_model
 from facetrm.model.concat import ConcatMLP

@@ -13,10 +13,9 @@ from command_line import Said, command
 from facetrm.backbone.store import FeatureStore
 from facetrm.backbone.transformer import TransformerEncoder
 from facetrm.cli import app as program
-from facetrm.cli import train
 from facetrm.core.errors import DataError
 from facetrm.data.records import conversation
-from facetrm.explain.edit import edit
+from facetrm.explain.edits import edit
 from facetrm.hub.load import load_model
 from facetrm.recipes.run import Run
 from tiny_runs import GOOD, PAIR, A, B, U, write_rows
@@ -227,7 +226,11 @@ ERRORS: dict[str, tuple[BaseException, int, str]] = {
         2,
         "facetrm: lost.jsonl: No such file or directory; check path, rights and space\n",
     ),
-    "interrupted": (KeyboardInterrupt(), 130, "facetrm: interrupted; run the same command again to go on\n"),
+    "interrupted": (
+        KeyboardInterrupt(),
+        130,
+        "facetrm: interrupted; nothing was kept, so it starts anew next time\n",
+    ),
     "of the program": (
         RuntimeError("two\nlines"),
         1,
@@ -250,13 +253,27 @@ def test_every_error_is_one_line_and_a_code(name: str, monkeypatch: pytest.Monke
     assert (said.code, said.out, said.err) == (code, "", line)
 
 
-def test_an_interrupted_run_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("line", "kept"),
+    [
+        ("run any.yaml", True),
+        ("encode --out f", True),
+        ("label --out f", True),
+        ("score m --data d --out s.jsonl", True),
+        ("score m --data d --out=s.jsonl", True),
+        ("score m --data d", False),
+        ("explain m", False),
+        ("doctor m", False),
+    ],
+)
+def test_an_interrupted_command_says_what_it_has_kept(line: str, kept: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*arguments: object, **settings: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train, "run_recipe", interrupted)
-    said = command("run", "any.yaml")
-    assert (said.code, said.out, said.err) == (130, "", ERRORS["interrupted"][2])
+    monkeypatch.setattr(program, "app", interrupted)
+    said = command(*line.split())
+    words = "run the same command again to go on" if kept else "nothing was kept, so it starts over next time"
+    assert (said.code, said.out, said.err) == (130, "", f"facetrm: interrupted; {words}\n")
 
 
 def test_a_developer_can_ask_for_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ checkpoint carries beside its trunk (a language-model head, a score) are left ou
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import re
 import sys
@@ -31,9 +32,10 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
 )
+from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 from transformers.utils import logging
 
-from facetrm.backbone.declared import check_files, check_numbers, check_sizes, tensor_shapes
+from facetrm.backbone.declared import check_code, check_files, check_numbers, check_sizes, tensor_shapes
 from facetrm.backbone.exclusive import making
 from facetrm.core.errors import BackboneError
 from facetrm.core.files import read_json
@@ -111,7 +113,7 @@ def load_checkpoint(
     """
     folder, shapes = Path(path).expanduser(), {}
     if folder.is_dir():
-        shapes = _check_folder(folder)
+        shapes = _check_folder(folder, trusted=trust_remote_code)
         path = str(folder)
     elif (name := name_on_hub(path)) is not None:
         path = name
@@ -129,6 +131,7 @@ def load_checkpoint(
         if not trust_remote_code:
             check_numbers(config, shapes, BackboneError, place=path)
         tokenizer = AutoTokenizer.from_pretrained(path, **options)
+        _check_limit(tokenizer, path)
         # Tensors of another shape are let through here so that the report names them, and refused below.
         options.update(output_loading_info=True, ignore_mismatched_sizes=True)
         model, report = AutoModel.from_pretrained(path, config=config, dtype=dtype, **options)
@@ -269,7 +272,7 @@ def position_limit(model: PreTrainedModel) -> int | None:
     return stated - max((int(m.padding_idx) + 1 for m in tables if m.padding_idx is not None), default=0)
 
 
-def _check_folder(folder: Path) -> dict[str, tuple[int, ...]]:
+def _check_folder(folder: Path, *, trusted: bool) -> dict[str, tuple[int, ...]]:
     """Check the files of a folder, and return the shapes of its tensors."""
     fix = "give a folder written by save_pretrained"
     check_files(folder, BackboneError)
@@ -281,6 +284,8 @@ def _check_folder(folder: Path) -> dict[str, tuple[int, ...]]:
         raise BackboneError("no weights (*.safetensors)", place=folder, fix=fix)
     shapes = tensor_shapes(folder, BackboneError)
     check_sizes(config, shapes, BackboneError)
+    if not trusted:
+        check_code(config, BackboneError, place=folder / "config.json")
     for file in files:
         try:
             with safe_open(file, framework="pt") as handle:
@@ -316,6 +321,23 @@ def _explained(path: str) -> Iterator[None]:
         ) from exc
 
 
+def _check_limit(tokenizer: PreTrainedTokenizerBase, path: str) -> None:
+    """Make the tokenizer's limit a number: some files have it as text, which Transformers compares with a number."""
+    stated: Any = tokenizer.model_max_length
+    try:
+        number = float(stated) if isinstance(stated, str) else stated
+        if isinstance(number, bool) or not isinstance(number, int | float):
+            raise ValueError
+    except ValueError:
+        raise BackboneError(
+            f"model_max_length is {repr(stated)[:40]}, which is no number",
+            place=f"{path}: tokenizer_config.json",
+            fix="write the number of tokens that the model reads, or take the line out",
+        ) from None
+    if number is not stated:
+        tokenizer.model_max_length = int(number) if math.isfinite(number) else VERY_LARGE_INTEGER
+
+
 def _check_report(model: PreTrainedModel, report: dict[str, Any], path: str) -> None:
     trunk = {name for name, _ in model.named_children()}
     prefix = f"{model.base_model_prefix}."
@@ -345,4 +367,6 @@ def _plain(value: Any) -> Any:
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):  # such as a limit that is infinite: JSON has none
+        return str(value)
     return value if value is None or isinstance(value, str | int | float | bool) else str(value)

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Final, Literal
+from typing import Literal, TypeAlias
 
 from pydantic import Field, field_validator
-from transformers import PreTrainedTokenizerBase
 
-from facetrm.backbone.lora.switching import name_problem
-from facetrm.backbone.passes.engine import Mode
-from facetrm.backbone.text.chat import PLAIN_TEMPLATE
+from facetrm.backbone.lora.names import name_problem
 from facetrm.backbone.text.truncate import Truncation
 from facetrm.core.config import Section
-from facetrm.core.errors import BackboneError
-from facetrm.core.files import read_regular
 
-_LONGEST_TEMPLATE: Final = 1 << 20
+Mode: TypeAlias = Literal["fast", "exact"]
 
 
 class BackboneConfig(Section):
@@ -42,6 +37,11 @@ class BackboneConfig(Section):
         trust_remote_code: let code that comes with the model run. A recipe is its user's own word; in the manifest of a
             saved model it is not followed (see :func:`facetrm.hub.load.load_model`).
         revision: a commit or branch on the Hub.
+
+    Example:
+        >>> from facetrm import BackboneConfig
+        >>> BackboneConfig(path="model", mode="exact").mode
+        'exact'
     """
 
     path: str
@@ -75,29 +75,15 @@ class BackboneConfig(Section):
             raise ValueError("write a date in letters, digits and blanks, such as 26 Jul 2024")
         return date
 
+    def with_full_paths(self) -> BackboneConfig:
+        """Return the settings with full paths, so that a saved reference holds wherever the program works later."""
 
-def chat_template(tokenizer: PreTrainedTokenizerBase, config: BackboneConfig) -> str:
-    """Return the chat template's text: the file that ``config`` gives, ``plain`` by name, else the tokenizer's own.
+        def full(place: str) -> str:
+            path = Path(place).expanduser()
+            return str(path.resolve()) if path.exists() else place
 
-    Raises:
-        BackboneError: there is none.
-    """
-    if config.template == "plain":
-        return PLAIN_TEMPLATE
-    if config.template is not None:
-        try:
-            return read_regular(Path(config.template).expanduser(), limit=_LONGEST_TEMPLATE).decode("utf-8")
-        except (OSError, ValueError) as exc:
-            reason = f" ({exc})" if isinstance(exc, ValueError) else ""
-            raise BackboneError(
-                f"no such template{reason}", place=config.template, fix="give a Jinja file, or the name plain"
-            ) from None
-    own = tokenizer.chat_template
-    text = own.get("default") if isinstance(own, dict) else own
-    if not text:
-        raise BackboneError(
-            "the tokenizer has no chat template",
-            place=config.path,
-            fix="set backbone.template to a Jinja file, or to plain for 'role: text' lines",
-        )
-    return str(text)
+        places: dict[str, object] = {"path": full(self.path)}
+        places["adapter"] = None if self.adapter is None else full(self.adapter)
+        places["adapters"] = {name: full(place) for name, place in self.adapters.items()}
+        places["template"] = self.template if self.template in (None, "plain") else full(str(self.template))
+        return self.model_copy(update=places)

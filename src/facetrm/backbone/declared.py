@@ -29,6 +29,8 @@ _FETCH: Final = "fetch or save the whole folder again"
 _COUNTS: Final = re.compile(r"(^|_)(n_?layers?|layers|n_hidden|depth|blocks|n_blocks)($|_)")
 _NO_SIZE: Final = re.compile(r"token|position|window|max_|length|seed|ctx|chunk|theta|seq|_id$|_ids$|beta|version|tile")
 _ANY_MODEL: Final = 1 << 16  # what a size may be, however small the tensors are
+_ATTENTION: Final = (None, "eager", "sdpa", "flash_attention_2", "flex_attention")
+_TRUST: Final = "read what it runs, then give trust_remote_code=True"
 _SLACK: Final = 16  # packed weights hold up to this many numbers in one
 
 
@@ -108,6 +110,28 @@ def check_sizes(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]
                 place="config.json",
                 fix="give the config.json that belongs to these weights",
             )
+
+
+def check_code(config: Mapping[str, Any], error: type[FacetrmError], *, place: object) -> None:
+    """Refuse a configuration that makes Transformers fetch and run code: attention or kernels of others by name.
+
+    Args:
+        config: the parsed ``config.json``.
+        error: the class to raise.
+        place: the file, for the message.
+
+    Raises:
+        FacetrmError: an ``error`` that names the key.
+    """
+    for part in (config, *(value for key, value in config.items() if key.endswith("_config"))):
+        if not isinstance(part, Mapping):
+            continue
+        for key in ("attn_implementation", "_attn_implementation", "_attn_implementation_internal"):
+            if part.get(key) not in _ATTENTION:
+                raise error(f"'{key}' is {short(part[key])}: code of others", place=place, fix=_TRUST)
+        for key in ("use_kernels", "kernel_config"):
+            if part.get(key):
+                raise error(f"'{key}' fetches code of others", place=place, fix=_TRUST)
 
 
 def check_numbers(

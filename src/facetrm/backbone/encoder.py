@@ -31,6 +31,13 @@ class Features:
         tokens_N: tokens of the conversation as it was read, int64.
         truncated_N: whether something was cut away, bool.
         unknown_N: the share of the tokens that are the unknown token, 0 to 1; zeros where none is given.
+
+    Example:
+        >>> from facetrm import World, toy_model
+        >>> pair = next(World().preferences(1))
+        >>> features = toy_model().encoder.encode([pair.chosen, pair.rejected])
+        >>> tuple(features.response_NAD.shape)  # conversations, adapters, hidden size
+        (2, 1, 32)
     """
 
     prompt_ND: Tensor
@@ -116,6 +123,11 @@ class Encoder(Protocol):
     ``template_hash`` names the chat template alone. ``mode`` is ``exact`` where a row's features cannot depend on the
     rows beside it, else ``fast``. ``spec()`` is what ``load_encoder`` needs to make it again.
     ``encode`` keeps the order of the rows and calls ``on_batch(rows, tokens)`` as it gets along.
+
+    Example:
+        >>> from facetrm import Encoder, toy_model
+        >>> isinstance(toy_model().encoder, Encoder)
+        True
     """
 
     @property

@@ -76,6 +76,10 @@ class Filling:
     def add(self, keys: Sequence[bytes], features: Features) -> None:
         """Add a block of at most :attr:`room` rows, and write the shard when it is full or when it is time to.
 
+        Args:
+            keys: of the conversations of the block.
+            features: of these conversations.
+
         Raises:
             StoreError: features that cannot be stored; the blocks before it are safe.
         """
@@ -127,7 +131,13 @@ def blocks(
 ) -> Iterator[tuple[int, dict[bytes, Conversation], list[int]]]:
     """Yield (rows read since the last time, the new ones among them, their numbers) for each block to be.
 
-    ``known`` grows. A block ends with ``characters`` characters, or where its shard is full.
+    A block ends with ``characters`` characters, or where its shard is full.
+
+    Args:
+        conversations: a stream or a list.
+        known: keys of those that are on disk; it grows.
+        filling: tells how many rows the shard still takes.
+        characters: of a block.
     """
     rows: dict[bytes, Conversation] = {}
     numbers: list[int] = []

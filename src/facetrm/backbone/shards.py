@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,12 +19,8 @@ from torch import Tensor
 
 from facetrm.backbone.encoder import Features
 from facetrm.core.errors import StoreError
-from facetrm.core.files import read_json, write_bytes, write_json
-
-if sys.platform == "win32":
-    import msvcrt
-else:
-    import fcntl
+from facetrm.core.files import read_json, why_unread, write_bytes, write_json
+from facetrm.core.locks import try_lock
 
 StorageType = Literal["float32", "bfloat16", "float16"]
 
@@ -35,6 +30,7 @@ STORE_MANIFEST: Final = "manifest.json"
 _SHARD: Final = re.compile(r"(?:shard-\d{5,}|open-\d{5,}-\d+-\d+)\.safetensors")
 OURS: Final = re.compile(rf"manifest\.json|lock|{_SHARD.pattern}|\..+\.tmp")
 _AGAIN: Final = "encode again: the same rows into this folder, of which what is whole is kept"
+_MISSING: Final = "a shard that the manifest names is missing"
 
 
 @dataclass(frozen=True)
@@ -116,15 +112,10 @@ def locked(folder: Path) -> Iterator[None]:
     _check_ours(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "lock", "ab") as handle:
-        try:
-            if sys.platform == "win32":
-                msvcrt.locking(handle.fileno(), msvcrt.LK_NBLCK, 1)
-            else:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if try_lock(handle.fileno()) is False:
             raise StoreError(
                 "another process writes to it", place=folder, fix="wait for it to end, or give another folder"
-            ) from None
+            )
         yield
 
 
@@ -247,13 +238,16 @@ def read_keys(folder: Path, shard: Shard) -> list[bytes]:
     """
     path = folder / shard.file
     if not path.is_file():
-        raise StoreError("a shard that the manifest names is missing", place=path, fix=_AGAIN)
+        raise StoreError(_MISSING, place=path, fix=_AGAIN)
     if path.stat().st_size != shard.size:
         raise StoreError(f"{path.stat().st_size} bytes, not the {shard.size} written", place=path, fix=_AGAIN)
     try:
         with safe_open(path, framework="pt") as handle:
             return split_keys(handle.get_tensor("key"))
-    except (SafetensorError, OSError) as exc:
+    except OSError as exc:
+        problem, fix = why_unread(exc, missing=_MISSING, fix=_AGAIN)
+        raise StoreError(problem, place=path, fix=fix) from None
+    except SafetensorError as exc:
         raise StoreError(f"damaged ({exc})", place=path, fix=_AGAIN) from None
 
 
@@ -265,7 +259,7 @@ def read_shard(folder: Path, shard: Shard) -> dict[str, Tensor]:
     """
     path, data = folder / shard.file, _bytes_of(folder, shard)
     if data is None:
-        raise StoreError("a shard that the manifest names is missing", place=path, fix=_AGAIN)
+        raise StoreError(_MISSING, place=path, fix=_AGAIN)
     found = sha256(data).hexdigest()
     if found != shard.sha256:
         raise StoreError(f"damaged: its sha256 is {found[:12]}, not {shard.sha256[:12]}", place=path, fix=_AGAIN)

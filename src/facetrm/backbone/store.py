@@ -24,6 +24,7 @@ import torch
 
 from facetrm.backbone.encoder import AdapterEncoder, Encoder, Features
 from facetrm.backbone.filling import Filling, block_of, blocks
+from facetrm.backbone.memory import give_back
 from facetrm.backbone.shards import (
     DTYPES,
     OURS,
@@ -81,6 +82,14 @@ def encode(
         StoreError: the folder holds other files, features of another ``dtype``, or is being written to.
         BackboneError: an unknown adapter, or a conversation that cannot be read; it is named by its number in
             ``conversations``.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> from facetrm import World, encode, toy_model
+        >>> rated = [rating.messages for rating in World().ratings(4)]
+        >>> store = encode(toy_model().encoder, rated, mkdtemp(), quiet=True)
+        >>> tuple(store.features(rated).prompt_ND.shape)
+        (4, 32)
     """
     folder = Path(folder)
     if shard_rows < 1:
@@ -129,6 +138,7 @@ def _encode(
                 if rows:
                     features = _read_block(encoder, rows, numbers, adapters, meter)
                     filling.add(list(rows), features)
+                    give_back()
             filling.finish()
         except BaseException:
             filling.save()  # Ctrl-C and a bad row cost no more than the block that was being read
@@ -172,6 +182,15 @@ class FeatureStore:
     Raises:
         StoreError: the folder is no feature folder, another encoder's, or a file is missing or of another size; or it
             holds features of several encoders, and it is not clear which are meant.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> from facetrm import FeatureStore, World, encode, toy_model
+        >>> rated = [rating.messages for rating in World().ratings(4)]
+        >>> folder = mkdtemp()
+        >>> written = encode(toy_model().encoder, rated, folder, quiet=True)
+        >>> len(FeatureStore(folder))
+        4
     """
 
     def __init__(

@@ -21,7 +21,13 @@ _TEMPLATE: Final = (
 
 
 class TinyShape(Section):
-    """The size of a small decoder: ``hidden`` is D, ``inner`` the width of its feed-forward layers."""
+    """The size of a small decoder: ``hidden`` is D, ``inner`` the width of its feed-forward layers.
+
+    Example:
+        >>> from facetrm import TinyShape
+        >>> TinyShape(hidden=32, layers=2).hidden
+        32
+    """
 
     hidden: int = Field(default=128, ge=2)
     layers: int = Field(default=4, ge=1)
@@ -63,7 +69,14 @@ def word_tokenizer(vocabulary: Sequence[str], *, max_tokens: int) -> PreTrainedT
 def tiny_decoder(
     vocabulary: Sequence[str], *, shape: TinyShape | None = None, seed: int = 0
 ) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
-    """Return an untrained decoder of ``shape`` over ``vocabulary`` and its tokenizer; equal seeds, equal weights."""
+    """Return an untrained decoder of ``shape`` over ``vocabulary`` and its tokenizer; equal seeds, equal weights.
+
+    Example:
+        >>> from facetrm import TinyShape, tiny_decoder, vocabulary
+        >>> decoder, tokenizer = tiny_decoder(vocabulary(), shape=TinyShape(hidden=32, layers=2))
+        >>> decoder.config.hidden_size
+        32
+    """
     shape = shape or TinyShape()
     tokenizer = word_tokenizer(vocabulary, max_tokens=shape.max_tokens)
     config = LlamaConfig(

@@ -27,7 +27,7 @@ from facetrm.backbone.checkpoint import (
     weights_fingerprint,
     weights_state,
 )
-from facetrm.backbone.config import BackboneConfig, chat_template
+from facetrm.backbone.config import BackboneConfig, Mode
 from facetrm.backbone.encoder import Features, Portable, tell_unknown
 from facetrm.backbone.exclusive import evaluating, trunk_lock
 from facetrm.backbone.lora.adapters import (
@@ -43,12 +43,14 @@ from facetrm.backbone.lora.adapters import (
     trunk_tensors,
     write_trunk,
 )
-from facetrm.backbone.lora.switching import TRUNK_ADAPTER, adapter_names, known_adapters, name_problem, named_adapters
+from facetrm.backbone.lora.names import TRUNK_ADAPTER, name_problem
+from facetrm.backbone.lora.switching import adapter_names, known_adapters, named_adapters
 from facetrm.backbone.passes.ahead import tokenized_ahead
-from facetrm.backbone.passes.engine import Mode, OnBatch
+from facetrm.backbone.passes.engine import OnBatch
 from facetrm.backbone.text.chat import ChatFormat, DecoderChat, Tokenized
 from facetrm.backbone.text.portable import write_tokenizer
 from facetrm.backbone.text.rendered import UnrenderedTurn, unrendered_turns
+from facetrm.backbone.text.template import chat_template
 from facetrm.backbone.text.truncate import Truncation
 from facetrm.backbone.wiring import made_chat, made_engine, most_tokens
 from facetrm.core.errors import BackboneError
@@ -57,7 +59,6 @@ from facetrm.core.folders import new_folder
 from facetrm.data.records import Conversation
 
 __all__ = ["BackboneConfig", "TransformerEncoder", "chat_template", "load_encoder"]
-
 _DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -213,12 +214,7 @@ class TransformerEncoder:
 
     def spec(self) -> dict[str, object]:
         """Return the settings that :func:`load_encoder` needs from any folder: ``dtype`` is what the trunk has."""
-        fixed: dict[str, object] = {"dtype": self._dtype}
-        for key, place in (("path", self.config.path), ("adapter", self.config.adapter)):
-            if place is not None:
-                fixed[key] = _resolved(place)
-        fixed["adapters"] = {name: _resolved(place) for name, place in self.config.adapters.items()}
-        return self.config.model_copy(update=fixed).model_dump(mode="json")
+        return self.config.with_full_paths().model_copy(update={"dtype": self._dtype}).model_dump(mode="json")
 
     @property
     def _dtype(self) -> str:
@@ -376,24 +372,20 @@ def load_encoder(config: BackboneConfig) -> TransformerEncoder:
 
     Raises:
         BackboneError: see :func:`~facetrm.backbone.checkpoint.load_checkpoint` and :class:`TransformerEncoder`.
+
+    Example:
+        >>> from facetrm import BackboneConfig, load_encoder, toy_model
+        >>> toy_model().save("toy", backbone="copy")
+        >>> load_encoder(BackboneConfig(path="toy/backbone", device="cpu")).hidden_size
+        32
     """
+    config = config.with_full_paths()
     device = device_named(config.device, place=config.path)
-    auto = torch.bfloat16 if device.type == "cuda" else torch.float32
+    dtype = _DTYPES.get(config.dtype, torch.bfloat16 if device.type == "cuda" else torch.float32)
     model, tokenizer = load_checkpoint(
-        config.path,
-        dtype=_DTYPES.get(config.dtype, auto),
-        device=device,
-        trust_remote_code=config.trust_remote_code,
-        revision=config.revision,
+        config.path, dtype=dtype, device=device, trust_remote_code=config.trust_remote_code, revision=config.revision
     )
-    trunk = cast(PreTrainedModel, model.base_model)
-    if config.adapter is not None:
-        load_adapter(trunk, config.adapter)
-    for name, folder in config.adapters.items():
-        load_adapter(trunk, folder, name=name)
+    own = {} if config.adapter is None else {TRUNK_ADAPTER: config.adapter}
+    for name, folder in (own | config.adapters).items():
+        load_adapter(cast(PreTrainedModel, model.base_model), folder, name=name)
     return TransformerEncoder(model, tokenizer, config=config)
-
-
-def _resolved(place: str) -> str:
-    """Return the full path of a folder that is here, and any other name as it is."""
-    return str(path.resolve()) if (path := Path(place).expanduser()).is_dir() else place

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from facetrm import data as records
+from facetrm import explain, recipes, report
 from facetrm.core.errors import BackboneError
-from facetrm.explain.ablate import ablate
-from facetrm.explain.ask import explain_local, explain_pair, flip_explained
-from facetrm.explain.edited import changes_of
-from facetrm.explain.overall import explain_overall
-from facetrm.explain.table import WholeView
-from facetrm.explain.terminal import AnswerView, PairView, show
-from facetrm.model.reward_model import RewardModel
-from facetrm.recipes.scoring import ScoringRow, located
-from facetrm.recipes.show import show_whole
-from facetrm.report.page import write_page
-from facetrm.report.whole import write_whole_page
+from facetrm.core.printed import print_json
+
+if TYPE_CHECKING:
+    from facetrm.data import ScoringRow
+    from facetrm.explain import AnswerView, PairView, WholeView
+    from facetrm.model import RewardModel
 
 
 def print_row(model: RewardModel, asked: ScoringRow, *, html: Path | None, as_json: bool) -> None:
@@ -40,23 +36,23 @@ def print_row(model: RewardModel, asked: ScoringRow, *, html: Path | None, as_js
         )
     try:
         if asked.is_pair:
-            pair = explain_pair(model, answers[0], answers[-1])
-            flip = flip_explained(model, pair)
+            pair = explain.explain_pair(model, answers[0], answers[-1])
+            flip = explain.flip_explained(model, pair)
             shown = {**pair.to_dict(), "flip": None if flip is None else flip.to_dict()}
-            view: PairView | AnswerView = PairView(pair, (answers[0], answers[-1]), flip)
+            view: PairView | AnswerView = explain.PairView(pair, (answers[0], answers[-1]), flip)
             if html is not None:
-                write_page(html, pair, conversations=answers, flip=flip)
+                report.write_page(html, pair, conversations=answers, flip=flip)
         else:
-            local = explain_local(model, answers[0])
-            shown, view = local.to_dict(), AnswerView(local, answers[0])
+            local = explain.explain_local(model, answers[0])
+            shown, view = local.to_dict(), explain.AnswerView(local, answers[0])
             if html is not None:
-                write_page(html, local, conversations=answers)
+                report.write_page(html, local, conversations=answers)
     except BackboneError as exc:
-        raise located(exc, [asked, asked]) from None
+        raise recipes.located(exc, [asked, asked]) from None
     if as_json:
-        print(json.dumps(shown, indent=2, ensure_ascii=False, allow_nan=False))
+        print_json(shown, indent=2)
     else:
-        show(view)
+        explain.show(view)
     if html is not None:
         print(f"page: {html}", file=sys.stderr)
 
@@ -77,7 +73,7 @@ def print_overall(model: RewardModel, asked: list[ScoringRow], *, html: Path | N
     try:
         routed = model.tasks_of([a.answers[0] for a in rows])
     except BackboneError as exc:
-        raise located(exc, rows) from None
+        raise recipes.located(exc, rows) from None
     views = {
         task: _whole(model, [a for a, of in zip(rows, routed, strict=True) if of == task], task)
         for task in model.tasks
@@ -93,12 +89,12 @@ def print_overall(model: RewardModel, asked: list[ScoringRow], *, html: Path | N
             for task, v in views.items()
         }
         value = {"tasks": shown} if len(model.tasks) > 1 else next(iter(shown.values()))
-        print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+        print_json(value, indent=2)
     else:
         for view in views.values():
-            show_whole(view)
+            recipes.show_whole(view)
     if html is not None:
-        write_whole_page(html, list(views.values()), model=model.hash)
+        report.write_whole_page(html, list(views.values()), model=model.hash)
         print(f"page: {html}", file=sys.stderr)
 
 
@@ -108,8 +104,10 @@ def _whole(model: RewardModel, rows: list[ScoringRow], task: str) -> WholeView:
         first = model.features([a.answers[0] for a in rows], task=task)
         last = model.features([a.answers[-1] for a in rows], task=task) if rows[0].is_pair else None
     except BackboneError as exc:
-        raise located(exc, rows) from None
+        raise recipes.located(exc, rows) from None
     tasks = [a.task or "" for a in rows] if all(a.task for a in rows) else []
-    whole = explain_overall(model, first, last, tasks=tasks, task=task)
-    effects = None if last is None else ablate(model, first, last, task=task)
-    return WholeView(whole, effects, task if len(model.tasks) > 1 else "", changes_of(model, task))
+    prompts = [records.prompt_key(a.answers[0][:-1]) for a in rows]
+    whole = explain.explain_overall(model, first, last, tasks=tasks, groups=prompts, task=task)
+    effects = None if last is None else explain.ablate(model, first, last, groups=prompts, task=task)
+    edits = explain.changes_of(model, task)
+    return explain.WholeView(whole, effects, task if len(model.tasks) > 1 else "", edits)

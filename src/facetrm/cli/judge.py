@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from facetrm import core, recipes
+from facetrm import data as records
+from facetrm import doctor as examination
 from facetrm.cli.options import Reading
-from facetrm.core.config import apply_sets
 from facetrm.core.errors import BackboneError, ConfigError, did_you_mean
-from facetrm.core.web.key import read_server_key
-from facetrm.doctor.diagnose import THRESHOLD, diagnose, diagnose_server
-from facetrm.doctor.findings import CODES
-from facetrm.doctor.terminal import show_diagnosis
-from facetrm.recipes.scoring import located, read_asked
+from facetrm.core.printed import print_json
+from facetrm.doctor.findings import CODES, THRESHOLD
 
 
 def doctor(
-    model: Annotated[str, typer.Argument(help="A model folder, a run folder, a name on the Hub, or a server's URL.")],
+    model: Annotated[str, typer.Argument(help="A model folder, a run folder, hf://owner/name, or a server's URL.")],
     data: Annotated[
         Path | None, typer.Option("--data", help="Rows to read in many ways (without: the files alone).")
     ] = None,
@@ -41,29 +39,29 @@ def doctor(
     unknown = next((code for code in allow if code not in CODES), None)
     if unknown is not None:
         raise ConfigError(f"no finding '{unknown}'", place="--allow", fix=did_you_mean(unknown, CODES))
-    asked = [] if data is None else read_asked(data)[:rows]
+    asked = [] if data is None else records.read_conversations(data)[:rows]
     groups = [row.answers for row in asked]
     options: Any = {
         "threshold": threshold,
         "device": device,
         "allowed": allow,
-        "settings": apply_sets({}, sets),
+        "settings": core.apply_sets({}, sets),
     }
     served = model.lower().startswith(("http:", "https:"))
     if key_env is not None and not served:
         raise ConfigError("only a server takes a key", place="--key-env", fix="give the server's URL as MODEL")
-    key = None if key_env is None else read_server_key(key_env, place="--key-env")
+    key = None if key_env is None else core.read_server_key(key_env, place="--key-env")
     if against is not None and not served:
         raise ConfigError("a copy is compared with a server", place="--against", fix="give the server's URL as MODEL")
     try:
         if served:
-            found = diagnose_server(model, groups, against=against, timeout=timeout, key=key, **options)
+            found = examination.diagnose_server(model, groups, against=against, timeout=timeout, key=key, **options)
         else:
-            found = diagnose(model, groups, **options)
+            found = examination.diagnose(model, groups, **options)
     except BackboneError as exc:
-        raise located(exc, [row for row in asked for _ in row.answers]) from None
+        raise recipes.located(exc, [row for row in asked for _ in row.answers]) from None
     if as_json:
-        print(json.dumps(found.to_dict(), indent=2, ensure_ascii=False, allow_nan=False))
+        print_json(found.to_dict(), indent=2)
     else:
-        show_diagnosis(found)
+        examination.show_diagnosis(found)
     raise typer.Exit(found.exit_code)

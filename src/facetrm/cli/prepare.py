@@ -7,19 +7,12 @@ from typing import Annotated
 
 import typer
 
-from facetrm.backbone.store import encode as encode_rows
-from facetrm.backbone.transformer import BackboneConfig, load_encoder
+from facetrm import backbone as backbones
+from facetrm import core, recipes
+from facetrm import data as records
+from facetrm import label as labels
 from facetrm.cli.options import Data, Sets
-from facetrm.core.config import apply_sets, parse_config
 from facetrm.core.errors import BackboneError
-from facetrm.data.rubric import read_rubric
-from facetrm.label.pairs import read_pairs
-from facetrm.label.plan import make_plan
-from facetrm.label.run import label_pairs
-from facetrm.label.settings import LabelConfig
-from facetrm.label.show import estimate_text, report_text
-from facetrm.label.store import stored_keys
-from facetrm.recipes.scoring import located, read_asked
 
 
 def encode(
@@ -30,13 +23,13 @@ def encode(
     shard_rows: Annotated[int, typer.Option(min=1, help="Rows of a shard.")] = 1024,
 ) -> None:
     """Read conversations with a backbone, features to disk."""
-    config = parse_config(BackboneConfig, apply_sets({"path": backbone}, sets), place="--set")
-    asked = read_asked(data)
+    config = core.parse_config(backbones.BackboneConfig, core.apply_sets({"path": backbone}, sets), place="--set")
+    asked = records.read_conversations(data)
     conversations = [answer for row in asked for answer in row.answers]
     try:
-        store = encode_rows(load_encoder(config), conversations, out, shard_rows=shard_rows)
+        store = backbones.encode(backbones.load_encoder(config), conversations, out, shard_rows=shard_rows)
     except BackboneError as exc:
-        raise located(exc, [row for row in asked for _ in row.answers]) from None
+        raise recipes.located(exc, [row for row in asked for _ in row.answers]) from None
     print(f"{len(store)} conversations of {store.hidden_size} features in {store.folder}")
 
 
@@ -50,9 +43,9 @@ def label(
     sets: Sets = [],  # noqa: B006
 ) -> None:
     """Ask an LLM which reply is better in which capability, into a folder of labels."""
-    settings = apply_sets({"model": model, "base_url": base_url}, sets)
-    config = parse_config(LabelConfig, settings, place="--set")
-    plan = make_plan(read_pairs(data), read_rubric(rubric), config)
-    print(estimate_text(plan.estimate(stored_keys(out))))
+    settings = core.apply_sets({"model": model, "base_url": base_url}, sets)
+    config = core.parse_config(labels.LabelConfig, settings, place="--set")
+    plan = labels.make_plan(labels.read_pairs(data), records.read_rubric(rubric), config)
+    print(labels.estimate_text(plan.estimate(labels.stored_keys(out))))
     if not dry_run:
-        print(report_text(label_pairs(plan, out).report, out))
+        print(labels.report_text(labels.label_pairs(plan, out).report, out))

@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
+from facetrm import recipes
 from facetrm.cli.options import Sets
-from facetrm.recipes.run import run_recipe
-from facetrm.recipes.show import show_done
 
 
 def run(
@@ -18,4 +17,4 @@ def run(
     sets: Sets = [],  # noqa: B006  (typer reads the default and never changes it)
 ) -> None:
     """Run a recipe: train, compare, explain, save."""
-    show_done(run_recipe(recipe, sets=sets, out=out))
+    recipes.show_done(recipes.run_recipe(recipe, sets=sets, out=out))

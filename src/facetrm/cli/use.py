@@ -2,47 +2,68 @@
 
 from __future__ import annotations
 
-import json
+import sys
+from itertools import chain
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from facetrm import data as records
+from facetrm import explain as explaining
+from facetrm import hub, recipes
 from facetrm.cli.explained import print_overall, print_row
-from facetrm.cli.options import AskedMode, Data, Drop, Pin, Reading, Scale
-from facetrm.core.config import apply_sets
+from facetrm.cli.options import AskedMode, Data, Drop, MaxTokens, Pin, Reading, Scale, Truncating, Trust, reading
 from facetrm.core.errors import DataError, did_you_mean
-from facetrm.explain.edit import edit as edit_model
-from facetrm.explain.edit import parse_edit
-from facetrm.hub.load import load_model
-from facetrm.model.reward_model import RewardModel
-from facetrm.recipes.scoring import ScoringRow, read_asked, score_rows, write_scores
+
+if TYPE_CHECKING:
+    from facetrm.model import RewardModel
 
 
 def score(
-    model: Annotated[Path, typer.Argument(help="A model folder, a run folder, or a name on the Hub.")],
+    model: Annotated[Path, typer.Argument(help="A model folder, a run folder, or hf://owner/name on the Hub.")],
     data: Data,
     out: Annotated[Path | None, typer.Option(help="JSONL of score rows (standard output by default).")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
     mode: AskedMode = None,
+    trust_remote_code: Trust = False,
+    on_error: Annotated[
+        Literal["stop", "skip"],
+        typer.Option(help="At a row that cannot be scored: stop, or skip it into a side file (OUT.skipped.jsonl)."),
+    ] = "stop",
+    truncation: Truncating = None,
+    max_tokens: MaxTokens = None,
     sets: Reading = [],  # noqa: B006
     drop: Drop = [],  # noqa: B006
     scale: Scale = [],  # noqa: B006
     pin: Pin = [],  # noqa: B006
 ) -> None:
-    """Score conversations: JSONL in, JSONL of readable scores out."""
-    asked = read_asked(data)
-    scorer = _edited(load_model(model, device=device, mode=mode, settings=apply_sets({}, sets)), drop, scale, pin)
-    rows = score_rows(scorer, asked, quiet=out is None)
+    """Score conversations: JSONL in, JSONL of readable scores out.
+
+    With --out, scores are kept as they come, and the same command goes on where it stopped.
+    """
+    rows = records.stream_all_rows(data)
+    asked = chain([next(rows)], rows)  # a file that is not there is told before a model is loaded
+    settings = reading(sets, truncation=truncation, max_tokens=max_tokens)
+    scorer = _edited(
+        hub.load_model(model, device=device, mode=mode, settings=settings, trust_remote_code=trust_remote_code),
+        drop,
+        scale,
+        pin,
+    )
     if out is not None:
-        print(f"{write_scores(rows, out)} scores in {out}")
-        return
-    for row in rows:
-        print(json.dumps(row, ensure_ascii=False, allow_nan=False))
+        count = recipes.write_scores(scorer, asked, out, skip=on_error == "skip", data=data)
+        found = f" ({count.found} of them from before)" if count.found else ""
+        print(f"{count.scores} scores in {out}{found}", file=sys.stdout if out.is_file() else sys.stderr)
+    else:
+        count = recipes.print_scores(scorer, asked, skip=on_error == "skip", data=data)
+    if count.skipped:
+        rows_were = "row was" if count.skipped == 1 else "rows were"
+        print(f"{count.skipped} {rows_were} skipped: see {count.side}", file=sys.stderr)
 
 
 def explain(
-    model: Annotated[Path, typer.Argument(help="A model folder, a run folder, or a name on the Hub.")],
+    model: Annotated[Path, typer.Argument(help="A model folder, a run folder, or hf://owner/name on the Hub.")],
     data: Annotated[
         Path | None, typer.Option("--data", help="Rows to explain (the run's own pair by default).")
     ] = None,
@@ -56,24 +77,30 @@ def explain(
     ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
     mode: AskedMode = None,
+    trust_remote_code: Trust = False,
     sets: Reading = [],  # noqa: B006
     drop: Drop = [],  # noqa: B006
     scale: Scale = [],  # noqa: B006
     pin: Pin = [],  # noqa: B006
 ) -> None:
     """Explain one answer, one pair, or the whole model."""
-    scorer = _edited(load_model(model, device=device, mode=mode, settings=apply_sets({}, sets)), drop, scale, pin)
+    scorer = _edited(
+        hub.load_model(model, device=device, mode=mode, settings=reading(sets), trust_remote_code=trust_remote_code),
+        drop,
+        scale,
+        pin,
+    )
     path = data or model / "pair.jsonl"
     if data is None and not path.exists():
         raise DataError("no rows to explain", place=model, fix="give --data FILE")
-    asked = read_asked(path)
+    asked = records.read_conversations(path)
     if overall:
         print_overall(scorer, asked, html=html, as_json=as_json)
     else:
         print_row(scorer, _find(asked, row, path), html=html, as_json=as_json)
 
 
-def _find(asked: list[ScoringRow], row: str | None, path: Path) -> ScoringRow:
+def _find(asked: list[records.ScoringRow], row: str | None, path: Path) -> records.ScoringRow:
     by_id = {a.id: a for a in asked}
     by_line = {str(a.line): a for a in asked}
     found = asked[0] if row is None else by_id.get(row) or by_line.get(row)
@@ -85,5 +112,5 @@ def _find(asked: list[ScoringRow], row: str | None, path: Path) -> ScoringRow:
 def _edited(model: RewardModel, drop: list[str], scale: list[str], pin: list[str]) -> RewardModel:
     if not (drop or scale or pin):
         return model
-    wish = parse_edit(drop=drop, scale=scale, pin=pin)
-    return edit_model(model, drop=wish.drop, scale=wish.scale, pin=wish.pin)
+    wish = explaining.parse_edit(drop=drop, scale=scale, pin=pin)
+    return explaining.edit(model, drop=wish.drop, scale=wish.scale, pin=wish.pin)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar, get_args
@@ -222,7 +223,7 @@ def _config_error(
     """Return what pydantic says about the setting ``key`` of ``section``, in the words of a recipe."""
     kind, given, about = first["type"], first["input"], first.get("ctx", {})
     if kind == "extra_forbidden":
-        fix = did_you_mean(str(first["loc"][-1]), section.model_fields)
+        fix = _known_settings(str(first["loc"][-1]), key, section)
         return ConfigError(f"unknown setting '{key}'{more}", place=place, fix=fix)
     if kind == "missing":
         return ConfigError(f"setting '{key}' is missing{more}", place=place, fix=f"add '{key}'")
@@ -243,9 +244,31 @@ def _config_error(
     return ConfigError(f"setting '{key}' is {short(given)}{more}", place=place, fix=fix)
 
 
-def load_config(model: type[S], path: Path, sets: Sequence[str] = ()) -> S:
-    """Read ``path``, apply ``sets`` and validate: see :func:`read_yaml`, :func:`apply_sets`, :func:`parse_config`."""
-    return parse_config(model, apply_sets(read_yaml(path), sets), place=path)
+def _known_settings(name: str, key: str, section: type[BaseModel]) -> str:
+    """Return the sentence that helps after an unknown setting: the near miss beside it, or the same name further in.
+
+    Args:
+        name: what was written.
+        key: the whole path to it.
+        section: the section that has no such setting.
+    """
+    beside = did_you_mean(name, section.model_fields)
+    inside: dict[str, str] = {}
+    for path in _names_inside(section):
+        inside.setdefault(path.rpartition(".")[2], path)
+    near = difflib.get_close_matches(name, inside, n=1, cutoff=0.8)
+    if beside.startswith("did you mean") or not near:
+        return beside
+    return f"did you mean '{key.removesuffix(name)}{inside[near[0]]}'?"
+
+
+def _names_inside(section: type[BaseModel], *, depth: int = 4) -> list[str]:
+    """Return the dotted names of the settings in a section, those of its own sections included, the nearest first."""
+    found = list(section.model_fields)
+    for name in section.model_fields if depth > 1 else ():
+        for child in _sections_of(section, name):
+            found += [f"{name}.{path}" for path in _names_inside(child, depth=depth - 1)]
+    return sorted(dict.fromkeys(found), key=lambda path: path.count("."))
 
 
 def dump_yaml(config: Section) -> str:

@@ -31,6 +31,14 @@ class FacetrmError(Exception):
         problem: what is wrong, with the offending value in it.
         place: where: ``file:line``, a config key, a folder.
         fix: what the user can do about it.
+
+    Example:
+        >>> from facetrm import FacetrmError, load_model
+        >>> try:
+        ...     load_model("./no-such-folder")
+        ... except FacetrmError as error:
+        ...     print(type(error).__name__, error.fix is not None)
+        ModelError True
     """
 
     def __init__(self, problem: str, *, place: object = None, fix: str | None = None) -> None:

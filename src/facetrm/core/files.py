@@ -84,7 +84,7 @@ def new_file(path: Path) -> Iterator[IO[bytes]]:
             with open(beside, "wb", opener=lambda path, flags: descriptor) as handle:
                 yield handle
                 handle.flush()
-                _keep_mode(target, descriptor)
+                keep_mode(target, descriptor)
                 os.fsync(descriptor)
                 if sys.platform == "win32":
                     handle.close()  # an open file cannot be renamed there
@@ -175,8 +175,13 @@ def _open_beside(target: Path) -> tuple[Path, int]:
         os.close(descriptor)
 
 
-def _keep_mode(target: Path, descriptor: int) -> None:
-    """Give an open file the mode, and where we may the owner, of the ``target`` that it will replace."""
+def keep_mode(target: Path, descriptor: int) -> None:
+    """Give an open file the mode, and where we may the owner, of a file that it will replace.
+
+    Args:
+        target: what will be replaced; nothing happens where it is not there.
+        descriptor: of the open file.
+    """
     try:
         old, new = target.stat(), os.fstat(descriptor)
     except FileNotFoundError:
@@ -236,6 +241,19 @@ def _remove_unlocked(path: Path) -> None:
                     path.unlink()
         finally:
             os.close(descriptor)
+
+
+def why_unread(exc: OSError, *, missing: str, fix: str) -> tuple[str, str]:
+    """Return what is wrong with a file that cannot be read, and what to do: unreadable is not missing.
+
+    Args:
+        exc: of the system.
+        missing: what to say of a file that is not there.
+        fix: what to do then.
+    """
+    if isinstance(exc, FileNotFoundError | NotADirectoryError):
+        return missing, fix
+    return f"cannot be read ({exc.strerror or exc})", "check its rights and its kind; the file itself may be whole"
 
 
 def read_json(path: Path, error: type[FacetrmError], *, fix: str) -> Any:

@@ -62,19 +62,22 @@ def still_there(descriptor: int, path: Path) -> bool:
 
 
 @contextmanager
-def sole_writer(folder: Path, *, name: str = ".lock", fix: str = "wait for it to end, or stop it") -> Iterator[None]:
+def sole_writer(
+    folder: Path, *, name: str = ".lock", place: Path | None = None, fix: str = "wait for it to end, or stop it"
+) -> Iterator[None]:
     """Hold the right to write to ``folder``; nothing of it is left behind.
 
     Args:
         folder: that is there already.
         name: of the lock file in it.
+        place: what the message says is written to; the folder by default.
         fix: the sentence that ends the message.
 
     Raises:
         StoreError: another process holds it; the message names its number, its machine and since when.
     """
     path = folder / name
-    descriptor = _locked(path, fix)
+    descriptor = _locked(path, place or folder, fix)
     _held.add(descriptor)
     try:
         about = {"pid": os.getpid(), "host": platform.node(), "since": datetime.now(UTC).isoformat(timespec="seconds")}
@@ -88,13 +91,13 @@ def sole_writer(folder: Path, *, name: str = ".lock", fix: str = "wait for it to
         os.close(descriptor)
 
 
-def _locked(path: Path, fix: str) -> int:
+def _locked(path: Path, place: Path, fix: str) -> int:
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _NOFOLLOW, 0o666)
         if try_lock(descriptor) is False:
             holder = _holder(descriptor)
             os.close(descriptor)
-            raise StoreError(f"another process writes to it{holder}", place=path.parent, fix=fix)
+            raise StoreError(f"another process writes to it{holder}", place=place, fix=fix)
         if still_there(descriptor, path):
             return descriptor
         os.close(descriptor)

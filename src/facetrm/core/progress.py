@@ -1,18 +1,95 @@
-"""Progress: a rich bar on a terminal, JSON lines elsewhere; silent under ``quiet``."""
+"""What happens, said through the logger ``facetrm``: stages as events, long work as a bar or as an event now and then.
+
+In a library nothing is shown, unless the program that imports it asks for the logger's messages. The command line asks
+(:func:`shown_logs`): lines of text on standard error, a bar on a terminal, JSON lines with ``--log-json``.
+"""
 
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final, final
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+LOGGER: Final = logging.getLogger("facetrm")
+LOGGER.addHandler(logging.NullHandler())
 
 _INTERVAL_SECONDS = 10.0
+_FIELDS: Final = "facetrm_fields"
+
+
+def log(event: str, **fields: Any) -> None:
+    """Report one event at level INFO, or WARNING where it has a field ``warning``.
+
+    Args:
+        event: what happened, in a few words.
+        fields: the facts; a log of JSON lines holds them as they are.
+    """
+    level = logging.WARNING if "warning" in fields else logging.INFO
+    if LOGGER.isEnabledFor(level):
+        LOGGER.log(level, "%s", _text(event, fields), extra={_FIELDS: {"event": event, **fields}})
+
+
+def _text(event: str, fields: dict[str, Any]) -> str:
+    """Return an event as one line; what is not printable in foreign text stands as an escape."""
+    line = "  ".join([event, *(f"{key}={value}" for key, value in fields.items())])
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in line)
+
+
+@final
+class LogLines(logging.Handler):
+    """Writes each event to standard error, whatever stands there when it happens.
+
+    Args:
+        json_lines: whether an event is written as a JSON object, and no bar is drawn.
+    """
+
+    def __init__(self, *, json_lines: bool) -> None:
+        super().__init__(logging.INFO)
+        self.json_lines = json_lines
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the event of ``record`` as one line."""
+        text = record.getMessage()
+        if self.json_lines:
+            text = json.dumps(getattr(record, _FIELDS, {"event": text}), default=str)
+        try:
+            print(text, file=sys.stderr, flush=True)
+        except UnicodeEncodeError:
+            print(text.encode("ascii", "backslashreplace").decode("ascii"), file=sys.stderr, flush=True)
+
+
+@contextmanager
+def shown_logs(*, json_lines: bool = False) -> Iterator[None]:
+    """Write what is logged to standard error, until the block ends.
+
+    Args:
+        json_lines: one JSON object per event instead of text, and no bar on a terminal.
+
+    Example:
+        >>> from facetrm.core.progress import log, shown_logs
+        >>> with shown_logs(json_lines=True):
+        ...     log("stage", seconds=1.5)  # to standard error: {"event": "stage", "seconds": 1.5}
+    """
+    before, level = [h for h in LOGGER.handlers if isinstance(h, LogLines)], LOGGER.level
+    handler = LogLines(json_lines=json_lines)
+    for other in before:
+        LOGGER.removeHandler(other)
+    LOGGER.addHandler(handler)
+    LOGGER.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        LOGGER.removeHandler(handler)
+        LOGGER.setLevel(level)
+        for other in before:
+            LOGGER.addHandler(other)
 
 
 class Meter:
@@ -21,7 +98,7 @@ class Meter:
     Args:
         title: what is being done.
         total: units of work in all, None where a stream does not tell.
-        bar: the rich bar to draw on, or None for JSON lines on standard error.
+        bar: the rich bar to draw on, or None for an event now and then.
     """
 
     def __init__(self, title: str, total: int | None, bar: Progress | None) -> None:
@@ -52,30 +129,35 @@ class Meter:
             log(self.title, done=self.done, total=self.total, **said, seconds_left=left)
 
 
-def log(event: str, **fields: Any) -> None:
-    """Write one event to standard error: a readable line on a terminal, a JSON line elsewhere."""
-    if sys.stderr.isatty():
-        text = "  ".join(f"{key}={value}" for key, value in fields.items())
-        Console(stderr=True, highlight=False).print(f"[dim]{event}[/dim] {text}")
-    else:
-        print(json.dumps({"event": event, **fields}, ensure_ascii=False), file=sys.stderr, flush=True)
-
-
 @contextmanager
 def progress(title: str, total: int | None, *, quiet: bool = False) -> Iterator[Meter]:
-    """Yield a :class:`Meter` over ``total`` units of work."""
-    if quiet or not sys.stderr.isatty():
+    """Yield a :class:`Meter` over ``total`` units of work.
+
+    Args:
+        title: what is being done.
+        total: units of work in all, None where it is not known.
+        quiet: whether nothing is shown.
+    """
+    drawn = any(isinstance(h, LogLines) and not h.json_lines for h in LOGGER.handlers) and sys.stderr.isatty()
+    if quiet or not drawn:
         meter = Meter(title, total, None)
         if quiet:
             meter._last = float("inf")
         yield meter
         return
+    with _bar() as bar:
+        yield Meter(title, total, bar)
+
+
+def _bar() -> Progress:
+    from rich.console import Console  # a terminal alone needs it, and it takes longer to load than this package
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
+        TextColumn("{task.fields[rate]}", markup=False),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        yield Meter(title, total, bar)
+    return Progress(*columns, console=Console(stderr=True, markup=False, emoji=False, highlight=False))

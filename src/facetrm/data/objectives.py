@@ -35,6 +35,12 @@ class Objective(Section):
         kind: ``integer`` (bin centres; a mean of integers too), ``boolean``, ``continuous``.
         direction: which end is better; ``unknown`` is reported but never enters the gate.
         meaning: one plain sentence; rater: who rated; source: the data set.
+
+    Example:
+        >>> from facetrm import Objective
+        >>> helpful = Objective(name="helpful", low=0, high=4, meaning="the answer does what was asked")
+        >>> helpful.high
+        4.0
     """
 
     name: str
@@ -92,6 +98,12 @@ def label_matrix(ratings: Iterable[Rating], objectives: Sequence[Objective]) -> 
 
     Raises:
         DataError: a rating that no objective declares, or one outside its objective's range.
+
+    Example:
+        >>> from facetrm import World, label_matrix
+        >>> world = World()
+        >>> label_matrix(list(world.ratings(5)), world.objectives).shape == (5, len(world.objectives))
+        True
     """
     column = {objective.name: k for k, objective in enumerate(objectives)}
     rows = []

@@ -22,7 +22,13 @@ class Record(BaseModel):
 
 
 class Message(Record):
-    """One turn of an OpenAI message list."""
+    """One turn of an OpenAI message list.
+
+    Example:
+        >>> from facetrm import Message
+        >>> Message(role="user", content="how are you ?").content
+        'how are you ?'
+    """
 
     role: Role
     content: str
@@ -47,6 +53,13 @@ def conversation(messages: Iterable[dict[str, str] | Message]) -> Conversation:
 
     Raises:
         pydantic.ValidationError: a message that is malformed, or a conversation that does not end with an answer.
+
+    Example:
+        >>> from facetrm import conversation
+        >>> asked = {"role": "user", "content": "two plus two ?"}
+        >>> turns = conversation([asked, {"role": "assistant", "content": "four"}])
+        >>> turns[-1].role
+        'assistant'
     """
     return Rating(messages=tuple(_message(m) for m in messages), ratings={}).messages
 
@@ -87,6 +100,12 @@ class Rating(_Sourced):
     """A conversation that was rated: ``ratings`` maps objective name to the value on the source's own scale.
 
     An objective that is absent was not rated; it is never 0.
+
+    Example:
+        >>> from facetrm import Rating, conversation
+        >>> turns = [{"role": "user", "content": "two plus two ?"}, {"role": "assistant", "content": "four"}]
+        >>> Rating(messages=conversation(turns), ratings={"correct": 4}).ratings
+        {'correct': 4.0}
     """
 
     messages: tuple[Message, ...] = Field(min_length=1)
@@ -123,13 +142,20 @@ class Rating(_Sourced):
 class Preference(_Sourced):
     """Responses to one prompt, ordered best first, about one ``aspect``.
 
-    ``strength`` in (0, 1] says how clear the preference is, where the source says so.
+    ``strength`` in [0, 1] says how clear the preference is, where the source says so.
+
+    Example:
+        >>> from facetrm import Message, Preference
+        >>> answers = [Message(role="assistant", content=text) for text in ("four", "five")]
+        >>> pair = Preference(prompt=[Message(role="user", content="two plus two ?")], responses=answers)
+        >>> pair.chosen[-1].content
+        'four'
     """
 
     prompt: tuple[Message, ...] = Field(min_length=1)
     responses: tuple[Message, ...] = Field(min_length=2)
     aspect: str = "overall"
-    strength: float | None = Field(default=None, gt=0.0, le=1.0)
+    strength: float | None = Field(default=None, ge=0.0, le=1.0)
 
     @field_validator("prompt")
     @classmethod

@@ -67,6 +67,50 @@ def split_by_prompt(records: Sequence[R], fractions: Mapping[str, float], *, see
     return parts
 
 
+_PARTS = dict.fromkeys(("validation", "valid", "val", "dev", "eval"), "validation") | {"test": "test", "train": "train"}
+
+
+def part_of(record: Rating | Preference) -> str | None:
+    """Return the part that a record's own ``split`` names: train, validation or test; None for any other or none.
+
+    ``valid``, ``val``, ``dev`` and ``eval`` are validation; case does not matter.
+
+    Args:
+        record: a rating or a preference.
+    """
+    return _PARTS.get((record.split or "").strip().casefold())
+
+
+def set_aside(records: Sequence[R], part: str) -> tuple[list[R], list[R]]:
+    """Return the records outside a part, and those of it, each in order; see :func:`part_of`.
+
+    Args:
+        records: ratings or preferences.
+        part: such as ``validation``.
+    """
+    return [r for r in records if part_of(r) != part], [r for r in records if part_of(r) == part]
+
+
+def split_as_given(records: Sequence[R], *, place: object) -> tuple[list[R], list[R]]:
+    """Return training and test records, as their own ``split`` says.
+
+    Args:
+        records: ratings or preferences; those of validation are set aside before.
+        place: where they come from, for messages.
+
+    Raises:
+        DataError: a record of neither part.
+    """
+    for record in records:
+        if part_of(record) not in ("train", "test"):
+            raise DataError(
+                f"row '{record.id}' has split {record.split!r}",
+                place=place,
+                fix="give every row split train or test (or validation, which is held out)",
+            )
+    return set_aside(records, "test")
+
+
 def mix(
     parts: Mapping[str, Sequence[R]],
     weights: Mapping[str, float],
@@ -239,6 +283,17 @@ def ratings_to_preferences(
 
     Raises:
         DataError: an objective of unknown direction, or a prompt that does not end with a user message.
+
+    Example:
+        >>> from facetrm import Objective, Rating, conversation, ratings_to_preferences
+        >>> ask = {"role": "user", "content": "two plus two ?"}
+        >>> rated = [
+        ...     Rating(messages=conversation([ask, {"role": "assistant", "content": text}]), ratings={"correct": value})
+        ...     for text, value in (("four", 4), ("five", 0))
+        ... ]
+        >>> pairs = ratings_to_preferences(rated, Objective(name="correct", low=0, high=4))
+        >>> pairs[0].chosen[-1].content
+        'four'
     """
     if not objective.gated:
         raise DataError(

@@ -13,6 +13,9 @@ from typing import Any, Final, Literal
 Severity = Literal["error", "warning", "note"]
 DriftVerdict = Literal["agrees", "fault", "moves", "not run"]
 
+THRESHOLD: Final = 0.01
+"""Drift that is a fault by default: a hundredth of the rewards' standard deviation."""
+
 CODES: Final[Mapping[str, str]] = {
     # the folder
     "does-not-load": "the model cannot be loaded",

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from facetrm.backbone.config import Mode
 from facetrm.backbone.encoder import Features
-from facetrm.backbone.passes.engine import DecoderEngine, Mode
+from facetrm.backbone.passes.engine import DecoderEngine
 from facetrm.backbone.text.chat import Ids, Tokenized
 from facetrm.backbone.transformer import TransformerEncoder
 from facetrm.core.errors import BackboneError

@@ -80,6 +80,6 @@ class StoredPairs:
 
     def whole(self) -> Pairs:
         """Return the pairs with all their features in memory."""
-        sides = list(self.blocks())
+        sides = list(self.blocks()) or [(Features.empty(self.hidden_size), Features.empty(self.hidden_size))]
         chosen, rejected = (Features.concat(side) for side in zip(*sides, strict=True))
         return Pairs(chosen, rejected, self.groups, self.sources)

@@ -27,6 +27,12 @@ def explain_local(model: RewardModel, answer: Conversation) -> LocalExplanation:
 
     Raises:
         BackboneError: the conversation cannot be read.
+
+    Example:
+        >>> from facetrm import World, explain_local, toy_model
+        >>> explained = explain_local(toy_model(), next(World().preferences(1)).chosen)
+        >>> sorted(line.objective for line in explained.lines)
+        ['helpful', 'honest', 'verbose']
     """
     [score] = model.score([answer])
     explained = explain_score(score, objectives=_scaled(model, [score]))
@@ -46,6 +52,13 @@ def explain_pair(model: RewardModel, a: Conversation, b: Conversation) -> PairEx
 
     Raises:
         BackboneError: a conversation cannot be read.
+
+    Example:
+        >>> from facetrm import World, explain_pair, toy_model
+        >>> pair = next(World().preferences(1))
+        >>> explained = explain_pair(toy_model(), pair.chosen, pair.rejected)
+        >>> abs(explained.margin - sum(line.difference for line in explained.lines)) < 1e-4
+        True
     """
     scores = model.score([a, b])
     mixtures = [model.mixture(score.task) for score in scores]
@@ -70,6 +83,13 @@ def flip_explained(model: RewardModel, pair: PairExplanation) -> Flip | None:
     Args:
         model: that scored the pair.
         pair: from :func:`explain_pair`.
+
+    Example:
+        >>> from facetrm import World, explain_pair, flip_explained, toy_model
+        >>> model, pair = toy_model(), next(World().preferences(1))
+        >>> flip = flip_explained(model, explain_pair(model, pair.chosen, pair.rejected))
+        >>> flip is not None and len(flip.scores) > 0
+        True
     """
     if pair.a.task != pair.b.task:
         return None

@@ -136,6 +136,13 @@ def flip_pair(pair: PairExplanation, *, aggregator: GatedSum | None = None) -> F
 
     Raises:
         ModelError: an aggregator of another number of experts, or answers whose reward is no weighted sum.
+
+    Example:
+        >>> from facetrm import World, explain_scores_pair, flip_pair, toy_model
+        >>> pair = next(World().preferences(1))
+        >>> explained = explain_scores_pair(*toy_model().score([pair.chosen, pair.rejected]))
+        >>> len(flip_pair(explained).scores) > 0
+        True
     """
     if not (pair.a.weighted and pair.b.weighted):
         raise ModelError(

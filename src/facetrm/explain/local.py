@@ -6,7 +6,7 @@
 
 For two answers to the same prompt the base is the same, so the differences alone sum to the margin (under a network on
 the experts' vectors the base is one constant, whatever the prompts). A contribution is accounting: it says what was
-added up, not what would happen without the expert (see :mod:`facetrm.explain.ablate`).
+added up, not what would happen without the expert (see :mod:`facetrm.explain.ablation`).
 
 Reference: design of this package; ArmoRM (arXiv 2406.12845), section 4, reads single coefficients the same way.
 """
@@ -191,6 +191,12 @@ def explain_score(score: Score, *, objectives: Sequence[Objective] = ()) -> Loca
 
     Raises:
         ModelError: a score that is not finite, or that does not add up.
+
+    Example:
+        >>> from facetrm import World, explain_score, toy_model
+        >>> score = toy_model().score([next(World().preferences(1)).chosen])[0]
+        >>> [line.objective for line in explain_score(score).lines if line.objective == "honest"]
+        ['honest']
     """
     _check(score)
     scales = {objective.name: RawScale.of(objective) for objective in objectives}
@@ -247,6 +253,13 @@ def explain_scores_pair(
 
     Raises:
         ModelError: rows of two models or templates, or a row that is not finite or does not add up.
+
+    Example:
+        >>> from facetrm import World, explain_scores_pair, toy_model
+        >>> pair = next(World().preferences(1))
+        >>> explained = explain_scores_pair(*toy_model().score([pair.chosen, pair.rejected]))
+        >>> abs(explained.margin - sum(line.difference for line in explained.lines)) < 1e-4
+        True
     """
     for what, one, other in (
         ("models", score_a.model, score_b.model),

@@ -4,7 +4,7 @@
     mean contribution  mean over answers of |contribution|
     decided by one     share of pairs in which one expert's |difference| is more than half of all |differences|
 
-All of it is accounting, as in :mod:`facetrm.explain.local`; effects are in :mod:`facetrm.explain.ablate`.
+All of it is accounting, as in :mod:`facetrm.explain.local`; effects are in :mod:`facetrm.explain.ablation`.
 
 Shapes: N answers (in pairs: chosen first, then rejected), K experts, P pairs.
 """
@@ -22,7 +22,8 @@ import torch
 from facetrm.backbone.encoder import Features
 from facetrm.core.errors import ModelError
 from facetrm.core.statistics import Floats, Interval, bootstrap_mean, spearman
-from facetrm.model.output import RewardOutput, Score
+from facetrm.explain.prompts import prompt_groups
+from facetrm.model.output import RewardOutput
 from facetrm.model.reward_model import RewardModel
 
 MIN_ANSWERS: Final = 10
@@ -92,7 +93,8 @@ def explain_overall(
         chosen: features of the answers, or of the better answers of P pairs.
         rejected: features of the worse answers, in the same order; None for answers without pairs.
         tasks, sources: one name for each row of ``chosen``; empty for no such view.
-        groups: the prompt of each row, for the interval over prompts; empty takes each row for its own.
+        groups: the prompt of each row, for the interval over prompts; empty takes rows with the same prompt vector for
+            rows of one prompt.
         task: the mixture; needed when there are several.
         seed: of the bootstrap.
 
@@ -101,6 +103,13 @@ def explain_overall(
 
     Raises:
         ModelError: no row, or lists of another length.
+
+    Example:
+        >>> from facetrm import World, explain_overall, toy_model
+        >>> model, pairs = toy_model(), list(World().preferences(8))
+        >>> overall = explain_overall(model, model.features([pair.chosen for pair in pairs]))
+        >>> round(sum(overall.everyone.weights.values()), 3)
+        1.0
     """
     names = model.mixture(task).names
     better = model.output(chosen, task=task)
@@ -109,45 +118,8 @@ def explain_overall(
         _check_rows("rejected answers", len(rejected), len(chosen))
         outputs.append(model.output(rejected, task=task))
         lengths.append(rejected.length_N)
-    return _explain(names, outputs, torch.cat(lengths).double().numpy(), tasks, sources, groups, seed)
-
-
-def explain_scores(
-    scores: Sequence[Score],
-    *,
-    tasks: Sequence[str] = (),
-    sources: Sequence[str] = (),
-) -> OverallExplanation:
-    """Explain what a model listens to from rows that it scored before: no model, no forward pass, no pairs.
-
-    Args:
-        scores: rows of one mixture.
-        tasks, sources: one name for each row; empty tasks take the router's choice of each row.
-
-    Raises:
-        ModelError: no row, rows of several sets of experts, or lists of another length.
-    """
-    names = tuple(scores[0].contributions) if scores else ()
-    for row, score in enumerate(scores):
-        if tuple(score.contributions) != names:
-            raise ModelError(
-                f"row {row} has other experts than row 0", place="explain_scores", fix="explain each task on its own"
-            )
-    weighted = any(s.weights for s in scores)
-
-    def table(field: str) -> torch.Tensor:
-        return torch.tensor([[getattr(s, field).get(name, 0.0) for name in names] for s in scores])
-
-    output = RewardOutput(
-        reward_N=torch.tensor([s.reward for s in scores]),
-        base_N=torch.tensor([s.base for s in scores]),
-        contributions_NK=table("contributions"),
-        scores_NK=table("scores"),
-        weights_NK=table("weights") if weighted else None,
-        coefficients_NK=table("coefficients") if weighted else None,
-    )
-    lengths = np.array([s.length for s in scores], dtype=np.float64)
-    return _explain(names, [output], lengths, tasks or [s.task for s in scores], sources, (), 0)
+    prompts = groups or prompt_groups(chosen)
+    return _explain(names, outputs, torch.cat(lengths).double().numpy(), tasks, sources, prompts, seed)
 
 
 def _explain(
@@ -204,10 +176,9 @@ def _decided(names: Sequence[str], outputs: Sequence[RewardOutput], groups: Sequ
     difference_PK = np.abs(_numpy(outputs[0].contributions_NK) - _numpy(outputs[1].contributions_NK))
     alone_P = difference_PK.max(axis=1) > 0.5 * difference_PK.sum(axis=1)
     largest_P = difference_PK.argmax(axis=1)
-    rows = groups or [str(row) for row in range(len(alone_P))]
     return Decided(
         pairs=len(alone_P),
-        share=bootstrap_mean(alone_P.astype(np.float64), list(rows), seed=seed),
+        share=bootstrap_mean(alone_P.astype(np.float64), list(groups), seed=seed),
         by={name: float(np.mean(alone_P & (largest_P == k))) for k, name in enumerate(names)},
     )
 

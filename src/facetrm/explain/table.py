@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from facetrm.core.shown import show_fixed
-from facetrm.explain.ablate import AblationTable
+from facetrm.explain.ablation import AblationTable
 from facetrm.explain.overall import OverallExplanation
 from facetrm.explain.terminal import clean
 

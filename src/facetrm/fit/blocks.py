@@ -9,6 +9,7 @@ Shapes: N rows or pairs, D hidden size.
 from __future__ import annotations
 
 import tempfile
+import weakref
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Final, Protocol, TypeAlias, final
@@ -62,6 +63,7 @@ class VectorFile:
         dtype: of the numbers in the file.
         size: rows and columns of the file.
         rows: which of its rows these are, in order; None for all.
+        owner: what closes the file when nothing refers to it any more; None for this one.
     """
 
     def __init__(
@@ -71,8 +73,11 @@ class VectorFile:
         size: tuple[int, int],
         *,
         rows: np.ndarray[tuple[int], np.dtype[np.int64]] | None = None,
+        owner: VectorFile | None = None,
     ) -> None:
-        self._handle, self._dtype, self._size, self._rows = handle, dtype, size, rows
+        self._handle, self._dtype, self._size, self._rows, self._owner = handle, dtype, size, rows, owner
+        if owner is None:
+            weakref.finalize(self, handle.close)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -95,7 +100,7 @@ class VectorFile:
         """Return the rows named by ``rows`` (int64), in that order; nothing is read."""
         index = rows.numpy()
         chosen = index if self._rows is None else self._rows[index]
-        return VectorFile(self._handle, self._dtype, self._size, rows=chosen)
+        return VectorFile(self._handle, self._dtype, self._size, rows=chosen, owner=self._owner or self)
 
 
 Vectors: TypeAlias = Tensor | VectorFile

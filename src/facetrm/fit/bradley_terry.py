@@ -53,6 +53,11 @@ class BradleyTerryConfig(Section):
         ridges: strengths to choose from, on features divided by the root mean square of their differences.
         folds: prompt-disjoint folds that choose the strength by the loss on the held-out one.
         seed: of the folds.
+
+    Example:
+        >>> from facetrm import BradleyTerryConfig
+        >>> BradleyTerryConfig(folds=3).folds
+        3
     """
 
     ridges: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 1e1)

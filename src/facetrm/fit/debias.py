@@ -47,6 +47,11 @@ class DebiasConfig(Section):
         max_lambda: bound on |lambda| in the exact search; None for none.
         centre_by_prompt: subtract each prompt's mean score first, so that the correlation *inside* prompts becomes
             zero instead of the pooled one.
+
+    Example:
+        >>> from facetrm import DebiasConfig
+        >>> DebiasConfig(search="grid").correlation
+        'spearman'
     """
 
     correlation: Literal["spearman", "pearson"] = "spearman"
@@ -146,6 +151,15 @@ def fit_debias(
     Raises:
         ConfigError: no expert is called ``target``, or the groups are missing.
         FitError: fewer than three rows, scores that are not finite, or a target that is constant.
+
+    Example:
+        >>> import numpy as np
+        >>> from facetrm import fit_debias
+        >>> length = np.random.default_rng(0).normal(size=500)
+        >>> scores = np.stack([length + np.random.default_rng(1).normal(size=500), length], axis=1)
+        >>> found = fit_debias(scores, names=["helpful", "verbose"], target="verbose")
+        >>> found.lambdas["helpful"] > 0.5
+        True
     """
     config = DebiasConfig() if config is None else config
     scores = _check(scores_NK, names)

@@ -20,7 +20,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from facetrm.core.errors import FitError
-from facetrm.core.files import write_bytes
+from facetrm.core.files import why_unread, write_bytes
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,10 @@ def _resume(
             metadata = handle.metadata() or {}
             tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
         found, meta = metadata["key"], json.loads(metadata["progress"])
-    except (SafetensorError, OSError, KeyError, ValueError) as exc:
+    except OSError as exc:
+        problem, fix = why_unread(exc, missing="the checkpoint is gone", fix="run again to start anew")
+        raise FitError(problem, place=path, fix=fix) from None
+    except (SafetensorError, KeyError, ValueError) as exc:
         raise FitError(f"the checkpoint cannot be read ({exc})", place=path, fix="delete it to start again") from None
     if found != key:
         raise FitError(

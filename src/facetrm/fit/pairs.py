@@ -219,18 +219,36 @@ def pair_weights(
 
         weight = strength * (pairs of its source) ** -balance
 
+    Strengths that come from margins are bounded (see :func:`facetrm.data.read.pairs.clearness`), so no single pair can
+    silence the others.
+
     Args:
         sources: of each pair.
         balance: 0 counts every pair alike, 1 every source alike, values between compromise.
-        strengths: how clear each preference is, in (0, 1]; None for a pair that does not say (1).
+        strengths: how clear each preference is, in [0, 1]; None for a pair that does not say: it counts as the mean of
+            those that do. None for the whole list weighs all alike.
 
     Raises:
-        FitError: balance outside [0, 1].
+        FitError: balance outside [0, 1], a strength outside [0, 1], or no pair with a strength above 0.
     """
     if not 0.0 <= balance <= 1.0:
         raise FitError(f"balance is {balance}", place="pair weights", fix="give a number in [0, 1]")
     _, codes, counts = np.unique(np.asarray(sources), return_inverse=True, return_counts=True)
     weights = counts[codes].astype(np.float64) ** -balance
     if strengths is not None:
-        weights = weights * np.array([1.0 if strength is None else strength for strength in strengths])
+        weights = weights * _strengths(strengths)
     return np.asarray(weights / weights.mean(), dtype=np.float64) if len(weights) else weights
+
+
+def _strengths(strengths: Sequence[float | None]) -> Floats:
+    given = np.array([strength for strength in strengths if strength is not None], dtype=np.float64)
+    if not len(given):
+        return np.ones(len(strengths))
+    if not np.all((given >= 0.0) & (given <= 1.0)) or not given.max() > 0.0:
+        raise FitError(
+            f"strengths lie in {given.min():g}..{given.max():g}",
+            place="pair weights",
+            fix="give numbers in [0, 1], one of them above 0, or set gate.strength to false",
+        )
+    mean = float(given.mean())
+    return np.array([mean if strength is None else strength for strength in strengths], dtype=np.float64)

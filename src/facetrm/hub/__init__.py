@@ -1,1 +1,34 @@
 """Floor 4: models in and out: native folders, the published layout, other reward models, cards, the Hub."""
+
+from typing import TYPE_CHECKING
+
+from facetrm.core.lazy import lazy
+
+__all__ = [
+    "FacetrmConfig",
+    "FacetrmForSequenceClassification",
+    "export_published",
+    "load_model",
+    "push_to_hub",
+    "write_card",
+]
+
+if TYPE_CHECKING:
+    from facetrm.hub.auto import FacetrmForSequenceClassification
+    from facetrm.hub.auto_door import FacetrmConfig
+    from facetrm.hub.card import write_card
+    from facetrm.hub.export import export_published
+    from facetrm.hub.load import load_model
+    from facetrm.hub.push import push_to_hub
+else:
+    __getattr__, __dir__ = lazy(
+        __name__,
+        {
+            "facetrm.hub.auto": ["FacetrmForSequenceClassification"],
+            "facetrm.hub.auto_door": ["FacetrmConfig"],
+            "facetrm.hub.card": ["write_card"],
+            "facetrm.hub.export": ["export_published"],
+            "facetrm.hub.load": ["load_model"],
+            "facetrm.hub.push": ["push_to_hub"],
+        },
+    )

@@ -18,13 +18,14 @@ from typing import Any, Final, cast, final
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForSequenceClassification, PretrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
 from facetrm.backbone.checkpoint import name_on_hub
 from facetrm.backbone.encoder import Features
 from facetrm.backbone.transformer import TransformerEncoder
 from facetrm.core.errors import ModelError
+from facetrm.hub.auto_door import FacetrmConfig
 from facetrm.hub.load import load_model, local_folder
 from facetrm.hub.modeling_custom import last_tokens, positions_of, prompt_ends, real_tokens, response_lengths
 from facetrm.model.door import MODEL_TYPE
@@ -36,35 +37,6 @@ _READ: Final = frozenset({"config", "dtype", "torch_dtype", "device_map", "revis
 _HARMLESS: Final = frozenset(
     {"trust_remote_code", "low_cpu_mem_usage", "use_safetensors", "_from_auto", "_commit_hash", "adapter_kwargs"}
 )
-
-
-@final
-class FacetrmConfig(PretrainedConfig):
-    """``config.json`` of one of our folders.
-
-    Args:
-        gating_token_pattern: the ids that open a response, up to the last control token.
-        response_header: all of them.
-        opening_token_id: the id that opens every conversation.
-        hidden_size: D.
-        kwargs: what every configuration of Transformers has.
-    """
-
-    model_type = MODEL_TYPE
-
-    def __init__(
-        self,
-        gating_token_pattern: list[int] | None = None,
-        response_header: list[int] | None = None,
-        opening_token_id: int | None = None,
-        hidden_size: int = 0,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.opening_token_id = opening_token_id
-        self.gating_token_pattern = list(gating_token_pattern or [])
-        self.response_header = list(response_header or [])
-        self.hidden_size = hidden_size
 
 
 @dataclass

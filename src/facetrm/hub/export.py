@@ -22,7 +22,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from facetrm.backbone.lora.adapters import merge_adapter, remove_adapter
-from facetrm.backbone.lora.switching import TRUNK_ADAPTER, adapter_names, named_adapters
+from facetrm.backbone.lora.names import TRUNK_ADAPTER
+from facetrm.backbone.lora.switching import adapter_names, named_adapters
 from facetrm.backbone.transformer import TransformerEncoder
 from facetrm.core.errors import BackboneError, ModelError
 from facetrm.core.folders import new_folder
@@ -52,6 +53,13 @@ def export_published(model: RewardModel, folder: str | Path) -> Path:
     Raises:
         ModelError: the model does not fit the layout.
         BackboneError: the folder is in use, or Transformers' tokenizer would read other ids than ours.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> from facetrm import export_published, load_model, toy_model
+        >>> folder = export_published(toy_model(), mkdtemp() + "/exported")
+        >>> load_model(folder, device="cpu").tasks
+        ('all',)
     """
     folder = Path(folder)
     encoder = model.encoder

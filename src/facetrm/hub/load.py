@@ -16,10 +16,10 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
 from facetrm.backbone.checkpoint import name_on_hub
+from facetrm.backbone.config import Mode
 from facetrm.backbone.declared import check_files
 from facetrm.backbone.encoder import Encoder
-from facetrm.backbone.passes.engine import Mode
-from facetrm.backbone.transformer import BackboneConfig, load_encoder
+from facetrm.backbone.transformer import BackboneConfig, TransformerEncoder, load_encoder
 from facetrm.core.config import parse_config
 from facetrm.core.errors import ModelError
 from facetrm.core.files import read_json
@@ -52,8 +52,8 @@ def load_model(
         mode: ``exact`` (one conversation a pass) or ``fast``; None keeps what the model was fitted with.
         token_budget: tokens of one pass; None keeps what the model was fitted with.
         revision: a commit or branch on the Hub.
-        settings: of the backbone, such as ``{"dtype": "bfloat16", "truncation": "drop_oldest"}``; only for models of
-            others, since one of ours is read as it was fitted.
+        settings: of the backbone, such as ``{"dtype": "bfloat16", "truncation": "drop_oldest"}``. One of ours is read
+            as it was fitted, so only ``truncation`` and a smaller ``max_tokens`` may change; each score says so.
         trust_remote_code: let Python code that comes with the backbone run. Nothing in a folder can ask for it.
 
     Returns:
@@ -62,6 +62,14 @@ def load_model(
     Raises:
         ModelError: no model, a broken or changed one, or one with a tensor missing or unexpected.
         BackboneError: its backbone is not to be had.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> from facetrm import load_model, toy_model
+        >>> folder = mkdtemp() + "/model"
+        >>> toy_model().save(folder, backbone="copy")
+        >>> load_model(folder, device="cpu").hash == toy_model().hash
+        True
     """
     place = local_folder(folder, revision=revision)
     check_files(place, ModelError)
@@ -72,11 +80,12 @@ def load_model(
         changes["token_budget"] = token_budget
     if not (place / MODEL_MANIFEST).exists():
         return _load_foreign(place, {**changes, **(settings or {})})
-    if settings:
+    other = next((key for key in settings or {} if key not in ("truncation", "max_tokens")), None)
+    if other is not None:
         raise ModelError(
-            f"the setting '{next(iter(settings))}' cannot be changed: the model is read as it was fitted",
+            f"the setting '{other}' cannot be changed: the model is read as it was fitted",
             place=place,
-            fix="take it out, or fit the model with it",
+            fix="take it out, or fit the model with it (truncation and max_tokens can be changed)",
         )
 
     def make(spec: dict[str, object]) -> Encoder:
@@ -84,7 +93,19 @@ def load_model(
         _check_backbone(config, place / MODEL_MANIFEST, trusted=trust_remote_code)
         return load_encoder(config.model_copy(update=changes))
 
-    return RewardModel.load(place, load_encoder=make)
+    model = RewardModel.load(place, load_encoder=make)
+    return _shortened(model, settings, place) if settings else model
+
+
+def _shortened(model: RewardModel, settings: Mapping[str, object], place: Path) -> RewardModel:
+    """Return one of our models, reading less of long conversations."""
+    if not isinstance(model.encoder, TransformerEncoder):
+        raise ModelError(f"a {type(model.encoder).__name__} has no limit of tokens", place=place, fix="take --set out")
+    asked = parse_config(BackboneConfig, {"path": str(place), **settings}, place="--set")
+    wanted = asked.model_dump(include=set(settings))
+    routing = {} if model.fallback is None else model.fallback.to_dict()
+    encoder = model.encoder.shortened(**wanted)
+    return RewardModel(encoder, model.mixtures, model.router, **routing, provenance=model.provenance)
 
 
 def local_folder(folder: str | Path, *, revision: str | None = None) -> Path:

@@ -41,6 +41,12 @@ def push_to_hub(
 
     Raises:
         ModelError: the Hub refuses, is not to be reached, or the name is none.
+
+    Example:
+        >>> import inspect
+        >>> from facetrm import push_to_hub  # push_to_hub(model, "owner/name") needs a token in HF_TOKEN
+        >>> inspect.signature(push_to_hub).parameters["layout"].default
+        'facetrm'
     """
     api = api or HfApi()
     with tempfile.TemporaryDirectory() as scratch:

@@ -1,1 +1,44 @@
 """Floor 3: tensors in, :class:`~facetrm.model.output.RewardOutput` out. Knows no Hugging Face class."""
+
+from typing import TYPE_CHECKING
+
+from facetrm.core.lazy import lazy
+
+__all__ = [
+    "AdapterExperts",
+    "ConcatMLP",
+    "Gate",
+    "GateShape",
+    "GatedSum",
+    "LengthScale",
+    "LinearExperts",
+    "Mixture",
+    "RewardModel",
+    "RewardOutput",
+    "Score",
+    "Scorer",
+]
+
+if TYPE_CHECKING:
+    from facetrm.model.adapter_experts import AdapterExperts
+    from facetrm.model.aggregate import GatedSum
+    from facetrm.model.concat import ConcatMLP
+    from facetrm.model.experts import LengthScale, LinearExperts
+    from facetrm.model.gate import Gate, GateShape
+    from facetrm.model.mixture import Mixture
+    from facetrm.model.output import RewardOutput, Score, Scorer
+    from facetrm.model.reward_model import RewardModel
+else:
+    __getattr__, __dir__ = lazy(
+        __name__,
+        {
+            "facetrm.model.adapter_experts": ["AdapterExperts"],
+            "facetrm.model.aggregate": ["GatedSum"],
+            "facetrm.model.concat": ["ConcatMLP"],
+            "facetrm.model.experts": ["LengthScale", "LinearExperts"],
+            "facetrm.model.gate": ["Gate", "GateShape"],
+            "facetrm.model.mixture": ["Mixture"],
+            "facetrm.model.output": ["RewardOutput", "Score", "Scorer"],
+            "facetrm.model.reward_model": ["RewardModel"],
+        },
+    )

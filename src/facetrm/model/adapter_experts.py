@@ -38,6 +38,13 @@ class AdapterExperts(nn.Module):
     Raises:
         ModelError: the shapes disagree, an adapter is missing, empty or named twice, or a weight is not finite.
         DataError: two experts share a name.
+
+    Example:
+        >>> import torch
+        >>> from facetrm import AdapterExperts, Objective
+        >>> rated = [Objective(name="chat/honesty", low=0, high=1), Objective(name="chat/style", low=0, high=1)]
+        >>> AdapterExperts(rated, torch.zeros(2, 32), torch.zeros(2), adapters=["honesty", "style"]).names
+        ('chat/honesty', 'chat/style')
     """
 
     weight_KD: Tensor

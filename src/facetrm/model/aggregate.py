@@ -43,6 +43,12 @@ class GatedSum(nn.Module):
 
     Raises:
         ModelError: sizes that do not fit, a value that is not finite, or an edit that does not fit.
+
+    Example:
+        >>> from facetrm import Gate, GateShape, GatedSum
+        >>> gate = Gate(GateShape(hidden_size=32, choices=3))
+        >>> GatedSum(gate).scale
+        1.0
     """
 
     kind: Final = "gated_sum"

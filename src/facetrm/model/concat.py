@@ -51,6 +51,12 @@ class ConcatMLP(nn.Module):
     Raises:
         ModelError: more than 8 experts, sizes that do not fit, a value that is not finite, or an edit that does not
             fit.
+
+    Example:
+        >>> import torch
+        >>> from facetrm import ConcatMLP
+        >>> sum(p.numel() > 0 for p in ConcatMLP(torch.zeros(2, 32), hidden=8).parameters()) > 0
+        True
     """
 
     kind: Final = "concat_mlp"

@@ -98,6 +98,12 @@ class LinearExperts(nn.Module):
     Raises:
         ModelError: the shapes disagree, or a weight is not finite.
         DataError: two experts share a name.
+
+    Example:
+        >>> import torch
+        >>> from facetrm import LinearExperts, Objective
+        >>> LinearExperts([Objective(name="helpful", low=0, high=4)], torch.zeros(1, 32), torch.zeros(1)).names
+        ('helpful',)
     """
 
     weight_KD: Tensor

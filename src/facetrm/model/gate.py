@@ -32,6 +32,11 @@ class GateShape:
         rank: R, columns of the projection; None for no projection.
         temperature: divides the logits.
         dropout: after each hidden layer, in training only.
+
+    Example:
+        >>> from facetrm import GateShape
+        >>> GateShape(hidden_size=32, choices=3).hidden
+        64
     """
 
     hidden_size: int
@@ -110,6 +115,13 @@ class Gate(nn.Module):
         ModelError: no choice left, or another number of flags than choices.
 
     Reference: ArmoRM, section 3.2 (3 hidden layers of 1,024, temperature 10).
+
+    Example:
+        >>> import torch
+        >>> from facetrm import Gate, GateShape
+        >>> gate = Gate(GateShape(hidden_size=32, choices=3)).eval()
+        >>> round(gate(torch.zeros(1, 32)).sum().item(), 3)
+        1.0
     """
 
     center_D: Tensor

@@ -38,6 +38,11 @@ class Mixture(nn.Module):
     Raises:
         ModelError: another K or D in the aggregator than in the experts, experts without the vectors that it reads, or
             a beta that is not positive.
+
+    Example:
+        >>> from facetrm import toy_model
+        >>> toy_model().mixtures["all"].names
+        ('helpful', 'honest', 'verbose')
     """
 
     def __init__(

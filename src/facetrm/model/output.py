@@ -23,6 +23,14 @@ class RewardOutput:
 
     ``scores_NK`` are the experts' unit ratings, ``weights_NK`` the gate's distribution, ``coefficients_NK`` what one
     unit of each score adds to the reward; both are None where the reward is no weighted sum of ratings.
+
+    Example:
+        >>> from facetrm import World, toy_model
+        >>> model, pair = toy_model(), next(World().preferences(1))
+        >>> output = model.mixtures["all"](model.features([pair.chosen, pair.rejected]))
+        >>> total_N = output.base_N + output.contributions_NK.sum(dim=-1)
+        >>> bool((output.reward_N - total_N).abs().max() < 1e-4)
+        True
     """
 
     reward_N: Tensor
@@ -53,6 +61,12 @@ class Score:
         mode: ``exact``: it cannot depend on what else was scored; ``fast``: it may in its last digits.
         unknown: the share of the conversation's tokens that are the tokenizer's unknown token, 0 to 1.
         settings: settings of reading that were changed for scoring (they only shorten), as they were; else empty.
+
+    Example:
+        >>> from facetrm import World, toy_model
+        >>> score = toy_model().score([next(World().preferences(1)).chosen])[0]
+        >>> abs(score.reward - score.base - sum(score.contributions.values())) < 1e-4
+        True
     """
 
     reward: float
@@ -123,6 +137,17 @@ def rows_of(
 
 
 class Scorer(Protocol):
-    """Anything that scores conversations, in order; empty in, empty out."""
+    """Anything that scores conversations, in order; empty in, empty out.
+
+    Example:
+        >>> from facetrm import Scorer, World, toy_model
+        >>> def best(scorer: Scorer, answers):
+        ...     scores = scorer.score(answers)
+        ...     return max(range(len(answers)), key=lambda n: scores[n].reward)
+        ...
+        >>> pair = next(World().preferences(1))
+        >>> best(toy_model(), [pair.chosen, pair.rejected]) in (0, 1)
+        True
+    """
 
     def score(self, conversations: Sequence[Conversation]) -> list[Score]: ...

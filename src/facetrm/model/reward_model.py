@@ -45,6 +45,12 @@ class RewardModel:
     Raises:
         ModelError: no mixture, several without a router, parts of another hidden size than the encoder's, experts with
             adapters on an encoder that has none, or half a fall-back.
+
+    Example:
+        >>> from facetrm import RewardModel, toy_model
+        >>> model = toy_model()
+        >>> RewardModel(model.encoder, model.mixtures).tasks
+        ('all',)
     """
 
     def __init__(

@@ -31,7 +31,7 @@ from torch import Tensor
 from facetrm.backbone.encoder import Encoder
 from facetrm.core.config import Section
 from facetrm.core.errors import ModelError, short
-from facetrm.core.files import is_leftover, read_json, write_bytes, write_json
+from facetrm.core.files import is_leftover, read_json, why_unread, write_bytes, write_json
 from facetrm.core.fingerprint import fingerprint
 from facetrm.core.folders import link_tree, new_folder, restore_folder
 from facetrm.model.door import open_to_others
@@ -278,8 +278,9 @@ def _read(folder: Path, entry: Mapping[str, Any]) -> dict[str, Tensor]:
         )
     try:
         data = path.read_bytes()
-    except OSError:
-        raise ModelError(f"weight file '{path.name}' is missing", place=folder, fix=_FETCH) from None
+    except OSError as exc:
+        problem, fix = why_unread(exc, missing="is missing", fix=_FETCH)
+        raise ModelError(f"weight file '{path.name}' {problem}", place=folder, fix=fix) from None
     digest = hashlib.sha256(data).hexdigest()
     if digest != entry["sha256"]:
         raise ModelError(

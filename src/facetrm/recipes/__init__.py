@@ -1,5 +1,37 @@
 """Floor 6: straight-line programs. Each recipe is a settings class and a function that runs it in a folder."""
 
-from facetrm.recipes.run import RECIPES
+from typing import TYPE_CHECKING
 
-__all__ = ["RECIPES"]
+from facetrm.core.lazy import lazy
+
+__all__ = [
+    "RECIPES",
+    "Run",
+    "located",
+    "print_scores",
+    "read_recipe",
+    "run_recipe",
+    "score_rows",
+    "show_done",
+    "show_whole",
+    "toy_model",
+    "write_scores",
+]
+
+if TYPE_CHECKING:
+    from facetrm.recipes.run import RECIPES, Run, read_recipe, run_recipe
+    from facetrm.recipes.score_file import print_scores, write_scores
+    from facetrm.recipes.scoring import located, score_rows
+    from facetrm.recipes.show import show_done, show_whole
+    from facetrm.recipes.toy import toy_model
+else:
+    __getattr__, __dir__ = lazy(
+        __name__,
+        {
+            "facetrm.recipes.run": ["RECIPES", "Run", "read_recipe", "run_recipe"],
+            "facetrm.recipes.score_file": ["print_scores", "write_scores"],
+            "facetrm.recipes.scoring": ["located", "score_rows"],
+            "facetrm.recipes.show": ["show_done", "show_whole"],
+            "facetrm.recipes.toy": ["toy_model"],
+        },
+    )

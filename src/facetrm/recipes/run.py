@@ -144,6 +144,15 @@ def run_recipe(path: Path, *, sets: Sequence[str] = (), out: Path | None = None)
     Returns:
         What the recipe leaves: a :class:`Run`, or a :class:`~facetrm.recipes.finetune.fit.FineTuneRun` (None in a
         process that is not the first).
+
+    Example:
+        >>> from pathlib import Path
+        >>> from facetrm import FacetrmError, run_recipe
+        >>> try:
+        ...     run_recipe(Path("no-such-recipe.yaml"))
+        ... except FacetrmError as error:
+        ...     print(type(error).__name__)
+        ConfigError
     """
     config = read_recipe(path, sets)
     return RECIPES[config.recipe].run(config, out or Path("runs") / path.stem)

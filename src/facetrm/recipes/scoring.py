@@ -1,44 +1,141 @@
-"""Files of conversations in, rows of scores out."""
+"""Rows of conversations in, rows of scores out."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any, Final
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol, runtime_checkable
 
 from facetrm.core.errors import BackboneError
-from facetrm.core.files import write_text
 from facetrm.core.progress import progress
-from facetrm.data.read.conversations import ScoringRow
+from facetrm.data.read.conversations import RefusedRow, ScoringRow
 from facetrm.data.read.conversations import read_conversations as read_asked
+from facetrm.data.read.conversations import stream_all_rows as stream_asked
+from facetrm.data.records import Conversation
 from facetrm.model.reward_model import RewardModel
 
-__all__ = ["ScoringRow", "located", "read_asked", "score_rows", "write_scores"]
+__all__ = [
+    "RefusedRow",
+    "ScoredChunk",
+    "ScoringRow",
+    "chunks",
+    "located",
+    "read_asked",
+    "score_chunk",
+    "score_rows",
+    "stream_asked",
+]
 
 _CHUNK: Final = 256
 
 
-def score_rows(model: RewardModel, asked: Sequence[ScoringRow], *, quiet: bool = False) -> Iterator[dict[str, Any]]:
+@runtime_checkable
+class _Tokenizes(Protocol):
+    """An encoder that can say, without a pass, whether it can read a conversation."""
+
+    def tokenize(self, messages: Conversation) -> object:
+        """Return the ids of ``messages``; a BackboneError says why there are none."""
+
+
+@dataclass(frozen=True)
+class ScoredChunk:
+    """Some rows, scored: a JSON-ready row for each answer, one for each row that was skipped, and the tokens read."""
+
+    scores: list[dict[str, Any]]
+    skipped: list[dict[str, Any]]
+    tokens: int
+
+
+def chunks(rows: Iterable[ScoringRow | RefusedRow]) -> Iterator[list[ScoringRow | RefusedRow]]:
+    """Yield the rows in lists of few answers; where one ends depends on the rows alone."""
+    part: list[ScoringRow | RefusedRow] = []
+    size = 0
+    for row in rows:
+        part.append(row)
+        size += len(row.answers) if isinstance(row, ScoringRow) else 1
+        if size >= _CHUNK:
+            yield part
+            part, size = [], 0
+    if part:
+        yield part
+
+
+def score_rows(
+    model: RewardModel,
+    asked: Iterable[ScoringRow | RefusedRow],
+    *,
+    quiet: bool = False,
+    skipped: list[dict[str, Any]] | None = None,
+) -> Iterator[dict[str, Any]]:
     """Yield one JSON-ready row per answer, in order: ``id``, ``answer`` (its number in the row), and the score.
 
     Args:
-        model: scores. asked: the rows. quiet: no progress bar.
+        model: scores.
+        asked: the rows.
+        quiet: no progress bar.
+        skipped: takes the rows that cannot be scored, with the reason; None: the first one is an error.
 
     Raises:
         BackboneError: a conversation that cannot be read; it names the row.
+        DataError: a row without a conversation.
     """
-    flat = [(row, n, answer) for row in asked for n, answer in enumerate(row.answers)]
-    with progress("score", len(flat), quiet=quiet) as meter:
-        for start in range(0, len(flat), _CHUNK):
-            part = flat[start : start + _CHUNK]
+    total = sum(len(row.answers) for row in asked if isinstance(row, ScoringRow)) if isinstance(asked, list) else None
+    with progress("score", total, quiet=quiet) as meter:
+        for part in chunks(asked):
+            found = score_chunk(model, part, skip=skipped is not None)
+            if skipped is not None:
+                skipped.extend(found.skipped)
+            yield from found.scores
+            meter.advance(len(found.scores), tokens=found.tokens)
+
+
+def score_chunk(model: RewardModel, part: Sequence[ScoringRow | RefusedRow], *, skip: bool) -> ScoredChunk:
+    """Score the rows of one chunk together.
+
+    Args:
+        model: scores.
+        part: the rows.
+        skip: leave out a row that cannot be scored, with all of its answers; else it is an error.
+
+    Raises:
+        BackboneError: a conversation that cannot be read; it names the row.
+        DataError: a row without a conversation.
+    """
+    good: list[ScoringRow] = []
+    refused: dict[int, dict[str, Any]] = {}
+    for n, row in enumerate(part):
+        if isinstance(row, ScoringRow):
+            good.append(row)
+        elif skip:
+            refused[n] = {"reason": str(row.error), "row": row.row}
+        else:
+            score_chunk(model, part[:n], skip=False)  # an error in a row before this one comes first
+            raise row.error
+    numbers = {id(row): n for n, row in enumerate(part)}
+
+    def leave_out(row: ScoringRow, error: BackboneError) -> None:
+        good.remove(row)
+        refused[numbers[id(row)]] = {"id": row.id, "reason": str(error), "row": row.to_dict()}
+
+    if skip and isinstance(model.encoder, _Tokenizes):  # cheaper than a pass that fails
+        for row in tuple(good):
             try:
-                scores = model.score([answer for _, _, answer in part])
+                for answer in row.answers:
+                    model.encoder.tokenize(answer)
             except BackboneError as exc:
-                raise located(exc, [row for row, _, _ in part]) from None
-            for (row, n, _), score in zip(part, scores, strict=True):
-                yield {"id": row.id, "answer": n, **score.to_dict()}
-            meter.advance(len(part), tokens=sum(score.tokens for score in scores))
+                leave_out(row, exc.at(f"{row.place} (id '{row.id}')"))
+    while True:
+        flat = [(row, n, answer) for row in good for n, answer in enumerate(row.answers)]
+        try:
+            scores = model.score([answer for _, _, answer in flat])
+        except BackboneError as exc:
+            error = located(exc, [row for row, _, _ in flat])
+            if exc.row is None or not skip:
+                raise error from None
+            leave_out(flat[exc.row][0], error)
+            continue
+        rows = [{"id": row.id, "answer": n, **score.to_dict()} for (row, n, _), score in zip(flat, scores, strict=True)]
+        return ScoredChunk(rows, [refused[n] for n in sorted(refused)], sum(score.tokens for score in scores))
 
 
 def located(error: BackboneError, rows: Sequence[ScoringRow]) -> BackboneError:
@@ -47,10 +144,3 @@ def located(error: BackboneError, rows: Sequence[ScoringRow]) -> BackboneError:
         return error
     row = rows[error.row]
     return error.at(f"{row.place} (id '{row.id}')")
-
-
-def write_scores(rows: Iterator[dict[str, Any]], path: Path) -> int:
-    """Write rows as JSONL, whole or not at all, and return how many."""
-    lines = [json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows]
-    write_text(path, "".join(line + "\n" for line in lines))
-    return len(lines)

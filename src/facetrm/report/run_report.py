@@ -13,7 +13,7 @@ from pydantic import Field
 from facetrm.core.config import Section
 from facetrm.core.statistics import Interval
 from facetrm.data.records import Conversation
-from facetrm.explain.ablate import AblationTable
+from facetrm.explain.ablation import AblationTable
 from facetrm.explain.flip import Flip
 from facetrm.explain.local import PairExplanation
 from facetrm.explain.overall import OverallExplanation

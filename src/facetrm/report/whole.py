@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from facetrm.core.files import write_text
-from facetrm.explain.ablate import AblationTable
+from facetrm.explain.ablation import AblationTable
 from facetrm.explain.overall import GroupView, OverallExplanation
 from facetrm.explain.table import WholeView
 from facetrm.report.charts import Bar, Chart, bars, heat_map

@@ -24,7 +24,7 @@ from facetrm.backbone.lora.adapters import LoraSettings
 from facetrm.backbone.lora.switching import switched, tuned_layers
 from facetrm.backbone.transformer import BackboneConfig, TransformerEncoder, load_encoder
 from facetrm.data.objectives import Objective
-from facetrm.explain.edit import edit
+from facetrm.explain.edits import edit
 from facetrm.model.adapter_experts import AdapterExperts
 from facetrm.model.aggregate import GatedSum
 from facetrm.model.gate import Gate, GateShape

@@ -74,7 +74,6 @@ BAD_RATINGS: dict[str, tuple[bytes, list[str]]] = {
     ),
     "an unknown column": (lines({**GOOD, "tasks": "qa"}), [":1:", "'tasks' ('qa')", "did you mean 'task'?"]),
     "meta that is no object": (lines({**GOOD, "meta": [1]}), [":1:", "'meta' is [1]", "object"]),
-    "NaN in meta": (b'{"messages": [], "ratings": {}, "meta": {"x": NaN}}', [":1:", "{'x': nan}", "write null"]),
     "an id that is a number": (lines({**GOOD, "id": 5}), [":1:", "'id' is 5", "valid string"]),
     "columns that mean nothing": (lines({"x": "y"}), ["bad.jsonl:", "['x']", "messages, ratings"]),
     "preferences": (lines(PAIR), ["bad.jsonl:", "hold preferences (facetrm)", "read it as preferences"]),
@@ -85,7 +84,7 @@ BAD_PREFERENCES: dict[str, tuple[bytes, list[str]]] = {
     "ends with the assistant": (lines({**PAIR, "prompt": [U, A]}), [":1:", "not with 'assistant'", "user message"]),
     "a response by the user": (lines({**PAIR, "responses": [A, U]}), [":1:", "must be an assistant message", "'user'"]),
     "strength above 1": (lines({**PAIR, "strength": 1.5}), [":1:", "'strength' is 1.5", "less than or equal to 1"]),
-    "strength 0": (lines({**PAIR, "strength": 0}), [":1:", "'strength' is 0", "greater than 0"]),
+    "strength below 0": (lines({**PAIR, "strength": -1}), [":1:", "'strength' is -1", "greater than or equal to 0"]),
     "strength NaN": (lines({**PAIR, "strength": float("nan")}), [":1:", "'strength' is nan"]),
     "strength as text": (lines({**PAIR, "strength": "0.5"}), [":1:", "'strength' is '0.5'", "unquoted"]),
     "no rejected": (lines({"prompt": "q", "chosen": "a", "rejected": None}), [":1:", "'rejected' is missing"]),
@@ -105,7 +104,7 @@ BAD_PREFERENCES: dict[str, tuple[bytes, list[str]]] = {
     ),
     "messages that are strings": (
         lines({"prompt": ["x"], "chosen": ["a", "b"], "rejected": ["a", "c"]}),
-        [":1:", "'chosen' is ['a', 'b']", "write a list of"],
+        [":1:", "'prompt' is ['x']", "write a list of"],
     ),
     "a transcript and something else": (
         lines({"chosen": "\n\nHuman: x\n\nAssistant: y", "rejected": "z"}),
@@ -192,10 +191,10 @@ def test_a_bad_parquet_row_is_named_by_its_number(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("absent.jsonl", "no such file"), ("x.csv", r"a '\.csv' file, not one of \.jsonl"), ("", "a folder, not one of")],
+    [("absent.jsonl", "no such file"), ("x.txt", r"a '\.txt' file, not one of \.jsonl"), ("", "a folder, not one of")],
 )
 def test_no_such_file(name: str, message: str, tmp_path: Path) -> None:
-    (tmp_path / "x.csv").write_text("a,b")
+    (tmp_path / "x.txt").write_text("a,b")
     with pytest.raises(DataError, match=message):
         read_ratings(tmp_path / name)
 

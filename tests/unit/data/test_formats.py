@@ -12,8 +12,8 @@ import pytest
 
 from facetrm.core.errors import DataError
 from facetrm.data.objectives import Objective
-from facetrm.data.read.columns import human_assistant
 from facetrm.data.read.files import read_preferences, read_ratings
+from facetrm.data.read.transcripts import human_assistant
 
 Q = {"role": "user", "content": "What is two plus two?"}
 GOOD = {"role": "assistant", "content": "Four."}
@@ -144,11 +144,21 @@ def test_multi_turn_with_system_prompt(tmp_path: Path) -> None:
 
 
 def test_margin_becomes_strength_and_stays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = [{"prompt": "q", "chosen": "a", "rejected": "b", "margin": m} for m in (4.0, 1, 0)]
+    rows = [{"prompt": "q", "chosen": "a", "rejected": "b", "margin": m} for m in (6.0, 2, 0, float("nan"), 1)]
     pairs = read_preferences(write_lines(tmp_path / "p.jsonl", *rows))
-    assert [pair.strength for pair in pairs] == [1.0, 0.25, None]
-    assert [pair.meta["margin"] for pair in pairs] == [4.0, 1, 0]
-    assert announced(capsys)["margin_scale"] == 4.0
+    assert [pair.strength for pair in pairs] == [0.75, 0.5, 0.0, None, pytest.approx(1 / 3)]
+    assert [pair.meta.get("margin") for pair in pairs] == [6.0, 2, 0, None, 1]
+    assert announced(capsys)["margin_scale"] == 2.0
+
+
+def test_one_huge_margin_silences_nobody_and_margins_of_zero_say_nothing(tmp_path: Path) -> None:
+    def strengths(*margins: float) -> list[float | None]:
+        rows = [{"prompt": "q", "chosen": "a", "rejected": "b", "margin": m} for m in margins]
+        return [pair.strength for pair in read_preferences(write_lines(tmp_path / "p.jsonl", *rows))]
+
+    assert strengths(1, 2, 3, 1e9)[:3] == [pytest.approx(m / (m + 2.5)) for m in (1, 2, 3)]
+    assert strengths(1, 2, 3, 1e308)[3] == 1.0
+    assert strengths(0, 0) == [None, None]
 
 
 def test_strength_is_read_as_it_is(tmp_path: Path) -> None:

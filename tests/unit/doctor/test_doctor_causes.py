@@ -18,7 +18,7 @@ from facetrm.data.records import Conversation, Message
 from facetrm.data.world import World, vocabulary
 from facetrm.doctor import probes
 from facetrm.doctor.artefact import Artefact, read_artefact
-from facetrm.doctor.diagnose import diagnose, renderer
+from facetrm.doctor.diagnosis import diagnose, renderer
 from facetrm.doctor.drift import answer_pairs, drift, has_spread, spread
 from facetrm.doctor.equal import check_answers
 from facetrm.doctor.findings import Diagnosis, Finding

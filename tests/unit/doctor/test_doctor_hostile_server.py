@@ -15,7 +15,7 @@ from facetrm.core.errors import FacetrmError, ModelError
 from facetrm.core.web.key import ServerKey
 from facetrm.data.read.files import write_records
 from facetrm.data.records import Message, Preference
-from facetrm.doctor.diagnose import diagnose_server
+from facetrm.doctor.diagnosis import diagnose_server
 from facetrm.doctor.server import connect
 from fakes import chat
 from raw_server import JUNK, LIES, Answer, raw_server, response

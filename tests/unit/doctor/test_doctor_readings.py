@@ -21,7 +21,7 @@ from facetrm.data.records import Conversation
 from facetrm.data.world import World, vocabulary
 from facetrm.doctor import probes
 from facetrm.doctor.artefact import Artefact, read_artefact
-from facetrm.doctor.diagnose import diagnose
+from facetrm.doctor.diagnosis import diagnose
 from facetrm.doctor.drift import answer_pairs
 from facetrm.doctor.own_forward import OwnForward
 from facetrm.doctor.probes import Probed, closest, probe_model, probe_own_forward, rendered

@@ -15,7 +15,7 @@ from facetrm.core.errors import FacetrmError
 from facetrm.data.records import Message
 from facetrm.data.world import World
 from facetrm.doctor.artefact import read_artefact
-from facetrm.doctor.diagnose import diagnose
+from facetrm.doctor.diagnosis import diagnose
 from facetrm.doctor.findings import Finding
 from facetrm.doctor.inspection import inspect_files
 from facetrm.doctor.words import unknown_words

@@ -17,8 +17,8 @@ from facetrm.data.world import World
 from facetrm.doctor.findings import Diagnosis, Finding
 from facetrm.doctor.terminal import show_diagnosis
 from facetrm.explain.ask import explain_local, explain_pair, flip_explained
-from facetrm.explain.edit import edit
 from facetrm.explain.edited import unedited
+from facetrm.explain.edits import edit
 from facetrm.explain.local import explain_score
 from facetrm.explain.overall import MIN_ANSWERS, explain_overall
 from facetrm.explain.table import WholeView

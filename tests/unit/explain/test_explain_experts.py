@@ -13,12 +13,12 @@ from adapter_models import MATHS, NAMED, PAIRS, TALKS, experts, network, one_tas
 from facetrm.cli.explained import print_overall, print_row
 from facetrm.core.errors import ModelError
 from facetrm.core.statistics import win_credit
-from facetrm.explain.ablate import ablate
+from facetrm.explain.ablation import ablate
 from facetrm.explain.ask import explain_local, explain_pair, flip_explained
-from facetrm.explain.edit import edit, rescore
+from facetrm.explain.edits import edit
 from facetrm.explain.flip import flip_pair
 from facetrm.explain.local import explain_score, explain_scores_pair
-from facetrm.explain.overall import explain_overall, explain_scores
+from facetrm.explain.overall import explain_overall
 from facetrm.explain.terminal import AnswerView, PairView, show
 from facetrm.model.concat import ConcatMLP
 from facetrm.model.mixture import Mixture
@@ -180,16 +180,6 @@ def test_an_edit_finds_the_task_of_each_objective() -> None:
     assert edit(twin, drop=["maths/logic"], task="b").mixture("a").aggregator.edit.drop == ()
 
 
-def test_rows_do_not_hold_what_a_network_needs_to_be_scored_again() -> None:
-    model = one_task()
-    with pytest.raises(ModelError, match="not defined for this aggregator"):
-        rescore(model.score(TALKS), model, edit(model, drop=["chat/empathy"]))
-    gated, edited = weighed(), edit(weighed(), drop=["chat/empathy"])
-    for cached, fresh in zip(rescore(gated.score(TALKS), gated, edited), edited.score(TALKS), strict=True):
-        assert cached.reward == pytest.approx(fresh.reward, abs=1e-5)
-        assert (cached.task, cached.routed, cached.confidence) == (fresh.task, fresh.routed, fresh.confidence)
-
-
 def test_ablation_is_the_edit_measured() -> None:
     model = one_task()
     chosen, rejected = (model.features([pair[side] for pair in PAIRS]) for side in (0, 1))
@@ -217,10 +207,6 @@ def test_who_is_listened_to_is_told_by_shares_where_there_are_no_weights() -> No
     both = torch.cat([model.output(side).contributions_NK for side in (chosen, rejected)])
     assert list(whole.everyone.contributions.values()) == pytest.approx(both.abs().mean(0).tolist(), rel=1e-5)
     assert whole.decided is not None
-    rows = explain_scores(model.score([a for a, _ in PAIRS]))
-    assert rows.everyone.weights == {}
-    own = model.output(chosen).contributions_NK.abs().mean(0).tolist()
-    assert list(rows.everyone.contributions.values()) == pytest.approx(own, rel=1e-4)
 
 
 def test_the_command_line_explains_each_task_with_its_own_experts(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,9 +14,10 @@ from explain_samples import LAMBDAS, NAMES, OBJECTIVES, VERBOSITY, talk
 from facetrm.backbone.encoder import Features
 from facetrm.core.errors import ModelError
 from facetrm.core.statistics import win_credit
-from facetrm.explain.ablate import ablate
-from facetrm.explain.edit import Edit, edit, parse_edit, ranking, rescore
-from facetrm.explain.overall import explain_overall, explain_scores
+from facetrm.explain.ablation import ablate
+from facetrm.explain.edits import Edit, edit, parse_edit
+from facetrm.explain.overall import explain_overall
+from facetrm.explain.prompts import prompt_groups
 from facetrm.model.aggregate import GatedSum
 from facetrm.model.experts import LinearExperts
 from facetrm.model.gate import Gate, GateShape
@@ -59,8 +61,9 @@ def test_pinned_to_helpfulness_ranks_by_helpfulness_alone(model: RewardModel) ->
     before = model.score(rows)
     alone = edit(model, pin={"helpsteer-helpfulness": 1.0}).score(rows)
     helpful = [score.scores["helpsteer-helpfulness"] for score in before]
-    assert ranking(alone) == sorted(range(40), key=lambda n: -helpful[n])
-    assert ranking(alone) != ranking(before)
+    order = sorted(range(40), key=lambda n: -alone[n].reward)
+    assert order == sorted(range(40), key=lambda n: -helpful[n])
+    assert order != sorted(range(40), key=lambda n: -before[n].reward)
     assert all(score.reward == pytest.approx(h, abs=1e-5) for score, h in zip(alone, helpful, strict=True))
 
 
@@ -143,26 +146,6 @@ def test_edit_options_are_read() -> None:
     assert not parse_edit()
 
 
-@pytest.mark.parametrize(
-    "wish", [{"drop": ["judge-errors"]}, {"scale": {"helpsteer-verbosity": 0.5}}, {"pin": {"judge-errors": 0.3}}]
-)
-def test_cached_rows_score_again_without_a_forward_pass(model: RewardModel, wish: dict) -> None:
-    rows = talks(8, seed=5)
-    cached, edited = model.score(rows), edit(model, **wish)
-    calls = model.encoder.calls
-    again = rescore(cached, model, edited)
-    assert model.encoder.calls == calls
-    for fresh, old in zip(edited.score(rows), again, strict=True):
-        assert old.reward == pytest.approx(fresh.reward, abs=1e-5)
-        assert old.base == pytest.approx(fresh.base, abs=1e-5)
-        assert old.contributions == pytest.approx(fresh.contributions, abs=1e-5)
-        assert old.model == fresh.model
-    with pytest.raises(ModelError, match="was scored by model"):
-        rescore(again, model, edited)
-    with pytest.raises(ModelError, match="edited model"):
-        rescore(again, edited, edit(edited, drop=["helpsteer-correctness"]))
-
-
 def test_ablation_measures_what_the_edited_models_do(model: RewardModel, sides: tuple[Features, Features]) -> None:
     chosen, rejected = sides
     groups = [str(n // 2) for n in range(60)]
@@ -227,21 +210,32 @@ def test_overall_counts_who_is_listened_to(model: RewardModel, sides: tuple[Feat
     json.dumps(found.to_dict(), allow_nan=False)
 
 
-def test_overall_of_cached_rows_is_the_same(model: RewardModel) -> None:
-    rows = talks(20, seed=9)
-    found = explain_scores(model.score(rows))
-    fresh = explain_overall(model, model.encoder.encode(rows))
-    assert found.everyone.weights == pytest.approx(fresh.everyone.weights, abs=1e-6)
-    assert found.length == pytest.approx(fresh.length, abs=1e-6)
-    assert found.reward_length == pytest.approx(fresh.reward_length, abs=1e-6)
-    assert list(found.by_task) == ["all"]
-    assert found.decided is None
-
-
 def test_overall_refuses_what_does_not_fit(model: RewardModel, sides: tuple[Features, Features]) -> None:
     with pytest.raises(ModelError, match="no answer to explain"):
-        explain_scores([])
+        explain_overall(model, sides[0].select(torch.arange(0)))
     with pytest.raises(ModelError, match="2 tasks for 60 answers"):
         explain_overall(model, sides[0], tasks=["a", "b"])
     with pytest.raises(ModelError, match="3 rejected answers for 60"):
         explain_overall(model, sides[0], sides[1].select(torch.arange(3)))
+
+
+def test_intervals_are_over_prompts_without_being_told_them(model: RewardModel) -> None:
+    """Ten answers to each of six prompts are six clusters: the interval is wider than that of sixty prompts."""
+    few = [(talks(6, seed=20)[n // 10][:-1], n) for n in range(60)]
+    sides = []
+    for seed in (21, 22):
+        answers = [talk[-1] for talk in talks(60, seed=seed)]
+        sides.append(model.encoder.encode([(*prompt, answers[n]) for prompt, n in few]))
+    named = [f"prompt {n // 10}" for n in range(60)]
+    found = explain_overall(model, *sides)
+    assert found.decided == explain_overall(model, *sides, groups=named).decided
+    alone = explain_overall(model, *sides, groups=[str(n) for n in range(60)]).decided
+    assert found.decided is not None
+    assert alone is not None
+    assert found.decided.share.value == alone.share.value
+    assert (found.decided.share.low, found.decided.share.high) != (alone.share.low, alone.share.high)
+    table = ablate(model, *sides, samples=50)
+    assert table == ablate(model, *sides, groups=named, samples=50)
+    noise = 1e-6 * torch.randn(sides[0].prompt_ND.shape, generator=torch.Generator().manual_seed(0))
+    assert prompt_groups(replace(sides[0], prompt_ND=sides[0].prompt_ND + noise)) == prompt_groups(sides[0])
+    assert len(set(prompt_groups(sides[0]))) == 6

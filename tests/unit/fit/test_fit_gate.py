@@ -60,6 +60,20 @@ def test_it_beats_wrong_labels() -> None:
     assert 0.6 <= noisy.accuracy["before_refit.validation"] <= 0.8
 
 
+def test_the_figures_of_a_refit_gate_are_its_own() -> None:
+    """``train`` is of the gate returned, on all pairs; what was measured before the refit is called so."""
+    pairs = two_rules(300, seed=80, flips=0.25)
+    found = fit(pairs, GateConfig(steps=200, rank=4, hidden=16))
+    names = {"train", "before_refit.train", "before_refit.validation"}
+    assert set(found.accuracy) == set(found.loss) == names | {f"{name}.unconditional" for name in names}
+    assert found.accuracy["train"] == accuracy(found, pairs)
+    before = fit(pairs, GateConfig(steps=200, rank=4, hidden=16, refit=False))
+    assert set(before.accuracy) == {"train", "train.unconditional", "validation", "validation.unconditional"}
+    for name in ("train", "validation"):
+        assert found.accuracy[f"before_refit.{name}"] == before.accuracy[name]
+    assert found.accuracy["train"] != before.accuracy["train"], "another gate on other pairs"
+
+
 def test_prompts_of_no_use_give_the_unconditional_weights_back() -> None:
     shuffled = torch.randperm(800, generator=torch.Generator().manual_seed(0))
     pairs = TwoRules(

@@ -248,6 +248,18 @@ def test_split_that_leaves_an_objective_on_one_side() -> None:
         fit_linear_experts(x, y, objectives=OBJECTIVES, groups=groups, config=config)
 
 
+def test_advice_is_not_what_is_set_already() -> None:
+    x, y, _ = problem(n=39)
+    y[np.isnan(y)] = 0.5
+    y[4:, 1] = np.nan  # two prompts rate it, each beside other objectives: both fall into one of two folds
+    y[2:4, 0] = np.nan
+    groups = [str(n) for n in range(39)]
+    groups[1], groups[3] = groups[0], groups[2]
+    with pytest.raises(FitError, match="one side of the split") as caught:
+        fit_linear_experts(x, y, objectives=OBJECTIVES, groups=groups, config=RidgeConfig(folds=2, bootstrap=0))
+    assert caught.value.fix == "rate more prompts, or take another number of folds than 2"
+
+
 def test_evaluate_on_rows_that_were_not_seen() -> None:
     x, y, groups = problem(n=400)
     fit = fit_linear_experts(

@@ -120,7 +120,10 @@ def test_balance_makes_sources_count_alike() -> None:
     assert weights.mean() == pytest.approx(1.0)
     strong = pair_weights(["a"] * 3, strengths=[1.0, 0.5, None])
     assert strong[0] / strong[1] == pytest.approx(2.0)
-    assert strong[2] == strong[0]
+    assert strong[2] == pytest.approx((strong[0] + strong[1]) / 2), "a pair that does not say is a typical one"
+    assert pair_weights(["a"] * 3, strengths=[0.0, 0.1, 1.0]).argmin() == 0, "strength 0 is the least clear pair"
+    with pytest.raises(FitError, match=r"strengths lie in 0\.\.0"):
+        pair_weights(["a"] * 2, strengths=[0.0, 0.0])
     with pytest.raises(FitError, match="balance is 2"):
         pair_weights(sources, balance=2.0)
 

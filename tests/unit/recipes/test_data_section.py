@@ -8,6 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from facetrm.core.errors import DataError
+from facetrm.data.read.files import read_preferences
 from facetrm.recipes.armorm.rows import FilesData, SourcesData, load_rows
 
 OBJECTIVE = "- name: mine-good\n  low: 0\n  high: 4\n"
@@ -49,6 +50,24 @@ def test_rows_that_say_test_are_never_trained_on(tmp_path: Path) -> None:
     assert {r.split for r in (*rows.heads, *rows.gate)} == {"train"}
     assert {r.split for r in (*rows.heads_test, *rows.test)} == {"test"}
     assert (len(rows.gate), len(rows.test)) == (20, 10)
+
+
+@pytest.mark.parametrize("others", ["test", None])
+@pytest.mark.parametrize("name", ["validation", "val", "Dev"])
+def test_rows_that_say_validation_are_never_trained_on(name: str, others: str | None, tmp_path: Path) -> None:
+    splits = [(name, others, "train")[n % 3] for n in range(60)]
+    given = files(
+        tmp_path,
+        [rated(n, split=split or "train") for n, split in enumerate(splits)],
+        [*(pair(n, split=split or "train") for n, split in enumerate(splits)), pair(0, id="again", split="train")],
+    )
+    rows = load_rows(given, seed=0)
+    kept = (*rows.heads, *rows.gate, *rows.heads_test, *rows.test)
+    assert {r.split for r in kept} == {split or "train" for split in (others, "train")}
+    assert not {r.prompt_key for r in (*rows.heads, *rows.gate)} & {
+        r.prompt_key for r in read_preferences(given.preferences[0]) if r.split == name
+    }
+    assert (rows.counts["validation_ratings"], rows.counts["validation_preferences"]) == (20, 20)
 
 
 def test_without_a_test_row_the_prompts_are_split_here(tmp_path: Path) -> None:

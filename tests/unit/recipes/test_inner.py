@@ -11,7 +11,7 @@ import torch
 
 import facetrm.recipes.dmoerm.inner
 from expert_samples import GROUPS, TEST, group, opened
-from facetrm.backbone.lora.switching import name_problem
+from facetrm.backbone.lora.names import name_problem
 from facetrm.core.errors import ConfigError, FitError
 from facetrm.data.objectives import Objective
 from facetrm.fit.experts.adapters import hold_out_prompts

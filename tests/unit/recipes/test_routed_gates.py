@@ -11,7 +11,7 @@ import torch
 
 from facetrm.core.config import parse_config
 from facetrm.core.errors import ConfigError, FitError
-from facetrm.recipes.armorm.config import ArmormConfig, RouterSection
+from facetrm.recipes.armorm.config import ArmormConfig, GatesSection
 from facetrm.recipes.armorm.routed import RoutedFit, route_armorm, routed_by_task
 from facetrm.recipes.armorm.rows import Rows
 from facetrm.recipes.dmoerm.judge import accuracy_by_task
@@ -21,9 +21,9 @@ from tiny_runs import recipe
 CONFIG: ArmormConfig = parse_config(ArmormConfig, recipe(), place="test")
 
 
-def section(**given: Any) -> RouterSection:
+def section(**given: Any) -> GatesSection:
     value = {"settings": {"steps": 20, "hidden": 8, "samples": 10}, "least": 20, **given}
-    return RouterSection.model_validate(value)
+    return GatesSection.model_validate(value)
 
 
 def named(rows: Rows, *tasks: str | None) -> Rows:

@@ -1,19 +1,17 @@
-"""Rows to score: every convention in, one score per answer out, in order, whole or not at all."""
+"""Rows to score: every convention in, one score per answer out, in order."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from facetrm.core.errors import BackboneError, DataError
+from facetrm.core.errors import BackboneError
 from facetrm.data.read.files import write_records
 from facetrm.data.records import Message, Preference
 from facetrm.recipes import scoring
-from facetrm.recipes.scoring import located, read_asked, score_rows, write_scores
+from facetrm.recipes.scoring import located, read_asked, score_rows
 from reward_models import QUESTIONS, model
 from tiny_runs import A, B, U, write_rows
 
@@ -64,21 +62,6 @@ def test_every_answer_is_scored_in_order_whatever_the_chunks(tmp_path: Path, mon
     assert [row["id"] for row in chunked] == [f"r{n}" for n in range(len(QUESTIONS))]
     for one, other, score in zip(whole, chunked, own, strict=True):
         assert one == other == {"id": one["id"], "answer": 0, **score.to_dict()}
-
-
-def test_scores_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    path = tmp_path / "scores.jsonl"
-    assert write_scores(iter([{"reward": 1.5}, {"reward": 2.0}]), path) == 2
-    assert [json.loads(line) for line in path.read_text().splitlines()] == [{"reward": 1.5}, {"reward": 2.0}]
-
-    def broken() -> Iterator[dict[str, Any]]:
-        yield {"reward": 3.0}
-        raise DataError("late")
-
-    with pytest.raises(DataError, match="late"):
-        write_scores(broken(), path)
-    assert len(path.read_text().splitlines()) == 2, "the earlier file stands"
-    assert [p.name for p in tmp_path.iterdir()] == ["scores.jsonl"]
 
 
 def test_errors_are_placed_at_the_row_of_the_file(tmp_path: Path) -> None:

@@ -177,6 +177,19 @@ def test_labels_of_the_test_split_are_not_learned_from(tmp_path):
     assert rows.counts == {"capabilities_of_the_test_split": 10}
 
 
+@pytest.mark.parametrize("test", ["test", "train"])
+def test_rows_of_validation_are_not_learned_from(test, tmp_path):
+    splits = {0: test, 1: "validation"}
+    preferences = [row(n, task="chat", split=splits.get(n % 10, "train")) for n in range(60)]
+    about = [row(n, aspect="chat/wit", split="dev" if n >= 90 else "train") for n in [11, *range(80, 100)]]
+    rows = load_tasks(files(tmp_path, preferences, about), seed=0)
+    held = {str(n) for n in (*range(1, 60, 10), *range(90, 100))}
+    assert not held & {p.id for p in (*rows.overall, *rows.capabilities, *rows.test)}
+    assert rows.counts["validation_preferences"] == 6
+    assert rows.counts["validation_capabilities"] == 10
+    assert rows.counts["training_capabilities_with_a_validation_prompt"] == 1
+
+
 def test_files_without_a_test_split_are_divided_by_prompt(tmp_path):
     preferences = [row(n, id=f"{n}.{k}") for n in range(200) for k in range(2)]
     section = files(tmp_path, preferences, [row(n, aspect="chat/wit") for n in range(50)], test_share=0.25)

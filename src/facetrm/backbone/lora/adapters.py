@@ -11,6 +11,7 @@ Reference: Hu et al., LoRA (arXiv 2106.09685).
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -31,8 +32,9 @@ from transformers import PreTrainedModel
 from facetrm.backbone.checkpoint import quiet_transformers
 from facetrm.backbone.exclusive import exclusive, making
 from facetrm.backbone.lora.layers import is_layers, layer_list, linear_names, peft_layers
+from facetrm.backbone.lora.names import TRUNK_ADAPTER, name_problem
 from facetrm.backbone.lora.patterns import check_patterns, for_trunk, refuse_variants
-from facetrm.backbone.lora.switching import TRUNK_ADAPTER, adapter_names, name_problem, named_adapters, tuned_layers
+from facetrm.backbone.lora.switching import adapter_names, named_adapters, tuned_layers
 from facetrm.core.config import Section
 from facetrm.core.errors import BackboneError
 from facetrm.core.files import read_json, write_bytes, write_json
@@ -147,10 +149,19 @@ def load_adapter(trunk: PreTrainedModel, folder: str | Path, *, name: str = TRUN
     _inject(trunk, config, name, place=folder)
     try:
         check_patterns(trunk, name, [key for pattern in patterns for key in pattern], folder)
+        _check_scales(trunk, name, folder)
         _fill(trunk, found, name, folder=folder, made_for=config.base_model_name_or_path)
     except BackboneError:
         remove_adapter(trunk, name=name)
         raise
+
+
+def _check_scales(trunk: PreTrainedModel, name: str, folder: Path) -> None:
+    for path, scale in adapter_settings(trunk, [name])[name]["scales"].items():
+        if not math.isfinite(scale):
+            raise BackboneError(
+                f"the scale of '{path}' is {scale}", place=folder / CONFIG_FILE, fix="write lora_alpha and r as numbers"
+            )
 
 
 def _fill(
@@ -372,4 +383,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(v) for v in value]
     plain = getattr(value, "value", value)
+    if isinstance(plain, float) and not math.isfinite(plain):
+        return str(plain)
     return plain if plain is None or isinstance(plain, str | int | float | bool) else str(plain)

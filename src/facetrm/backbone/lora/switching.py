@@ -9,10 +9,9 @@ nothing else: what is trained stays trained, and what was at work before is at w
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final, cast
+from typing import cast
 
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch.nn import Module, ModuleDict, ParameterDict
@@ -20,10 +19,8 @@ from transformers import PreTrainedModel
 
 from facetrm.backbone.exclusive import exclusive, trunk_lock
 from facetrm.backbone.lora.layers import layer_list
+from facetrm.backbone.lora.names import TRUNK_ADAPTER
 from facetrm.core.errors import BackboneError
-
-TRUNK_ADAPTER: Final = "default"
-"""The name of the trunk's own adapter."""
 
 
 def adapter_names(trunk: PreTrainedModel) -> tuple[str, ...]:
@@ -34,16 +31,6 @@ def adapter_names(trunk: PreTrainedModel) -> tuple[str, ...]:
 def named_adapters(trunk: PreTrainedModel) -> tuple[str, ...]:
     """Return the names of the adapters in ``trunk`` beside its own, sorted."""
     return tuple(name for name in adapter_names(trunk) if name != TRUNK_ADAPTER)
-
-
-def name_problem(name: str) -> str | None:
-    """Return why ``name`` cannot be that of an adapter beside the trunk's own, None if it can."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
-        return "write letters, digits, - and _"
-    if name == TRUNK_ADAPTER:
-        return "it is the name of the trunk's own adapter (backbone.adapter)"
-    # PEFT finds the tensors of an adapter by its name, and keeps it among the attributes of a container.
-    return "PEFT uses it" if name in "lora_" or name.startswith("lora_") or hasattr(ModuleDict, name) else None
 
 
 def tuned_layers(trunk: Module) -> Iterator[tuple[str, BaseTunerLayer]]:

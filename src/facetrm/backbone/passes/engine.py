@@ -27,6 +27,7 @@ from torch import Tensor
 from torch._dynamo.exc import TorchDynamoException
 from transformers import PreTrainedModel
 
+from facetrm.backbone.config import Mode
 from facetrm.backbone.exclusive import trunk_lock
 from facetrm.backbone.lora.sharing import SharedLayers, SharedReading, read_each
 from facetrm.backbone.lora.switching import first_layer, known_adapters, switched
@@ -38,7 +39,6 @@ from facetrm.backbone.text.chat import Ids, Tokenized
 from facetrm.core.errors import BackboneError
 from facetrm.core.progress import log
 
-Mode: TypeAlias = Literal["fast", "exact"]
 OnBatch: TypeAlias = Callable[[int, int], None]
 
 TOLERANCE: Final = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}

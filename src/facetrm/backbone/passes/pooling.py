@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from facetrm.backbone.config import Mode
 from facetrm.backbone.exclusive import trunk_lock
 from facetrm.backbone.lora.switching import known_adapters, switched
 from facetrm.backbone.passes.batching import pad_right, token_batches
-from facetrm.backbone.passes.engine import Mode, OnBatch
+from facetrm.backbone.passes.engine import OnBatch
 from facetrm.backbone.text.chat import Ids, Tokenized
 
 

@@ -93,8 +93,8 @@ class Limit:
             raise BackboneError(
                 f"{measure(turns)} tokens, above the limit of {self.tokens}",
                 place=place,
-                fix="set backbone.truncation: drop_oldest, raise backbone.max_tokens if the model reads more, "
-                "or drop the row",
+                fix="set backbone.truncation=drop_oldest (score: --truncation drop_oldest), drop the row (score: "
+                "--on-error skip), or raise backbone.max_tokens if the model reads more",
             )
         kept = drop_oldest(turns, measure=measure, limit=self.tokens, answered=answered)
         if kept is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 from facetrm.core.errors import DataError
 from facetrm.data.read.formats import to_unlabelled
@@ -43,6 +43,24 @@ class ScoringRow:
         """Whether there are two answers or more."""
         return len(self.answers) > 1
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the row as it could stand in a file."""
+        turns = [[message.model_dump(exclude_none=True) for message in answer] for answer in self.answers]
+        known = {"id": self.id, "task": self.task, "source": self.source}
+        kept = {key: value for key, value in known.items() if value is not None}
+        if not self.is_pair:
+            return {**kept, "messages": turns[0]}
+        return {**kept, "prompt": turns[0][:-1], "responses": [messages[-1] for messages in turns]}
+
+
+@final
+@dataclass(frozen=True)
+class RefusedRow:
+    """A row that holds no conversation: why, with its place, and what stands there."""
+
+    error: DataError
+    row: object
+
 
 def read_conversations(path: Path | str) -> list[ScoringRow]:
     """Read all rows of a file in any convention of :mod:`facetrm.data.read.formats`.
@@ -56,6 +74,14 @@ def read_conversations(path: Path | str) -> list[ScoringRow]:
 
     Raises:
         DataError: a bad row (file, line, field, value, fix), an empty file, or columns that hold no conversation.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> from facetrm import World, read_conversations, write_records
+        >>> path = mkdtemp() + "/pairs.jsonl"
+        >>> _ = write_records(path, World().preferences(2))
+        >>> [len(row.answers) for row in read_conversations(path)]
+        [2, 2]
     """
     return list(stream_conversations(path))
 
@@ -71,6 +97,21 @@ def stream_conversations(path: Path | str) -> Iterator[ScoringRow]:
 
     Raises:
         DataError: as :func:`read_conversations`, when the bad row is reached.
+    """
+    yield from _good(stream_all_rows(path))
+
+
+def stream_all_rows(path: Path | str) -> Iterator[ScoringRow | RefusedRow]:
+    """Yield the rows of :func:`stream_conversations`; a bad one is yielded too, with its error.
+
+    Args:
+        path: as for :func:`read_conversations`.
+
+    Yields:
+        The rows, in the order of the file.
+
+    Raises:
+        DataError: a file that cannot be read, or that holds no row.
     """
     yield from _each(read_rows(Path(path)), "standard input" if str(path) == "-" else str(path))
 
@@ -94,13 +135,23 @@ def conversations_in_memory(rows: Iterable[object], *, place: str = "rows") -> l
         >>> [message.role for message in row.answers[0]]
         ['user', 'assistant']
     """
-    return list(_each(rows_in_memory(rows), place))
+    return list(_good(_each(rows_in_memory(rows), place)))
 
 
-def _each(rows: Iterable[RawRow], place: str) -> Iterator[ScoringRow]:
+def _good(rows: Iterable[ScoringRow | RefusedRow]) -> Iterator[ScoringRow]:
+    for row in rows:
+        if isinstance(row, RefusedRow):
+            raise row.error
+        yield row
+
+
+def _each(rows: Iterable[RawRow], place: str) -> Iterator[ScoringRow | RefusedRow]:
     empty = True
     for row in rows:
-        yield _scoring_row(row, f"{place}:{row.number}")
+        try:
+            yield _scoring_row(row, f"{place}:{row.number}")
+        except DataError as exc:
+            yield RefusedRow(exc, row.text if row.value is None else row.value)
         empty = False
     if empty:
         raise DataError("no row", place=place, fix="give at least one conversation")

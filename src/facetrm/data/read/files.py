@@ -45,6 +45,14 @@ def read_ratings(
 
     Raises:
         DataError: names the file, the line (or Parquet row), the field, the value and the fix.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> from facetrm import World, read_ratings, write_records
+        >>> path, world = mkdtemp() + "/rated.jsonl", World()
+        >>> _ = write_records(path, world.ratings(3))
+        >>> len(read_ratings(path, objectives=world.objectives))
+        3
     """
     return cast("list[Rating]", _read(Path(path), "rating", objectives, on_error, skipped_to))
 
@@ -62,6 +70,14 @@ def read_preferences(
 
     Raises:
         DataError: names the file, the line (or Parquet row), the field, the value and the fix.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> from facetrm import World, read_preferences, write_records
+        >>> path = mkdtemp() + "/pairs.jsonl"
+        >>> _ = write_records(path, World().preferences(3))
+        >>> len(read_preferences(path))
+        3
     """
     return cast("list[Preference]", _read(Path(path), "preference", None, on_error, skipped_to))
 
@@ -90,6 +106,15 @@ def write_records(path: Path | str, records: Iterable[Rating | Preference]) -> N
 
     Raises:
         DataError: both kinds at once, a value that JSON cannot hold, or another file type.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> from pathlib import Path
+        >>> from facetrm import World, write_records
+        >>> path = Path(mkdtemp()) / "pairs.jsonl"
+        >>> _ = write_records(path, World().preferences(3))
+        >>> len(path.read_text().splitlines())
+        3
     """
     path, kept = Path(path), list(records)
     if not path.name.endswith(ROW_SUFFIXES):

@@ -3,58 +3,56 @@
     rating       facetrm                  messages, ratings
                  facetrm pack             messages, ratings, category (read as task)
                  RLHFlow attributes       messages + one column of numbers per attribute, null where not rated
-                 prompt and response      prompt, response (or completion) + one column of numbers per attribute
+                 prompt and response      prompt, response (or completion, answer) + one column of numbers per attribute
     preference   facetrm                  prompt, responses (best first)
                  facetrm pack             id, source, split, prompt, chosen, rejected, category (read as task)
                  TRL explicit prompt      prompt, chosen, rejected: strings, or message lists
+                 rejected response        messages, rejected_response: the worse answer beside the last message
                  TRL implicit prompt      chosen, rejected that begin alike: strings, or message lists (RLHFlow pairs)
 
 Beside those, ``id, source, subset, task (or category), split, meta`` are read wherever they stand. Other columns go to
 ``meta``, but in our own convention an unknown column is an error.
 
 Conversions: a rating that is null, NaN or -100 is missing (-100 is kept where an objective's declared range holds it);
-a boolean is 0 or 1; ``margin`` becomes ``strength = margin / largest margin of the file`` and stays in ``meta``.
+a boolean is 0 or 1; ``margin`` becomes ``strength = margin / (margin + median of the file's positive margins)``, 0 for
+the least clear pair, and stays in ``meta``; NaN is no margin. ``system`` text becomes the system turn.
 Reference: the dataset formats of TRL (preference) and of RLHFlow (attributes, pairs).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Literal, final
 
-from facetrm.core.errors import DataError, did_you_mean
+from facetrm.core.errors import DataError, did_you_mean, short
 from facetrm.data.objectives import Objective
-from facetrm.data.read import columns
-from facetrm.data.read.columns import LARGEST, Facts, Row, is_number, short, validate
+from facetrm.data.read.columns import LARGEST, Facts, Row, is_number, validate
+from facetrm.data.read.conventions import CONVENTIONS, Convention
+from facetrm.data.read.conventions import RecordKind as RecordKind
+from facetrm.data.read.extras import as_json
 from facetrm.data.records import Preference, Rating
-
-RecordKind = Literal["rating", "preference"]
 
 _SIDE = ("id", "source", "subset", "task", "split")
 _LABELS = frozenset({"ratings", "margin", "strength", "aspect"})
-_KNOWN = frozenset({"category", "meta", "ratings", "response", "completion", "aspect", "strength", *_SIDE})
-
-
-@final
-@dataclass(frozen=True)
-class Convention:
-    """One way to lay out rows.
-
-    Attributes:
-        name, kind: what it is called, and which record it gives.
-        columns: what the error of an undetectable file says about it.
-        required: the columns that tell it; ``strict``: no other column is allowed.
-        convert: turns a row (without its side columns) into the record's own fields and removes what it used.
-    """
-
-    name: str
-    kind: RecordKind
-    columns: str
-    required: frozenset[str]
-    convert: Callable[[Row, Facts], Row]
-    strict: bool = False
+_UNREAD = ("tools", "images", "image", "videos", "video", "audios", "audio", "history")
+_KNOWN = frozenset(
+    {
+        "category",
+        "answer",
+        "system",
+        "system_prompt",
+        "meta",
+        "ratings",
+        "response",
+        "completion",
+        "aspect",
+        "strength",
+        *_SIDE,
+    }
+)
 
 
 @final
@@ -96,12 +94,12 @@ def detect(rows: Sequence[Row], kind: RecordKind, objectives: Sequence[Objective
         attributes = _attribute_columns(rows, names, declared)
         if not attributes:
             raise _undetected(names, kind)
-    margins = [float(m) for row in rows if is_number(m := row.get("margin")) and abs(m) <= LARGEST]
+    margins = [float(m) for row in rows if is_number(m := row.get("margin")) and 0 < m <= LARGEST]
     texts = (row.get("prompt" if "prompt" in names else "chosen") for row in rows)
     standard = isinstance(next((text for text in texts if text is not None), None), str)
     return FileLayout(
         convention=convention,
-        facts=Facts(attributes, max(margins, default=0.0), declared),
+        facts=Facts(attributes, median(margins) if margins else 0.0, declared),
         style="standard" if standard else "conversational",
         extra=tuple(sorted(names - convention.required - attributes - _KNOWN)),
     )
@@ -120,13 +118,10 @@ def to_record(row: Row, layout: FileLayout) -> Rating | Preference:
     if layout.convention.strict:
         for key in rest:
             raise DataError(f"unknown column '{key}' ({short(rest[key])})", fix=did_you_mean(key, model.model_fields))
-    meta = {key: value for key, value in rest.items() if value is not None and value == value} | side.pop("meta", {})
-    try:
-        json.dumps(meta, allow_nan=False)
-    except (TypeError, ValueError) as exc:
-        raise DataError(
-            f"'meta' is {short(meta)}, not JSON ({exc})", fix="write null for NaN, text for dates"
-        ) from None
+    else:
+        fields = _in_context(fields, rest)
+    kept = {key: value for key, value in rest.items() if value is not None and value == value}
+    meta = as_json(kept) | as_json(side.pop("meta", {}))
     return validate(model, {**side, **fields, "meta": meta})
 
 
@@ -142,8 +137,25 @@ def to_unlabelled(row: Row) -> Rating | Preference:
         raise _no_conversation(frozenset(filled))
     side = _side(filled, strict=False)
     side.pop("meta", None)
-    fields = convention.convert(filled, Facts())
+    fields = _in_context(convention.convert(filled, Facts()), filled)
     return validate(Rating if convention.kind == "rating" else Preference, {**side, **fields})
+
+
+def _in_context(fields: Row, rest: Row) -> Row:
+    """Return ``fields`` with the system turn of a ``system`` column; refuse what a reading as text would leave out."""
+    for key in _UNREAD:
+        if isinstance(rest.get(key), (list, tuple, dict, bytes)) and rest[key]:
+            raise DataError(f"'{key}' is {short(rest[key], 60)}, which is not read", fix=f"drop '{key}', or the row")
+    key = "messages" if "messages" in fields else "prompt"
+    said = next((rest.pop(name) for name in ("system", "system_prompt") if isinstance(rest.get(name), str)), "")
+    if not said.strip():
+        return fields
+    turns = fields[key]
+    if turns and turns[0].get("role") == "system":
+        if turns[0].get("content") == said:
+            return fields
+        raise DataError(f"two system turns: {short(turns[0].get('content'), 40)}, {short(said, 40)}", fix="give one")
+    return {**fields, key: [{"role": "system", "content": said}, *turns]}
 
 
 def _no_conversation(names: frozenset[str]) -> DataError:
@@ -209,74 +221,6 @@ def _side(rest: Row, *, strict: bool) -> Row:
         rest.pop("meta", None)
     return side
 
-
-CONVENTIONS: tuple[Convention, ...] = (
-    Convention(
-        "facetrm pack",
-        "rating",
-        "messages, ratings, category",
-        frozenset({"messages", "ratings", "category"}),
-        columns.messages_and_ratings,
-    ),
-    Convention(
-        "facetrm",
-        "rating",
-        "messages, ratings {objective: number}",
-        frozenset({"messages", "ratings"}),
-        columns.messages_and_ratings,
-        strict=True,
-    ),
-    Convention(
-        "RLHFlow attributes",
-        "rating",
-        "messages + one column of numbers per attribute",
-        frozenset({"messages"}),
-        columns.attributes,
-    ),
-    Convention(
-        "prompt and response",
-        "rating",
-        "prompt, response + one column of numbers per attribute",
-        frozenset({"prompt", "response"}),
-        columns.prompt_and_response,
-    ),
-    Convention(
-        "prompt and completion",
-        "rating",
-        "prompt, completion + one column of numbers per attribute",
-        frozenset({"prompt", "completion"}),
-        columns.prompt_and_response,
-    ),
-    Convention(
-        "facetrm",
-        "preference",
-        "prompt, responses (message lists, best first)",
-        frozenset({"prompt", "responses"}),
-        columns.responses,
-        strict=True,
-    ),
-    Convention(
-        "facetrm pack",
-        "preference",
-        "id, source, split, prompt, chosen, rejected, category",
-        frozenset({"id", "source", "split", "prompt", "chosen", "rejected", "category"}),
-        columns.explicit_prompt,
-    ),
-    Convention(
-        "TRL explicit prompt",
-        "preference",
-        "prompt, chosen, rejected (strings or message lists)",
-        frozenset({"prompt", "chosen", "rejected"}),
-        columns.explicit_prompt,
-    ),
-    Convention(
-        "TRL implicit prompt",
-        "preference",
-        "chosen, rejected that begin alike (strings or message lists)",
-        frozenset({"chosen", "rejected"}),
-        columns.implicit_prompt,
-    ),
-)
 
 _BY_ANSWERS = tuple(sorted(CONVENTIONS, key=lambda convention: convention.kind == "rating"))
 _UNLABELLED = tuple(convention for convention in _BY_ANSWERS if convention.name != "facetrm pack")

@@ -1,26 +1,28 @@
-"""Rows of a file: JSONL, JSONL.gz or Parquet in, each row with its place, bad lines with their error."""
+"""Rows of a file, of standard input or of a list: each row with its place, bad lines with their error."""
 
 from __future__ import annotations
 
 import gzip
 import json
-import re
+import sys
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast, final
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from facetrm.core.errors import DataError
-from facetrm.data.read.columns import Row, short
+from facetrm.core.errors import DataError, short
+from facetrm.core.files import why_unread
+from facetrm.data.read.columns import Row
+from facetrm.data.read.delimited import delimited_rows
+from facetrm.data.read.extras import DEEPEST, too_deep
+from facetrm.data.read.parquet import parquet_rows
 from facetrm.data.records import Message
 
-_SURROGATE = re.compile("[\ud800-\udfff]")
 ROW_SUFFIXES = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz", ".parquet")
+"""What records are written to, and what data sets are looked for as."""
+READABLE = (*ROW_SUFFIXES, ".json", ".csv", ".tsv")
 
 
 @final
@@ -44,16 +46,39 @@ class RawRow:
 def read_rows(path: Path) -> Iterator[RawRow]:
     """Yield the rows of a file in order; blank lines are no rows, and a byte order mark is skipped.
 
+    Args:
+        path: a file of one of :data:`READABLE`, or ``-`` for JSONL from standard input.
+
     Raises:
         DataError: the file is missing, of another type, cut off, or not what its name says. A bad line is yielded with
             its error, not raised.
     """
+    if str(path) == "-":
+        yield from _jsonl(path)
+        return
     if not path.exists():
         raise DataError("no such file", place=path, fix="give the path of a .jsonl, .jsonl.gz or .parquet file")
-    if path.is_dir() or not path.name.endswith(ROW_SUFFIXES):
+    if path.is_dir() or not path.name.endswith(READABLE):
         what = "a folder" if path.is_dir() else f"a '{path.suffix}' file"
-        raise DataError(f"{what}, not one of {', '.join(ROW_SUFFIXES)}", place=path, fix="give one such file")
-    yield from _parquet(path) if path.suffix == ".parquet" else _jsonl(path)
+        raise DataError(f"{what}, not one of {', '.join(READABLE)}", place=path, fix="give one such file")
+    if path.suffix == ".parquet":
+        yield from (RawRow(number, value) for number, value in enumerate(parquet_rows(path), start=1))
+    elif path.suffix in (".csv", ".tsv"):
+        for number, found in delimited_rows(path, "\t" if path.suffix == ".tsv" else ","):
+            yield RawRow(number, None, error=found) if isinstance(found, DataError) else RawRow(number, found)
+    else:
+        yield from _json_file(path) if path.suffix == ".json" else _jsonl(path)
+
+
+def _json_file(path: Path) -> Iterator[RawRow]:
+    """Yield the rows of one JSON document: a list of rows, one row, or one conversation; or of JSONL by this name."""
+    data = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+    try:
+        value = json.loads(data, object_pairs_hook=_object, parse_int=_whole)
+    except (ValueError, RecursionError):
+        yield from _jsonl(path)
+        return
+    yield from rows_in_memory(value if isinstance(value, (list, dict)) else [value])
 
 
 def rows_in_memory(rows: Iterable[object]) -> Iterator[RawRow]:
@@ -67,8 +92,8 @@ def rows_in_memory(rows: Iterable[object]) -> Iterator[RawRow]:
         listed = [listed]
     for number, row in enumerate(listed, start=1):
         value = _columns(row)
-        if value is None:
-            yield RawRow(number, None, error=_no_object(row))
+        if value is None or too_deep(value):
+            yield RawRow(number, None, error=_no_object(row) if value is None else _nested(short(row)))
         else:
             yield RawRow(number, value)
 
@@ -91,23 +116,15 @@ def _columns(row: object) -> Row | None:
     return None
 
 
+def _nested(shown: str) -> DataError:
+    return DataError(f"nested too deeply: {short(shown)}", fix="write a flat object")
+
+
 def _no_object(value: object) -> DataError:
     return DataError(
         f"{short(value)} is a {type(value).__name__}, not an object",
         fix="write one JSON object a line, a list of messages, or [prompt, answer]",
     )
-
-
-def _parquet(path: Path) -> Iterator[RawRow]:
-    try:
-        with closing(pq.ParquetFile(path)) as file:
-            number = 0
-            for batch in file.iter_batches(batch_size=1024):
-                for value in batch.to_pylist():
-                    number += 1
-                    yield RawRow(number, value)
-    except (pa.ArrowInvalid, OSError) as exc:
-        raise DataError(f"not a Parquet file ({str(exc).splitlines()[0]})", place=path, fix="write it again") from None
 
 
 def _jsonl(path: Path) -> Iterator[RawRow]:
@@ -123,35 +140,41 @@ def _jsonl(path: Path) -> Iterator[RawRow]:
     except (gzip.BadGzipFile, zlib.error) as exc:
         raise DataError(f"not gzip ({exc})", place=f"{path}:{number + 1}", fix="copy the file again") from None
     except OSError as exc:
-        raise DataError(f"cannot be read ({exc.strerror})", place=path, fix="check its rights") from None
+        problem, fix = why_unread(exc, missing="no such file", fix="give the path of a file of rows")
+        raise DataError(problem, place=path, fix=fix) from None
 
 
-def _open(path: Path) -> IO[bytes]:
+def _open(path: Path) -> AbstractContextManager[IO[bytes]]:
+    if str(path) == "-":
+        return nullcontext(cast("IO[bytes]", sys.stdin.buffer))
     return cast("IO[bytes]", gzip.open(path, "rb")) if path.suffix == ".gz" else open(path, "rb")
 
 
 def _parse(number: int, data: bytes) -> RawRow:
     shown = data.decode("utf-8", errors="replace").strip()
     try:
-        value = json.loads(data.decode("utf-8").rstrip(), object_pairs_hook=_object)
+        value = json.loads(data.decode("utf-8").rstrip(), object_pairs_hook=_object, parse_int=_whole)
     except UnicodeDecodeError as exc:
         problem, fix = f"not UTF-8: byte {data[exc.start]:#04x} at position {exc.start}", "save the file as UTF-8"
     except json.JSONDecodeError as exc:
         problem, fix = f"not JSON ({exc.msg} at column {exc.colno}): {short(shown)}", "write one JSON object a line"
     except RecursionError:
-        problem, fix = f"nested too deeply: {short(shown)}", "write a flat object"
+        return RawRow(number, None, shown, _nested(shown))
     except ValueError as exc:
         problem, fix = f"not a readable object ({exc}): {short(shown)}", "mend the line"
     else:
-        halves = _SURROGATE.search(json.dumps(value, ensure_ascii=False)) if b"\\ud" in data.lower() else None
+        if data.count(b"[") + data.count(b"{") > DEEPEST and too_deep(value):
+            return RawRow(number, None, shown, _nested(shown))
         row = _columns(value)
-        if row is not None and halves is None:
+        if row is not None:
             return RawRow(number, row)
-        if halves is not None:
-            text = f"half a character ({halves.group()!r}) in {short(shown)}"
-            return RawRow(number, None, shown, DataError(text, fix="write both halves of the surrogate pair"))
         return RawRow(number, None, shown, _no_object(value))
     return RawRow(number, None, shown, DataError(problem, fix=fix))
+
+
+def _whole(digits: str) -> float:
+    """Return an integer, or infinity for one of more digits than Python reads."""
+    return int(digits) if len(digits) <= 4000 else float(digits)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from facetrm.data.read.columns import Row, human_assistant
+from facetrm.data.read.columns import Row
+from facetrm.data.read.transcripts import human_assistant
 from facetrm.data.sources.raw import same_but_last, text
 from facetrm.data.sources.registry import Records, source
 

@@ -76,7 +76,13 @@ _GRAMMAR: Final = (
 
 
 def vocabulary() -> tuple[str, ...]:
-    """Return every word that the world can write, sorted."""
+    """Return every word that the world can write, sorted.
+
+    Example:
+        >>> from facetrm import vocabulary
+        >>> "four" in vocabulary()
+        True
+    """
     words = set(_GRAMMAR.split()) | set(NUMBERS) | set(PLACES) | set(PLACES.values())
     for group in (
         SITES,

@@ -60,6 +60,11 @@ class WorldConfig(Section):
         rater_noise: standard deviation of a rating's error, in units of its scale.
         verbosity_bias: what a fully padded answer gains in every other rating, in units of the scale.
         gaps: probability that a single rating is missing within its source.
+
+    Example:
+        >>> from facetrm import World, WorldConfig
+        >>> next(World(WorldConfig(seed=1)).ratings(1)) == next(World(WorldConfig(seed=1)).ratings(1))
+        True
     """
 
     seed: Seed = 0
@@ -74,6 +79,12 @@ class World:
 
     Every row is a function of (seed, part, number): streams are endless, deterministic, and can be read from anywhere.
     Parts (``backbone, heads, gate, test``) never share a prompt.
+
+    Example:
+        >>> from facetrm import World
+        >>> pair = next(World().preferences(1, part="test"))
+        >>> pair.chosen != pair.rejected
+        True
     """
 
     objectives: Sequence[Objective] = OBJECTIVES

@@ -30,6 +30,11 @@ class GateConfig(Section):
         validation: share of the prompts held out. blends: factors on the prompt-dependent part to choose from.
         refit: train once more on all pairs, for as many steps as was best.
         seed: of split, initial values, batches and dropout.
+
+    Example:
+        >>> from facetrm import GateConfig
+        >>> GateConfig(steps=50).steps
+        50
     """
 
     hidden: int = Field(default=64, ge=0)

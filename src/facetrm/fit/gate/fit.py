@@ -117,6 +117,16 @@ def fit_gate(
         FitError: pairs that do not fit together, features that are not finite, or a checkpoint of another run.
 
     Reference: ArmoRM (arXiv 2406.12845), section 3.2.
+
+    Example:
+        >>> import torch
+        >>> from facetrm import GateConfig, World, fit_gate, toy_model
+        >>> model, pairs = toy_model(), list(World().preferences(40))
+        >>> read = [model.features([p.chosen for p in pairs]), model.features([p.rejected for p in pairs])]
+        >>> with_what = {"experts": model.mixtures["all"].experts, "debias_KK": torch.eye(3)}
+        >>> config, groups = GateConfig(steps=5, rank=4), [pair.prompt_key for pair in pairs]
+        >>> fit_gate(*read, **with_what, groups=groups, config=config).beta > 0
+        True
     """
     pairs = score_pairs(chosen, rejected, experts=experts, groups=groups, weights=weights, scores=scores)
     return fit_scored_gate(pairs, experts=experts, debias_KK=debias_KK, config=config, checkpoint=checkpoint)

@@ -48,6 +48,11 @@ class RidgeConfig(Section):
         gram_gib: memory for Gram matrices (GiB); blocks of objectives that do not fit together take one more pass each.
         bootstrap: resamples for the interval of each Spearman correlation.
         seed: of folds and resampling.
+
+    Example:
+        >>> from facetrm import RidgeConfig
+        >>> RidgeConfig(folds=3).folds
+        3
     """
 
     alphas: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3, 1e4)
@@ -112,6 +117,19 @@ def fit_linear_experts(
     Raises:
         FitError: shapes that disagree, bad weights or features, or (``unfit: raise``) an objective without enough
             prompts or with constant labels.
+
+    Example:
+        >>> from facetrm import RidgeConfig, World, fit_linear_experts, label_matrix, toy_model
+        >>> world, rated = World(), list(World().ratings(60))
+        >>> fit = fit_linear_experts(
+        ...     toy_model().encoder.encode([rating.messages for rating in rated]),
+        ...     label_matrix(rated, world.objectives),
+        ...     objectives=world.objectives,
+        ...     groups=[rating.prompt_key for rating in rated],
+        ...     config=RidgeConfig(folds=3, bootstrap=0, unfit="mean"),
+        ... )
+        >>> len(fit.experts.names) == len(world.objectives)
+        True
     """
     config = RidgeConfig() if config is None else config
     labels, group_N, weight_N = _check(labels_NK, objectives, groups, weights)
@@ -125,7 +143,9 @@ def fit_linear_experts(
             raise FitError(
                 f"all {int(labelled[:, k].sum())} rated rows fall on one side of the split",
                 place=f"objective '{objective.name}'",
-                fix="change validation or the seed, or use folds: 2 or more",
+                fix=f"rate more prompts, or take another number of folds than {config.folds}"
+                if config.folds > 1
+                else "change validation or the seed, or use folds: 2 or more",
             )
     masses = np.where(np.isfinite(labels), weight_N[:, None], 0.0)
     means = torch.from_numpy((masses * np.nan_to_num(labels)).sum(axis=0) / masses.sum(axis=0))

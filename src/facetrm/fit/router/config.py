@@ -30,6 +30,11 @@ class RouterConfig(Section):
         bins: of the reliability figures. samples: of the bootstrap over prompts.
         thresholds: of confidence, at which coverage and accuracy are reported.
         seed: of split, initial values, batches, dropout and bootstrap.
+
+    Example:
+        >>> from facetrm import RouterConfig
+        >>> RouterConfig(steps=50).calibrate
+        True
     """
 
     hidden: int = Field(default=64, ge=1)

@@ -115,6 +115,16 @@ def fit_router(
             one, a task without a row, or no prompt that can be held out.
 
     Reference: DMoERM (arXiv 2403.01197), the outer mixture.
+
+    Example:
+        >>> import torch
+        >>> from facetrm import RouterConfig, fit_router
+        >>> prompts = torch.randn(80, 4, generator=torch.Generator().manual_seed(0))
+        >>> tasks = ["code" if first > 0 else "chat" for first in prompts[:, 0].tolist()]
+        >>> config = RouterConfig(steps=60, samples=20)
+        >>> fit = fit_router(prompts, tasks, groups=[str(n) for n in range(80)], config=config)
+        >>> fit.names
+        ('chat', 'code')
     """
     rows = router_rows(prompt_ND, tasks, groups=groups, names=names, weights=weights)
     held = hold_out_by_task(rows, config.validation, seed=config.seed)

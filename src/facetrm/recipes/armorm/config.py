@@ -74,7 +74,9 @@ class GateSection(Section):
     Attributes:
         settings: of the fit.
         source_balance: 0 counts every pair alike, 1 every source alike.
-        strength: weigh a pair by how clear its preference is, where the data says so.
+        strength: weigh a pair by how clear its preference is: by its ``strength``, or by ``margin / (margin + median
+            margin of its file)``. Margin 0 is the least clear pair and weighs nothing; a pair that does not say (no
+            margin, or NaN) weighs as much as the mean of those that do.
         reference: contributions are against the training ``mean``, or against ``zero``.
     """
 
@@ -95,12 +97,20 @@ class RouterSection(Section):
         settings: of the fit.
         threshold: of confidence, below which the fall-back scores a row; 0 for no fall-back.
         fallback: ``all`` is a mixture that is fitted on every task's preferences; or the name of a task.
-        least: a task with fewer preferences has no gate of its own and takes that of all tasks (ArmoRM alone).
     """
 
     settings: RouterConfig = RouterConfig()
     threshold: float = Field(default=0.0, ge=0.0, le=1.0)
     fallback: str = EVERY
+
+
+class GatesSection(RouterSection):
+    """The outer mixture over gates that share their experts.
+
+    Attributes:
+        least: a task with fewer preferences has no gate of its own and takes that of all tasks.
+    """
+
     least: int = Field(default=50, ge=2)
 
 
@@ -152,7 +162,7 @@ class ArmormConfig(Section):
     experts: ExpertsSection = ExpertsSection()
     debias: DebiasSection = DebiasSection()
     gate: GateSection = GateSection()
-    router: RouterSection | None = None
+    router: GatesSection | None = None
     compare: CompareSection = CompareSection()
     save_backbone: Literal["copy", "reference"] = "reference"
 

@@ -15,7 +15,7 @@ import torch
 from facetrm.core.config import dump_yaml
 from facetrm.core.statistics import Interval
 from facetrm.data.records import Preference
-from facetrm.explain.ablate import ablate
+from facetrm.explain.ablation import ablate
 from facetrm.explain.ask import explain_pair, flip_explained
 from facetrm.explain.overall import explain_overall
 from facetrm.fit.heads.objective_report import ObjectiveReport

@@ -23,7 +23,7 @@ from facetrm.fit.router.assign import AssignmentCounts, assign
 from facetrm.fit.router.fit import RouterFit, fit_router
 from facetrm.model.mixture import Mixture
 from facetrm.model.reward_model import RewardModel
-from facetrm.recipes.armorm.config import EVERY, ArmormConfig, RouterSection, check_fallback
+from facetrm.recipes.armorm.config import EVERY, ArmormConfig, GatesSection, check_fallback
 from facetrm.recipes.armorm.fit import ArmormFit, fit_mixture
 from facetrm.recipes.armorm.rows import Rows
 from facetrm.recipes.dmoerm.judge import accuracy_by_task
@@ -61,7 +61,7 @@ class RoutedFit:
         }
 
 
-def route_armorm(config: ArmormConfig, section: RouterSection, rows: Rows, fit: ArmormFit) -> RoutedFit:
+def route_armorm(config: ArmormConfig, section: GatesSection, rows: Rows, fit: ArmormFit) -> RoutedFit:
     """Fit a router and a gate for each task on the parts of a single ArmoRM.
 
     Args:

@@ -20,7 +20,7 @@ from facetrm.data.read.files import OnError, read_preferences, read_ratings, sid
 from facetrm.data.read.formats import RecordKind
 from facetrm.data.records import Preference, Rating
 from facetrm.data.sources import SOURCES, load_source
-from facetrm.data.views import as_pairs, split_by_prompt
+from facetrm.data.views import as_pairs, part_of, set_aside, split_as_given, split_by_prompt
 from facetrm.data.world import World, WorldConfig
 from facetrm.recipes.reading import Reading
 
@@ -75,7 +75,8 @@ class PackData(SkippingRows):
 class FilesData(SkippingRows):
     """JSONL or Parquet files; ``objectives`` declares them (YAML).
 
-    ``test_share`` of the prompts is held out; but where a row says ``split: test``, the rows' own splits hold.
+    ``test_share`` of the prompts is held out; but where a row says ``split: test``, the rows' own splits hold. Rows of
+    ``split: validation`` and their prompts are never trained on; their number is logged.
     """
 
     kind: Literal["files"] = "files"
@@ -166,7 +167,7 @@ def load_rows(section: WorldData | PackData | FilesData | SourcesData, *, seed: 
         objectives = read_objectives(Path(section.objectives))
         ratings = [r for f in section.ratings for r in read_ratings(f, objectives=objectives, **section.skipping)]
         pairs = [p for f in section.preferences for p in read_preferences(f, **section.skipping)]
-        given = any(r.split == "test" for r in (*ratings, *pairs))
+        given = any(part_of(r) == "test" for r in ratings) or any(part_of(p) == "test" for p in pairs)
         split: _Split = _GivenSplit(section.objectives) if given else _HashSplit(section.test_share, seed)
         rows = _assemble(ratings, pairs, objectives, split=split)
     else:
@@ -236,29 +237,28 @@ class _GivenSplit:
         self.folder = folder
 
     def __call__(self, records: Sequence[R], /) -> tuple[list[R], list[R]]:
-        for record in records:
-            if record.split not in ("train", "test"):
-                raise DataError(
-                    f"row '{record.id}' has split {record.split!r}",
-                    place=self.folder,
-                    fix="give every row split train or test",
-                )
-        return [r for r in records if r.split == "train"], [r for r in records if r.split == "test"]
+        return split_as_given(records, place=self.folder)
 
 
 def _assemble(
     ratings: Sequence[Rating], pairs: Sequence[Preference], objectives: Sequence[Objective], *, split: _Split
 ) -> Rows:
-    """Split both kinds, keep test prompts out of training, and count what was left out."""
+    """Split both kinds, keep validation rows and test prompts out of training, and count what was left out."""
     check_unique(objectives)
     counts: Counter[str] = Counter()
     overall = [p for p in pairs if p.aspect == "overall"]
     counts["preferences_about_another_aspect"] = len(pairs) - len(overall)
+    ratings, validation = set_aside(ratings, "validation")
+    overall, validation_pairs = set_aside(overall, "validation")
+    counts["validation_ratings"], counts["validation_preferences"] = len(validation), len(validation_pairs)
     heads, heads_test = split(ratings)
     gate, test = split([pair for p in overall for pair in as_pairs(p)])
-    held_out = {r.prompt_key for r in heads_test} | {p.prompt_key for p in test}
+    tested = {r.prompt_key for r in heads_test} | {p.prompt_key for p in test}
+    held_out = tested | {r.prompt_key for r in validation} | {p.prompt_key for p in validation_pairs}
     for name, rows in (("ratings", heads), ("preferences", gate)):
-        counts[f"training_{name}_with_a_test_prompt"] = sum(r.prompt_key in held_out for r in rows)
+        found = [r.prompt_key in tested for r in rows if r.prompt_key in held_out]
+        counts[f"training_{name}_with_a_test_prompt"] = sum(found)
+        counts[f"training_{name}_with_a_validation_prompt"] = len(found) - sum(found)
     return Rows(
         tuple(objectives),
         [r for r in heads if r.prompt_key not in held_out],

@@ -101,7 +101,7 @@ def _run_dmoerm(config: DmoermConfig, held: RunFolder, here: PartialState) -> Dm
         encoder, training = open_backbone(config, rows, folder)
     with watch("reading"):
         rows = read_tasks(rows, encoder)
-    fit = fit_dmoerm(config, rows, encoder, folder, watch)
+    fit = fit_tasks(config, rows, encoder, folder, watch)
     if not here.is_main_process:
         return None
     with watch("judge"):
@@ -147,7 +147,7 @@ def open_backbone(config: DmoermConfig, rows: DmoermRows, folder: Path) -> tuple
     return load_encoder(config.backbone), {}
 
 
-def fit_dmoerm(
+def fit_tasks(
     config: DmoermConfig, rows: DmoermRows, encoder: TransformerEncoder, folder: Path, watch: Stopwatch
 ) -> DmoermFit:
     """Fit router and mixtures.

@@ -26,7 +26,7 @@ from accelerate import PartialState
 from torch import Tensor
 
 from facetrm.backbone.encoder import Features
-from facetrm.backbone.lora.switching import name_problem
+from facetrm.backbone.lora.names import name_problem
 from facetrm.backbone.transformer import TransformerEncoder
 from facetrm.core.errors import ConfigError, FitError
 from facetrm.core.fingerprint import fingerprint

@@ -28,10 +28,10 @@ from facetrm.core.progress import log
 from facetrm.data.objectives import Objective
 from facetrm.data.pack import read_pack
 from facetrm.data.read.files import read_preferences
-from facetrm.data.records import Preference
+from facetrm.data.records import Preference, Rating
 from facetrm.data.rubric import Rubric, read_rubric
 from facetrm.data.sources import load_source
-from facetrm.data.views import ratings_to_preferences, split_by_prompt
+from facetrm.data.views import part_of, ratings_to_preferences, set_aside, split_as_given, split_by_prompt
 from facetrm.data.world import TASKS, World, WorldConfig
 from facetrm.label.simulated import NoisyJudge, label_world, world_rubric
 from facetrm.recipes.armorm.rows import SkippingRows, check_sources
@@ -73,7 +73,8 @@ class FileTasks(SkippingRows):
     Attributes:
         preferences, capabilities: JSONL or Parquet; ``capabilities`` may be empty where experts are not wanted.
         rubric: a shipped rubric's name, or a YAML file: its tasks are the router's.
-        test_share: of the prompts is held out; but where a row says ``split: test``, the rows' own splits hold.
+        test_share: of the prompts is held out; but where a row says ``split: test``, the rows' own splits hold. Rows of
+            ``split: validation`` and their prompts are never trained on; their number is logged.
     """
 
     kind: Literal["files"] = "files"
@@ -280,15 +281,17 @@ def _rubric_rows(section: FileTasks | SourceTasks, seed: int) -> DmoermRows:
             raise DataError(f"aspect '{p.aspect}' is no capability", place=place, fix=did_you_mean(p.aspect, known))
     overall = [p for p in read if p.aspect == "overall"]
     counts = {"preferences_about_another_aspect": len(read) - len(overall), "preferences_with_another_task": strange}
-    if any(p.split == "test" for p in overall):
-        counts["capabilities_of_the_test_split"] = sum(p.split == "test" for p in about)
-        about = [p for p in about if p.split != "test"]
-        training = [p for p in overall if p.split != "test"]
-        test = [p for p in overall if p.split == "test"]
+    overall, validation = set_aside(overall, "validation")
+    about, about_validation = set_aside(about, "validation")
+    counts |= {"validation_preferences": len(validation), "validation_capabilities": len(about_validation)}
+    if any(part_of(p) == "test" for p in overall):
+        about, tested = set_aside(about, "test")
+        counts["capabilities_of_the_test_split"] = len(tested)
+        training, test = set_aside(overall, "test")
     else:
         parts = split_by_prompt(overall, {"train": 1.0 - section.test_share, "test": section.test_share}, seed=seed)
         training, test = parts["train"], parts["test"]
-    return _disjoint(objectives, training, about, test, counts)
+    return _disjoint(objectives, training, about, test, counts, validation=[*validation, *about_validation])
 
 
 def _of_sources(section: SourceTasks, tasks: Container[str]) -> tuple[list[Preference], int]:
@@ -311,9 +314,11 @@ def _pack_rows(section: PackTasks) -> DmoermRows:
     by_name = {o.name: o for o in pack.objectives}
     objectives: dict[str, tuple[Objective, ...]] = {}
     about: list[Preference] = []
+    rated, rated_validation = set_aside(pack.ratings, "validation")
+    rated, _ = split_as_given(rated, place=section.folder)
     for task, names in section.tasks.items():
         found = []
-        ratings = [r for r in pack.ratings if r.split == "train" and (r.task == task or r.task not in section.tasks)]
+        ratings = [r for r in rated if r.task == task or r.task not in section.tasks]
         for name in names:
             if name not in by_name:
                 raise ConfigError(f"unknown attribute '{name}'", place="data.tasks", fix=did_you_mean(name, by_name))
@@ -327,8 +332,10 @@ def _pack_rows(section: PackTasks) -> DmoermRows:
         for p in pack.preferences
         if p.aspect == "overall"
     ]
-    training, test = ([p for p in overall if p.split == split] for split in ("train", "test"))
-    return _disjoint(objectives, training, about, test, {})
+    overall, validation = set_aside(overall, "validation")
+    training, test = split_as_given(overall, place=section.folder)
+    counts = {"validation_preferences": len(validation), "validation_ratings": len(rated_validation)}
+    return _disjoint(objectives, training, about, test, counts, validation=[*validation, *rated_validation])
 
 
 def _capability(name: str, attribute: Objective) -> Objective:
@@ -349,14 +356,18 @@ def _disjoint(
     about: list[Preference],
     test: list[Preference],
     counts: dict[str, int],
+    *,
+    validation: Sequence[Preference | Rating],
 ) -> DmoermRows:
-    """Return the rows without those of training that have a test prompt, which are counted."""
+    """Return the rows without those of training that have a test or validation prompt, which are counted."""
     held = {p.prompt_key for p in test}
+    aside = {p.prompt_key for p in validation} - held
     found = Counter(counts)
     kept = []
     for name, rows in (("preferences", training), ("capabilities", about)):
-        kept.append([p for p in rows if p.prompt_key not in held])
-        found[f"training_{name}_with_a_test_prompt"] = len(rows) - len(kept[-1])
+        kept.append([p for p in rows if p.prompt_key not in held and p.prompt_key not in aside])
+        found[f"training_{name}_with_a_test_prompt"] = sum(p.prompt_key in held for p in rows)
+        found[f"training_{name}_with_a_validation_prompt"] = sum(p.prompt_key in aside for p in rows)
     return DmoermRows(objectives, kept[0], kept[1], test, None, {why: n for why, n in found.items() if n})
 
 

@@ -24,6 +24,7 @@ import torch
 from facetrm.backbone.encoder import Features
 from facetrm.core.errors import ModelError
 from facetrm.core.statistics import Floats, Interval, bootstrap_mean, win_credit
+from facetrm.explain.prompts import prompt_groups
 from facetrm.model.aggregate import GatedSum
 from facetrm.model.edits import WeightEdit
 from facetrm.model.kinds import Aggregator
@@ -81,16 +82,26 @@ def ablate(
 
     Args:
         model: the model to ask.
-        chosen: features of N better answers; rejected: of the N worse ones, in the same order.
-        groups: the prompt of each pair, for intervals over prompts; empty takes each pair for its own prompt.
+        chosen: features of N better answers.
+        rejected: of the N worse ones, in the same order.
+        groups: the prompt of each pair, for intervals over prompts; empty takes pairs with the same prompt vector for
+            pairs of one prompt.
         task: the mixture; needed when there are several.
-        samples: bootstrap resamples; seed: of the bootstrap.
+        samples: bootstrap resamples.
+        seed: of the bootstrap.
 
     Returns:
         One line per objective, lowest accuracy without it first.
 
     Raises:
         ModelError: no pair, or sides of different length.
+
+    Example:
+        >>> from facetrm import World, ablate, toy_model
+        >>> model, pairs = toy_model(), list(World().preferences(8))
+        >>> chosen, rejected = (model.features([p.chosen for p in pairs]), model.features([p.rejected for p in pairs]))
+        >>> ablate(model, chosen, rejected, samples=50).pairs
+        8
     """
     size = len(chosen)
     if size == 0 or len(rejected) != size or (groups and len(groups) != size):
@@ -99,7 +110,7 @@ def ablate(
             place="ablate",
             fix="give as many of each (groups may be empty), at least one",
         )
-    mixture, clusters = model.mixture(task), list(groups) or [str(n) for n in range(size)]
+    mixture, clusters = model.mixture(task), list(groups) or prompt_groups(chosen)
     before = mixture.aggregator.edit
     with torch.no_grad():
         rewards = _rewards(mixture, chosen, rejected)

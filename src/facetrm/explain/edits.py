@@ -16,16 +16,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
-
-import torch
 
 from facetrm.core.errors import ModelError, did_you_mean
 from facetrm.model.aggregate import GatedSum
 from facetrm.model.edits import WeightEdit
 from facetrm.model.mixture import Mixture
-from facetrm.model.output import Score, rows_of
 from facetrm.model.reward_model import RewardModel
 
 
@@ -85,6 +82,13 @@ def edit(
 
     Raises:
         ModelError: an unknown objective, a factor or weight out of range, or nothing left to listen to.
+
+    Example:
+        >>> from facetrm import World, edit, toy_model
+        >>> pair = next(World().preferences(1))
+        >>> silent = edit(toy_model(), drop=["verbose"])
+        >>> silent.score([pair.chosen])[0].contributions["verbose"]
+        0.0
     """
     wish = Edit(tuple(drop), dict(scale or {}), dict(pin or {}))
     if task is None:
@@ -102,76 +106,6 @@ def _edited(model: RewardModel, wish: Edit, task: str) -> RewardModel:
         mixture.with_edit(merged),
         task=task,
         provenance={"edits": [*model.provenance.get("edits", []), {"task": task, **wish.to_dict()}]},
-    )
-
-
-def rescore(scores: Sequence[Score], model: RewardModel, edited: RewardModel) -> list[Score]:
-    """Return the rows as an edited model would give them, from the cached rows alone: no forward pass.
-
-    Args:
-        scores: rows that ``model`` gave; they hold the gate's weights and the experts' scores, and no more is needed.
-        model: the model of the rows, itself not edited (an edit can hide what the gate said).
-        edited: from :func:`edit` on ``model``.
-
-    Returns:
-        One row per row, in order, equal to those of ``edited.score`` to float32 precision.
-
-    Raises:
-        ModelError: rows of another model, an edited model to start from, or an aggregator that reads vectors, which
-            rows do not hold.
-    """
-    result = []
-    for row, score in enumerate(scores):
-        if score.model != model.hash:
-            raise ModelError(
-                f"row {row} was scored by model '{score.model[:12]}', not by '{model.hash[:12]}'",
-                place="rescore",
-                fix="pass the model that scored the rows",
-            )
-        start, target = model.mixture(score.task), edited.mixture(score.task)
-        if start.aggregator.reads_vectors:
-            raise ModelError(
-                f"not defined for this aggregator ({start.aggregator.kind}): rows do not hold the experts' vectors",
-                place="rescore",
-                fix="score the conversations with the edited model",
-            )
-        if start.aggregator.edit != WeightEdit():
-            raise ModelError(
-                "the rows come from an edited model", place="rescore", fix="score them with the model before its edits"
-            )
-        result.append(_rescore_row(score, target, edited.hash))
-    return result
-
-
-def ranking(scores: Sequence[Score]) -> list[int]:
-    """Return row numbers, best first; equal rewards keep their order."""
-    return sorted(range(len(scores)), key=lambda row: -scores[row].reward)
-
-
-@torch.no_grad()
-def _rescore_row(score: Score, mixture: Mixture, model: str) -> Score:
-    names = mixture.names
-    weights_NK = torch.tensor([[score.weights[name] for name in names]])
-    scores_NK = torch.tensor([[score.scores[name] for name in names]])
-    # softmax(log w) is w, so the cached weights stand in for the gate's logits.
-    total = mixture.gated_sum
-    output = total.combine(total.weights_of(weights_NK.log()), scores_NK)
-    if not math.isfinite(output.reward_N.item()):
-        raise ModelError(
-            "the gate gave no weight at all to what the edit keeps",
-            place="rescore",
-            fix="score the conversations with the edited model",
-        )
-
-    [(reward, base, fields)] = rows_of(output, mixture.objectives)
-    return replace(
-        score,
-        reward=reward,
-        base=base,
-        contributions=fields["contributions"],
-        weights=fields["weights"],
-        coefficients=fields["coefficients"],
-        model=model,
     )
 
 

@@ -18,7 +18,7 @@ from facetrm.doctor.artefact import Artefact, read_artefact
 from facetrm.doctor.causes import FEW
 from facetrm.doctor.drift import answer_pairs
 from facetrm.doctor.equal import Render, check_answers
-from facetrm.doctor.findings import Diagnosis, Finding, Variant, worst_first
+from facetrm.doctor.findings import THRESHOLD, Diagnosis, Finding, Variant, worst_first
 from facetrm.doctor.inspection import inspect_files
 from facetrm.doctor.probes import Probed, probe_model, probe_own_forward, rendered
 from facetrm.doctor.served import (
@@ -34,9 +34,6 @@ from facetrm.doctor.template import dropped_turns
 from facetrm.doctor.verdicts import judge_readings, tabulate
 from facetrm.doctor.words import check_words, knower
 from facetrm.hub.load import load_model
-
-THRESHOLD: Final = 0.01
-"""Drift that is a fault by default: a hundredth of the rewards' standard deviation."""
 
 _READABLE: Final = frozenset({"pad-mismatch", "double-bos"})
 """Errors of a folder that do not keep its own class from reading it."""

@@ -1,0 +1,37 @@
+"""From the columns of a rated row to its messages and ratings, whichever way they are laid out."""
+
+from __future__ import annotations
+
+from facetrm.core.errors import DataError, short
+from facetrm.data.read.columns import Facts, Row, clean_ratings, need
+from facetrm.data.read.pairs import continuation, is_echo, join
+from facetrm.data.read.turns import messages, turns
+
+
+def messages_and_ratings(row: Row, facts: Facts) -> Row:
+    """Take ``messages`` and ``ratings`` out of ``row`` (ours, and the pack); ``facts`` declares the objectives."""
+    ratings = clean_ratings(row.pop("ratings", None), facts.objectives)
+    return {"messages": messages(need(row, "messages"), "messages"), "ratings": ratings}
+
+
+def attributes(row: Row, facts: Facts) -> Row:
+    """Take ``messages`` and the attribute columns that ``facts`` names out of ``row`` (RLHFlow)."""
+    said = messages(need(row, "messages"), "messages")
+    return {"messages": said, "ratings": _attribute_ratings(row, facts)}
+
+
+def prompt_and_response(row: Row, facts: Facts) -> Row:
+    """Take ``prompt``, ``response`` (``completion``, ``answer``) and the attributes of ``facts`` out of ``row``."""
+    key = next((name for name in ("response", "completion") if row.get(name) is not None), "answer")
+    asked, answer = need(row, "prompt"), need(row, key)
+    prompt = turns(asked, "prompt", "user")
+    if prompt and is_echo(str(prompt[-1].get("content")), answer):
+        raise DataError(
+            f"'{key}' begins with the whole prompt ({short(answer, 60)})", fix=f"take the prompt out of '{key}'"
+        )
+    whole = join(prompt, turns(continuation(answer, asked, prompt), key, "assistant"), key)
+    return {"messages": whole, "ratings": _attribute_ratings(row, facts)}
+
+
+def _attribute_ratings(row: Row, facts: Facts) -> dict[str, float]:
+    return clean_ratings({key: row.pop(key) for key in list(row) if key in facts.attributes}, facts.objectives)

@@ -1,0 +1,62 @@
+"""What Transformers' Auto classes know of our folders until one is loaded: a configuration, and a door to the model.
+
+The module imports nothing of the backbone, since it is loaded while Transformers itself is.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, final
+
+from transformers import PretrainedConfig
+
+from facetrm.core.lazy import load
+from facetrm.model.door import MODEL_TYPE
+
+__all__ = ["MODEL_TYPE", "AutoDoor", "FacetrmConfig"]
+
+_MODEL: Final = ("facetrm.hub.auto", "FacetrmForSequenceClassification")
+
+
+@final
+class FacetrmConfig(PretrainedConfig):
+    """``config.json`` of one of our folders.
+
+    Args:
+        gating_token_pattern: the ids that open a response, up to the last control token.
+        response_header: all of them.
+        opening_token_id: the id that opens every conversation.
+        hidden_size: D.
+        kwargs: what every configuration of Transformers has.
+    """
+
+    model_type = MODEL_TYPE
+
+    def __init__(
+        self,
+        gating_token_pattern: list[int] | None = None,
+        response_header: list[int] | None = None,
+        opening_token_id: int | None = None,
+        hidden_size: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.opening_token_id = opening_token_id
+        self.gating_token_pattern = list(gating_token_pattern or [])
+        self.response_header = list(response_header or [])
+        self.hidden_size = hidden_size
+
+
+@final
+class AutoDoor:
+    """Stands for :class:`~facetrm.hub.auto.FacetrmForSequenceClassification`, which it loads when a folder is."""
+
+    config_class = FacetrmConfig
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """Return what :meth:`~facetrm.hub.auto.FacetrmForSequenceClassification.from_pretrained` returns."""
+        return load(*_MODEL).from_pretrained(*args, **kwargs)
+
+    @classmethod
+    def _from_config(cls, *args: Any, **kwargs: Any) -> Any:
+        return load(*_MODEL)._from_config(*args, **kwargs)

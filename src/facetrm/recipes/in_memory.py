@@ -1,0 +1,165 @@
+"""Train from lists in memory, without a recipe file: both families as one function each.
+
+    model = fit_armorm(ratings, preferences, objectives, backbone)
+    model = fit_dmoerm(preferences, capabilities, rubric, backbone)
+
+The fits are those of ``facetrm run``; what a run adds (baselines, a report, figures in a folder) is left out.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from facetrm.backbone.encoder import Encoder
+from facetrm.backbone.transformer import BackboneConfig, TransformerEncoder, load_encoder
+from facetrm.core.config import parse_config
+from facetrm.core.errors import DataError
+from facetrm.data.objectives import Objective, check_unique
+from facetrm.data.records import Preference, Rating
+from facetrm.data.rubric import Rubric
+from facetrm.data.views import as_pairs
+from facetrm.model.reward_model import RewardModel
+from facetrm.recipes.armorm.config import ArmormConfig
+from facetrm.recipes.armorm.fit import Stopwatch, fit_parts, read_rows, stream_of
+from facetrm.recipes.armorm.rows import Rows
+from facetrm.recipes.dmoerm.config import DmoermConfig
+from facetrm.recipes.dmoerm.fit import fit_tasks, read_tasks
+from facetrm.recipes.dmoerm.rows import DmoermRows
+
+
+def fit_armorm(
+    ratings: Sequence[Rating],
+    preferences: Sequence[Preference],
+    *,
+    objectives: Sequence[Objective],
+    backbone: Encoder | str | Path,
+    seed: int = 0,
+    **settings: Any,
+) -> RewardModel:
+    """Fit an ArmoRM: one head per objective on ratings, then a gate over them on preferences.
+
+    Args:
+        ratings: rated conversations.
+        preferences: overall preferences, each best first; a ranking weighs as much as a pair.
+        objectives: the objectives that the ratings name, with their scales.
+        backbone: an encoder, or the path or Hub name of one. It is read, not trained.
+        seed: of every part that draws.
+        **settings: sections of an ``armorm`` recipe, such as ``experts={"length": True}``.
+
+    Returns:
+        A model that scores, explains itself and can be saved.
+
+    Raises:
+        DataError: no rating or preference, or a rating that no objective declares.
+        ConfigError: an unknown section or setting.
+        FitError: too few prompts, or pairs that all read the same.
+
+    Example:
+        >>> from facetrm.backbone.words import BagOfWords
+        >>> from facetrm.data.objectives import Objective
+        >>> from facetrm.data.records import Preference, Rating
+        >>> words, rows, pairs = ("dry", "warm", "kind"), [], []
+        >>> for n in range(60):
+        ...     ask, good, bad = f"question {n}", words[n % 3], words[(n + 1) % 3]
+        ...     asked = {"role": "user", "content": ask}
+        ...     said = {"role": "assistant", "content": f"a {good} answer"}
+        ...     rows.append(Rating(messages=(asked, said), ratings={"own-kind": n % 3}))
+        ...     low, high = sorted((good, bad), key=words.index)
+        ...     answers = [{"role": "assistant", "content": f"a {word} answer"} for word in (high, low)]
+        ...     pairs.append(Preference(prompt=(asked,), responses=answers))
+        >>> kind = Objective(name="own-kind", low=0, high=2)
+        >>> encoder = BagOfWords.fit((r.messages for r in rows), size=8)
+        >>> quick = {"settings": {"steps": 20, "hidden": 4}}
+        >>> model = fit_armorm(rows, pairs, objectives=[kind], backbone=encoder, gate=quick)
+        >>> better, worse = model.score([pairs[0].chosen, pairs[0].rejected])
+        >>> better.reward > worse.reward
+        True
+
+    Reference: ArmoRM (arXiv 2406.12845).
+    """
+    check_unique(objectives)
+    _check_given(ratings=ratings, preferences=preferences)
+    encoder = _opened(backbone)
+    sections = {"backbone": {"path": _path_of(encoder)}, "seed": seed, **settings}
+    config = parse_config(ArmormConfig, sections, place="fit_armorm")
+    pairs = [pair for preference in preferences for pair in as_pairs(preference)]
+    rows = Rows(tuple(objectives), list(ratings), [], pairs, [], None, {})
+    return fit_parts(config, read_rows(rows, encoder), encoder, stream_of(encoder), Stopwatch()).model
+
+
+def fit_dmoerm(
+    preferences: Sequence[Preference],
+    capabilities: Sequence[Preference],
+    *,
+    rubric: Rubric,
+    backbone: TransformerEncoder | str | Path,
+    folder: Path | str | None = None,
+    seed: int = 0,
+    **settings: Any,
+) -> RewardModel:
+    """Fit a DMoERM: a router over tasks, and for each task adapters that are experts for its capabilities.
+
+    Args:
+        preferences: overall preferences, each best first; those without a task are routed.
+        capabilities: preferences whose aspect is a capability, ``task/capability``, as ``facetrm label`` makes them;
+            may be empty.
+        rubric: the tasks and their capabilities.
+        backbone: an encoder without adapters, which gets those that are trained, or the path or Hub name of one.
+        folder: where trainings are kept, and go on after a crash; None for a temporary folder.
+        seed: of every part that draws.
+        **settings: sections of a ``dmoerm`` recipe, such as ``lora={"rank": 8}``.
+
+    Returns:
+        A model that scores, explains itself and can be saved.
+
+    Raises:
+        DataError: no preference, or a task or capability that the rubric does not have.
+        ConfigError: an unknown section or setting.
+        FitError: a phase without two prompts, or pairs that all read the same.
+
+    Reference: DMoERM (arXiv 2403.01197).
+    """
+    _check_given(preferences=preferences)
+    tasks = {task.name: tuple(rubric.objectives(task.name)) for task in rubric.tasks}
+    known = {objective.name for found in tasks.values() for objective in found}
+    for number, preference in enumerate(preferences):
+        if preference.task is not None and preference.task not in tasks:
+            _refuse(f"unknown task '{preference.task}'", f"preferences, row {number}", list(tasks))
+    for number, preference in enumerate(capabilities):
+        if preference.aspect not in known:
+            _refuse(f"aspect '{preference.aspect}' is no capability", f"capabilities, row {number}", sorted(known))
+    encoder = _opened(backbone)
+    if not isinstance(encoder, TransformerEncoder):
+        raise DataError(
+            f"a {type(encoder).__name__} has no adapters", place="backbone", fix="give a Transformers model"
+        )
+    sections = {"backbone": {"path": _path_of(encoder)}, "seed": seed, **settings}
+    config = parse_config(DmoermConfig, sections, place="fit_dmoerm")
+    rows = read_tasks(DmoermRows(tasks, list(preferences), list(capabilities), [], None, {}), encoder)
+    with tempfile.TemporaryDirectory() as temporary:
+        place = Path(temporary) if folder is None else Path(folder)
+        model = fit_tasks(config, rows, encoder, place, Stopwatch()).model
+    for name in set(encoder.adapters) - set(model.adapters):  # a task's own, where it is no expert
+        encoder.remove_adapter(name)
+    return model
+
+
+def _opened(backbone: Encoder | str | Path) -> Encoder:
+    return load_encoder(BackboneConfig(path=str(backbone))) if isinstance(backbone, (str, Path)) else backbone
+
+
+def _path_of(encoder: Encoder) -> str:
+    return encoder.config.path if isinstance(encoder, TransformerEncoder) else type(encoder).__name__
+
+
+def _check_given(**lists: Sequence[object]) -> None:
+    for name, rows in lists.items():
+        if not rows:
+            raise DataError(f"no row among the {name}", place=name, fix="give at least one")
+
+
+def _refuse(problem: str, place: str, known: list[str]) -> None:
+    raise DataError(problem, place=place, fix=f"one of {', '.join(known[:10])}")

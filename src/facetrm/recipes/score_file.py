@@ -1,0 +1,325 @@
+"""A file of scores, written as they come: a run that stops is continued by the same command.
+
+    OUT                  all scores, whole or not there
+    OUT.partial          the scores so far
+    .OUT.partial.index   what they are scores of: the model and how it reads, then a line for each chunk of rows
+    OUT.skipped.jsonl    the rows that could not be scored, with the reason (OUT without its .jsonl)
+
+A chunk counts as done when the index says so. It is taken over where the model and the rows of the chunk are the same,
+so rows that come later may be mended in between.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Final
+
+from facetrm.core.errors import DataError, StoreError
+from facetrm.core.files import keep_mode, naming, open_stream, regular_target, sync_folder, write_text
+from facetrm.core.fingerprint import fingerprint
+from facetrm.core.locks import sole_writer
+from facetrm.core.printed import print_json
+from facetrm.core.progress import Meter, log, progress
+from facetrm.data.read.files import side_file
+from facetrm.model.reward_model import RewardModel
+from facetrm.recipes.scoring import RefusedRow, ScoringRow, chunks, score_chunk, score_rows
+
+_KEPT: Final = 180  # characters of a name that are kept in the names beside it
+_NOFOLLOW: Final = getattr(os, "O_NOFOLLOW", 0)
+
+
+@dataclass(frozen=True)
+class ScoreCount:
+    """How many scores were written, how many of them an earlier run had made, and how many rows were skipped.
+
+    ``side`` is the file of the skipped rows.
+    """
+
+    scores: int
+    found: int
+    skipped: int
+    side: Path
+
+
+def write_scores(
+    model: RewardModel, rows: Iterable[ScoringRow | RefusedRow], out: Path, *, skip: bool = False, data: Path
+) -> ScoreCount:
+    """Score ``rows`` into ``out``, JSONL: one row per answer, in order.
+
+    Args:
+        model: scores.
+        rows: to score, as they come.
+        out: the file. A device, a pipe or a stream is written to as it stands; then nothing is kept beside it.
+        skip: leave out rows that cannot be scored, count them and write them to the side file.
+        data: where the rows come from: names the side file where ``out`` is no file.
+
+    Raises:
+        StoreError: another process writes these scores.
+        DataError: a row without a conversation, or no row that can be scored.
+        BackboneError: a conversation that cannot be read; it names the row.
+        OSError: it names the file, such as where the disk is full.
+    """
+    with naming(out):
+        direct = open_stream(out)
+        if direct is not None:
+            with direct as handle:
+                return _stream(model, rows, handle, skip=skip, side=side_file(data))
+        target = regular_target(out)
+        if target.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "it is a folder, not a file", str(out))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _held(target, out), progress("score", None) as meter:
+            return _continued(model, rows, target, skip=skip, meter=meter)
+
+
+@contextmanager
+def _held(target: Path, out: Path) -> Iterator[None]:
+    fix = "wait for it to end, stop it, or give another file (--out)"
+    with sole_writer(target.parent, name=f".{target.name[:_KEPT]}.lock", place=out, fix=fix):
+        yield
+
+
+def _stream(
+    model: RewardModel, rows: Iterable[ScoringRow | RefusedRow], handle: IO[bytes], *, skip: bool, side: Path
+) -> ScoreCount:
+    count, skipped = 0, []
+    with progress("score", None) as meter:
+        for part in chunks(rows):
+            found = score_chunk(model, part, skip=skip)
+            handle.write(_score_lines(found.scores))
+            handle.flush()
+            count += len(found.scores)
+            skipped += found.skipped
+            meter.advance(len(found.scores), tokens=found.tokens)
+    return _finish_skipped(ScoreCount(count, 0, len(skipped), side), skipped)
+
+
+def print_scores(
+    model: RewardModel, rows: Iterable[ScoringRow | RefusedRow], *, skip: bool = False, data: Path
+) -> ScoreCount:
+    """Score ``rows`` to standard output, a chunk at a time.
+
+    Args:
+        model: scores.
+        rows: to score, as they come.
+        skip: as for :func:`write_scores`.
+        data: where the rows come from: names the side file.
+
+    Raises:
+        DataError, BackboneError: as for :func:`write_scores`.
+    """
+    skipped: list[dict[str, Any]] = []
+    count = 0
+    for row in score_rows(model, rows, quiet=True, skipped=skipped if skip else None):
+        print_json(row)
+        count += 1
+    return _finish_skipped(ScoreCount(count, 0, len(skipped), side_file(data)), skipped)
+
+
+def _finish_skipped(count: ScoreCount, skipped: Sequence[Mapping[str, Any]]) -> ScoreCount:
+    """Write the skipped rows to their side file, where there are any, and return ``count``.
+
+    Args:
+        count: of the scores.
+        skipped: the rows, with reasons.
+
+    Raises:
+        DataError: no row could be scored.
+    """
+    if skipped and not count.scores:
+        problem = f"none of {len(skipped)} rows can be scored; the first: {str(skipped[0]['reason'])[:500]}"
+        raise DataError(problem, fix="check the columns and the model's limit of tokens")
+    if skipped:
+        lines = (json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in skipped)
+        write_text(count.side, "".join(lines).encode("utf-8", errors="backslashreplace").decode("utf-8"))
+    return count
+
+
+def _continued(
+    model: RewardModel, rows: Iterable[ScoringRow | RefusedRow], target: Path, *, skip: bool, meter: Meter
+) -> ScoreCount:
+    """Score into the partial file, from the first chunk that is not in it, and make it the ``target``."""
+    name = target.name[:_KEPT]
+    beside = _Partial(target.with_name(f"{name}.partial"), target.with_name(f".{name}.partial.index"))
+    beside.open(_question(model))
+    try:
+        for part in chunks(rows):
+            known = beside.next_done(_key(part), skip=skip)
+            if known is not None:
+                meter.skip(known)
+                continue
+            found = score_chunk(model, part, skip=skip)
+            beside.append(_key(part), found.scores, found.skipped)
+            meter.advance(len(found.scores), tokens=found.tokens)
+        count = ScoreCount(beside.scores, beside.found, len(beside.skipped), side_file(target))
+        if skip and not count.skipped:
+            count.side.unlink(missing_ok=True)  # an earlier run's
+        _finish_skipped(count, beside.skipped)
+        beside.become(target)
+    except BaseException:
+        beside.stop()
+        raise
+    return count
+
+
+class _Partial:
+    """The scores so far and their index, of which the first chunks may be an earlier run's."""
+
+    def __init__(self, path: Path, index: Path) -> None:
+        self.path, self.index = path, index
+        self.scores = self.found = self._end = 0
+        self.skipped: list[dict[str, Any]] = []
+        self._taken: list[dict[str, Any]] = []
+        self._waiting: list[dict[str, Any]] = []
+        self._written = False
+
+    def open(self, question: str) -> None:
+        """Open both files; what they hold is taken over where they answer the same ``question``."""
+        self._header = {"question": question}
+        self._handle = _open_own(self.path)
+        try:
+            self._journal = _open_own(self.index)
+        except BaseException:
+            self._handle.close()
+            raise
+        header, *done = _entries(self._journal) or [{}]
+        size = os.fstat(self._handle.fileno()).st_size
+        if header == self._header:
+            self._waiting = [one for one in done if one["end"] <= size]
+        elif size:
+            log("the scores so far are not used", file=str(self.path), reason="another model, or it reads otherwise")
+
+    def next_done(self, key: str, *, skip: bool) -> int | None:
+        """Return how many scores of the next chunk are there; None where they are not, from now on."""
+        if not self._waiting:
+            return None
+        first = self._waiting.pop(0)
+        if first["key"] != key or (first["skipped"] and not skip):
+            log("the scores so far are not used from here on", scores=self.scores, reason="other rows")
+            self._waiting = []
+            return None
+        self._taken.append(first)
+        self._count(first)
+        self.found += first["scores"]
+        return int(first["scores"])
+
+    def append(self, key: str, scores: Sequence[Mapping[str, Any]], skipped: list[dict[str, Any]]) -> None:
+        """Write the scores of one more chunk, then the line of the index that vouches for them."""
+        with naming(self.path):
+            if not self._written:
+                self._write_index([self._header, *self._taken], at=0)
+            self._handle.truncate(self._end)
+            self._handle.seek(self._end)
+            self._handle.write(_score_lines(scores))
+            self._handle.flush()
+            os.fsync(self._handle.fileno())
+            entry = {"key": key, "scores": len(scores), "skipped": skipped, "end": self._handle.tell()}
+            self._write_index([entry], at=self._journal_end)
+        self._count(entry)
+
+    def become(self, target: Path) -> None:
+        """Make the partial file the ``target``, and remove the index."""
+        with naming(target):
+            self._handle.truncate(self._end)
+            keep_mode(target, self._handle.fileno())
+            os.fsync(self._handle.fileno())
+            self._handle.close()
+            self._journal.close()
+            os.replace(self.path, target)
+            sync_folder(target.parent)
+            self.index.unlink(missing_ok=True)
+
+    def stop(self) -> None:
+        """Close both files; they stay where they hold a chunk that is done."""
+        for handle in (self._handle, self._journal):
+            with suppress(OSError):  # of a full disk, which the error that stops us names
+                handle.close()
+        with suppress(OSError):
+            if self._written:
+                os.truncate(self.path, self._end)
+            if self.path.stat().st_size == 0:
+                self.path.unlink()
+                self.index.unlink()
+            elif self.scores:
+                log("scores so far", kept=self.scores, file=str(self.path), go_on="run the same command again")
+
+    def _count(self, entry: dict[str, Any]) -> None:
+        self.scores += entry["scores"]
+        self.skipped += entry["skipped"]
+        self._end = entry["end"]
+
+    def _write_index(self, lines: Sequence[dict[str, Any]], *, at: int) -> None:
+        self._written = True
+        self._journal.seek(at)
+        self._journal.truncate()
+        text = "".join(json.dumps(line, default=str) + "\n" for line in lines)
+        self._journal.write(text.encode())
+        self._journal.flush()
+        os.fsync(self._journal.fileno())
+        self._journal_end = self._journal.tell()
+
+
+def _open_own(path: Path) -> IO[bytes]:
+    """Open a file of ours for reading and writing, and make it where it is not there.
+
+    Raises:
+        StoreError: something else is there: another user's file, or none that is regular.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _NOFOLLOW | getattr(os, "O_NONBLOCK", 0), 0o666)
+    about = os.fstat(descriptor)
+    foreign = hasattr(os, "geteuid") and about.st_uid != os.geteuid()
+    if foreign or not stat.S_ISREG(about.st_mode) or about.st_nlink > 1:
+        os.close(descriptor)
+        raise StoreError("no scores of ours are in it", place=path, fix="remove it, or give another file (--out)")
+    return open(path, "r+b", opener=lambda _, flags: descriptor)
+
+
+def _entries(journal: IO[bytes]) -> list[dict[str, Any]]:
+    """Return the whole lines of an index, up to the first that is none."""
+    found: list[dict[str, Any]] = []
+    one: Any
+    for line in journal:
+        try:
+            one = json.loads(line) if line.endswith(b"\n") else None
+        except ValueError:
+            break
+        whole = isinstance(one, dict) and (
+            isinstance(one.get("question"), str)
+            if not found
+            else isinstance(one.get("key"), str)
+            and isinstance(one.get("skipped"), list)
+            and all(isinstance(one.get(name), int) for name in ("scores", "end"))
+        )
+        if not whole:
+            break
+        found.append(one)
+    return found
+
+
+def _question(model: RewardModel) -> str:
+    """Return a name of what decides a score, to its last digit as far as we know it."""
+    spec = model.encoder.spec()
+    return fingerprint(
+        [model.hash, model.encoder.mode, {k: spec.get(k) for k in ("device", "token_budget", "compile")}]
+    )
+
+
+def _key(part: Sequence[ScoringRow | RefusedRow]) -> str:
+    """Return a name of the rows of a chunk: equal ones have equal scores."""
+    digest = hashlib.sha256()
+    for row in part:
+        told = row.to_dict() if isinstance(row, ScoringRow) else {"refused": str(row.error)}
+        digest.update(json.dumps(told, ensure_ascii=True, sort_keys=True).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def _score_lines(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    return "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows).encode()
