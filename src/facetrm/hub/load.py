@@ -23,6 +23,7 @@ from facetrm.backbone.transformer import BackboneConfig, TransformerEncoder, loa
 from facetrm.core.config import parse_config
 from facetrm.core.errors import ModelError
 from facetrm.core.files import read_json
+from facetrm.hub.checksums import check_checksums
 from facetrm.hub.classifier import read_classifier
 from facetrm.hub.layout import GATED_ARCHITECTURE, read_layout
 from facetrm.hub.published import check_gate_names, read_published
@@ -73,6 +74,7 @@ def load_model(
     """
     place = local_folder(folder, revision=revision)
     check_files(place, ModelError)
+    check_checksums(place)
     changes: dict[str, object] = {"device": device, **({} if mode is None else {"mode": mode})}
     if trust_remote_code:
         changes["trust_remote_code"] = True
