@@ -13,4 +13,4 @@ def fingerprint(value: Any) -> str:
     Canonical: sorted keys, no blanks, UTF-8, floats as Python prints them.
     """
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+    return hashlib.sha256(text.encode("utf-8", errors="surrogatepass")).hexdigest()

@@ -203,7 +203,7 @@ def load(folder: Path) -> Saved:
             raise ModelError(f"provenance is {manifest['provenance']!r}", place=path, fix=_FETCH)
     except KeyError as exc:
         raise ModelError(f"key {exc} is missing", place=path, fix=_FETCH) from None
-    except (TypeError, AttributeError) as exc:
+    except (TypeError, AttributeError, ValueError, OverflowError, RecursionError) as exc:
         raise ModelError(f"malformed ({exc})", place=path, fix=_FETCH) from None
     except ModelError as exc:
         if exc.place is not None and exc.place.startswith(str(folder)):
