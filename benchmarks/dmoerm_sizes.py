@@ -42,7 +42,8 @@ from facetrm.fit.trainer import TrainingCost
 from facetrm.model.mixture import Mixture
 from facetrm.recipes.armorm.fit import pairs_of
 from facetrm.recipes.dmoerm.config import DmoermConfig
-from facetrm.recipes.dmoerm.inner import experts_of, linear_head, overall_objective, pair_shares
+from facetrm.recipes.dmoerm.inner import experts_of, linear_head, pair_shares
+from facetrm.recipes.dmoerm.names import overall_objective
 from facetrm.recipes.dmoerm.rows import DmoermRows, cut_phases, load_tasks
 from provenance import provenance
 

@@ -59,7 +59,9 @@ class Manifest:
 
     Attributes:
         encoder: the fingerprint of what read prompts, and responses too where no adapters are named.
-        template: the hash of the chat template. hidden_size: D. dtype: as which features are stored.
+        template: the hash of the chat template.
+        hidden_size: D.
+        dtype: as which features are stored.
         shards: the files.
         adapters: name and fingerprint of what read responses, in the order of the vectors; none for the bare encoder.
     """

@@ -169,7 +169,8 @@ class TransformerEncoder:
         """Put an adapter into the trunk: a new one, which changes nothing until it is trained, or one from a folder.
 
         Args:
-            name: of it. source: the size and place of a new one, or a folder as PEFT writes it.
+            name: of it.
+            source: the size and place of a new one, or a folder as PEFT writes it.
             seed: of a new one's tensors.
 
         Raises:

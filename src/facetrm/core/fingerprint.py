@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -12,5 +13,18 @@ def fingerprint(value: Any) -> str:
 
     Canonical: sorted keys, no blanks, UTF-8, floats as Python prints them.
     """
+    return hashlib.sha256(_canonical(value)).hexdigest()
+
+
+def fingerprint_of_all(values: Iterable[Any]) -> str:
+    """Return the fingerprint of the list of ``values``, of which one at a time is in memory."""
+    digest = hashlib.sha256(b"[")
+    for number, value in enumerate(values):
+        digest.update((b"," if number else b"") + _canonical(value))
+    digest.update(b"]")
+    return digest.hexdigest()
+
+
+def _canonical(value: Any) -> bytes:
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(text.encode("utf-8", errors="surrogatepass")).hexdigest()
+    return text.encode("utf-8", errors="surrogatepass")

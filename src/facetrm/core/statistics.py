@@ -51,7 +51,7 @@ def cluster_counts(groups: ArrayLike, *, samples: int, seed: int) -> tuple[NDArr
     clusters = int(codes.max()) + 1 if len(codes) else 0
     rng = np.random.default_rng(seed)
     counts = rng.multinomial(clusters, np.full(clusters, 1.0 / max(clusters, 1)), size=samples)
-    return codes.astype(np.int64), counts.astype(np.int64)
+    return codes.astype(np.int64, copy=False), counts.astype(np.int64, copy=False)
 
 
 def bootstrap_mean(
@@ -60,8 +60,10 @@ def bootstrap_mean(
     """Return the mean of ``values`` [N] with an interval from resampling whole clusters of ``groups`` [N].
 
     Args:
-        values: one per row; groups: its cluster, such as the prompt.
-        samples: number of resamples; seed: of the draw.
+        values: one per row.
+        groups: its cluster, such as the prompt.
+        samples: number of resamples.
+        seed: of the draw.
         level: share of the resampled means inside the interval.
     """
     x = np.asarray(values, dtype=np.float64)
@@ -89,8 +91,11 @@ def bootstrap_macro(
     Clusters of ``groups`` are resampled within each stratum, so every stratum keeps its share.
 
     Args:
-        values: one per row; strata: its part, such as the source; groups: its cluster, such as the prompt.
-        samples: number of resamples; seed: of the draw.
+        values: one per row.
+        strata: its part, such as the source.
+        groups: its cluster, such as the prompt.
+        samples: number of resamples.
+        seed: of the draw.
         level: share of the resampled means inside the interval.
     """
     x, s, g = np.asarray(values, dtype=np.float64), np.asarray(strata), np.asarray(groups)
@@ -112,8 +117,11 @@ def bootstrap_spearman(
     """Return Spearman's correlation of ``x`` and ``y`` [N] with an interval from resampling clusters of rows.
 
     Args:
-        x, y: the two sides; groups: the cluster of each row, such as the prompt.
-        samples: number of resamples (one in which a side is constant is left out); seed: of the draw.
+        x: the two sides.
+        y: see ``x``.
+        groups: the cluster of each row, such as the prompt.
+        samples: number of resamples (one in which a side is constant is left out)
+        seed: of the draw.
         level: share of the resampled correlations inside the interval.
     """
     a, b, g = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64), np.asarray(groups)
@@ -167,7 +175,9 @@ def pair_accuracy(
         margins: reward of the chosen answer minus that of the rejected one, [N]; an exact tie counts half.
         groups: prompt of each pair, [N].
         strata: source of each pair, [N]: gives the macro average over sources. None for the average over pairs.
-        samples, seed, level: of the bootstrap.
+        samples: of the bootstrap.
+        seed: see ``samples``.
+        level: see ``samples``.
     """
     credit = win_credit(margins)
     if strata is None:

@@ -31,10 +31,13 @@ class Objective(Section):
 
     Attributes:
         name: unique, ``source-attribute``.
-        low, high: the ends of the source's own scale.
+        low: the ends of the source's own scale.
+        high: see ``low``.
         kind: ``integer`` (bin centres; a mean of integers too), ``boolean``, ``continuous``.
         direction: which end is better; ``unknown`` is reported but never enters the gate.
-        meaning: one plain sentence; rater: who rated; source: the data set.
+        meaning: one plain sentence.
+        rater: who rated.
+        source: the data set.
 
     Example:
         >>> from facetrm import Objective

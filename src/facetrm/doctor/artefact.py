@@ -44,7 +44,8 @@ class Expected:
     """What ``AutoModelForSequenceClassification`` builds from the configuration: the shapes of its tensors.
 
     Attributes:
-        head: of the tensors outside the trunk. trunk: of the trunk's, without its prefix.
+        head: of the tensors outside the trunk.
+        trunk: of the trunk's, without its prefix.
         prefix: of the trunk's names in a checkpoint, such as ``model.``.
         embedding: the name of the input embedding inside the trunk.
         reads_last: whether the class looks for the last token by the padding id; others pool the first token.
@@ -62,12 +63,14 @@ class Artefact:
     """The files of one model.
 
     Attributes:
-        name: as it was asked for. folder: where its files lie.
+        name: as it was asked for.
+        folder: where its files lie.
         kind: what its files make it.
         config: of the model, as parsed JSON, {} where there is none.
         tokenizer_config: of the tokenizer, likewise.
         adapter_config: of an adapter, likewise.
-        tensors: by name. unreadable: what could not be read, and why.
+        tensors: by name.
+        unreadable: what could not be read, and why.
     """
 
     name: str

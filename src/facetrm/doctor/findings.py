@@ -155,7 +155,8 @@ class Diagnosis:
     """Everything that was found about one model.
 
     Attributes:
-        model: folder, hub id or URL. kind: what it was taken for.
+        model: folder, hub id or URL.
+        kind: what it was taken for.
         conversations: how many were read, 0 without data.
         threshold: drift that counts as a fault, in spreads.
         findings: worst first.

@@ -110,7 +110,9 @@ def by_source(
     """Return accuracy by stratum and system, and under ``macro`` the unweighted mean over strata.
 
     Args:
-        margins_by_system: N margins each. names: the stratum of each pair. groups: its prompt, the cluster.
+        margins_by_system: N margins each.
+        names: the stratum of each pair.
+        groups: its prompt, the cluster.
     """
     array, prompt = np.asarray(names), np.asarray(groups)
     table: dict[str, dict[str, Interval]] = {}
@@ -133,7 +135,12 @@ def difference(
     """Return the paired difference of accuracy of two systems, ``micro`` and ``macro``, bootstrap over prompts.
 
     Args:
-        a_N, b_N: margins. names: the stratum of each pair. groups: its prompt. samples, seed: of the bootstrap.
+        a_N: margins.
+        b_N: see ``a_N``.
+        names: the stratum of each pair.
+        groups: its prompt.
+        samples: of the bootstrap.
+        seed: see ``samples``.
     """
     return {
         "micro": paired_difference(a_N, b_N, groups, samples=samples, seed=seed),

@@ -53,7 +53,9 @@ def fit_on_true_levels(pairs: Pairs, *, config: GateConfig, weights: Floats | No
     """Fit the gate as in the run, but on experts that know the true levels: the best that a gate can do.
 
     Args:
-        pairs: from :func:`true_pairs`. config, weights: those of the run's own gate.
+        pairs: from :func:`true_pairs`.
+        config: those of the run's own gate.
+        weights: see ``config``.
     """
     latents = tuple(SLOTS)
     objectives = [Objective(name=name, low=0.0, high=1.0, kind="continuous") for name in latents]
@@ -80,7 +82,9 @@ def recover_weights(world: World, mixture: Mixture, pairs: Pairs, tasks: Sequenc
     Spreads are standard deviations over all answers. Objectives of one latent are pooled, verbosity is left out.
 
     Args:
-        world: knows the true weights. mixture: is judged. pairs: what it scores, with their ``tasks``.
+        world: knows the true weights.
+        mixture: is judged.
+        pairs: what it scores, with their ``tasks``.
 
     Returns:
         Spearman's correlation over task x latent cells, and the cells.

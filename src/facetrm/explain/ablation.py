@@ -38,7 +38,8 @@ class Ablation:
 
     Attributes:
         objective: the one that is dropped.
-        reward, margin: mean change of the reward of all answers, and of the margin of the pairs.
+        reward: mean change of the reward of all answers, and of the margin of the pairs.
+        margin: see ``reward``.
         accuracy: pair accuracy without it; ``accuracy_change``: against the whole model, paired.
         turned: share of pairs whose order turns round.
     """

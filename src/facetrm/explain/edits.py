@@ -46,7 +46,9 @@ def parse_edit(*, drop: Sequence[str] = (), scale: Sequence[str] = (), pin: Sequ
     """Read an edit from the command line: ``--drop name``, ``--scale name=2``, ``--pin name=1.0``.
 
     Args:
-        drop: names; scale: ``name=factor``; pin: ``name=weight``.
+        drop: names.
+        scale: ``name=factor``.
+        pin: ``name=weight``.
 
     Raises:
         ModelError: no ``=``, no name, no number, or one objective named twice.

@@ -34,7 +34,8 @@ class Move:
     Attributes:
         answer: ``A`` or ``B``.
         delta_score: change of the score in [0, 1] terms; ``delta_rating``: the same on the source's scale.
-        rating, target: the rating now, and after the change (None, with ``delta_rating``, where no scale is known).
+        rating: the rating now, and after the change (None, with ``delta_rating``, where no scale is known).
+        target: see ``rating``.
         reachable: whether ``target`` lies on the scale; None where no scale is known.
     """
 
@@ -67,7 +68,8 @@ class WeightFlip:
         objective: the expert's name.
         effect: part of the margin that goes with its weight and its penalties.
         factor: what to multiply the weight by to tie the pair (0: drop it), None where no factor >= 0 does.
-        drop_flips, double_flips: whether dropping or doubling it turns the order round.
+        drop_flips: whether dropping or doubling it turns the order round.
+        double_flips: see ``drop_flips``.
     """
 
     objective: str

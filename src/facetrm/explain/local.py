@@ -103,7 +103,8 @@ class PairLine:
         objective: the expert's name.
         difference: contribution to A minus contribution to B; positive favours A.
         share: percent of the sum of absolute differences.
-        a, b: the expert's lines in the two answers; None where an answer's mixture has no such expert.
+        a: the expert's lines in the two answers; None where an answer's mixture has no such expert.
+        b: see ``a``.
     """
 
     objective: str
@@ -123,7 +124,8 @@ class PairExplanation:
     """``margin = base_difference + sum of differences``, largest difference first.
 
     Attributes:
-        a, b: the two answers, each explained alone.
+        a: the two answers, each explained alone.
+        b: see ``a``.
         margin: reward of A minus reward of B.
         base_difference: base of A minus base of B; exactly 0 for one prompt.
         same_prompt: whether both answer the same prompt (taken for granted where neither base nor coefficients depend

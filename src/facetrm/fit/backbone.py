@@ -52,15 +52,20 @@ class BackboneTraining(Section):
     """How to train a small decoder.
 
     Attributes:
-        lesson_steps: steps of phase 1; read_steps: of phase 2; prefer_steps: of phase 3.
+        lesson_steps: steps of phase 1.
+        read_steps: of phase 2.
+        prefer_steps: of phase 3.
         rehearse: every so-manieth step of phases 2 and 3 is a lesson again, lest look-ups be forgotten (0: none).
-        lessons: short answers a step of phase 1; rated: rated conversations a step of phases 2 and 3; pairs: preference
-            pairs a step of phase 3.
-        language, regression, preference: weights of the three losses.
+        lessons: short answers a step of phase 1.
+        rated: rated conversations a step of phases 2 and 3.
+        pairs: preference pairs a step of phase 3.
+        language: weights of the three losses.
+        regression: see ``language``.
+        preference: see ``language``.
         optimizer: ``muon`` steps along the orthogonalised momentum of every matrix inside the layers, and along AdamW
             elsewhere (embeddings, norms, heads); ``adamw`` along AdamW everywhere.
-        matrix_rate: learning rate of Muon; learning_rate: of AdamW. Both fall along a cosine over the last 30% of the
-            steps.
+        matrix_rate: learning rate of Muon.
+        learning_rate: of AdamW. Both fall along a cosine over the last 30% of the steps.
         weight_decay: of matrices.
         clip: largest norm of a gradient.
     """
@@ -128,8 +133,9 @@ def train_backbone(
     Args:
         model: a causal language model; its trunk is the encoder's.
         encoder: tokenises, so that training reads what scoring will read.
-        lessons, ratings, preferences: streams of phases 1, 2 and 3, and 3; a step takes as many rows as the settings
-            say.
+        lessons: streams of phases 1, 2 and 3, and 3; a step takes as many rows as the settings say.
+        ratings: see ``lessons``.
+        preferences: see ``lessons``.
         objectives: K columns of the regression.
         config: settings.
         seed: of the throw-away heads.

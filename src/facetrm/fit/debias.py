@@ -43,7 +43,8 @@ class DebiasConfig(Section):
             first value whose correlation is at most ``threshold``.
         sided: ``two`` takes negative correlations out as well (lambda below 0); ``one`` leaves them (lambda 0).
         tolerance: of |correlation| in the exact search.
-        threshold, grid: of the grid search.
+        threshold: of the grid search.
+        grid: see ``threshold``.
         max_lambda: bound on |lambda| in the exact search; None for none.
         centre_by_prompt: subtract each prompt's mean score first, so that the correlation *inside* prompts becomes
             zero instead of the pooled one.

@@ -30,7 +30,8 @@ class Schedule:
     Attributes:
         steps: optimiser steps (AdamW, learning rate down a cosine to 0 at the end).
         batch_size: rows of a step, drawn with replacement; 0 takes all rows.
-        learning_rate, weight_decay: of AdamW; biases and other vectors are not decayed.
+        learning_rate: of AdamW; biases and other vectors are not decayed.
+        weight_decay: see ``learning_rate``.
         evaluate_every: steps between two evaluations.
         patience: evaluations without a new best before it stops; 0 never stops early.
         seed: of batches and dropout.
@@ -51,7 +52,8 @@ class Progress:
 
     Attributes:
         step: steps done.
-        best_step, best: step and value of the lowest evaluation (the earlier one of two that are equal).
+        best_step: step and value of the lowest evaluation (the earlier one of two that are equal).
+        best: see ``best_step``.
         history: one row per evaluation: step, training loss, validation loss.
     """
 

@@ -82,7 +82,9 @@ def training_arguments(
     """Return the Trainer's arguments.
 
     Args:
-        section: what the user gave. folder: of the checkpoints. device: of the trunk.
+        section: what the user gave.
+        folder: of the checkpoints.
+        device: of the trunk.
         ours: arguments that this program sets; an error where the user gave them too.
 
     Raises:
@@ -144,7 +146,9 @@ class HeadsTrainer(Trainer):
         """Return the loss of one batch, and keep its parts for the log.
 
         Args:
-            model, inputs, return_outputs: as in ``Trainer.compute_loss``.
+            model: as in ``Trainer.compute_loss``.
+            inputs: see ``model``.
+            return_outputs: see ``model``.
             num_items_in_batch: not used: the loss is a mean over rows and pairs, not over tokens.
         """
         outputs = model(**inputs)
@@ -155,7 +159,8 @@ class HeadsTrainer(Trainer):
         """Return, log and announce the figures of ``judge``.
 
         Args:
-            args, kwargs: as in ``Trainer.evaluate``.
+            args: as in ``Trainer.evaluate``.
+            kwargs: see ``args``.
         """
         if self._judge is None:
             return super().evaluate(*args, **kwargs)
@@ -168,7 +173,8 @@ class HeadsTrainer(Trainer):
         """Add the means of the parts of the loss since the last entry to ``logs``, and write the log so far.
 
         Args:
-            logs, start_time: as in ``Trainer.log``.
+            logs: as in ``Trainer.log``.
+            start_time: see ``logs``.
         """
         if self._parts and "loss" in logs:
             names = list(self._parts[0])
@@ -213,8 +219,13 @@ def run_trainer(
     """Train a :class:`Trainable` module in place, from the last whole checkpoint in ``folder`` where there is one.
 
     Args:
-        model: trunk and heads. arguments: of the Trainer. rows, collator: examples, and how they become a batch.
-        folder: of the checkpoints. judge: see :class:`HeadsTrainer`. callbacks: of the Trainer.
+        model: trunk and heads.
+        arguments: of the Trainer.
+        rows: examples, and how they become a batch.
+        collator: see ``rows``.
+        folder: of the checkpoints.
+        judge: see :class:`HeadsTrainer`.
+        callbacks: of the Trainer.
 
     Raises:
         ConfigError: arguments that the Trainer refuses.

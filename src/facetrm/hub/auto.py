@@ -45,10 +45,13 @@ class RewardModelOutput(ModelOutput):
 
     Attributes:
         logits: [B, 1], the reward.
-        rewards, contributions, gating_output: [B, K] each: the experts' scores, what each adds to the reward beyond
-            ``base``, and the weights; None where the model has several tasks.
+        rewards: [B, K] each: the experts' scores, what each adds to the reward beyond ``base``, and the weights; None
+            where the model has several tasks.
+        contributions: see ``rewards``.
+        gating_output: see ``rewards``.
         base: [B].
-        hidden_state, prompt_embedding: [B, D], what the heads read.
+        hidden_state: [B, D], what the heads read.
+        prompt_embedding: see ``hidden_state``.
     """
 
     logits: Tensor | None = None

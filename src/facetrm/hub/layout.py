@@ -38,11 +38,18 @@ class LayoutConfig(Section):
     """What ``config.json`` says of the heads; what else it says is the trunk's.
 
     Attributes:
-        hidden_size: D. num_objectives: K. num_quantiles: m of QRM, else None.
-        gating_hidden_dim: H. gating_n_hidden: n. gating_temperature: divides the gate's logits.
-        objectives, objective_bias, length_expert, reference_scores, beta: what the layout has no tensor for: names and
-            scales, intercepts, the scale of a length expert (the last objective), the reference answer, and the factor
-            of P(A > B); only in checkpoints that facetrm wrote.
+        hidden_size: D.
+        num_objectives: K.
+        num_quantiles: m of QRM, else None.
+        gating_hidden_dim: H.
+        gating_n_hidden: n.
+        gating_temperature: divides the gate's logits.
+        objectives: what the layout has no tensor for: names and scales, intercepts, the scale of a length expert (the
+            last objective), the reference answer, and the factor of P(A > B); only in checkpoints that facetrm wrote.
+        objective_bias: see ``objectives``.
+        length_expert: see ``objectives``.
+        reference_scores: see ``objectives``.
+        beta: see ``objectives``.
         dtype: of the trunk, as it was written.
     """
 

@@ -56,9 +56,12 @@ class CustomOutput(ModelOutput):
     """What a model gives for B conversations.
 
     Attributes:
-        rewards: [B, K], before the transform. hidden_state: [B, D], at the last token.
-        prompt_embedding: [B, D], where the prompt ends. gating_output: [B, K].
-        score: [B]. logits: [B, 1], the same.
+        rewards: [B, K], before the transform.
+        hidden_state: [B, D], at the last token.
+        prompt_embedding: [B, D], where the prompt ends.
+        gating_output: [B, K].
+        score: [B].
+        logits: [B, 1], the same.
     """
 
     rewards: Tensor | None = None
@@ -199,7 +202,8 @@ def response_lengths(input_ids: Tensor, ends: Tensor, last: Tensor, header: Sequ
 
     Args:
         input_ids: [B, L].
-        ends: where each prompt ends, [B]. last: each row's last token, [B].
+        ends: where each prompt ends, [B].
+        last: each row's last token, [B].
         header: the ids from the prompt's end to the response's text; a first token that swallows the header's last is
             the response's.
     """

@@ -38,7 +38,8 @@ class Judged:
         """Return the preference of a kept outcome: the better reply first, about ``task/capability``.
 
         Args:
-            model: the judge. rubric: the name of the rubric; both go to ``meta``.
+            model: the judge.
+            rubric: the name of the rubric; both go to ``meta``.
         """
         pair = self.judgement.pair
         return Preference(
@@ -58,7 +59,8 @@ def decide(straight: JudgeVerdict | None, swapped: JudgeVerdict | None) -> Outco
     """Return what two verdicts on one pair come to.
 
     Args:
-        straight: the verdict on the pair as it stands. swapped: the verdict with the second reply shown first.
+        straight: the verdict on the pair as it stands.
+        swapped: the verdict with the second reply shown first.
     """
     if straight is None or swapped is None:
         return "unanswered"

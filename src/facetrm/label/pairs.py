@@ -23,8 +23,12 @@ class Pair:
 
     Attributes:
         id: of the row, or a fingerprint of the texts.
-        prompt, replies: what is compared.
-        task, source, subset, split: as the row has them.
+        prompt: what is compared.
+        replies: see ``prompt``.
+        task: as the row has them.
+        source: see ``task``.
+        subset: see ``task``.
+        split: see ``task``.
         given: what is known already: aspect or objective -> +1 where the first reply is the better one (of ratings: has
             the higher number), -1 where the second is. Only compared with, never shown to a judge.
     """

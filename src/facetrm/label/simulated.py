@@ -63,7 +63,8 @@ def world_rubric(*, least: float = 0.03, most: int | None = None, tasks: Sequenc
     """Return tasks of the world with the latents that count in them as capabilities, the weightiest first.
 
     Args:
-        least: the smallest true weight that makes a latent a capability of a task. most: of them a task; None for all.
+        least: the smallest true weight that makes a latent a capability of a task.
+        most: of them a task; None for all.
         tasks: which.
     """
     meanings = {latent.name: latent.meaning for latent in LATENTS}
@@ -96,7 +97,8 @@ def label_world(
         judge: who errs; None is a judge with the default settings.
         rubric: tasks and capabilities, which are latents; None is :func:`world_rubric`. Pairs of other tasks are
             passed over.
-        part, start: which pairs, as in :meth:`facetrm.data.world.world.World.preferences`.
+        part: which pairs, as in :meth:`facetrm.data.world.world.World.preferences`.
+        start: see ``part``.
 
     Returns:
         Records with ``aspect`` ``task/latent``. In the report's ``with_given``, ``true latent`` is the true order.

@@ -43,7 +43,8 @@ class StoredAnswer:
         verdict: as read; ``cannot_say`` for a refusal too.
         reply: the text, or why there is none.
         model: as the server names what it runs.
-        tokens_in, tokens_out: as the server counts them; 0 where it does not.
+        tokens_in: as the server counts them; 0 where it does not.
+        tokens_out: see ``tokens_in``.
     """
 
     verdict: JudgeVerdict

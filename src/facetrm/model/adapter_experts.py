@@ -32,7 +32,8 @@ class AdapterExperts(nn.Module):
 
     Args:
         objectives: one per row of ``weight_KD``, names unique; a capability is named ``task/capability``.
-        weight_KD: one head per objective; bias_K: its intercept (zeros for none).
+        weight_KD: one head per objective.
+        bias_K: its intercept (zeros for none).
         adapters: K names, in the order of the rows: what the encoder is asked for.
 
     Raises:

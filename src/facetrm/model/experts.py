@@ -32,7 +32,8 @@ class LengthScale(Section):
     """The map of a response's length in tokens to [0, 1]; outside ``low..high`` it goes on, not clipped.
 
     Attributes:
-        low, high: the lengths (tokens) that map to 0 and to 1.
+        low: the lengths (tokens) that map to 0 and to 1.
+        high: see ``low``.
         log: whether to measure in log(1 + tokens).
         direction: whether longer is better; ``unknown`` keeps the expert out of the gate (it can still be the
             debiasing target).
@@ -55,7 +56,8 @@ class LengthScale(Section):
 
         Args:
             length_N: lengths of typical responses.
-            log, direction: as in the class.
+            log: as in the class.
+            direction: see ``log``.
 
         Raises:
             ModelError: no length is given.
@@ -92,7 +94,8 @@ class LinearExperts(nn.Module):
 
     Args:
         objectives: one per row of ``weight_KD``; names unique, none called ``length`` when ``length`` is given.
-        weight_KD: one linear head per objective; bias_K: its intercept (zeros for none).
+        weight_KD: one linear head per objective.
+        bias_K: its intercept (zeros for none).
         length: the scale of the length expert; None for no such expert.
 
     Raises:

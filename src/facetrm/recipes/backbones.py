@@ -27,7 +27,8 @@ class TinyBackbone(Section):
     """A small decoder for the world.
 
     Attributes:
-        shape: its size; training: how it learns.
+        shape: its size.
+        training: how it learns.
         threads: to train with: one, so that the result does not depend on how many processors there are (and since a
             second one gains little on matrices of this size, and loses much on a busy machine).
         token_budget: as in ``BackboneConfig``.
@@ -48,7 +49,9 @@ def train_tiny(
     rated by every source; those of the heads are not.
 
     Args:
-        section: size and training. world: whose prompts it reads. seed: of the weights.
+        section: size and training.
+        world: whose prompts it reads.
+        seed: of the weights.
         folder: where it is kept.
 
     Returns:

@@ -13,7 +13,9 @@ def router_part(fit: RouterFit | None, assigned: AssignmentCounts | None, *, thr
     """Return the router's section; None without a router.
 
     Args:
-        fit: of the router. assigned: how the training rows came by their tasks. threshold: of the fall-back.
+        fit: of the router.
+        assigned: how the training rows came by their tasks.
+        threshold: of the fall-back.
     """
     if fit is None:
         return None

@@ -106,7 +106,9 @@ def accuracy_table(noisy: Mapping[str, Interval], true: Mapping[str, Interval], 
     """Return the accuracies of systems against the labels, and against the true order where that is known.
 
     Args:
-        noisy, true: by system. pairs: how many.
+        noisy: by system.
+        true: see ``noisy``.
+        pairs: how many.
     """
     table = Table(title=f"Accuracy on {pairs} held-out pairs, 95% interval over prompts")
     table.add_column("system")

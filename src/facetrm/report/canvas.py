@@ -34,7 +34,8 @@ class Canvas:
     """A drawing in pixels, x to the right and y downwards, on a matplotlib figure; a color is one of the above.
 
     Args:
-        width, height: of the drawing.
+        width: of the drawing.
+        height: see ``width``.
     """
 
     def __init__(self, width: float, height: float) -> None:

@@ -41,8 +41,10 @@ class ObjectiveRow(Section):
 
     Attributes:
         name: the objective; ``n``: rows rated; ``alpha``: the ridge penalty chosen.
-        mse, mse_mean: of the expert, and of predicting the mean, in [0, 1] terms.
-        pearson, spearman: correlation with the ratings; ``low``, ``high``: the interval of ``spearman``.
+        mse: of the expert, and of predicting the mean, in [0, 1] terms.
+        mse_mean: see ``mse``.
+        pearson: correlation with the ratings; ``low``, ``high``: the interval of ``spearman``.
+        spearman: see ``pearson``.
     """
 
     name: str
@@ -61,7 +63,8 @@ class DebiasTableRow(Section):
 
     Attributes:
         objective: the objective; ``lam``: its penalty lambda.
-        before, after: on the reference set; ``held_out_before``, ``held_out_after``: on other rows.
+        before: on the reference set; ``held_out_before``, ``held_out_after``: on other rows.
+        after: see ``before``.
         reached: whether the constraint was met on the reference set.
     """
 
@@ -153,13 +156,20 @@ class RouterPart(Section):
     """The router on held-out prompts.
 
     Attributes:
-        names: the tasks. rows: held out. accuracy: of top-1; majority: of always naming the most frequent task;
-            linear: of a linear router.
+        names: the tasks.
+        rows: held out.
+        accuracy: of top-1.
+        majority: of always naming the most frequent task.
+        linear: of a linear router.
         confusion: counts, rows are true tasks, columns routed ones.
-        calibration_error: of the fitted temperature; uncalibrated: before it; temperature: itself.
-        reliability, coverage: see their classes.
-        given, routed, below: training rows with a task of their own, named by the router, and of these below the
-            threshold, by task.
+        calibration_error: of the fitted temperature.
+        uncalibrated: before it.
+        temperature: itself.
+        reliability: see their classes.
+        coverage: see ``reliability``.
+        given: training rows with a task of their own, named by the router, and of these below the threshold, by task.
+        routed: see ``given``.
+        below: see ``given``.
         threshold: of the fall-back; 0 for none.
     """
 
@@ -184,10 +194,13 @@ class CapabilityRow(Section):
     """One expert of a task's mixture.
 
     Attributes:
-        task, name: of the expert. preferences: it learned from. held_out: accuracy on others of its capability, which
-            chose the state that was kept.
+        task: of the expert.
+        name: see ``task``.
+        preferences: it learned from.
+        held_out: accuracy on others of its capability, which chose the state that was kept.
         agrees: with the overall labels of test pairs, by its rating alone.
-        share: of all contributions to margins within its task. true: agreement with its latent's true level.
+        share: of all contributions to margins within its task.
+        true: agreement with its latent's true level.
     """
 
     task: str
@@ -211,15 +224,26 @@ class RunReport(Section):
     """Everything that ``report.html`` shows.
 
     Attributes:
-        title, description: of the run.
+        title: of the run.
+        description: see ``title``.
         config: the resolved settings as YAML.
         seconds: by stage, in order.
-        objectives, debias, length: stage 1 and its debiasing.
+        objectives: stage 1 and its debiasing.
+        debias: see ``objectives``.
+        length: see ``objectives``.
         pair_accuracy: label kind (``noisy``, ``true``) to system (keys of ``SYSTEMS``) to accuracy.
         by_source: source to system to accuracy, against the labels.
-        by_task: the same by task. router, capabilities: of a model with a router.
-        recovery, overall, ablation, training, pair: see their classes.
-        seeds, versions, hashes: what the run depends on.
+        by_task: the same by task.
+        router: of a model with a router.
+        capabilities: see ``router``.
+        recovery: see their classes.
+        overall: see ``recovery``.
+        ablation: see ``recovery``.
+        training: see ``recovery``.
+        pair: see ``recovery``.
+        seeds: what the run depends on.
+        versions: see ``seeds``.
+        hashes: see ``seeds``.
         notes: sentences to show under the title, such as warnings of the fit.
     """
 

@@ -226,7 +226,8 @@ def test_intervals_are_over_prompts_without_being_told_them(model: RewardModel) 
     for seed in (21, 22):
         answers = [talk[-1] for talk in talks(60, seed=seed)]
         sides.append(model.encoder.encode([(*prompt, answers[n]) for prompt, n in few]))
-    named = [f"prompt {n // 10}" for n in range(60)]
+    named = prompt_groups(sides[0])
+    assert named == [named[n - n % 10] for n in range(60)]
     found = explain_overall(model, *sides)
     assert found.decided == explain_overall(model, *sides, groups=named).decided
     alone = explain_overall(model, *sides, groups=[str(n) for n in range(60)]).decided

@@ -18,16 +18,8 @@ from facetrm.fit.experts.adapters import hold_out_prompts
 from facetrm.model.aggregate import GatedSum
 from facetrm.model.concat import ConcatMLP
 from facetrm.recipes.dmoerm.config import DmoermConfig
-from facetrm.recipes.dmoerm.inner import (
-    check_experts,
-    encode_pairs,
-    experts_of,
-    fit_inner,
-    linear_head,
-    names_of_adapters,
-    overall_objective,
-    pair_shares,
-)
+from facetrm.recipes.dmoerm.inner import encode_pairs, experts_of, fit_inner, linear_head, pair_shares
+from facetrm.recipes.dmoerm.names import check_experts, names_of_adapters, overall_objective
 from facetrm.recipes.dmoerm.rows import Phases
 from fakes import tiny_decoder
 

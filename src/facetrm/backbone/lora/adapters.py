@@ -57,7 +57,9 @@ class LoraSettings(Section):
     """The size and place of a new adapter.
 
     Attributes:
-        rank: R. alpha: of the scale alpha / R. dropout: of the adapter's input, in training only.
+        rank: R.
+        alpha: of the scale alpha / R.
+        dropout: of the adapter's input, in training only.
         targets: ``all-linear``, or the last names of the layers that get one, such as ``q_proj``.
         rslora: scale by alpha / sqrt(R).
         layers: which layers get one: ``all`` (as if left out), ``last 8``, or ``8-15``, counted from 0. What K adapters
@@ -84,7 +86,9 @@ def add_adapter(trunk: PreTrainedModel, settings: LoraSettings, *, seed: int, na
     """Put a new adapter into ``trunk``; until it is trained the trunk computes what it did (B starts at zero).
 
     Args:
-        trunk: changed in place; its own tensors are frozen. settings: size and place. name: of the adapter.
+        trunk: changed in place; its own tensors are frozen.
+        settings: size and place.
+        name: of the adapter.
 
     Raises:
         BackboneError: no layer of the trunk is named like the targets, it has not the layers that are asked, there is
@@ -116,7 +120,9 @@ def load_adapter(trunk: PreTrainedModel, folder: str | Path, *, name: str = TRUN
     """Read the adapter in ``folder`` into ``trunk``, checked: nothing stays at its random start.
 
     Args:
-        trunk: changed in place. folder: as PEFT writes it. name: of the adapter in this trunk.
+        trunk: changed in place.
+        folder: as PEFT writes it.
+        name: of the adapter in this trunk.
 
     Raises:
         BackboneError: no such folder, not a LoRA adapter, made for a trunk of another size, or a tensor that is
@@ -305,7 +311,8 @@ def write_trunk(trunk: PreTrainedModel, folder: Path, *, state: Mapping[str, Ten
     Its own goes to ``adapter``, a named one to ``adapters/NAME``.
 
     Args:
-        trunk: the model. state: its tensors, where they do not lie in it (training that was spread over devices).
+        trunk: the model.
+        state: its tensors, where they do not lie in it (training that was spread over devices).
     """
     with quiet_transformers():
         trunk.save_pretrained(folder, state_dict=base_tensors(trunk.state_dict() if state is None else state))

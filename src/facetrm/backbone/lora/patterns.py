@@ -25,7 +25,8 @@ def for_trunk(trunk: PreTrainedModel, config: PeftConfig, key: str) -> dict[str,
     """Return a pattern of a configuration by the names of a bare trunk, and put it there.
 
     Args:
-        trunk: the bare one; the adapter may have been made with a head around it. config: is changed.
+        trunk: the bare one; the adapter may have been made with a head around it.
+        config: is changed.
         key: ``alpha_pattern`` or ``rank_pattern``.
     """
     prefix = re.escape(trunk.base_model_prefix)
@@ -42,7 +43,10 @@ def check_patterns(trunk: PreTrainedModel, name: str, keys: Iterable[str], place
     """Refuse a pattern that no layer follows: its scale or rank would be lost without a word.
 
     Args:
-        trunk: that holds the adapter. name: of the adapter. keys: of its patterns. place: of the adapter.
+        trunk: that holds the adapter.
+        name: of the adapter.
+        keys: of its patterns.
+        place: of the adapter.
 
     Raises:
         BackboneError: names the pattern.

@@ -32,7 +32,8 @@ class SharedReading:
     """Which adapters read, and how many layers below them are shared.
 
     Attributes:
-        adapters: their names. share: the first layer that is not shared; 0 shares nothing.
+        adapters: their names.
+        share: the first layer that is not shared; 0 shares nothing.
     """
 
     adapters: Sequence[str]
@@ -44,7 +45,8 @@ class SharedLayers:
     """The layers below ``share``, run once for several readings of the layers above.
 
     Args:
-        trunk: the model. share: the first layer that runs in every reading; 0 shares nothing.
+        trunk: the model.
+        share: the first layer that runs in every reading; 0 shares nothing.
     """
 
     def __init__(self, trunk: PreTrainedModel, share: int) -> None:
@@ -97,7 +99,8 @@ def read_each(
     """Return what ``prompt`` returns of the bare trunk, and [B, A, D], the vectors of each adapter.
 
     Args:
-        trunk: the model. asked: of it.
+        trunk: the model.
+        asked: of it.
         read: a forward pass; it gets the number of layers that run in it.
         prompt: reads the layers above, bare.
         response: picks the vectors [B, D] from what ``read`` returned.

@@ -102,10 +102,15 @@ def packed_attention(
     """Attend within the trees of the pack that is being read.
 
     Args:
-        module: the attention layer. attention_mask: must be None.
-        query: [1, H, T, E]; key, value: [1, G, T, E].
-        scaling: of the products, by default E ** -0.5. sliding_window: how far back a token sees, itself included.
-        softcap: c of c * tanh(products / c). is_causal: False is refused, as what ``kwargs`` holds beyond the harmless.
+        module: the attention layer.
+        attention_mask: must be None.
+        query: [1, H, T, E].
+        key: [1, G, T, E].
+        value: see ``key``.
+        scaling: of the products, by default E ** -0.5.
+        sliding_window: how far back a token sees, itself included.
+        softcap: c of c * tanh(products / c).
+        is_causal: False is refused, as what ``kwargs`` holds beyond the harmless.
 
     Returns:
         [1, T, H, E], and None.

@@ -36,9 +36,12 @@ class PackedPass:
     """One forward pass.
 
     Attributes:
-        ids: of T tokens; positions: of each within its conversation.
+        ids: of T tokens.
+        positions: of each within its conversation.
         trees: who sees whom.
-        rows: the numbers of the conversations in it; ends: where each of their prompts ends; lasts: their last tokens.
+        rows: the numbers of the conversations in it.
+        ends: where each of their prompts ends.
+        lasts: their last tokens.
     """
 
     ids: list[int]

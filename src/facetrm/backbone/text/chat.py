@@ -49,7 +49,8 @@ class Tokenized:
         truncated: whether something was cut away.
         unknown: the share of ``ids`` that are the unknown token, 0 to 1 (see :func:`unknown_share`).
         types: segment ids (encoders that have them), else empty.
-        prompt_ids, prompt_types: the prompt read alone (encoders), else empty.
+        prompt_ids: the prompt read alone (encoders), else empty.
+        prompt_types: see ``prompt_ids``.
     """
 
     ids: Ids

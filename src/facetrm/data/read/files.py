@@ -63,7 +63,9 @@ def read_preferences(
     """Read preferences in any convention of :mod:`facetrm.data.read.formats`.
 
     Args:
-        path, on_error, skipped_to: as in :func:`read_ratings`.
+        path: as in :func:`read_ratings`.
+        on_error: see ``path``.
+        skipped_to: see ``path``.
 
     Returns:
         The records, in the order of the file.

@@ -40,7 +40,8 @@ class Source:
         name: how we call it, unique.
         hub: its name on the Hub.
         kind: the records it gives.
-        licence, citation: of the data.
+        licence: of the data.
+        citation: see ``licence``.
         read: turns one raw row, or with ``group_by`` the raw rows of one group, into records.
         objectives: what its ratings mean; every rating is declared here and within range.
         task: the task of all its rows, where it has one.
@@ -119,8 +120,16 @@ def source(
     """Return a decorator that registers a generator of records as a source.
 
     Args:
-        name, hub, kind, licence, citation: as in :class:`Source`.
-        objectives, task, splits, files, group_by: as in :class:`Source`, where they are needed.
+        name: as in :class:`Source`.
+        hub: see ``name``.
+        kind: see ``name``.
+        licence: see ``name``.
+        citation: see ``name``.
+        objectives: as in :class:`Source`, where they are needed.
+        task: see ``objectives``.
+        splits: see ``objectives``.
+        files: see ``objectives``.
+        group_by: see ``objectives``.
 
     Raises:
         ConfigError: the name is taken.

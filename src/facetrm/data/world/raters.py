@@ -20,7 +20,10 @@ class Rater:
     Attributes:
         name: the source; its objectives are called ``name-latent``.
         latents: what it rates.
-        low, high, kind, direction: its scale.
+        low: its scale.
+        high: see ``low``.
+        kind: see ``low``.
+        direction: see ``low``.
         noise: standard deviation of its error, in units of the whole scale, relative to the world's ``rater_noise``.
         tasks: the tasks of the prompts that it saw.
     """

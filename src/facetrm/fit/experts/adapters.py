@@ -87,7 +87,8 @@ class ExpertFit:
     Attributes:
         name: of the adapter, which stands in the encoder's trunk.
         head_D: w; float32, on the CPU.
-        accuracy: on held-out prompts, of the state that was kept; start: before the first step.
+        accuracy: on held-out prompts, of the state that was kept.
+        start: before the first step.
         best_step: of the state that was kept; 0 where training gained nothing.
         counts: groups trained on and held out.
         spent: what it has cost.
@@ -125,9 +126,13 @@ def fit_adapter(
     checkpoint.
 
     Args:
-        encoder: gets the adapter, beside those that it has. preferences: of two or more responses each, best first.
-        name: of the adapter. head_D: where the head starts: a linear head on the frozen features, or the task's.
-        lora: size and place of the adapter. config: of its training. folder: of checkpoints and the result.
+        encoder: gets the adapter, beside those that it has.
+        preferences: of two or more responses each, best first.
+        name: of the adapter.
+        head_D: where the head starts: a linear head on the frozen features, or the task's.
+        lora: size and place of the adapter.
+        config: of its training.
+        folder: of checkpoints and the result.
         start: an adapter of the trunk to start from as a copy; None for a new one, which changes nothing at first.
         origin: what ``head_D`` was made by; a folder whose training started otherwise is refused.
 
@@ -285,7 +290,9 @@ def ranked_accuracy(
     """Return the mean over groups of the share of pairs that adapter and head order rightly; a tie counts one half.
 
     Args:
-        encoder: holds the adapter ``name``. preferences: the groups, best first. head_D: w.
+        encoder: holds the adapter ``name``.
+        preferences: the groups, best first.
+        head_D: w.
     """
     vectors_ND = encoder.encode(
         [(*p.prompt, answer) for p in preferences for answer in p.responses], adapters=[name]

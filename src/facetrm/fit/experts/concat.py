@@ -84,10 +84,13 @@ class ConcatFit:
     """A fitted network.
 
     Attributes:
-        aggregator: ready for a mixture. beta: fitted on held-out margins.
-        accuracy: ``train`` and ``validation``; start: ``validation`` accuracy before the first step.
+        aggregator: ready for a mixture.
+        beta: fitted on held-out margins.
+        accuracy: ``train`` and ``validation``.
+        start: ``validation`` accuracy before the first step.
         weights_K: of the sum that it began with; None for a random start.
-        best_step: of the state that was kept. history: one row per evaluation.
+        best_step: of the state that was kept.
+        history: one row per evaluation.
         counts: pairs trained on and held out.
     """
 
@@ -119,7 +122,8 @@ def fit_concat_mlp(
     """Fit the network on preference pairs whose answers the experts' adapters have read.
 
     Args:
-        chosen, rejected: features of N pairs, row by row, with the K adapters in the experts' order.
+        chosen: features of N pairs, row by row, with the K adapters in the experts' order.
+        rejected: see ``chosen``.
         experts: the K raters, frozen.
         groups: prompt key of each pair; no prompt stands on both sides of the validation split.
         config: see :class:`ConcatConfig`.
@@ -244,7 +248,8 @@ def start_as_sum(network: ConcatMLP, weight_KD: Tensor, weights_K: Tensor) -> No
 
     Args:
         network: of K experts and H >= 2 K units.
-        weight_KD: the heads. weights_K: of the sum.
+        weight_KD: the heads.
+        weights_K: of the sum.
 
     Raises:
         FitError: too few units.

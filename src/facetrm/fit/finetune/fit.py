@@ -45,8 +45,12 @@ def fine_tune(
     checkpoint. The encoder must be as it was loaded, without an adapter.
 
     Args:
-        encoder: its trunk is trained. heads: where they start. rows: what is learned from.
-        config: settings. folder: of checkpoints and the result. data: fingerprint of the rows.
+        encoder: its trunk is trained.
+        heads: where they start.
+        rows: what is learned from.
+        config: settings.
+        folder: of checkpoints and the result.
+        data: fingerprint of the rows.
 
     Returns:
         What was spent. Where training was spread over processes, the tensors to use are those of :func:`load_trained`.
@@ -78,7 +82,9 @@ def load_trained(encoder: TransformerEncoder, heads: TrainableHeads, *, config: 
 
     Args:
         encoder: the one that training started from, loaded anew (the adapter is made here), or the trained one.
-        heads: of the same sizes. config: of the training. folder: as :func:`fine_tune` wrote it.
+        heads: of the same sizes.
+        config: of the training.
+        folder: as :func:`fine_tune` wrote it.
 
     Raises:
         FitError: no end of a training, or tensors that are missing, unexpected or of another shape.

@@ -34,7 +34,9 @@ class TrainableHeads(nn.Module):
     Either may be absent: K = 0, or ``preference`` False.
 
     Args:
-        hidden_size: D. objectives: K. preference: whether there is a preference head.
+        hidden_size: D.
+        objectives: K.
+        preference: whether there is a preference head.
         seed: of the start: weights from a normal distribution of deviation 0.1 / sqrt(D), intercepts 0.5.
     """
 
@@ -70,7 +72,9 @@ class TrunkWithHeads(nn.Module):
 
     Args:
         trunk: a Transformers model without a head; LoRA layers in it are trained alone.
-        heads: on its features. regression, preference: weights of the losses.
+        heads: on its features.
+        regression: weights of the losses.
+        preference: see ``regression``.
         pooled: the feature is a mean over tokens (an encoder's), not one token's vector.
     """
 
@@ -98,7 +102,9 @@ class TrunkWithHeads(nn.Module):
         """Return the vectors [N, D] that scoring reads: the mean over ``[start_N, stop_N)`` of each row.
 
         Args:
-            input_ids, attention_mask: [N, L]; more: other arguments of the trunk, which it gets if it takes them.
+            input_ids: [N, L].
+            attention_mask: see ``input_ids``.
+            more: other arguments of the trunk, which it gets if it takes them.
         """
         given = {key: value for key, value in more.items() if key in self._accepts and value is not None}
         if "use_cache" in self._accepts:
@@ -126,11 +132,15 @@ class TrunkWithHeads(nn.Module):
         """Return ``loss`` and its two parts for a batch whose first rows are the rated ones.
 
         Args:
-            input_ids, attention_mask, token_type_ids: [N, L].
-            start_N, stop_N: the tokens whose mean is a row's feature.
+            input_ids: [N, L].
+            attention_mask: see ``input_ids``.
+            token_type_ids: see ``input_ids``.
+            start_N: the tokens whose mean is a row's feature.
+            stop_N: see ``start_N``.
             labels_NK: unit labels of the rated rows, NaN where not rated; the rows behind them are pairs: all chosen
                 ones, then all rejected ones in the same order.
-            better_P, worse_P: or else the P pairs among the rows behind them, by number.
+            better_P: or else the P pairs among the rows behind them, by number.
+            worse_P: see ``better_P``.
             weight_P: weights of the pairs; None for all alike.
         """
         vectors_ND = self.features(input_ids, attention_mask, start_N, stop_N, token_type_ids=token_type_ids)
@@ -155,7 +165,8 @@ class TrunkWithHeads(nn.Module):
         """Let the trunk recompute activations in the backward pass.
 
         Args:
-            activation_checkpointing_kwargs: of ``torch.utils.checkpoint``. more: how often, and where they are kept.
+            activation_checkpointing_kwargs: of ``torch.utils.checkpoint``.
+            more: how often, and where they are kept.
         """
         if adapter_names(self.trunk):
             self.trunk.enable_input_require_grads()  # frozen embeddings feed the layers

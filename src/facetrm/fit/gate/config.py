@@ -13,21 +13,26 @@ class GateConfig(Section):
     """Settings of stage 2; the defaults suit thousands of pairs, :meth:`published` gives those of ArmoRM.
 
     Attributes:
-        hidden, n_hidden: width and number of hidden layers; 0 and 0 for weights that no prompt changes.
-        temperature: divides the logits. dropout: after each hidden layer.
+        hidden: width and number of hidden layers; 0 and 0 for weights that no prompt changes.
+        n_hidden: see ``hidden``.
+        temperature: divides the logits.
+        dropout: after each hidden layer.
         rank: principal components of the training prompts that the gate reads, whitened; 0 for the whole vector.
         shrinkage: of the whitening, as a share of the mean kept variance.
         standardise: with rank 0, divide every dimension by its standard deviation.
         unit_spread: let a unit of weight stand for one standard deviation of the debiased score between answers to one
             prompt; without it, heads of little data have a tiny spread and need nearly all the weight to be heard.
-        start: ``unconditional`` weights, or ``random`` ones. smoothing: share of the uniform weights in the former.
-        kl: pull toward the unconditional weights. entropy: pull toward spread-out weights.
+        start: ``unconditional`` weights, or ``random`` ones.
+        smoothing: share of the uniform weights in the former.
+        kl: pull toward the unconditional weights.
+        entropy: pull toward spread-out weights.
         ridge: strengths of the unconditional fit, to choose from on held-out prompts.
         steps, batch_size (with replacement; 0 for all pairs), learning_rate, weight_decay: AdamW, down a cosine.
         evaluate_every: steps between evaluations.
         patience: evaluations without a new best before it stops; 0 for never.
         beta: the train-time factor to start from; None takes it from the unconditional fit.
-        validation: share of the prompts held out. blends: factors on the prompt-dependent part to choose from.
+        validation: share of the prompts held out.
+        blends: factors on the prompt-dependent part to choose from.
         refit: train once more on all pairs, for as many steps as was best.
         seed: of split, initial values, batches and dropout.
 

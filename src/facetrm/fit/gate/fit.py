@@ -58,7 +58,8 @@ class GateFit:
         reference_K: mean scores of all training answers: the typical answer.
         unconditional: the best weights that no prompt changes, fitted on the same pairs.
         blend: the factor on the prompt-dependent part that held-out prompts preferred.
-        best_step: of training; history: loss at each evaluation.
+        best_step: of training.
+        history: loss at each evaluation.
         accuracy: share of pairs in the right order, each also for the ``.unconditional`` weights. Without ``refit``:
             ``train``, and ``validation`` on prompts held out from the gate. With ``refit`` the gate returned has seen
             every pair: ``train`` is its figure on them, and ``before_refit.train`` and ``before_refit.validation`` are
@@ -100,14 +101,14 @@ def fit_gate(
     """Fit the gate on preference pairs.
 
     Args:
-        chosen, rejected: features of N pairs, row by row.
+        chosen: features of N pairs, row by row.
+        rejected: see ``chosen``.
         experts: the K raters of stage 1, frozen.
         debias_KK: T; an objective that it removes (its column is zero: verbosity) gets no weight.
         groups: prompt key of each pair; no prompt stands on both sides of the validation split.
         config: see :class:`GateConfig`.
         weights: of each pair, see :func:`facetrm.fit.pairs.pair_weights`.
-        scores: both sides' scores [N, K] to learn from in the place of ``experts``': those of heads that did not see
-            the pair's prompt (cross-fitting).
+        scores: both sides' scores [N, K] to learn from, by heads that did not see the prompt (cross-fitting).
         checkpoint: file from which a killed run goes on, with the same result.
 
     Returns:

@@ -28,9 +28,11 @@ def fixed_mixture(
     """Return a mixture whose weights no prompt changes.
 
     Args:
-        experts: the K raters. debias_KK: T.
+        experts: the K raters.
+        debias_KK: T.
         weights_K: >= 0, scaled to sum to 1; an objective of weight 0 gets exactly 0.
-        beta: see :class:`Mixture`. reference_K: see :class:`GatedSum`.
+        beta: see :class:`Mixture`.
+        reference_K: see :class:`GatedSum`.
 
     Raises:
         FitError: weights that are not K finite numbers >= 0 of which one is positive.

@@ -96,7 +96,8 @@ def fit_beta(margin_N: Floats, *, weights: Floats | None = None, log_odds: bool 
     It is looked for between 1e-3 and 1e3 over the margins' root mean square: finite for separated pairs too.
 
     Args:
-        margin_N: chosen minus rejected. weights: of the pairs, [N].
+        margin_N: chosen minus rejected.
+        weights: of the pairs, [N].
         log_odds: the margins are log odds already, so log(beta)^2 / 2 is added to the summed loss: few pairs, or pairs
             that are all right, leave beta near 1.
     """

@@ -18,12 +18,14 @@ class ObjectiveReport:
 
     Attributes:
         name: of the objective.
-        n: rows labelled; prompts: how many different prompts they have.
+        n: rows labelled.
+        prompts: how many different prompts they have.
         held_out: rows the figures below are measured on.
         alpha: the penalty chosen; None where no head was fitted here (an evaluation, or a fall-back to the mean).
-        mse: of the predictions; mse_mean: of predicting the training mean for every row (both in [0, 1] units,
-            unweighted).
-        pearson, spearman: correlation of prediction and label; NaN when a side is constant.
+        mse: of the predictions.
+        mse_mean: of predicting the training mean for every row (both in [0, 1] units, unweighted).
+        pearson: correlation of prediction and label; NaN when a side is constant.
+        spearman: see ``pearson``.
         interval: of ``spearman``, by bootstrap over prompts; NaN without resamples.
         note: why the objective has no head of its own; empty otherwise.
     """

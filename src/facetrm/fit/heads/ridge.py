@@ -140,12 +140,11 @@ def fit_linear_experts(
     held = list(range(config.folds)) if config.folds > 1 else [1]
     for k, objective in enumerate(objectives):
         if k not in notes and len(np.unique(fold_N[labelled[:, k]])) < 2:
+            other = f"rate more prompts, or take another number of folds than {config.folds}"
             raise FitError(
                 f"all {int(labelled[:, k].sum())} rated rows fall on one side of the split",
                 place=f"objective '{objective.name}'",
-                fix=f"rate more prompts, or take another number of folds than {config.folds}"
-                if config.folds > 1
-                else "change validation or the seed, or use folds: 2 or more",
+                fix=other if config.folds > 1 else "change validation or the seed, or use folds: 2 or more",
             )
     masses = np.where(np.isfinite(labels), weight_N[:, None], 0.0)
     means = torch.from_numpy((masses * np.nan_to_num(labels)).sum(axis=0) / masses.sum(axis=0))
@@ -185,10 +184,13 @@ def evaluate_experts(
 
     Args:
         experts: the fitted experts; their ``length`` column is not judged.
-        features: of the N rows; labels_NK: their unit labels, NaN where not rated; groups: their prompt keys.
+        features: of the N rows.
+        labels_NK: their unit labels, NaN where not rated.
+        groups: their prompt keys.
         means_K: the training means (``LinearFit.means_K``) that ``mse_mean`` predicts; None for the means of
             ``labels_NK`` themselves, a harder rival.
-        bootstrap: resamples for the intervals; seed: of the resampling.
+        bootstrap: resamples for the intervals.
+        seed: of the resampling.
 
     Raises:
         FitError: shapes that disagree.

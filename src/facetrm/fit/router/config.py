@@ -15,7 +15,8 @@ class RouterConfig(Section):
     """Settings of the task classifier; the defaults suit thousands of prompts.
 
     Attributes:
-        hidden, n_hidden: width and number of hidden layers; ``n_hidden`` 0 makes the router linear.
+        hidden: width and number of hidden layers; ``n_hidden`` 0 makes the router linear.
+        n_hidden: see ``hidden``.
         dropout: after each hidden layer.
         rank: principal components of the training prompts that the router reads, whitened; 0 for the whole vector.
         shrinkage: of the whitening, as a share of the mean kept variance.
@@ -27,7 +28,8 @@ class RouterConfig(Section):
         patience: evaluations without a new best before it stops; 0 for never.
         validation: share of each task's prompts held out: they choose the step and the temperature, and are reported.
         calibrate: fit the temperature on held-out prompts.
-        bins: of the reliability figures. samples: of the bootstrap over prompts.
+        bins: of the reliability figures.
+        samples: of the bootstrap over prompts.
         thresholds: of confidence, at which coverage and accuracy are reported.
         seed: of split, initial values, batches, dropout and bootstrap.
 

@@ -54,7 +54,8 @@ class RouterFit:
         linear: the report of a linear router on the same rows.
         gain: accuracy beyond the linear router's, with the interval of the difference.
         training: ``accuracy`` and ``loss`` on the rows it was trained on.
-        best_step: of training; history: loss at each evaluation.
+        best_step: of training.
+        history: loss at each evaluation.
         held_out_N: which of the rows given were held out.
         counts: rows trained on and held out, prompts, and prompts that carry more than one task.
     """

@@ -62,12 +62,15 @@ class RouterReport:
 
     Attributes:
         names: T tasks, in the router's order.
-        rows, prompts: how many, and of how many prompts.
+        rows: how many, and of how many prompts.
+        prompts: see ``rows``.
         accuracy: share of rows routed to their task, with a bootstrap interval over prompts.
         majority: the accuracy of always naming the most frequent task of these rows.
-        tasks: precision and recall by task. confusion: rows are true tasks, columns are routed ones (counts).
+        tasks: precision and recall by task.
+        confusion: rows are true tasks, columns are routed ones (counts).
         loss: mean cross-entropy.
-        calibration_error: expected gap of confidence and accuracy; reliability: the bins that it is made of.
+        calibration_error: expected gap of confidence and accuracy.
+        reliability: the bins that it is made of.
         coverage: by threshold.
         correct_N: 1 where a row is right, for comparisons on the same rows.
     """
@@ -113,7 +116,8 @@ def report_routing(
         names: T tasks.
         bins: of equal width, for the calibration error.
         thresholds: at which coverage is reported.
-        samples: of the bootstrap; seed: of it.
+        samples: of the bootstrap.
+        seed: of it.
 
     Raises:
         FitError: no row, or sides that do not fit together.

@@ -35,7 +35,8 @@ class ExpertsSection(Section):
     Attributes:
         ridge: of the heads.
         source_balance: 0 counts every rating alike, 1 every source alike.
-        length: add the plain-length expert; length_direction: ``unknown`` keeps it out of the gate.
+        length: add the plain-length expert.
+        length_direction: ``unknown`` keeps it out of the gate.
         preference: add a linear Bradley-Terry head as an expert, for backbones that were not trained on preferences
             (needs cross_fit).
         cross_fit: prompt folds; the gate learns from scores of heads that did not see its prompts. 0 for none, which is

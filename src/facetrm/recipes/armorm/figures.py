@@ -60,8 +60,13 @@ def metrics(
     """Return the content of ``metrics.json``: plain numbers, null for what is not defined, no NaN.
 
     Args:
-        config, rows, fit, judgement: settings, data, model and verdict of the run.
-        seconds: by stage. training: what a backbone trained here has cost. routed: the model with a router, if any.
+        config: settings, data, model and verdict of the run.
+        rows: see ``config``.
+        fit: see ``config``.
+        judgement: see ``config``.
+        seconds: by stage.
+        training: what a backbone trained here has cost.
+        routed: the model with a router, if any.
     """
     model = fit.model if routed is None else routed.model
     gate = fit.gate.to_dict()
@@ -131,8 +136,13 @@ def report(
     """Return what ``report.html`` shows.
 
     Args:
-        config, rows, fit, judgement: settings, data, model and verdict of the run.
-        seconds: by stage. explained: the pair that the page takes apart. routed: the model with a router, if any.
+        config: settings, data, model and verdict of the run.
+        rows: see ``config``.
+        fit: see ``config``.
+        judgement: see ``config``.
+        seconds: by stage.
+        explained: the pair that the page takes apart.
+        routed: the model with a router, if any.
     """
     model = fit.model if routed is None else routed.model
     tasks = [p.task or "" for p in rows.test]

@@ -38,11 +38,14 @@ class RunJudgement:
 
     Attributes:
         best_objective: its name.
-        noisy, true: accuracy by system, against the labels and (world only) against the true order.
-        sources: accuracy by stratum and system. against_linear: gate minus linear head, ``micro`` and ``macro``.
+        noisy: accuracy by system, against the labels and (world only) against the true order.
+        true: see ``noisy``.
+        sources: accuracy by stratum and system.
+        against_linear: gate minus linear head, ``micro`` and ``macro``.
         held_out: correlation of each expert with the debiasing target on the held-out pairs.
         length: see :class:`LengthCost`; None without debiasing.
-        recovery, cells: world only.
+        recovery: world only.
+        cells: see ``recovery``.
     """
 
     best_objective: str
@@ -62,7 +65,10 @@ def judge_run(
     """Fit every baseline on the gate's training pairs and measure all systems on the test pairs.
 
     Args:
-        config: settings. rows: data. fit: the run's own model. watch: where the seconds go.
+        config: settings.
+        rows: data.
+        fit: the run's own model.
+        watch: where the seconds go.
         more: margins of other systems on the test pairs.
     """
     with watch("baselines"):

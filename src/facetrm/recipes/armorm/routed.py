@@ -34,9 +34,13 @@ class RoutedFit:
     """A routed ArmoRM beside the single one.
 
     Attributes:
-        model: ready to score. router: its fit. assigned: how the training pairs came by their tasks.
-        gates: by task, of those with pairs enough. shared: tasks that take the gate of all, with their pairs.
-        margins: of the test pairs, chosen minus rejected. used: the mixture that scored each.
+        model: ready to score.
+        router: its fit.
+        assigned: how the training pairs came by their tasks.
+        gates: by task, of those with pairs enough.
+        shared: tasks that take the gate of all, with their pairs.
+        margins: of the test pairs, chosen minus rejected.
+        used: the mixture that scored each.
     """
 
     model: RewardModel
@@ -65,7 +69,10 @@ def route_armorm(config: ArmormConfig, section: GatesSection, rows: Rows, fit: A
     """Fit a router and a gate for each task on the parts of a single ArmoRM.
 
     Args:
-        config, section: settings. rows: data, some of whose pairs name their task. fit: of the single model.
+        config: settings.
+        section: see ``config``.
+        rows: data, some of whose pairs name their task.
+        fit: of the single model.
 
     Raises:
         FitError: fewer than two tasks, or what :func:`~facetrm.fit.router.fit.fit_router` raises.
@@ -127,7 +134,10 @@ def routed_by_task(
     """Return the accuracy of the routed model and of the single one on the test pairs, by task.
 
     Args:
-        config: settings. rows: data. fit, routed: the single model and the routed one.
+        config: settings.
+        rows: data.
+        fit: the single model and the routed one.
+        routed: see ``fit``.
     """
     single_N = fit.mixture.margins(fit.test_pairs.chosen, fit.test_pairs.rejected).numpy()
     return accuracy_by_task(

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from facetrm.core.config import Section
 from facetrm.core.errors import ConfigError, DataError, did_you_mean
-from facetrm.core.fingerprint import fingerprint
+from facetrm.core.fingerprint import fingerprint, fingerprint_of_all
 from facetrm.core.progress import log
 from facetrm.data.objectives import Objective, check_unique
 from facetrm.data.pack import read_objectives, read_pack
@@ -111,8 +111,10 @@ class Rows:
 
     Attributes:
         objectives: K objectives, the columns of every label matrix.
-        heads, heads_test: ratings.
-        gate, test: preferences, two responses each.
+        heads: ratings.
+        heads_test: see ``heads``.
+        gate: preferences, two responses each.
+        test: see ``gate``.
         world: the world, where its truth is known.
         counts: rows kept and left out, by reason.
         reading: what the backbone reads of the rows; None before it has read them.
@@ -132,7 +134,7 @@ class Rows:
         """Fingerprint of every row and objective."""
         parts = (self.heads, self.heads_test, self.gate, self.test)
         return fingerprint(
-            [[o.model_dump() for o in self.objectives], [fingerprint([r.model_dump() for r in p]) for p in parts]]
+            [[o.model_dump() for o in self.objectives], [fingerprint_of_all(r.model_dump() for r in p) for p in parts]]
         )
 
 
@@ -198,7 +200,8 @@ def check_sources(names: Sequence[str], *, kind: RecordKind) -> None:
     """Check the names that a recipe gives under ``data.ratings`` or ``data.preferences``.
 
     Args:
-        names: of sources. kind: of their records.
+        names: of sources.
+        kind: of their records.
 
     Raises:
         ConfigError: no registered source, or one of the other kind.

@@ -33,8 +33,11 @@ class DmoermFit:
     """Everything that one pass of the line leaves behind.
 
     Attributes:
-        model: ready to score. router: its fit; None for a single task. assigned: how the rows came by their tasks.
-        inner: by task. every: the fall-back on all tasks, where there is one.
+        model: ready to score.
+        router: its fit; None for a single task.
+        assigned: how the rows came by their tasks.
+        inner: by task.
+        every: the fall-back on all tasks, where there is one.
     """
 
     model: RewardModel
@@ -56,8 +59,12 @@ def dmoerm_metrics(
     """Return the content of ``metrics.json``: plain numbers, null for what is not defined.
 
     Args:
-        config, rows, fit, judgement: settings, data, result and verdict of the run.
-        seconds: by stage. training: what a backbone trained here has cost.
+        config: settings, data, result and verdict of the run.
+        rows: see ``config``.
+        fit: see ``config``.
+        judgement: see ``config``.
+        seconds: by stage.
+        training: what a backbone trained here has cost.
     """
     sizes = {"preferences": len(rows.overall), "capabilities": len(rows.capabilities)}
     values = {
@@ -91,8 +98,12 @@ def dmoerm_report(
     """Return what ``report.html`` shows.
 
     Args:
-        config, rows, fit, judgement: settings, data, result and verdict of the run.
-        seconds: by stage. explained: the pair that the page takes apart.
+        config: settings, data, result and verdict of the run.
+        rows: see ``config``.
+        fit: see ``config``.
+        judgement: see ``config``.
+        seconds: by stage.
+        explained: the pair that the page takes apart.
     """
     pair = explain_pair(fit.model, explained.chosen, explained.rejected)
     flip = flip_explained(fit.model, pair)

@@ -42,17 +42,9 @@ from facetrm.recipes.armorm.fit import Stopwatch
 from facetrm.recipes.backbones import train_tiny
 from facetrm.recipes.dmoerm.config import DmoermConfig
 from facetrm.recipes.dmoerm.figures import DmoermFit, dmoerm_metrics, dmoerm_report
-from facetrm.recipes.dmoerm.inner import (
-    check_experts,
-    encode_pairs,
-    experts_of,
-    fit_base,
-    fit_inner,
-    names_of_adapters,
-    overall_objective,
-    pair_shares,
-)
+from facetrm.recipes.dmoerm.inner import encode_pairs, experts_of, fit_base, fit_inner, pair_shares
 from facetrm.recipes.dmoerm.judge import TaskJudgement, judge_tasks
+from facetrm.recipes.dmoerm.names import check_experts, names_of_adapters, overall_objective
 from facetrm.recipes.dmoerm.rows import DmoermRows, cut_phases, load_tasks
 from facetrm.recipes.reading import Reading, RowsReader
 from facetrm.recipes.run_folder import RunFolder, run_folder
@@ -153,7 +145,11 @@ def fit_tasks(
     """Fit router and mixtures.
 
     Args:
-        config: settings. rows: data. encoder: gets the adapters. folder: of the run. watch: where the seconds go.
+        config: settings.
+        rows: data.
+        encoder: gets the adapters.
+        folder: of the run.
+        watch: where the seconds go.
     """
     with watch("router"):
         router, tasks, assigned = route_rows(config, rows, encoder)
@@ -187,7 +183,9 @@ def route_rows(
     Preferences about capabilities count too: their aspect says the task. With one task there is nothing to route.
 
     Args:
-        config: settings. rows: data. encoder: reads the prompts.
+        config: settings.
+        rows: data.
+        encoder: reads the prompts.
     """
     if len(rows.tasks) == 1:
         return None, [rows.tasks[0]] * len(rows.overall), None
@@ -216,7 +214,8 @@ def single_mixture(encoder: TransformerEncoder, fit: ExpertFit, sample: Sequence
     """Return one adapter and its head as a mixture.
 
     Args:
-        encoder: holds the adapter. fit: of adapter and head.
+        encoder: holds the adapter.
+        fit: of adapter and head.
         sample: preferences that give the rating its scale and the margin its odds.
     """
     pairs, weights = encode_pairs(encoder, sample, adapters=[fit.name]), pair_shares(sample)

@@ -14,7 +14,6 @@ Shapes: N responses, D hidden size, K experts.
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,9 +25,8 @@ from accelerate import PartialState
 from torch import Tensor
 
 from facetrm.backbone.encoder import Features
-from facetrm.backbone.lora.names import name_problem
 from facetrm.backbone.transformer import TransformerEncoder
-from facetrm.core.errors import ConfigError, FitError
+from facetrm.core.errors import FitError
 from facetrm.core.fingerprint import fingerprint
 from facetrm.core.progress import log
 from facetrm.data.objectives import Objective
@@ -43,13 +41,11 @@ from facetrm.fit.experts.ranked import ranked_pairs
 from facetrm.fit.gate.fit import GateFit, fit_gate
 from facetrm.model.adapter_experts import AdapterExperts
 from facetrm.model.aggregate import GatedSum
-from facetrm.model.concat import MAX_EXPERTS
 from facetrm.model.mixture import Mixture
 from facetrm.recipes.armorm.heads import standard_scale
 from facetrm.recipes.dmoerm.config import AggregatorSection, DmoermConfig
+from facetrm.recipes.dmoerm.names import overall_objective
 from facetrm.recipes.dmoerm.rows import Phases
-
-OVERALL = "overall"
 
 
 @dataclass(frozen=True)
@@ -57,8 +53,12 @@ class InnerFit:
     """One task's mixture and what led to it.
 
     Attributes:
-        task: its name. mixture: ready for a model. base: phase 1. experts: phase 2, by objective.
-        aggregator: phase 3. left_out: capabilities without enough preferences, with how many there were.
+        task: its name.
+        mixture: ready for a model.
+        base: phase 1.
+        experts: phase 2, by objective.
+        aggregator: phase 3.
+        left_out: capabilities without enough preferences, with how many there were.
         counts: rows by phase.
     """
 
@@ -99,8 +99,13 @@ def fit_inner(
     """Fit one task's mixture.
 
     Args:
-        encoder: gets the adapters. task: its name. objectives: its capabilities. phases: its rows.
-        names: of the adapters, see :func:`names_of_adapters`. config: settings. folder: of the run.
+        encoder: gets the adapters.
+        task: its name.
+        objectives: its capabilities.
+        phases: its rows.
+        names: of the adapters, see :func:`facetrm.recipes.dmoerm.names.names_of_adapters`.
+        config: settings.
+        folder: of the run.
 
     Raises:
         FitError: a phase without rows, or of one prompt only.
@@ -148,7 +153,11 @@ def fit_base(
     """Train one adapter and its head on overall preferences: phase 1, or a single reward model.
 
     Args:
-        encoder: gets the adapter. rows: preferences. name: of the adapter. config: settings. folder: of the run.
+        encoder: gets the adapter.
+        rows: preferences.
+        name: of the adapter.
+        config: settings.
+        folder: of the run.
     """
     return _fitted(
         encoder,
@@ -172,7 +181,11 @@ def fit_aggregator(
     """Fit what makes one reward of the experts, on preferences that none of them has seen: phase 3.
 
     Args:
-        encoder: holds the adapters. preferences: overall ones. objectives, fits: the K experts. section: settings.
+        encoder: holds the adapters.
+        preferences: overall ones.
+        objectives: the K experts.
+        fits: see ``objectives``.
+        section: settings.
     """
     pairs = encode_pairs(encoder, preferences, adapters=[fit.name for fit in fits])
     weights = pair_shares(preferences)
@@ -204,7 +217,10 @@ def experts_of(
     """Return heads as experts whose ratings are 0.5 + 0.2 z, with z the log odds standardised over ``sample``.
 
     Args:
-        objectives, fits: K of them. sample: answers that the K adapters have read. weights: of the answers.
+        objectives: K of them.
+        fits: see ``objectives``.
+        sample: answers that the K adapters have read.
+        weights: of the answers.
     """
     weight, bias = [], []
     for k, fit in enumerate(fits):
@@ -216,26 +232,15 @@ def experts_of(
     return AdapterExperts(objectives, torch.stack(weight), torch.tensor(bias), adapters=[fit.name for fit in fits])
 
 
-def overall_objective(task: str) -> Objective:
-    """Return the objective of a task's own adapter."""
-    return Objective(
-        name=f"{task}/{OVERALL}",
-        low=0.0,
-        high=1.0,
-        kind="continuous",
-        meaning="preferred over all",
-        rater="the preference pairs",
-        source="phase 1",
-    )
-
-
 def encode_pairs(
     encoder: TransformerEncoder, preferences: Sequence[Preference], *, adapters: Sequence[str] | None = None
 ) -> Pairs:
     """Return the features of every pair; a group of more than two gives every two of its responses, each read once.
 
     Args:
-        encoder: reads. preferences: pairs and groups. adapters: read the responses; None for the trunk as it is.
+        encoder: reads.
+        preferences: pairs and groups.
+        adapters: read the responses; None for the trunk as it is.
     """
     rows = [(*p.prompt, answer) for p in preferences for answer in p.responses]
     features = encoder.encode(rows, adapters=adapters)
@@ -258,69 +263,15 @@ def linear_head(pairs: Pairs, config: BradleyTerryConfig, *, weights: Sequence[f
     """Return a Bradley-Terry head on the first vectors, None where there are fewer prompts than two a fold.
 
     Args:
-        pairs: features. config: of the fit. weights: of each pair.
+        pairs: features.
+        config: of the fit.
+        weights: of each pair.
     """
     if len(set(pairs.groups)) < 2 * config.folds:
         return None
     fit = fit_bradley_terry(pairs.chosen, pairs.rejected, groups=pairs.groups, config=config, weights=list(weights))
     head_D: Tensor = fit.mixture.linear_experts.weight_KD[0]
     return head_D
-
-
-def names_of_adapters(tasks: Mapping[str, Sequence[Objective]], *more: str) -> dict[str, str]:
-    """Return a name for the adapter of each task, of each capability, and of ``more``: all different.
-
-    They are letters, digits, hyphens and underscores, which PEFT and file systems take, and differ in more than case.
-    """
-    names: dict[str, str] = {}
-    taken: set[str] = set()
-    for text in (*more, *(name for task, found in tasks.items() for name in (task, *(o.name for o in found)))):
-        plain = re.sub(r"[^A-Za-z0-9_-]+", "-", text.replace("/", "--")).strip("-_") or "expert"
-        if name_problem(plain) is not None:
-            plain = f"expert-{plain}"
-        name, number = plain, 2
-        while name.casefold() in taken:
-            name, number = f"{plain}-{number}", number + 1
-        if text not in names:
-            names[text] = name
-            taken.add(name.casefold())
-    return names
-
-
-def check_experts(config: DmoermConfig, tasks: Mapping[str, Sequence[Objective]]) -> None:
-    """Check that what :func:`fit_inner` makes can be put together, before anything is trained.
-
-    Args:
-        config: settings. tasks: the capabilities of each.
-
-    Raises:
-        ConfigError: more experts than the aggregator holds, or a capability with the name of the task's own expert.
-    """
-    settings = config.aggregator.concat
-    for task, found in tasks.items():
-        own = config.experts.overall or not found
-        count = len(found) + own
-        beside = " and the task's own expert" if own else ""
-        if own and overall_objective(task).name in {o.name for o in found}:
-            raise ConfigError(
-                f"capability '{task}/{OVERALL}' has the name of the task's own expert",
-                place=f"task '{task}'",
-                fix="rename it, or set experts.overall: false",
-            )
-        if config.aggregator.kind != "concat_mlp":
-            continue
-        if count > MAX_EXPERTS:
-            raise ConfigError(
-                f"{len(found)} capabilities{beside}: a network's exact shares are computed for at most {MAX_EXPERTS}",
-                place=f"task '{task}'",
-                fix="leave some out, or set aggregator.kind: gated_sum",
-            )
-        if settings.start == "ratings" and settings.hidden is not None and settings.hidden < 2 * count:
-            raise ConfigError(
-                f"{settings.hidden} units cannot hold the sum of {count} ratings of task '{task}'",
-                place="aggregator.concat.hidden",
-                fix=f"give {2 * count} or more, or start: random",
-            )
 
 
 def _fitted(

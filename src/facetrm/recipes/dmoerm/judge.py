@@ -31,7 +31,10 @@ class ExpertFigures:
     """What one expert does on the test pairs of its task.
 
     Attributes:
-        task, name: of the objective. preferences: trained on. held_out: accuracy on others, which chose its state.
+        task: of the objective.
+        name: see ``task``.
+        preferences: trained on.
+        held_out: accuracy on others, which chose its state.
         agrees: share of test pairs in which its rating alone orders as the overall label does.
         share: of all contributions to margins, by size.
         true: accuracy against the true level of its latent (the world only).
@@ -51,8 +54,12 @@ class TaskJudgement:
     """Figures of a run on its test pairs.
 
     Attributes:
-        pairs: two responses each. margins: by system, chosen minus rejected, [N]. used: the mixture that scored each.
-        noisy, true: accuracy by system against the labels and against the true order; by_task: noisy, by task.
+        pairs: two responses each.
+        margins: by system, chosen minus rejected, [N].
+        used: the mixture that scored each.
+        noisy: accuracy by system against the labels and against the true order.
+        true: see ``noisy``.
+        by_task: noisy, by task.
         gained: the model minus each other system, paired.
         experts: see :class:`ExpertFigures`.
     """
@@ -89,7 +96,11 @@ def judge_tasks(
     """Measure the model and simpler ones on the test pairs.
 
     Args:
-        config: settings. rows: data. model: the run's. inner: its mixtures' fits. encoder: holds all adapters.
+        config: settings.
+        rows: data.
+        model: the run's.
+        inner: its mixtures' fits.
+        encoder: holds all adapters.
     """
     pairs = [pair for p in rows.test for pair in as_pairs(p)]
     used = model.tasks_of([p.chosen for p in pairs])
@@ -130,7 +141,11 @@ def accuracy_by_task(
     """Return the accuracy of each system within each task.
 
     Args:
-        margins: N by system. tasks, groups: of each pair. samples, seed: of the bootstrap over ``groups``.
+        margins: N by system.
+        tasks: of each pair.
+        groups: see ``tasks``.
+        samples: of the bootstrap over ``groups``.
+        seed: see ``samples``.
     """
     task_N, group_N = np.asarray(tasks), np.asarray(groups)
     return {

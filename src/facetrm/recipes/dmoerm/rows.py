@@ -23,7 +23,7 @@ from pydantic import Field, model_validator
 
 from facetrm.core.config import Section
 from facetrm.core.errors import ConfigError, DataError, did_you_mean
-from facetrm.core.fingerprint import fingerprint
+from facetrm.core.fingerprint import fingerprint, fingerprint_of_all
 from facetrm.core.progress import log
 from facetrm.data.objectives import Objective
 from facetrm.data.pack import read_pack
@@ -42,11 +42,14 @@ class WorldTasks(Section):
     """The embedded world: its annotators' pairs, and a simulated judge's verdicts about latents on other prompts.
 
     Attributes:
-        world: its settings. tasks: which of its tasks.
-        preferences: labelled pairs, of all tasks; labelled: pairs that the judge compares in every capability;
-            test: pairs of the test part.
-        judge: who errs. least, most: the smallest true weight that makes a latent a capability, and how many a task
-            has.
+        world: its settings.
+        tasks: which of its tasks.
+        preferences: labelled pairs, of all tasks.
+        labelled: pairs that the judge compares in every capability.
+        test: pairs of the test part.
+        judge: who errs.
+        least: the smallest true weight that makes a latent a capability, and how many a task has.
+        most: see ``least``.
     """
 
     kind: Literal["world"] = "world"
@@ -71,7 +74,8 @@ class FileTasks(SkippingRows):
     """Files: overall preferences, preferences about capabilities (``facetrm label`` writes them), and their rubric.
 
     Attributes:
-        preferences, capabilities: JSONL or Parquet; ``capabilities`` may be empty where experts are not wanted.
+        preferences: JSONL or Parquet; ``capabilities`` may be empty where experts are not wanted.
+        capabilities: see ``preferences``.
         rubric: a shipped rubric's name, or a YAML file: its tasks are the router's.
         test_share: of the prompts is held out; but where a row says ``split: test``, the rows' own splits hold. Rows of
             ``split: validation`` and their prompts are never trained on; their number is logged.
@@ -96,7 +100,8 @@ class SourceTasks(SkippingRows):
 
     Attributes:
         preferences: names of sources, from the Hub or from ``folder/NAME`` in the same schema; ``limit`` rows of each.
-        capabilities, rubric: as of :class:`FileTasks`.
+        capabilities: as of :class:`FileTasks`.
+        rubric: see ``capabilities``.
         test_share: of the prompts is held out.
     """
 
@@ -172,7 +177,7 @@ class DmoermRows:
         """Fingerprint of every row and objective."""
         named = {task: [o.model_dump() for o in found] for task, found in self.objectives.items()}
         parts = (self.overall, self.capabilities, self.test)
-        return fingerprint([named, [fingerprint([r.model_dump() for r in part]) for part in parts]])
+        return fingerprint([named, [fingerprint_of_all(r.model_dump() for r in part) for part in parts]])
 
 
 @dataclass(frozen=True)
@@ -193,7 +198,8 @@ def load_tasks(section: WorldTasks | FileTasks | SourceTasks | PackTasks, *, see
     """Read or generate the rows that ``section`` names.
 
     Args:
-        section: the recipe's ``data``. seed: of the split, where the data has none of its own.
+        section: the recipe's ``data``.
+        seed: of the split, where the data has none of its own.
 
     Raises:
         DataError: a missing file, a bad row, or an empty part.
@@ -217,7 +223,9 @@ def cut_phases(rows: DmoermRows, tasks: Sequence[str], section: SplitSection) ->
     """Return the rows of each task by phase; no prompt stands in two phases.
 
     Args:
-        rows: of the run. tasks: the task of each of ``rows.overall``, given or routed. section: shares.
+        rows: of the run.
+        tasks: the task of each of ``rows.overall``, given or routed.
+        section: shares.
     """
     kinds = [{p.prompt_key for p in part} for part in (rows.overall, rows.capabilities)]
     shares = {"base": section.base, "experts": section.experts, "mix": section.mix}

@@ -33,8 +33,10 @@ class FineTuneFigures:
     """Held-out figures of the trained heads, and of those on the frozen trunk.
 
     Attributes:
-        objectives, frozen: one report per objective; empty where no head was trained, or none was fitted.
-        noisy, true: accuracy on the test pairs by system, against the labels and (world only) the true order.
+        objectives: one report per objective; empty where no head was trained, or none was fitted.
+        frozen: see ``objectives``.
+        noisy: accuracy on the test pairs by system, against the labels and (world only) the true order.
+        true: see ``noisy``.
         gained: paired difference in accuracy, trained minus frozen, by head.
     """
 
@@ -57,7 +59,10 @@ def judge_heads(
     """Measure the heads on the held-out rows.
 
     Args:
-        config, rows: settings and data. mixture: of the model that is saved. heads: the trained ones.
+        config: settings and data.
+        rows: see ``config``.
+        mixture: of the model that is saved.
+        heads: the trained ones.
         after: the held-out rows as the trained trunk reads them.
         before: heads on the frozen trunk, and the same rows as it reads them; None where none were fitted.
     """
@@ -99,8 +104,13 @@ def training_figures(
     """Return the content of ``metrics.json``: plain numbers, null for what is not defined.
 
     Args:
-        config, rows, model, figures: settings, data, result and verdict of the run.
-        spent: what the training has cost. merged: the largest change of a score by merging. seconds: by stage.
+        config: settings, data, result and verdict of the run.
+        rows: see ``config``.
+        model: see ``config``.
+        figures: see ``config``.
+        spent: what the training has cost.
+        merged: the largest change of a score by merging.
+        seconds: by stage.
     """
     world = getattr(config.data, "world", None)
     values = {
