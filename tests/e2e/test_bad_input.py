@@ -29,9 +29,9 @@ ROWS: dict[str, tuple[object, Sequence[str]]] = {
         '{"messages": [{"role": "user", "content": "\\ud83d"}]}',
         ["half a character", "both halves"],
     ),
-    "other columns": ({"text": "hi", "label": 1}, ["no 'messages' among label, text", "give 'messages'"]),
+    "other columns": ({"text": "hi", "label": 1}, ["no conversation in the columns ['label', 'text']", "messages"]),
     "messages are text": ({"messages": "hi"}, ["'messages' is 'hi'", "list"]),
-    "messages are null": ({"messages": None}, ["'messages' is None", "list"]),
+    "messages are null": ({"messages": None}, ["no conversation in the columns []", "messages"]),
     "no message": ({"messages": []}, ["'messages' is", "at least 1"]),
     "an unknown role": (
         {"messages": [U, {"role": "bot", "content": "x"}]},
@@ -57,12 +57,14 @@ def test_a_bad_row_to_score(name: str, tiny_run: Run, tmp_path: Path) -> None:
 
 
 PAIRS: dict[str, tuple[dict[str, Any], Sequence[str]]] = {
-    "no rejected": ({"prompt": [U], "chosen": [A]}, ["'rejected' is missing", "add 'rejected'"]),
+    "no rejected": (
+        {"prompt": [U], "chosen": [A]},
+        ["no conversation in the columns ['chosen', 'prompt']", "prompt, chosen and rejected"],
+    ),
     "chosen is a number": ({**PAIR, "chosen": 4}, ["'chosen' is 4", "list of"]),
     "a prompt that ends with an answer": ({**PAIR, "prompt": [U, A]}, ["prompt", "not with 'assistant'"]),
-    "a response by the user": ({**PAIR, "rejected": [U]}, ["assistant message, not 'user'"]),
+    "a response by the user": ({**PAIR, "rejected": [U]}, ["'role': 'user'", "share every turn but the last"]),
     "two answers in one": ({**PAIR, "chosen": [A, A]}, ["'chosen' has", "share every turn but the last"]),
-    "a negative margin": ({**PAIR, "margin": -1.0}, ["'margin' is -1.0", "swap the pair"]),
 }
 
 
@@ -85,7 +87,7 @@ def broken_files(folder: Path) -> dict[str, tuple[Path, Sequence[str]]]:
     return {
         "absent": (folder / "absent.jsonl", ["no such file", "give the path"]),
         "a folder": (folder / "folder.jsonl", ["a folder", "give one such file"]),
-        "another type": (folder / "rows.csv", ["a '.csv' file", ".jsonl"]),
+        "another type": (folder / "rows.csv", ["rows.csv:2", "no conversation in the columns ['a', 'b']"]),
         "empty": (folder / "empty.jsonl", ["no row", "give at least one conversation"]),
         "not UTF-8": (folder / "latin.jsonl", [":1: not UTF-8: byte 0xe9", "UTF-8"]),
         "not gzip": (folder / "plain.jsonl.gz", ["not gzip", "copy the file again"]),

@@ -197,7 +197,7 @@ def test_what_is_no_model_is_refused(tmp_path: Path, pairs: Path, healthy: Path)
     assert_refused(command("doctor", healthy, "--allow", "pad-is-eoss"), "no finding 'pad-is-eoss'", "'pad-is-eos'")
     assert_refused(command("doctor", healthy, "--against", healthy), "--against", "the server's URL")
     assert_refused(command("doctor", "http://127.0.0.1:9"), "no files to look at", "--data")
-    assert_refused(command("doctor", "http://127.0.0.1:9", "--data", pairs), "cannot be reached", "check the address")
+    assert_refused(command("doctor", "http://127.0.0.1:9", "--data", pairs), "connection refused", "check the address")
     said = command("doctor", tmp_path)
     assert said.code == 3
     assert "config.json is missing" in " ".join(said.out.split())

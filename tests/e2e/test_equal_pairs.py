@@ -93,7 +93,7 @@ def settings(kind: str, data: Path) -> dict[str, Any]:
 def run(request: pytest.FixtureRequest, data: Path) -> tuple[Said, Path]:
     folder = data / str(request.param)
     recipe = write_recipe(data / f"{request.param}.yaml", settings(request.param, data))
-    done = command("run", recipe, "--out", folder)
+    done = command("run", recipe, "--out", folder, "--log-json")
     assert done.code == 0, done.err
     return done, folder
 
@@ -135,6 +135,6 @@ def test_a_run_on_nothing_but_equal_pairs_is_refused(data: Path, tmp_path: Path)
     write_rows(tmp_path / "pairs.jsonl", [pair(n) for n in range(N) if n % 2 or n >= TRAINED])
     recipe = settings("armorm", data)
     recipe["data"]["preferences"] = [str(tmp_path / "pairs.jsonl")]
-    said = command("run", write_recipe(tmp_path / "recipe.yaml", recipe), "--out", tmp_path / "run")
+    said = command("run", write_recipe(tmp_path / "recipe.yaml", recipe), "--out", tmp_path / "run", "--log-json")
     assert said.code == 2
     assert "all 20 have answers that read the same (10 given with the same text twice, 10 equal after" in said.err

@@ -229,7 +229,7 @@ ERRORS: dict[str, tuple[BaseException, int, str]] = {
     "interrupted": (
         KeyboardInterrupt(),
         130,
-        "facetrm: interrupted; nothing was kept, so it starts anew next time\n",
+        "facetrm: interrupted; nothing was kept, so it starts over next time\n",
     ),
     "of the program": (
         RuntimeError("two\nlines"),

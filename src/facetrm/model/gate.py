@@ -206,6 +206,8 @@ class Gate(nn.Module):
         widest = max((max(tensor.shape, default=1) for tensor in tensors.values()), default=0)
         for name in ("hidden_size", "choices", "hidden", "n_hidden", "rank"):
             size = getattr(shape, name)
+            if name == "hidden" and shape.n_hidden == 0:
+                continue  # no layer has this width
             if size is not None and size > (len(tensors) if name == "n_hidden" else widest):
                 raise ModelError(
                     f"{name} is {size:,}, more than its tensors hold", place="gate", fix="save the model again"

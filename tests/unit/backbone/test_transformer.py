@@ -319,4 +319,4 @@ def test_a_relative_path_is_remembered_from_the_root(folders, monkeypatch):
     monkeypatch.chdir(folder.parent)
     encoder = loaded(Path(folder.name))
     assert encoder.spec()["path"] == str(folder.resolve())
-    assert encoder.config.path == folder.name
+    assert encoder.config.path == str(folder.resolve())

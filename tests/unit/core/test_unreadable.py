@@ -10,8 +10,9 @@ from unittest import mock
 
 import pytest
 
-from facetrm.backbone.config import BackboneConfig, chat_template
+from facetrm.backbone.config import BackboneConfig
 from facetrm.backbone.store import FeatureStore, encode
+from facetrm.backbone.text.template import chat_template
 from facetrm.core.errors import FacetrmError
 from facetrm.core.files import write_text
 from facetrm.data.read.conversations import read_conversations
@@ -64,6 +65,14 @@ def test_unreadable_is_not_missing(
             raise OSError(number, os.strerror(number), str(file))
         return usual(file, *arguments, **settings)  # type: ignore[call-overload]
 
+    plain = os.open
+
+    def opened_low(file: object, *arguments: object, **settings: object) -> int:
+        if str(file) == str(path):
+            raise OSError(number, os.strerror(number), str(file))
+        return plain(file, *arguments, **settings)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("os.open", opened_low)
     monkeypatch.setattr("builtins.open", opened)
     monkeypatch.setattr("io.open", opened)
     with pytest.raises(FacetrmError) as caught:
