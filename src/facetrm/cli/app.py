@@ -14,7 +14,7 @@ from facetrm.cli.train import run
 from facetrm.cli.use import explain, score
 from facetrm.cli.verbs import add_verb
 from facetrm.core.errors import FacetrmError
-from facetrm.core.lazy import load
+from facetrm.core.lazy import load_name
 from facetrm.core.printed import tolerant_streams
 
 TRACEBACK = "FACETRM_TRACEBACK"
@@ -29,7 +29,7 @@ app = typer.Typer(
 
 def _say_version(asked: bool) -> None:
     if asked:
-        print(f"facetrm {load('facetrm.core.version', '__version__')}")
+        print(f"facetrm {load_name('facetrm.core.version', '__version__')}")
         raise typer.Exit()
 
 

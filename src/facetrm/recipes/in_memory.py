@@ -23,7 +23,7 @@ from facetrm.data.rubric import Rubric
 from facetrm.data.views import as_pairs
 from facetrm.model.reward_model import RewardModel
 from facetrm.recipes.armorm.config import ArmormConfig
-from facetrm.recipes.armorm.fit import Stopwatch, fit_parts, read_rows, stream_of
+from facetrm.recipes.armorm.fit import Stopwatch, fit_parts, readable_rows, stream_of
 from facetrm.recipes.armorm.rows import Rows
 from facetrm.recipes.dmoerm.config import DmoermConfig
 from facetrm.recipes.dmoerm.fit import fit_tasks, read_tasks
@@ -87,7 +87,7 @@ def fit_armorm(
     config = parse_config(ArmormConfig, sections, place="fit_armorm")
     pairs = [pair for preference in preferences for pair in as_pairs(preference)]
     rows = Rows(tuple(objectives), list(ratings), [], pairs, [], None, {})
-    return fit_parts(config, read_rows(rows, encoder), encoder, stream_of(encoder), Stopwatch()).model
+    return fit_parts(config, readable_rows(rows, encoder), encoder, stream_of(encoder), Stopwatch()).model
 
 
 def fit_dmoerm(
