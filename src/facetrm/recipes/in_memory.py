@@ -58,9 +58,8 @@ def fit_armorm(
         FitError: too few prompts, or pairs that all read the same.
 
     Example:
+        >>> from facetrm import Objective, Preference, Rating, fit_armorm
         >>> from facetrm.backbone.words import BagOfWords
-        >>> from facetrm.data.objectives import Objective
-        >>> from facetrm.data.records import Preference, Rating
         >>> words, rows, pairs = ("dry", "warm", "kind"), [], []
         >>> for n in range(60):
         ...     ask, good, bad = f"question {n}", words[n % 3], words[(n + 1) % 3]
@@ -119,6 +118,21 @@ def fit_dmoerm(
         DataError: no preference, or a task or capability that the rubric does not have.
         ConfigError: an unknown section or setting.
         FitError: a phase without two prompts, or pairs that all read the same.
+
+    Example:
+        >>> from facetrm import World, fit_dmoerm, toy_model
+        >>> from facetrm.label.simulated import world_rubric
+        >>> pairs = list(World().preferences_of(["chat"], 12, part="gate"))
+        >>> model = fit_dmoerm(
+        ...     pairs,
+        ...     [],
+        ...     rubric=world_rubric(least=0.2, most=1, tasks=["chat"]),
+        ...     backbone=toy_model().encoder,
+        ...     base={"training": {"trainer": {"max_steps": 1}}},
+        ...     aggregator={"concat": {"steps": 2}},
+        ... )
+        >>> list(model.score([pairs[0].chosen])[0].contributions)
+        ['chat/overall']
 
     Reference: DMoERM (arXiv 2403.01197).
     """
