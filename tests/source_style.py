@@ -9,6 +9,7 @@ import ast
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeGuard
 
 from architecture import Sources
 
@@ -124,6 +125,40 @@ def _parameters(node: ast.FunctionDef | ast.AsyncFunctionDef, *, method: bool) -
     return [name for name in names if name not in HOUSE_WORDS]
 
 
+def names_of_two_modules(sources: Sources) -> list[str]:
+    """A public name is defined in one module; whoever reads it anywhere knows what it is.
+
+    Exempt are type variables, the table ``OBJECTIVES`` that every source of data has, and a verb of the command line,
+    which is named after what it calls.
+    """
+    homes: dict[str, list[str]] = {}
+    for module in sources.modules.values():
+        exempt = {"OBJECTIVES"} if module.name.startswith("facetrm.data.sources.") else set()
+        for name in dict.fromkeys(_defined(module.tree, verbs=module.part != "cli")):
+            if not name.startswith("_") and name not in exempt:
+                homes.setdefault(name, []).append(module.name)
+    return [f"'{name}' is defined in {' and '.join(found)}" for name, found in homes.items() if len(found) > 1]
+
+
+def _defined(tree: ast.Module, *, verbs: bool) -> Iterator[str]:
+    """Yield the names that a module defines at its top level, but for type variables and, unless asked, verbs."""
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            if verbs or not _is_verb(node):
+                yield node.name
+        elif isinstance(node, ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            value = node.value.func if isinstance(node.value, ast.Call) else None
+            if value is None or not re.search(r"\b(TypeVar|ParamSpec|TypeVarTuple)$", ast.unparse(value)):
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                yield from (part.id for t in targets for part in ast.walk(t) if _is_target(part))
+
+
+def _is_target(node: ast.AST) -> TypeGuard[ast.Name]:
+    return isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+
+
 def forbidden_words(paths: Iterable[Path], words: Sequence[str]) -> list[str]:
     """No line holds one of ``words`` (regular expressions)."""
     pattern = re.compile("|".join(words))
@@ -133,3 +168,27 @@ def forbidden_words(paths: Iterable[Path], words: Sequence[str]) -> list[str]:
             if match := pattern.search(line):
                 wrong.append(f"{path}:{number} holds '{match.group()}'")
     return wrong
+
+
+def untrue_tree(readme: str, package: Path) -> list[str]:
+    """The tree in the README names every folder of the package, and no folder, room or file that is not there.
+
+    Args:
+        readme: its text; the tree is the indented block under "## The tree".
+        package: the folder ``src/facetrm``.
+    """
+    block = readme.partition("## The tree")[2].partition("\n## ")[0]
+    below = block.partition("src/facetrm/\n")[2]
+    lines = re.findall(r"^ {6}(\w+)/ +(.*)$", below, re.MULTILINE)
+    rooms = {folder: re.findall(r"(\w+)/", meaning) for folder, meaning in lines}
+    real = {p.name for p in package.iterdir() if p.is_dir() and (p / "__init__.py").is_file()}
+    return [
+        *(f"the tree lacks {name}/" for name in sorted(real - rooms.keys())),
+        *(f"the tree names {name}/, which is not there" for name in sorted(rooms.keys() - real)),
+        *(
+            f"the tree names {folder}/{room}/, which is not there"
+            for folder, named in rooms.items()
+            for room in named
+            if folder in real and not (package / folder / room).is_dir()
+        ),
+    ]

@@ -33,6 +33,7 @@ from source_style import (
     forbidden_words,
     long_files,
     long_functions,
+    names_of_two_modules,
     stubs,
     undocumented,
 )
@@ -62,6 +63,7 @@ CHECKS: list[Callable[[Sources], list[str]]] = [
     banned_imports,
     import_cycles,
     long_functions,
+    names_of_two_modules,
     stubs,
     undocumented,
 ]
@@ -242,6 +244,24 @@ PLANTED: list[tuple[Callable[[Sources], list[str]], dict[str, str], str]] = [
     ),
     (import_cycles, {"fit/a.py": "from facetrm.fit import a"}, "facetrm.fit.a -> facetrm.fit.a"),
     (long_functions, {"fit/a.py": "def f():\n" + "    x = 1\n" * 80}, "f has 81 lines"),
+    *(
+        (names_of_two_modules, {"fit/a.py": one, "data/b.py": other}, "'F' is defined in facetrm.data.b and")
+        for one, other in (
+            ("def F(): return 1", "class F: x = 1"),
+            ("F = list[int]", "F: int = 1"),
+            ("E, F = 1, 2", "async def F(): return 1"),
+        )
+    ),
+    (
+        names_of_two_modules,
+        {"cli/a.py": "def f(): return 1", "fit/b.py": "def f(): return 1"},
+        "'f' is defined in facetrm.cli.a and facetrm.fit.b",
+    ),
+    (
+        names_of_two_modules,
+        {"data/world/a.py": "OBJECTIVES = ()", "data/sources/b.py": "", "fit/c.py": "OBJECTIVES = ()"},
+        "'OBJECTIVES' is defined in",
+    ),
     (stubs, {"fit/a.py": "def f():\n    '''Do it.'''"}, "f does nothing"),
     (stubs, {"fit/a.py": "class A:\n    def f(self): ..."}, "f does nothing"),
     (undocumented, {"fit/a.py": "class A:\n    def f(self):\n        return 1"}, "A.f has no docstring"),
@@ -271,6 +291,17 @@ ALLOWED: list[tuple[Callable[[Sources], list[str]], dict[str, str]]] = [
         },
     ),
     (import_cycles, {"fit/a.py": "from . import b", "fit/b.py": "from . import c", "fit/c.py": ""}),
+    (
+        names_of_two_modules,
+        {
+            "data/sources/a.py": "OBJECTIVES = ()\ndef _f(): return 1\n_X, T, P = 1, 2, 3",
+            "data/sources/b.py": "OBJECTIVES = ()\ndef _f(): return 1\n_X = 1",
+            "fit/c.py": "T2 = TypeVar('T2')\nP2 = typing.ParamSpec('P2')\nfrom facetrm.data.sources.a import T",
+            "fit/d.py": "T2 = TypeVar('T2')\nP2 = typing.ParamSpec('P2')\ndef g():\n    T = 1\n    return T",
+            "fit/e.py": "def score(): return 1\n@overload\ndef h(): ...\ndef h(): return 1",
+            "cli/f.py": "def score(x: typer.Argument()): return 1",
+        },
+    ),
     (long_functions, {"fit/a.py": "def f():\n" + "    x = 1\n" * 79}),
     (
         stubs,

@@ -36,6 +36,7 @@ __all__ = [
     "__version__",
     "ablate",
     "conversation",
+    "conversations_in_memory",
     "edit",
     "encode",
     "explain_local",
@@ -45,7 +46,9 @@ __all__ = [
     "explain_scores_pair",
     "export_published",
     "export_self_contained",
+    "fit_armorm",
     "fit_debias",
+    "fit_dmoerm",
     "fit_gate",
     "fit_linear_experts",
     "fit_router",
@@ -75,7 +78,7 @@ if TYPE_CHECKING:
     from facetrm.core.errors import FacetrmError
     from facetrm.core.version import __version__
     from facetrm.data.objectives import Objective, label_matrix
-    from facetrm.data.read.conversations import read_conversations
+    from facetrm.data.read.conversations import conversations_in_memory, read_conversations
     from facetrm.data.read.files import read_preferences, read_ratings, write_records
     from facetrm.data.records import Message, Preference, Rating, conversation
     from facetrm.data.views import ratings_to_preferences
@@ -104,6 +107,7 @@ if TYPE_CHECKING:
     from facetrm.model.mixture import Mixture
     from facetrm.model.output import RewardOutput, Score, Scorer
     from facetrm.model.reward_model import RewardModel
+    from facetrm.recipes.in_memory import fit_armorm, fit_dmoerm
     from facetrm.recipes.run import run_recipe
     from facetrm.recipes.toy import toy_model
 else:
@@ -118,7 +122,7 @@ else:
             "facetrm.core.errors": ["FacetrmError"],
             "facetrm.core.version": ["__version__"],
             "facetrm.data.objectives": ["Objective", "label_matrix"],
-            "facetrm.data.read.conversations": ["read_conversations"],
+            "facetrm.data.read.conversations": ["conversations_in_memory", "read_conversations"],
             "facetrm.data.read.files": ["read_preferences", "read_ratings", "write_records"],
             "facetrm.data.records": ["Message", "Preference", "Rating", "conversation"],
             "facetrm.data.views": ["ratings_to_preferences"],
@@ -147,6 +151,7 @@ else:
             "facetrm.model.mixture": ["Mixture"],
             "facetrm.model.output": ["RewardOutput", "Score", "Scorer"],
             "facetrm.model.reward_model": ["RewardModel"],
+            "facetrm.recipes.in_memory": ["fit_armorm", "fit_dmoerm"],
             "facetrm.recipes.run": ["run_recipe"],
             "facetrm.recipes.toy": ["toy_model"],
         },

@@ -231,6 +231,12 @@ ERRORS: dict[str, tuple[BaseException, int, str]] = {
         130,
         "facetrm: interrupted; nothing was kept, so it starts over next time\n",
     ),
+    "of the program, with a screen's controls": (
+        RuntimeError("\x1b[31mred\x00" + "x" * 900),
+        1,
+        "facetrm: an error of the program itself (RuntimeError: \\x1b[31mred\\x00" + "x" * 215 + "…" + "x" * 75 + "); "
+        "please report it with what FACETRM_TRACEBACK=1 shows\n",
+    ),
     "of the program": (
         RuntimeError("two\nlines"),
         1,

@@ -107,4 +107,4 @@ def test_scoring_loads_no_trainer_and_no_peft(tiny_run: Run, tmp_path: Path) -> 
     (tmp_path / "row.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
     out, _, loaded = run(VERB, "score", tiny_run.folder, "--data", tmp_path / "row.jsonl")
     assert "reward" in json.loads(out)
-    assert loaded.isdisjoint({"transformers.trainer", "datasets", "scipy.stats", "sklearn", "rich"})
+    assert loaded.isdisjoint({"peft", "transformers.trainer", "datasets", "scipy.stats", "sklearn", "rich"})

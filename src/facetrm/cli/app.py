@@ -13,8 +13,8 @@ from facetrm.cli.prepare import encode, label
 from facetrm.cli.train import run
 from facetrm.cli.use import explain, export, score
 from facetrm.cli.verbs import add_verb
-from facetrm.core.errors import FacetrmError
-from facetrm.core.lazy import load
+from facetrm.core.errors import FacetrmError, printable
+from facetrm.core.lazy import load_name
 from facetrm.core.printed import tolerant_streams
 
 TRACEBACK = "FACETRM_TRACEBACK"
@@ -29,7 +29,7 @@ app = typer.Typer(
 
 def _say_version(asked: bool) -> None:
     if asked:
-        print(f"facetrm {load('facetrm.core.version', '__version__')}")
+        print(f"facetrm {load_name('facetrm.core.version', '__version__')}")
         raise typer.Exit()
 
 
@@ -69,9 +69,8 @@ def main() -> None:
     except BrokenPipeError:
         _leave_quietly()
     except OSError as exc:
-        print(
-            f"facetrm: {exc.filename or 'file'}: {exc.strerror or exc}; check path, rights and space", file=sys.stderr
-        )
+        what = printable(f"{exc.filename or 'file'}: {exc.strerror or exc}", 500)
+        print(f"facetrm: {what}; check path, rights and space", file=sys.stderr)
         sys.exit(2)
     except (KeyboardInterrupt, typer.Abort):
         goes_on = _keeps_work(sys.argv[1:])
@@ -85,7 +84,7 @@ def main() -> None:
             sys.exit(2)
         if os.environ.get(TRACEBACK):
             raise
-        said = " ".join(str(exc).split())[:300]
+        said = printable(" ".join(str(exc).split()), 300)
         print(
             f"facetrm: an error of the program itself ({type(exc).__name__}: {said}); "
             f"please report it with what {TRACEBACK}=1 shows",
@@ -101,7 +100,7 @@ def _usage_problem(error: Exception) -> str | None:
         return None
     context = getattr(error, "ctx", None)
     path = "facetrm" if context is None else context.command_path
-    said = " ".join(explain_usage().replace("Value error, ", "").split()).rstrip(".")[:500]
+    said = printable(" ".join(explain_usage().replace("Value error, ", "").split()).rstrip("."), 500)
     return f"UsageError: {path}: {said}; see {path} --help"
 
 

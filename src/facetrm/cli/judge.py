@@ -10,7 +10,7 @@ import typer
 from facetrm import core, recipes
 from facetrm import data as records
 from facetrm import doctor as examination
-from facetrm.cli.options import Reading
+from facetrm.cli.options import ReadingSets
 from facetrm.core.errors import BackboneError, ConfigError, did_you_mean
 from facetrm.core.printed import print_json
 from facetrm.doctor.findings import CODES, THRESHOLD
@@ -29,7 +29,7 @@ def doctor(
     allow: Annotated[list[str], typer.Option(metavar="CODE", help="A finding that does not count.")] = [],  # noqa: B006
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
-    sets: Reading = [],  # noqa: B006
+    sets: ReadingSets = [],  # noqa: B006
     timeout: Annotated[float, typer.Option(min=0.1, max=86400.0, help="Seconds for one request to a server.")] = 60.0,
     key_env: Annotated[
         str | None, typer.Option(metavar="NAME", help="The environment variable that holds the server's key.")

@@ -14,7 +14,7 @@ Sets = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="A setting, such as gate.settings.steps=500.")
 ]
 Data = Annotated[Path, typer.Option("--data", help="JSONL or Parquet: rows with 'messages', or preference rows.")]
-Reading = Annotated[
+ReadingSets = Annotated[
     list[str],
     typer.Option("--set", metavar="KEY=VALUE", help="How a model of others is read, such as dtype=bfloat16."),
 ]
@@ -37,7 +37,9 @@ Trust = Annotated[
 Pin = Annotated[list[str], typer.Option(metavar="NAME=WEIGHT", help="Fix the weight of this objective, 0 to 1.")]
 
 
-def reading(sets: list[str], *, truncation: str | None = None, max_tokens: int | None = None) -> dict[str, object]:
+def reading_settings(
+    sets: list[str], *, truncation: str | None = None, max_tokens: int | None = None
+) -> dict[str, object]:
     """Return the settings by which a model reads; ``backbone.KEY``, as recipes spell them, is the same as ``KEY``.
 
     Args:

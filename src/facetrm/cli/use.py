@@ -13,7 +13,18 @@ from facetrm import data as records
 from facetrm import explain as explaining
 from facetrm import hub, recipes
 from facetrm.cli.explained import print_overall, print_row
-from facetrm.cli.options import AskedMode, Data, Drop, MaxTokens, Pin, Reading, Scale, Truncating, Trust, reading
+from facetrm.cli.options import (
+    AskedMode,
+    Data,
+    Drop,
+    MaxTokens,
+    Pin,
+    ReadingSets,
+    Scale,
+    Truncating,
+    Trust,
+    reading_settings,
+)
 from facetrm.core.errors import DataError, did_you_mean
 
 if TYPE_CHECKING:
@@ -33,7 +44,7 @@ def score(
     ] = "stop",
     truncation: Truncating = None,
     max_tokens: MaxTokens = None,
-    sets: Reading = [],  # noqa: B006
+    sets: ReadingSets = [],  # noqa: B006
     drop: Drop = [],  # noqa: B006
     scale: Scale = [],  # noqa: B006
     pin: Pin = [],  # noqa: B006
@@ -44,7 +55,7 @@ def score(
     """
     rows = records.stream_all_rows(data)
     asked = chain([next(rows)], rows)  # a file that is not there is told before a model is loaded
-    settings = reading(sets, truncation=truncation, max_tokens=max_tokens)
+    settings = reading_settings(sets, truncation=truncation, max_tokens=max_tokens)
     scorer = _edited(
         hub.load_model(model, device=device, mode=mode, settings=settings, trust_remote_code=trust_remote_code),
         drop,
@@ -76,14 +87,16 @@ def explain(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
     mode: AskedMode = None,
     trust_remote_code: Trust = False,
-    sets: Reading = [],  # noqa: B006
+    sets: ReadingSets = [],  # noqa: B006
     drop: Drop = [],  # noqa: B006
     scale: Scale = [],  # noqa: B006
     pin: Pin = [],  # noqa: B006
 ) -> None:
     """Explain one answer, one pair, or the whole model."""
     scorer = _edited(
-        hub.load_model(model, device=device, mode=mode, settings=reading(sets), trust_remote_code=trust_remote_code),
+        hub.load_model(
+            model, device=device, mode=mode, settings=reading_settings(sets), trust_remote_code=trust_remote_code
+        ),
         drop,
         scale,
         pin,

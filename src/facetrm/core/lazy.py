@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import Any
 
 
-def load(module: str, name: str) -> Any:
+def load_name(module: str, name: str) -> Any:
     """Return the object ``name`` of ``module``, which is imported where it was not yet.
 
     Args:
@@ -40,7 +40,7 @@ def lazy(
             return import_module(f"{package}.{name}")
         if name not in home_of:
             raise AttributeError(f"module '{package}' has no attribute '{name}'")
-        value = load(home_of[name], name)
+        value = load_name(home_of[name], name)
         setattr(sys.modules[package], name, value)
         return value
 

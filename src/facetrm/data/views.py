@@ -202,7 +202,8 @@ def decontaminate(
     """Remove records whose prompt is, or largely contains, a prompt of a benchmark.
 
     ``share = |A & B| / min(|A|, |B|)`` with the sets A and B of the prompts' n-grams of words (case, width and
-    punctuation folded; a turn of fewer words is one n-gram). What was removed is announced and returned.
+    punctuation folded; a turn of fewer words is one n-gram; system turns do not count). What was removed is announced
+    and returned.
 
     Args:
         records: what to train on.
@@ -245,6 +246,8 @@ def decontaminate(
 def _shingles(record: Rating | Preference, ngram: int) -> set[tuple[str, ...]]:
     shingles = set()
     for message in record.prompt:
+        if message.role == "system":  # the same for all rows of many files, and no benchmark's own
+            continue
         words = _WORD.findall(unicodedata.normalize("NFKC", message.content).casefold())
         for start in range(max(len(words) - ngram + 1, min(len(words), 1))):
             shingles.add(tuple(words[start : start + ngram]))

@@ -17,7 +17,7 @@ from facetrm.data.records import Conversation
 from facetrm.doctor.artefact import Artefact, read_artefact
 from facetrm.doctor.causes import FEW
 from facetrm.doctor.drift import answer_pairs
-from facetrm.doctor.equal import Render, check_answers
+from facetrm.doctor.equal import RenderConversation, check_answers
 from facetrm.doctor.findings import THRESHOLD, Diagnosis, Finding, Variant, worst_first
 from facetrm.doctor.inspection import inspect_files
 from facetrm.doctor.probes import Probed, probe_model, probe_own_forward, rendered
@@ -165,14 +165,14 @@ def diagnose_server(
 
 def _local_copy(
     against: str, conversations: Sequence[Conversation], *, device: str, settings: Mapping[str, object] | None
-) -> tuple[Probed, Render | None]:
+) -> tuple[Probed, RenderConversation | None]:
     """Return the readings of a local copy, and what renders a conversation as it reads it."""
     model = load_model(against, device=device, settings=_settings(read_artefact(against), settings))
     probed, _ = probe_model(model, conversations, plain=False)
     return probed, renderer(model.encoder)
 
 
-def renderer(encoder: Encoder) -> Render | None:
+def renderer(encoder: Encoder) -> RenderConversation | None:
     """Return what renders a conversation as a decoder reads it, None for another kind; the trunk is not kept.
 
     Args:
@@ -231,7 +231,7 @@ def _probe(
     more: list[Finding] = []
     place = torch.device("cpu")
     tokenizer = artefact.tokenizer
-    render: Render | None = _render_of(artefact)
+    render: RenderConversation | None = _render_of(artefact)
     try:
         model = load_model(artefact.folder, device=device, settings=_settings(artefact, settings))
     except FacetrmError as exc:
@@ -272,7 +272,7 @@ def _tokenized(encoder: Encoder, conversations: Sequence[Conversation]) -> list[
     return rows
 
 
-def _render_of(artefact: Artefact) -> Render:
+def _render_of(artefact: Artefact) -> RenderConversation:
     return lambda messages: artefact.render([{"role": m.role, "content": m.content} for m in messages])
 
 

@@ -16,7 +16,7 @@ from facetrm.data.records import Conversation
 from facetrm.doctor.drift import resolution
 from facetrm.doctor.findings import Finding
 
-Render = Callable[[Conversation], str]
+RenderConversation = Callable[[Conversation], str]
 
 _CAUSES = {
     "cut": (
@@ -47,7 +47,7 @@ def check_answers(
     rows: Sequence[Tokenized],
     *,
     rewards: Sequence[float],
-    render: Render | None = None,
+    render: RenderConversation | None = None,
     knows: Callable[[str], bool] | None = None,
 ) -> list[Finding]:
     """Return a finding for each cause that made answers to one prompt equal; none where all differ.
@@ -91,7 +91,7 @@ def _cause(
     b: Conversation,
     row_a: Tokenized,
     row_b: Tokenized,
-    render: Render | None,
+    render: RenderConversation | None,
     knows: Callable[[str], bool] | None,
 ) -> str:
     if row_a.truncated or row_b.truncated:

@@ -45,7 +45,7 @@ NOT_IN_FLOAT32: Final = "no copy in float32 can be made, without which rounding 
 
 
 @dataclass(frozen=True)
-class Reading:
+class ProbeReading:
     """The rewards of one way of reading.
 
     Attributes:
@@ -74,7 +74,7 @@ class Probed:
         evidence: what second tests said of readings that moved, by the name of the test.
     """
 
-    readings: dict[str, Reading] = field(default_factory=dict)
+    readings: dict[str, ProbeReading] = field(default_factory=dict)
     full_precision: bool = True
     absolute_positions: bool = False
     evidence: dict[str, bool] = field(default_factory=dict)
@@ -98,7 +98,7 @@ class Probed:
             note = "memory does not hold it"
         except FacetrmError as exc:
             note = exc.problem
-        self.readings[name] = Reading(
+        self.readings[name] = ProbeReading(
             name, against, "moves" if moves else "agree", rewards, "" if rewards is not None else note
         )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, final
 
@@ -19,9 +19,9 @@ from facetrm.core.web.client import HttpClient, RequestError, run_request, warn_
 from facetrm.core.web.key import ServerKey
 from facetrm.core.web.wire import HttpReply
 from facetrm.data.records import Conversation
+from facetrm.doctor.equal import RenderConversation
 
 Dialect = Literal["facetrm", "vLLM", "OpenRLHF"]
-Render = Callable[[Conversation], str]
 
 PATHS: Final[Mapping[Dialect, str]] = {"facetrm": "/v1/rewards", "vLLM": "/classify", "OpenRLHF": "/get_reward"}
 AT_ONCE: Final = 8
@@ -71,7 +71,7 @@ class RewardServer:
         address: Address,
         *,
         dialect: Dialect,
-        render: Render | None = None,
+        render: RenderConversation | None = None,
         timeout: float = 60.0,
         model: str | None = None,
         key: ServerKey | None = None,
@@ -127,7 +127,7 @@ def connect(
     url: str,
     sample: Conversation,
     *,
-    render: Render | None = None,
+    render: RenderConversation | None = None,
     timeout: float = 60.0,
     key: ServerKey | None = None,
 ) -> RewardServer:

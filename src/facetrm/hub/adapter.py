@@ -18,7 +18,7 @@ from transformers import AutoTokenizer
 
 from facetrm.backbone.checkpoint import quiet_transformers, tokenizer_fingerprint
 from facetrm.backbone.declared import check_files
-from facetrm.backbone.lora.adapters import CONFIG_FILE, WEIGHTS_FILE
+from facetrm.backbone.lora.adapters import ADAPTER_WEIGHTS, CONFIG_FILE
 from facetrm.backbone.transformer import BackboneConfig, TransformerEncoder, load_encoder
 from facetrm.core.config import parse_config
 from facetrm.core.errors import ModelError, short
@@ -64,9 +64,9 @@ def read_adapter(folder: Path, settings: Mapping[str, object]) -> RewardModel:
 
 def _head(folder: Path) -> dict[str, Any]:
     """Return the tensors beside the LoRA's and the trunk's, in float32."""
-    path = folder / WEIGHTS_FILE
+    path = folder / ADAPTER_WEIGHTS
     if not path.is_file():
-        raise ModelError(f"an adapter of PEFT without {WEIGHTS_FILE}", place=folder, fix="save it as safetensors")
+        raise ModelError(f"an adapter of PEFT without {ADAPTER_WEIGHTS}", place=folder, fix="save it as safetensors")
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError) as exc:

@@ -9,7 +9,7 @@ from typing import Any, Final, final
 
 from transformers import PretrainedConfig
 
-from facetrm.core.lazy import load
+from facetrm.core.lazy import load_name
 from facetrm.model.door import MODEL_TYPE
 
 __all__ = ["MODEL_TYPE", "AutoDoor", "FacetrmConfig"]
@@ -55,8 +55,8 @@ class AutoDoor:
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
         """Return what :meth:`~facetrm.hub.auto.FacetrmForSequenceClassification.from_pretrained` returns."""
-        return load(*_MODEL).from_pretrained(*args, **kwargs)
+        return load_name(*_MODEL).from_pretrained(*args, **kwargs)
 
     @classmethod
     def _from_config(cls, *args: Any, **kwargs: Any) -> Any:
-        return load(*_MODEL)._from_config(*args, **kwargs)
+        return load_name(*_MODEL)._from_config(*args, **kwargs)

@@ -14,17 +14,17 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any, final
 
-from facetrm.core.lazy import load
+from facetrm.core.lazy import load_name
 
 _DOOR = "facetrm.hub.auto_door"
 
 
 def _add_config(module: ModuleType) -> None:
-    module.AutoConfig.register(load(_DOOR, "MODEL_TYPE"), load(_DOOR, "FacetrmConfig"), exist_ok=True)
+    module.AutoConfig.register(load_name(_DOOR, "MODEL_TYPE"), load_name(_DOOR, "FacetrmConfig"), exist_ok=True)
 
 
 def _add_model(module: ModuleType) -> None:
-    door = load(_DOOR, "AutoDoor")
+    door = load_name(_DOOR, "AutoDoor")
     module.AutoModelForSequenceClassification.register(door.config_class, door, exist_ok=True)
 
 

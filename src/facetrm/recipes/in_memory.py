@@ -23,7 +23,7 @@ from facetrm.data.rubric import Rubric
 from facetrm.data.views import as_pairs
 from facetrm.model.reward_model import RewardModel
 from facetrm.recipes.armorm.config import ArmormConfig
-from facetrm.recipes.armorm.fit import Stopwatch, fit_parts, read_rows, stream_of
+from facetrm.recipes.armorm.fit import Stopwatch, fit_parts, readable_rows, stream_of
 from facetrm.recipes.armorm.rows import Rows
 from facetrm.recipes.dmoerm.config import DmoermConfig
 from facetrm.recipes.dmoerm.fit import fit_tasks, read_tasks
@@ -58,9 +58,8 @@ def fit_armorm(
         FitError: too few prompts, or pairs that all read the same.
 
     Example:
+        >>> from facetrm import Objective, Preference, Rating, fit_armorm
         >>> from facetrm.backbone.words import BagOfWords
-        >>> from facetrm.data.objectives import Objective
-        >>> from facetrm.data.records import Preference, Rating
         >>> words, rows, pairs = ("dry", "warm", "kind"), [], []
         >>> for n in range(60):
         ...     ask, good, bad = f"question {n}", words[n % 3], words[(n + 1) % 3]
@@ -87,7 +86,7 @@ def fit_armorm(
     config = parse_config(ArmormConfig, sections, place="fit_armorm")
     pairs = [pair for preference in preferences for pair in as_pairs(preference)]
     rows = Rows(tuple(objectives), list(ratings), [], pairs, [], None, {})
-    return fit_parts(config, read_rows(rows, encoder), encoder, stream_of(encoder), Stopwatch()).model
+    return fit_parts(config, readable_rows(rows, encoder), encoder, stream_of(encoder), Stopwatch()).model
 
 
 def fit_dmoerm(
@@ -119,6 +118,21 @@ def fit_dmoerm(
         DataError: no preference, or a task or capability that the rubric does not have.
         ConfigError: an unknown section or setting.
         FitError: a phase without two prompts, or pairs that all read the same.
+
+    Example:
+        >>> from facetrm import World, fit_dmoerm, toy_model
+        >>> from facetrm.label.simulated import world_rubric
+        >>> pairs = list(World().preferences_of(["chat"], 12, part="gate"))
+        >>> model = fit_dmoerm(
+        ...     pairs,
+        ...     [],
+        ...     rubric=world_rubric(least=0.2, most=1, tasks=["chat"]),
+        ...     backbone=toy_model().encoder,
+        ...     base={"training": {"trainer": {"max_steps": 1}}},
+        ...     aggregator={"concat": {"steps": 2}},
+        ... )
+        >>> list(model.score([pairs[0].chosen])[0].contributions)
+        ['chat/overall']
 
     Reference: DMoERM (arXiv 2403.01197).
     """

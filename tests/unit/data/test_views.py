@@ -213,3 +213,12 @@ def test_unknown_direction_and_odd_prompts_are_refused() -> None:
     with pytest.raises(DataError, match="the prompt of rating 'odd' ends with 'system'"):
         ratings_to_preferences(odd, HELP)
     assert not issubclass(DataError, ConfigError)
+
+
+def test_decontaminate_does_not_mind_a_system_turn_that_all_rows_share() -> None:
+    system = Message(role="system", content="you are a helpful assistant who answers all questions in full sentences")
+    ours, theirs = (
+        row.model_copy(update={"prompt": (system, *row.prompt)}) for row in (pair("what is a fox ?"), pair(STORY))
+    )
+    assert not decontaminate([ours], [theirs]).removed
+    assert decontaminate([theirs], [pair(STORY)]).removed

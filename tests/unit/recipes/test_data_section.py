@@ -122,3 +122,44 @@ def test_side_files_can_go_elsewhere_but_not_over_each_other(tmp_path: Path) -> 
     FilesData(**given.model_dump() | two)
     with pytest.raises(ValidationError, match=r"two files would both go to 'side.rows\.skipped\.jsonl'"):
         FilesData(**given.model_dump() | two | {"skipped_to": "side"})
+
+
+def test_copies_and_prompts_of_benchmarks_are_taken_out_of_training_and_counted(tmp_path: Path) -> None:
+    """In ArmoRM and fine-tuning alike, which read the same section; the test rows stay as they are."""
+    splits = ["test" if n % 3 == 0 else "train" for n in range(30)]
+    ratings = [rated(n, split=name) for n, name in enumerate(splits)]
+    asked = {"prompt": [{"role": "user", "content": "rank"}], "split": "train"}
+    ranking = {**asked, "responses": [{"role": "assistant", "content": text} for text in "abc"]}
+    pairs = [
+        *(ranked(pair(n, split=name)) for n, name in enumerate(splits)),
+        *[ranking] * 2,
+        ranked(pair(1, split="train")),
+        ranked(pair(0, split="test")),
+    ]
+    given = files(tmp_path, [*ratings, ratings[1], ratings[0]], pairs)
+    benchmark = write(tmp_path / "bench.jsonl", [pair(2), {"prompt": "Question  4", "response": "?"}, pair(0)])
+    plain = load_rows(given, seed=0)
+    assert (len(plain.heads), len(plain.gate)) == (21, 20 + 6 + 1)
+    changes = {"deduplicate": True, "decontaminate": [benchmark]}
+    cleaned = type(given).model_validate({**given.model_dump(), **changes})
+    rows = load_rows(cleaned, seed=0)
+    assert (len(rows.heads), len(rows.gate)) == (19, 19 + 3)
+    assert (rows.heads_test, rows.test) == (plain.heads_test, plain.test)
+    assert "question 4" not in {r.prompt[0].content for r in rows.heads}
+    assert "ask 2" not in {p.prompt[0].content for p in rows.gate}
+    assert rows.counts == {
+        "training_ratings_that_are_copies": 1,
+        "training_ratings_with_a_benchmark_prompt": 1,
+        "training_preferences_that_are_copies": 2,
+        "training_preferences_with_a_benchmark_prompt": 1,
+    }
+    missing = cleaned.model_copy(update={"decontaminate": ("nowhere.jsonl",)})
+    with pytest.raises(DataError, match="nowhere"):
+        load_rows(missing, seed=0)
+
+
+def ranked(pair: dict[str, Any]) -> dict[str, Any]:
+    """Return the same pair in the columns of a ranking."""
+    kept = {key: value for key, value in pair.items() if key not in ("prompt", "chosen", "rejected")}
+    answers = [{"role": "assistant", "content": pair[key]} for key in ("chosen", "rejected")]
+    return {**kept, "prompt": [{"role": "user", "content": pair["prompt"]}], "responses": answers}

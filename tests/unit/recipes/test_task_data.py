@@ -301,3 +301,24 @@ def test_rows_hash_what_they_hold(tmp_path):
     assert load_tasks(section, seed=0).hash == one.hash
     for change in ({"overall": [longer, *one.overall[1:]]}, {"test": one.test[1:]}, {"capabilities": []}):
         assert DmoermRows(**{**vars(one), **change}).hash != one.hash
+
+
+def test_copies_and_prompts_of_benchmarks_are_taken_out_of_training_and_counted(tmp_path):
+    splits = ["test" if n % 4 == 0 else "train" for n in range(40)]
+    overall = [row(n, task="chat", split=split) for n, split in enumerate(splits)]
+    about = [row(n, aspect="chat/wit") for n in (1, 2, 3, 2)]
+    benchmark = write_rows(tmp_path / "bench.jsonl", [pair(1), pair(4)])
+    plain = load_tasks(files(tmp_path, [*overall, overall[2]], about), seed=0)
+    rows = load_tasks(
+        files(tmp_path, [*overall, overall[2]], about, deduplicate=True, decontaminate=(str(benchmark),)), seed=0
+    )
+    assert [len(part) for part in (plain.overall, plain.capabilities)] == [31, 4]
+    assert [len(part) for part in (rows.overall, rows.capabilities)] == [29, 2]
+    assert rows.test == plain.test
+    assert not keys([*rows.overall, *rows.capabilities]) & {p.prompt_key for p in plain.capabilities[:1]}
+    assert rows.counts == {
+        "training_preferences_that_are_copies": 1,
+        "training_preferences_with_a_benchmark_prompt": 1,
+        "training_capabilities_that_are_copies": 1,
+        "training_capabilities_with_a_benchmark_prompt": 1,
+    }

@@ -12,16 +12,12 @@ Reference: Hu et al., LoRA (arXiv 2106.09685).
 from __future__ import annotations
 
 import math
-import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import torch
-from peft import LoraConfig, PeftConfig, inject_adapter_in_model
-from peft.tuners.lora import LoraLayer
-from peft.tuners.tuners_utils import BaseTunerLayer
 from pydantic import Field, field_validator
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
@@ -32,7 +28,7 @@ from transformers import PreTrainedModel
 from facetrm.backbone.checkpoint import quiet_transformers
 from facetrm.backbone.exclusive import exclusive, making
 from facetrm.backbone.lora.layers import is_layers, layer_list, linear_names, peft_layers
-from facetrm.backbone.lora.names import TRUNK_ADAPTER, name_problem
+from facetrm.backbone.lora.names import TRUNK_ADAPTER, bare_name, belongs_to, name_problem, without_adapter
 from facetrm.backbone.lora.patterns import check_patterns, for_trunk, refuse_variants
 from facetrm.backbone.lora.switching import adapter_names, named_adapters, tuned_layers
 from facetrm.core.config import Section
@@ -40,8 +36,12 @@ from facetrm.core.errors import BackboneError
 from facetrm.core.files import read_json, write_bytes, write_json
 from facetrm.core.folders import new_folder
 
+if TYPE_CHECKING:
+    from peft import PeftConfig
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
 ADAPTER_FOLDER, NAMED_FOLDER = "adapter", "adapters"
-CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
+CONFIG_FILE, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PEFT_PREFIX: Final = "base_model.model."
 # What does not change what an adapter computes, or is told by its tensors and by the scale of each layer.
 _TOLD: Final = frozenset(
@@ -94,6 +94,8 @@ def add_adapter(trunk: PreTrainedModel, settings: LoraSettings, *, seed: int, na
         BackboneError: no layer of the trunk is named like the targets, it has not the layers that are asked, there is
             an adapter of this name, or the name will not do.
     """
+    from peft import LoraConfig  # PEFT takes seconds to load, and scoring without an adapter needs none of it
+
     targets = settings.targets if isinstance(settings.targets, str) else list(settings.targets)
     if isinstance(targets, str) and targets != "all-linear":
         targets = [targets]
@@ -128,6 +130,8 @@ def load_adapter(trunk: PreTrainedModel, folder: str | Path, *, name: str = TRUN
         BackboneError: no such folder, not a LoRA adapter, made for a trunk of another size, or a tensor that is
             missing, unknown or not finite; it names the tensor.
     """
+    from peft import LoraConfig, PeftConfig
+
     folder = Path(folder).expanduser()
     fix = "give a folder with adapter_config.json and adapter_model.safetensors, as PEFT writes it"
     if not folder.is_dir():
@@ -138,9 +142,9 @@ def load_adapter(trunk: PreTrainedModel, folder: str | Path, *, name: str = TRUN
         raise BackboneError(f"an adapter of kind {kind!r}, not LORA", place=folder / CONFIG_FILE, fix="give a LoRA")
     try:
         config = PeftConfig.from_pretrained(str(folder))
-        found = load_tensors((folder / WEIGHTS_FILE).read_bytes())
+        found = load_tensors((folder / ADAPTER_WEIGHTS).read_bytes())
     except FileNotFoundError:
-        raise BackboneError(f"no file '{WEIGHTS_FILE}'", place=folder, fix=fix) from None
+        raise BackboneError(f"no file '{ADAPTER_WEIGHTS}'", place=folder, fix=fix) from None
     except (SafetensorError, TypeError, ValueError) as exc:
         raise BackboneError(f"cannot be read ({' '.join(str(exc).split())[:200]})", place=folder, fix=fix) from None
     config.inference_mode = True
@@ -218,7 +222,7 @@ def adapter_tensors(trunk: PreTrainedModel, *, name: str = TRUNK_ADAPTER) -> dic
 
     Such as ``layers.0.self_attn.q_proj.lora_A.weight``.
     """
-    return {_without(key, name): tensor for key, tensor in trunk.state_dict().items() if _belongs(key, name)}
+    return {without_adapter(key, name): tensor for key, tensor in trunk.state_dict().items() if belongs_to(key, name)}
 
 
 @exclusive
@@ -227,6 +231,11 @@ def adapter_settings(trunk: PreTrainedModel, names: Sequence[str]) -> dict[str, 
 
     That is the scale of each layer, and every setting of a variant of LoRA that is not PEFT's default.
     """
+    if not names:
+        return {}
+    from peft import LoraConfig
+    from peft.tuners.lora import LoraLayer
+
     usual = cast(Any, LoraConfig()).to_dict()
     found: dict[str, dict[str, Any]] = {}
     for name in names:
@@ -241,7 +250,7 @@ def adapter_settings(trunk: PreTrainedModel, names: Sequence[str]) -> dict[str, 
 
 def base_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the ``state`` (a state dict) of a trunk without its adapters, under the names of the bare trunk."""
-    return {_bare(key): t for key, t in state.items() if "lora_" not in key}
+    return {bare_name(key): t for key, t in state.items() if "lora_" not in key}
 
 
 @exclusive
@@ -253,8 +262,8 @@ def trunk_tensors(trunk: PreTrainedModel) -> dict[str, Tensor]:
     wrapped = [
         f"{path}." for path, layer in tuned_layers(trunk) if TRUNK_ADAPTER not in layer._get_available_adapters()
     ]
-    kept = {key: t for key, t in trunk.state_dict().items() if not any(_belongs(key, name) for name in named)}
-    return {_bare(key) if any(key.startswith(path) for path in wrapped) else key: t for key, t in kept.items()}
+    kept = {key: t for key, t in trunk.state_dict().items() if not any(belongs_to(key, name) for name in named)}
+    return {bare_name(key) if any(key.startswith(path) for path in wrapped) else key: t for key, t in kept.items()}
 
 
 @exclusive
@@ -279,7 +288,7 @@ def save_adapter(
     if beside:
         settings["init_lora_weights"] = True
     with new_folder(folder, BackboneError, replace=replace) as temporary:
-        write_bytes(temporary / WEIGHTS_FILE, save_tensors(kept, metadata={"format": "pt"}))
+        write_bytes(temporary / ADAPTER_WEIGHTS, save_tensors(kept, metadata={"format": "pt"}))
         write_json(temporary / CONFIG_FILE, settings | {"inference_mode": True})
 
 
@@ -326,6 +335,8 @@ def _inject(trunk: PreTrainedModel, config: PeftConfig, name: str, *, place: obj
         raise BackboneError(f"an adapter cannot be named '{name}': {problem}", place=place, fix="give another name")
     if name in adapter_names(trunk):
         raise BackboneError(f"the trunk has an adapter '{name}' already", place=place, fix="give it another name")
+    from peft import inject_adapter_in_model
+
     training = trunk.training
     try:
         with making, quiet_transformers(), warnings.catch_warnings():
@@ -340,7 +351,7 @@ def _inject(trunk: PreTrainedModel, config: PeftConfig, name: str, *, place: obj
             fix="name linear layers of this trunk",
         ) from None
     for key, parameter in trunk.named_parameters():
-        if _belongs(key, name):
+        if belongs_to(key, name):
             parameter.data = parameter.data.float()
     for _, layer in tuned_layers(trunk):
         layer._active_adapter = [TRUNK_ADAPTER]  # a named one works where it is asked for only
@@ -354,18 +365,6 @@ def _unwrap(trunk: PreTrainedModel, path: str, layer: BaseTunerLayer) -> None:
 
 def _settings(trunk: PreTrainedModel, name: str) -> dict[str, Any]:
     return dict(cast(Any, trunk.peft_config[name]).to_dict())
-
-
-def _belongs(key: str, name: str) -> bool:
-    return re.search(rf"\.lora_\w+\.{re.escape(name)}(\.|$)", key) is not None
-
-
-def _without(key: str, name: str) -> str:
-    return re.sub(rf"(\.lora_\w+)\.{re.escape(name)}(\.|$)", r"\1\2", key)
-
-
-def _bare(key: str) -> str:
-    return key.replace(".base_layer.", ".")
 
 
 def _trunk_key(trunk: PreTrainedModel, key: str) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from peft import PeftConfig
-from peft.tuners.lora import LoraLayer
 from transformers import PreTrainedModel
 
 from facetrm.core.errors import BackboneError
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
 
 
 def refuse_variants(config: PeftConfig, folder: Path) -> None:
@@ -51,6 +52,8 @@ def check_patterns(trunk: PreTrainedModel, name: str, keys: Iterable[str], place
     Raises:
         BackboneError: names the pattern.
     """
+    from peft.tuners.lora import LoraLayer
+
     paths = [path for path, m in trunk.named_modules() if isinstance(m, LoraLayer) and name in m.scaling]
     for key in keys:
         if not any(re.match(rf"(.*\.)?({key})$", path) for path in paths):

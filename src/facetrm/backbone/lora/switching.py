@@ -9,11 +9,11 @@ nothing else: what is trained stays trained, and what was at work before is at w
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
-from peft.tuners.tuners_utils import BaseTunerLayer
 from torch.nn import Module, ModuleDict, ParameterDict
 from transformers import PreTrainedModel
 
@@ -21,6 +21,9 @@ from facetrm.backbone.exclusive import exclusive, trunk_lock
 from facetrm.backbone.lora.layers import layer_list
 from facetrm.backbone.lora.names import TRUNK_ADAPTER
 from facetrm.core.errors import BackboneError
+
+if TYPE_CHECKING:
+    from peft.tuners.tuners_utils import BaseTunerLayer
 
 
 def adapter_names(trunk: PreTrainedModel) -> tuple[str, ...]:
@@ -35,6 +38,10 @@ def named_adapters(trunk: PreTrainedModel) -> tuple[str, ...]:
 
 def tuned_layers(trunk: Module) -> Iterator[tuple[str, BaseTunerLayer]]:
     """Yield the layers of ``trunk`` that adapters stand in, with their paths."""
+    if "peft" not in sys.modules:  # whoever put an adapter in has loaded it, and scoring without one need not
+        return
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
     for name, child in trunk.named_children():
         if isinstance(child, BaseTunerLayer):
             yield name, child

@@ -68,7 +68,7 @@ _reading: ContextVar[_Reading | None] = ContextVar("reading", default=None)
 
 
 @contextmanager
-def reading(model: PreTrainedModel, trees: Sequence[Tree], *, kernel: Kernel | None = None) -> Iterator[_Reading]:
+def attend_within(model: PreTrainedModel, trees: Sequence[Tree], *, kernel: Kernel | None = None) -> Iterator[_Reading]:
     """Let ``model`` attend within ``trees``, by ``kernel`` if there is one; its configured attention is back after."""
     configs = {id(m.config): m.config for m in model.modules() if isinstance(m, PreTrainedModel)}
     text = model.config.get_text_config()
@@ -251,7 +251,7 @@ def read_packed(
     device = model.device
     ids_1T = torch.tensor([pack.ids], device=device)
     position_1T = torch.tensor([pack.positions], device=device)
-    with reading(model, pack.trees, kernel=kernel) as state:
+    with attend_within(model, pack.trees, kernel=kernel) as state:
         output = (model if forward is None else forward)(input_ids=ids_1T, position_ids=position_1T, use_cache=False)
     layers = model.config.get_text_config().num_hidden_layers if layers is None else layers
     if state.calls != layers:

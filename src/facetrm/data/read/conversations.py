@@ -131,6 +131,7 @@ def conversations_in_memory(rows: Iterable[object], *, place: str = "rows") -> l
         DataError: a bad row (its number from 1, field, value, fix), or no row at all.
 
     Example:
+        >>> from facetrm import conversations_in_memory
         >>> (row,) = conversations_in_memory([("How do I boil an egg?", "In hot water.")])
         >>> [message.role for message in row.answers[0]]
         ['user', 'assistant']

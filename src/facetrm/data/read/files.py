@@ -17,7 +17,7 @@ from facetrm.core.files import write_bytes
 from facetrm.core.progress import log
 from facetrm.data.objectives import Objective
 from facetrm.data.read.columns import short
-from facetrm.data.read.formats import FileLayout, RecordKind, detect, kind_of, to_record
+from facetrm.data.read.formats import FileLayout, RecordKind, detect, record_kind, to_record
 from facetrm.data.read.rows import ROW_SUFFIXES, RawRow, read_rows
 from facetrm.data.records import Preference, Rating
 
@@ -211,7 +211,7 @@ def _read(
         return []
     try:
         values = [row.value for row in rows if row.value is not None]
-        layout = detect(values, kind or kind_of(values), objectives)
+        layout = detect(values, kind or record_kind(values), objectives)
     except DataError as exc:
         raise DataError(exc.problem, place=path, fix=exc.fix) from None
     _announce(path, layout, len(rows))

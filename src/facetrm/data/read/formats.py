@@ -167,7 +167,7 @@ def _no_conversation(names: frozenset[str]) -> DataError:
     )
 
 
-def kind_of(rows: Sequence[Row]) -> RecordKind:
+def record_kind(rows: Sequence[Row]) -> RecordKind:
     """Return which record the columns of ``rows`` hold: preferences where answers are compared, else ratings."""
     names = frozenset(key for row in rows for key in row)
     return next((c.kind for c in _BY_ANSWERS if c.required <= names), "rating")

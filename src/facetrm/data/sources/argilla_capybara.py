@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from facetrm.data.objectives import Objective
 from facetrm.data.read.columns import Row
-from facetrm.data.sources.raw import RawTurns, number, pairs_by_score, rated, turns
+from facetrm.data.sources.raw import RawTurns, chat_turns, number, pairs_by_score, rated
 from facetrm.data.sources.registry import Dropped, Records, source
 
 _HUB = "argilla/Capybara-Preferences-Filtered"
@@ -24,7 +24,7 @@ OBJECTIVES = (
 
 
 def _answers(row: Row) -> list[tuple[RawTurns, float | None]]:
-    return [(turns(row, side), number(row, f"{side}_rating")) for side in ("chosen", "rejected")]
+    return [(chat_turns(row, side), number(row, f"{side}_rating")) for side in ("chosen", "rejected")]
 
 
 @source("argilla-capybara", hub=_HUB, kind="rating", objectives=OBJECTIVES, licence=_LICENCE, citation=_CITATION)

@@ -21,7 +21,7 @@ from facetrm.data.sources import (
     prometheus,
     ultrafeedback,
 )
-from facetrm.data.sources.raw import number, rated, same_but_last, turns
+from facetrm.data.sources.raw import chat_turns, number, rated, same_but_last
 from facetrm.data.sources.registry import Dropped, Records, source
 
 _HUB = "RLHFlow/ArmoRM-Multi-Objective-Data-v0.1"
@@ -69,7 +69,7 @@ def _to_source_scale(objective: Objective, unit: float | None) -> float | None:
 
 
 def _read(row: Row, *, keep_unit: bool) -> Records:
-    messages = turns(row, "messages")
+    messages = chat_turns(row, "messages")
     if not messages or messages[-1]["role"] != "assistant":
         yield Dropped("the last turn is not the assistant's")
         return
@@ -107,4 +107,4 @@ def armorm_unit(row: Row) -> Records:
 )
 def rlhflow_pairs(row: Row) -> Records:
     """Whole conversations ``chosen`` and ``rejected`` that differ in the last turn: RLHFlow's standard format."""
-    yield same_but_last(turns(row, "chosen"), turns(row, "rejected"))
+    yield same_but_last(chat_turns(row, "chosen"), chat_turns(row, "rejected"))

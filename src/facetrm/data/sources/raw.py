@@ -129,7 +129,7 @@ def same_but_last(chosen: RawTurns, rejected: RawTurns, **side: Any) -> Preferen
     return preferred(chosen[:-1], chosen[-1]["content"], rejected[-1]["content"], **side)
 
 
-def turns(row: Row, key: str) -> RawTurns:
+def chat_turns(row: Row, key: str) -> RawTurns:
     """Return the messages in column ``key`` of ``row``, reduced to role and content; DataError where these lack."""
     found = []
     for message in items(row, key):

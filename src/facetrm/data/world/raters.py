@@ -101,5 +101,5 @@ RATERS: Final = (
         1.0,
     ),
 )
-OBJECTIVES: Final = tuple(objective for rater in RATERS for objective in rater.objectives())
-LATENT_OF: Final[Mapping[str, str]] = {o.name: o.name.split("-", 1)[1] for o in OBJECTIVES}
+WORLD_OBJECTIVES: Final = tuple(objective for rater in RATERS for objective in rater.objectives())
+LATENT_OF: Final[Mapping[str, str]] = {o.name: o.name.split("-", 1)[1] for o in WORLD_OBJECTIVES}

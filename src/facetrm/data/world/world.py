@@ -25,7 +25,7 @@ from facetrm.data.objectives import Objective
 from facetrm.data.records import Message, Preference, Rating
 from facetrm.data.world import words as w
 from facetrm.data.world.latents import HARD_LATENTS, LATENT_NAMES, LATENTS, MOST_FILLERS, VERBOSITY, Scene
-from facetrm.data.world.raters import LATENT_OF, OBJECTIVES, RATERS, Rater
+from facetrm.data.world.raters import LATENT_OF, RATERS, WORLD_OBJECTIVES, Rater
 from facetrm.data.world.truth import (
     SLOTS,
     TASK_WEIGHTS,
@@ -87,7 +87,7 @@ class World:
         True
     """
 
-    objectives: Sequence[Objective] = OBJECTIVES
+    objectives: Sequence[Objective] = WORLD_OBJECTIVES
     latent_of: Mapping[str, str] = LATENT_OF
     weights: Mapping[str, Mapping[str, float]] = TASK_WEIGHTS
     verbosity_objective: str = f"almond-{VERBOSITY}"

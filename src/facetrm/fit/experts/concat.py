@@ -167,9 +167,8 @@ def fit_concat_mlp(
         loss=lambda rows: bradley_terry_loss(margin(inner[rows]), pairs.weights_N[inner[rows]]),
         evaluate=evaluate,
     )
-    best_step = progress.best_step
     with torch.no_grad():
-        best = _accuracy(margin(outer), pairs.weights_N[outer])
+        best_step, best = progress.best_step, _accuracy(margin(outer), pairs.weights_N[outer])
         if config.select == "accuracy" and not gained(
             best, start, held=len(np.unique(pairs.groups_N[outer.numpy()])), errors=config.gain
         ):
@@ -177,10 +176,10 @@ def fit_concat_mlp(
             for name, parameter in network.named_parameters():
                 parameter.copy_(begin[name])
         margins = {name: margin(rows) for name, rows in (("train", inner), ("validation", outer))}
-    held_weights = pairs.weights_N[outer].double().numpy()
+    outer_weights = pairs.weights_N[outer].double().numpy()
     return ConcatFit(
         aggregator=_folded(network, center_KD, spread_KD),
-        beta=fit_beta(margins["validation"].double().numpy(), weights=held_weights, log_odds=True),
+        beta=fit_beta(margins["validation"].double().numpy(), weights=outer_weights, log_odds=True),
         accuracy={
             "train": _accuracy(margins["train"], pairs.weights_N[inner]),
             "validation": _accuracy(margins["validation"], pairs.weights_N[outer]),

@@ -124,7 +124,7 @@ def prepare(config: ArmormConfig, folder: Path, watch: Stopwatch) -> tuple[Rows,
             encoder, conversations(rows), kept, shard_rows=config.features.shard_rows, dtype=config.features.dtype
         )
     with watch("reading"):
-        rows = read_rows(rows, encoder)
+        rows = readable_rows(rows, encoder)
     return rows, encoder, store, training
 
 
@@ -134,7 +134,7 @@ def conversations(rows: Rows) -> list[Conversation]:
     return rated + [c for part in (rows.gate, rows.test) for p in part for c in (p.chosen, p.rejected)]
 
 
-def read_rows(rows: Rows, encoder: Encoder) -> Rows:
+def readable_rows(rows: Rows, encoder: Encoder) -> Rows:
     """Return the rows without training pairs whose answers read the same, and with the counts of what is read.
 
     Args:

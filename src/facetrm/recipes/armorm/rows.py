@@ -22,6 +22,7 @@ from facetrm.data.records import Preference, Rating
 from facetrm.data.sources import SOURCES, load_source
 from facetrm.data.views import as_pairs, part_of, set_aside, split_as_given, split_by_prompt
 from facetrm.data.world import World, WorldConfig
+from facetrm.recipes.cleaned import CleanedRows, RowCleaner
 from facetrm.recipes.reading import Reading
 
 R = TypeVar("R", Rating, Preference)
@@ -37,8 +38,8 @@ class WorldData(Section):
     test: int = Field(default=2000, ge=10)
 
 
-class SkippingRows(Section):
-    """What becomes of malformed rows.
+class SkippingRows(CleanedRows):
+    """What becomes of malformed rows, and of copies and prompts of benchmarks (see :class:`CleanedRows`).
 
     ``on_error: skip`` writes them to side files and counts them; ``skipped_to`` is the folder of those files (by
     default beside the rows, or the working folder for rows of the Hub).
@@ -164,14 +165,14 @@ def load_rows(section: WorldData | PackData | FilesData | SourcesData, *, seed: 
         )
     elif isinstance(section, PackData):
         pack = read_pack(section.folder, **section.skipping)
-        rows = _assemble(pack.ratings, pack.preferences, pack.objectives, split=_GivenSplit(section.folder))
+        rows = _assemble(section, pack.ratings, pack.preferences, pack.objectives, split=_GivenSplit(section.folder))
     elif isinstance(section, FilesData):
         objectives = read_objectives(Path(section.objectives))
         ratings = [r for f in section.ratings for r in read_ratings(f, objectives=objectives, **section.skipping)]
         pairs = [p for f in section.preferences for p in read_preferences(f, **section.skipping)]
         given = any(part_of(r) == "test" for r in ratings) or any(part_of(p) == "test" for p in pairs)
         split: _Split = _GivenSplit(section.objectives) if given else _HashSplit(section.test_share, seed)
-        rows = _assemble(ratings, pairs, objectives, split=split)
+        rows = _assemble(section, ratings, pairs, objectives, split=split)
     else:
         rows = _load_sources(section, seed)
     for name in ("heads", "gate", "test"):
@@ -193,7 +194,7 @@ def _load_sources(section: SourcesData, seed: int) -> Rows:
             objectives.setdefault(objective.name, objective)
     ratings = [r for r in records if isinstance(r, Rating)]
     pairs = [r for r in records if isinstance(r, Preference)]
-    return _assemble(ratings, pairs, list(objectives.values()), split=_HashSplit(section.test_share, seed))
+    return _assemble(section, ratings, pairs, list(objectives.values()), split=_HashSplit(section.test_share, seed))
 
 
 def check_sources(names: Sequence[str], *, kind: RecordKind) -> None:
@@ -244,9 +245,14 @@ class _GivenSplit:
 
 
 def _assemble(
-    ratings: Sequence[Rating], pairs: Sequence[Preference], objectives: Sequence[Objective], *, split: _Split
+    section: CleanedRows,
+    ratings: Sequence[Rating],
+    pairs: Sequence[Preference],
+    objectives: Sequence[Objective],
+    *,
+    split: _Split,
 ) -> Rows:
-    """Split both kinds, keep validation rows and test prompts out of training, and count what was left out."""
+    """Split both kinds, keep out of training what may not be learned from, and count what was left out."""
     check_unique(objectives)
     counts: Counter[str] = Counter()
     overall = [p for p in pairs if p.aspect == "overall"]
@@ -255,7 +261,11 @@ def _assemble(
     overall, validation_pairs = set_aside(overall, "validation")
     counts["validation_ratings"], counts["validation_preferences"] = len(validation), len(validation_pairs)
     heads, heads_test = split(ratings)
-    gate, test = split([pair for p in overall for pair in as_pairs(p)])
+    whole, whole_test = split(overall)
+    clean = RowCleaner(section)
+    heads, whole = clean(heads, "ratings"), clean(whole, "preferences")  # a copy of a whole ranking, not of its pairs
+    counts.update(clean.counts)
+    gate, test = ([pair for p in part for pair in as_pairs(p)] for part in (whole, whole_test))
     tested = {r.prompt_key for r in heads_test} | {p.prompt_key for p in test}
     held_out = tested | {r.prompt_key for r in validation} | {p.prompt_key for p in validation_pairs}
     for name, rows in (("ratings", heads), ("preferences", gate)):

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Container, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -35,6 +35,7 @@ from facetrm.data.views import part_of, ratings_to_preferences, set_aside, split
 from facetrm.data.world import TASKS, World, WorldConfig
 from facetrm.label.simulated import NoisyJudge, label_world, world_rubric
 from facetrm.recipes.armorm.rows import SkippingRows, check_sources
+from facetrm.recipes.cleaned import RowCleaner
 from facetrm.recipes.reading import Reading
 
 
@@ -211,6 +212,10 @@ def load_tasks(section: WorldTasks | FileTasks | SourceTasks | PackTasks, *, see
         rows = _pack_rows(section)
     else:
         rows = _rubric_rows(section, seed)
+    if not isinstance(section, WorldTasks):
+        clean = RowCleaner(section)
+        overall, about = clean(rows.overall, "preferences"), clean(rows.capabilities, "capabilities")
+        rows = replace(rows, overall=overall, capabilities=about, counts={**rows.counts, **clean.counts})
     for name in ("overall", "test"):
         if not getattr(rows, name):
             raise DataError(f"no row for part '{name}'", place=f"data ({section.kind})", fix="give more data")
@@ -347,15 +352,8 @@ def _pack_rows(section: PackTasks) -> DmoermRows:
 
 
 def _capability(name: str, attribute: Objective) -> Objective:
-    return Objective(
-        name=name,
-        low=0.0,
-        high=1.0,
-        kind="continuous",
-        meaning=attribute.meaning,
-        rater=attribute.rater,
-        source=attribute.source,
-    )
+    same = {key: getattr(attribute, key) for key in ("meaning", "rater", "source")}
+    return Objective(name=name, low=0.0, high=1.0, kind="continuous", **same)
 
 
 def _disjoint(

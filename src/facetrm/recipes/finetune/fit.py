@@ -57,7 +57,7 @@ from facetrm.hub.card import write_card
 from facetrm.model.experts import LinearExperts
 from facetrm.model.mixture import Mixture
 from facetrm.model.reward_model import RewardModel
-from facetrm.recipes.armorm.fit import Stopwatch, conversations, read_rows, stream_of
+from facetrm.recipes.armorm.fit import Stopwatch, conversations, readable_rows, stream_of
 from facetrm.recipes.armorm.heads import preference_expert, rated_chunks
 from facetrm.recipes.armorm.rows import Rows, load_rows
 from facetrm.recipes.backbones import train_tiny
@@ -112,7 +112,7 @@ def _run_finetune(config: FineTuneRecipe, held: RunFolder, here: PartialState) -
             base = _base(config, rows, folder)
             encoder = load_encoder(base)
         with watch("reading"):
-            rows = read_rows(rows, encoder)
+            rows = readable_rows(rows, encoder)
         with watch("frozen"):
             frozen = _frozen_heads(config, rows, encoder, folder)
     with watch("training"):
