@@ -87,8 +87,9 @@ def add_adapter(trunk: PreTrainedModel, settings: LoraSettings, *, seed: int, na
 
     Args:
         trunk: changed in place; its own tensors are frozen.
-        settings: size and place.
-        name: of the adapter.
+        settings: the size of the adapter and the layers that get it.
+        seed: seeds the adapter's initial weights.
+        name: the adapter's name.
 
     Raises:
         BackboneError: no layer of the trunk is named like the targets, it has not the layers that are asked, there is
@@ -308,7 +309,8 @@ def write_trunk(trunk: PreTrainedModel, folder: Path, *, state: Mapping[str, Ten
 
     Args:
         trunk: the model.
-        state: its tensors, where they do not lie in it (training that was spread over devices).
+        folder: the folder to write to.
+        state: the model's tensors, if they are not in ``trunk`` (training that was spread over devices).
     """
     with quiet_transformers():
         trunk.save_pretrained(folder, state_dict=base_tensors(trunk.state_dict() if state is None else state))

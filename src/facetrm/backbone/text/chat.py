@@ -217,7 +217,7 @@ class DecoderChat:
             )
         if len(ids) == len(prompt_ids):
             raise BackboneError(
-                "the tokenizer reads no token in the response", place=place, fix="drop the row, or mend its text"
+                "the tokenizer reads no token in the response", place=place, fix="drop the row, or fix its text"
             )
         return len(prompt_ids) - 1
 
@@ -262,7 +262,7 @@ class DecoderChat:
                 place=place,
                 fix="put the system text into the first user turn, or give another backbone.template"
                 if system
-                else "give another backbone.template, or mend the order of the roles",
+                else "give another backbone.template, or fix the order of the roles",
             ) from None
         return str(text)
 
@@ -317,7 +317,7 @@ class EncoderChat:
             raise BackboneError(
                 f"the tokenizer reads no token in the {'response' if not length else 'prompt'}",
                 place=place,
-                fix="drop the row, or mend its text",
+                fix="drop the row, or fix its text",
             )
         return Tokenized(
             ids=tuple(joint["input_ids"]),
