@@ -58,7 +58,7 @@ class LoraSettings(Section):
 
     Attributes:
         rank: R.
-        alpha: of the scale alpha / R.
+        alpha: numerator of the scale alpha / R.
         dropout: of the adapter's input, in training only.
         targets: ``all-linear``, or the last names of the layers that get one, such as ``q_proj``.
         rslora: scale by alpha / sqrt(R).
@@ -145,6 +145,8 @@ def load_adapter(trunk: PreTrainedModel, folder: str | Path, *, name: str = TRUN
     except (SafetensorError, TypeError, ValueError) as exc:
         raise BackboneError(f"cannot be read ({' '.join(str(exc).split())[:200]})", place=folder, fix=fix) from None
     config.inference_mode = True
+    saved = getattr(config, "modules_to_save", None) or ()
+    cast(Any, config).modules_to_save = None  # a head is none of the trunk's; what else was saved is refused below
     refuse_variants(config, folder)
     patterns = [for_trunk(trunk, config, key) for key in ("alpha_pattern", "rank_pattern")]
     layers = layer_list(trunk)
@@ -153,6 +155,8 @@ def load_adapter(trunk: PreTrainedModel, folder: str | Path, *, name: str = TRUN
         # PEFT looks for the number behind a dot and a word, and the path may begin with that word here.
         config.layers_pattern = layers[0].split(".")[-1]
     found = {_trunk_key(trunk, key): tensor for key, tensor in found.items()}
+    heads = {name for name in saved if name not in dict(trunk.named_children())}
+    found = {key: tensor for key, tensor in found.items() if key.split(".")[0] not in heads or "lora_" in key}
     _inject(trunk, config, name, place=folder)
     try:
         check_patterns(trunk, name, [key for pattern in patterns for key in pattern], folder)
@@ -305,11 +309,9 @@ def merge_adapter(trunk: PreTrainedModel, *, name: str = TRUNK_ADAPTER) -> None:
 def write_trunk(trunk: PreTrainedModel, folder: Path, *, state: Mapping[str, Tensor] | None = None) -> None:
     """Write ``trunk`` to ``folder`` as Transformers does, and its adapters, if it has any, to folders below.
 
-    Its own goes to ``adapter``, a named one to ``adapters/NAME``.
-
     Args:
         trunk: the model.
-        folder: the folder to write to.
+        folder: the folder to write to: the trunk's own adapter to ``adapter``, a named one to ``adapters/NAME``.
         state: the model's tensors, if they are not in ``trunk`` (training that was spread over devices).
     """
     with quiet_transformers():
