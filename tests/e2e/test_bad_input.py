@@ -23,7 +23,7 @@ ROWS: dict[str, tuple[object, Sequence[str]]] = {
     "no JSON": ('{"messages": [', ["not JSON", "column", "one JSON object a line"]),
     "a list": ("[1, 2]", ["[1, 2] is a list", "one JSON object a line"]),
     "a number": ("7", ["7 is a int", "one JSON object a line"]),
-    "a key twice": ('{"messages": 1, "messages": 2}', ["the key 'messages' stands twice", "mend the line"]),
+    "a key twice": ('{"messages": 1, "messages": 2}', ["the key 'messages' stands twice", "fix the line"]),
     "too deep": ("[" * 100_000, ["nested too deeply", "write a flat object"]),
     "half a character": (
         '{"messages": [{"role": "user", "content": "\\ud83d"}]}',
@@ -149,7 +149,7 @@ FILES: dict[str, tuple[dict[str, Any], Sequence[str]]] = {
     "same answers": ({"pair": {"chosen": [U, A], "rejected": [U, A], "prompt": None}}, ["pairs.jsonl:2", "'prompt'"]),
     "a strength of 2": ({"pair": {**PAIR, "strength": 2}}, ["pairs.jsonl:2", "'strength' is 2", "less than or equal"]),
     "objectives: no list": ({"declared": {"name": "x"}}, ["objectives.yaml", "is no list", "- name:"]),
-    "objectives: no YAML": ({"declared": "- name: [x"}, ["objectives.yaml:", "not YAML", "mend this line"]),
+    "objectives: no YAML": ({"declared": "- name: [x"}, ["objectives.yaml:", "not YAML", "fix this line"]),
     "objectives: a date": ({"declared": "- name: 2024-99-99"}, ["objectives.yaml", "not YAML", "month"]),
     "objectives: a number": ({"declared": [3]}, ["entry 1 is 3", "- name:"]),
     "objectives: no low": (

@@ -85,7 +85,7 @@ def test_a_bad_recipe(name: str, tmp_path: Path) -> None:
 
 
 TEXTS: dict[str, tuple[bytes, Sequence[str]]] = {
-    "no YAML": (b"recipe: [armorm\n", ["not YAML", "mend this line"]),
+    "no YAML": (b"recipe: [armorm\n", ["not YAML", "fix this line"]),
     "a tab": (b"recipe: armorm\ndata:\n\tkind: world\n", ["bad.yaml:3:1", "not YAML"]),
     "a date": (b"recipe: 2024-99-99\n", ["not YAML (month must be in 1..12)", "quote"]),
     "an object": (b"recipe: !!python/object:os.system x\n", ["not YAML", "could not determine a constructor"]),

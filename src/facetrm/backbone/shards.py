@@ -151,7 +151,7 @@ def stored_tensors(folder: Path, manifest: Manifest, keys: Sequence[bytes], feat
     }
     if len(features) != len(keys):
         raise StoreError(
-            f"the encoder gave {len(features)} rows for {len(keys)} conversations", place=folder, fix="mend the encoder"
+            f"the encoder gave {len(features)} rows for {len(keys)} conversations", place=folder, fix="fix the encoder"
         )
     for name in ("prompt", "response"):
         if not torch.isfinite(tensors[name]).all():

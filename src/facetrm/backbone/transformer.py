@@ -200,7 +200,9 @@ class TransformerEncoder:
         """Write the adapter ``name`` to a new ``folder`` in PEFT's format: :meth:`spec` names it from then on.
 
         Args:
-            replace: the folder may hold something, which is replaced in one step.
+            name: the adapter to write.
+            folder: the folder to write to.
+            replace: whether to replace, in one step, what the folder holds.
 
         Raises:
             BackboneError: no such adapter, or the folder holds something already.
@@ -347,7 +349,8 @@ class TransformerEncoder:
         """Write trunk, tokenizer and chat template to ``folder``, whole or not at all; adapters go below it.
 
         Args:
-            replace: the folder may hold something, which is replaced in one step.
+            folder: the folder to write to.
+            replace: whether to replace, in one step, what the folder holds.
 
         Returns:
             The settings that load it again, with the same fingerprint.

@@ -112,7 +112,7 @@ def load_yaml(path: Path, error: type[FacetrmError], *, what: str) -> Any:
     except yaml.YAMLError as exc:
         mark = getattr(exc, "problem_mark", None)
         place = path if mark is None else f"{path}:{mark.line + 1}:{mark.column + 1}"
-        raise error(f"not YAML ({getattr(exc, 'problem', exc)})", place=place, fix="mend this line") from None
+        raise error(f"not YAML ({getattr(exc, 'problem', exc)})", place=place, fix="fix this line") from None
     except (ValueError, RecursionError) as exc:
         # A date that does not exist, a number that is none: the parser's own constructors raise these.
         raise error(f"not YAML ({exc})", place=path, fix="quote such a value") from None

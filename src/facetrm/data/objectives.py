@@ -121,7 +121,7 @@ def label_matrix(ratings: Iterable[Rating], objectives: Sequence[Objective]) -> 
                 raise DataError(
                     f"'{name}' is {raw:g}, outside {objective.low:g}..{objective.high:g}",
                     place=place,
-                    fix="mend the value or the objective's range",
+                    fix="fix the value or the objective's range",
                 )
             row[column[name]] = objective.to_unit(raw)
         rows.append(row)

@@ -41,7 +41,7 @@ class Message(Record):
         try:
             content.encode("utf-8")
         except UnicodeEncodeError as exc:
-            raise ValueError(f"mend the half character (surrogate) at position {exc.start}") from None
+            raise ValueError(f"fix the half character (surrogate) at position {exc.start}") from None
         return content
 
 

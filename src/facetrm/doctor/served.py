@@ -241,7 +241,7 @@ def _fails(where: str, problem: str) -> Finding:
         "the server fails on a request of the probes",
         f"{where}: {problem}",
         "see the server's log",
-        "mend what the log shows; a server should refuse what it cannot score with a 4xx status",
+        "fix what the log shows; a server should refuse what it cannot score with a 4xx status",
     )
 
 

@@ -34,7 +34,7 @@ from facetrm.core.progress import log
 from facetrm.fit.finetune.config import TrainerSection
 
 TRAINED: Final = "trained.safetensors"
-_MEND: Final = "mend these arguments of transformers.TrainingArguments, or start with accelerate launch"
+_FIX: Final = "fix these arguments of transformers.TrainingArguments, or start with accelerate launch"
 # What may change between a run and the one that goes on with it: nothing that decides a number.
 _FREE: Final = (
     "disable_tqdm",
@@ -106,7 +106,7 @@ def training_arguments(
         several = arguments.n_gpu > 1
     except (ImportError, OSError, RuntimeError, TypeError, ValueError, KeyError, AssertionError) as exc:
         said = " ".join(str(exc).split())[:300]
-        fix = _MEND
+        fix = _FIX
         if section.model_dump().get("deepspeed") is not None and isinstance(exc, ImportError):
             fix = "pip install deepspeed, or take trainer.deepspeed out"
         raise ConfigError(f"the Trainer refuses its arguments ({said})", place="trainer", fix=fix) from None
@@ -243,7 +243,7 @@ def run_trainer(
         )
     except (ImportError, ValueError) as exc:
         said = " ".join(str(exc).split())[:300]
-        raise ConfigError(f"the Trainer refuses to start ({said})", place="trainer", fix=_MEND) from None
+        raise ConfigError(f"the Trainer refuses to start ({said})", place="trainer", fix=_FIX) from None
     trainer.remove_callback(PrinterCallback)
     try:
         trainer.train(resume_from_checkpoint=_last_whole_checkpoint(folder))

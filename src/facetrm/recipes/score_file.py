@@ -6,7 +6,7 @@
     OUT.skipped.jsonl    the rows that could not be scored, with the reason (OUT without its .jsonl)
 
 A chunk counts as done when the index says so. It is taken over where the model and the rows of the chunk are the same,
-so rows that come later may be mended in between.
+so rows that come later may be fixed in between.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ BAD_RATINGS: dict[str, tuple[bytes, list[str]]] = {
     "not UTF-8": (lines(GOOD) + b'{"messages": "caf\xe9"}\n', [":2:", "0xe9", "position 17", "UTF-8"]),
     "UTF-16": (json.dumps(GOOD).encode("utf-16"), [":1:", "0xff", "save the file as UTF-8"]),
     "nested too deeply": (b'{"meta": ' + b"[" * 100_000 + b"\n", [":1:", "nested too deeply"]),
-    "a key twice": (b'{"messages": [], "messages": []}\n', [":1:", "'messages' stands twice", "mend the line"]),
+    "a key twice": (b'{"messages": [], "messages": []}\n', [":1:", "'messages' stands twice", "fix the line"]),
     "a lone surrogate": (
         lines({**GOOD, "messages": [U, {"role": "assistant", "content": "\ud800"}]}),
         [":1:", "half a character ('\\ud800')", "both halves"],

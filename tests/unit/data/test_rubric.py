@@ -83,7 +83,7 @@ WRONG = [
     ("description: how short it is", 'description: " "', 11, "' '", "plain words"),
     ("name: warmth", "name: yes", 6, "True", "string"),
     ("name: mine", "name: mine\nlanguage: de", 2, "'de'", "'en' or 'zh'"),
-    ("better: warmer,", "better: [warmer,", 10, "not YAML", "mend this line"),
+    ("better: warmer,", "better: [warmer,", 10, "not YAML", "fix this line"),
 ]
 
 

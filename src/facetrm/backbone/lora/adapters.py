@@ -58,7 +58,7 @@ class LoraSettings(Section):
 
     Attributes:
         rank: R.
-        alpha: of the scale alpha / R.
+        alpha: numerator of the scale alpha / R.
         dropout: of the adapter's input, in training only.
         targets: ``all-linear``, or the last names of the layers that get one, such as ``q_proj``.
         rslora: scale by alpha / sqrt(R).
@@ -87,8 +87,9 @@ def add_adapter(trunk: PreTrainedModel, settings: LoraSettings, *, seed: int, na
 
     Args:
         trunk: changed in place; its own tensors are frozen.
-        settings: size and place.
-        name: of the adapter.
+        settings: the size of the adapter and the layers that get it.
+        seed: seeds the adapter's initial weights.
+        name: the adapter's name.
 
     Raises:
         BackboneError: no layer of the trunk is named like the targets, it has not the layers that are asked, there is
@@ -317,11 +318,10 @@ def merge_adapter(trunk: PreTrainedModel, *, name: str = TRUNK_ADAPTER) -> None:
 def write_trunk(trunk: PreTrainedModel, folder: Path, *, state: Mapping[str, Tensor] | None = None) -> None:
     """Write ``trunk`` to ``folder`` as Transformers does, and its adapters, if it has any, to folders below.
 
-    Its own goes to ``adapter``, a named one to ``adapters/NAME``.
-
     Args:
         trunk: the model.
-        state: its tensors, where they do not lie in it (training that was spread over devices).
+        folder: the folder to write to: the trunk's own adapter to ``adapter``, a named one to ``adapters/NAME``.
+        state: the model's tensors, if they are not in ``trunk`` (training that was spread over devices).
     """
     with quiet_transformers():
         trunk.save_pretrained(folder, state_dict=base_tensors(trunk.state_dict() if state is None else state))

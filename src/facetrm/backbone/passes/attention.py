@@ -103,14 +103,15 @@ def packed_attention(
 
     Args:
         module: the attention layer.
+        query: the queries, [1, H, T, E].
+        key: the keys, [1, G, T, E].
+        value: the values, [1, G, T, E].
         attention_mask: must be None.
-        query: [1, H, T, E].
-        key: [1, G, T, E].
-        value: see ``key``.
-        scaling: of the products, by default E ** -0.5.
+        scaling: factor of the products of queries and keys, by default E ** -0.5.
         sliding_window: how far back a token sees, itself included.
         softcap: c of c * tanh(products / c).
-        is_causal: False is refused, as what ``kwargs`` holds beyond the harmless.
+        is_causal: False is refused.
+        **kwargs: further arguments from Transformers; any that could change the attention is refused.
 
     Returns:
         [1, T, H, E], and None.

@@ -218,7 +218,7 @@ class DecoderChat:
             )
         if len(ids) == len(prompt_ids):
             raise BackboneError(
-                "the tokenizer reads no token in the response", place=place, fix="drop the row, or mend its text"
+                "the tokenizer reads no token in the response", place=place, fix="drop the row, or fix its text"
             )
         return len(prompt_ids) - 1
 
@@ -304,7 +304,7 @@ class EncoderChat:
             raise BackboneError(
                 f"the tokenizer reads no token in the {'response' if not length else 'prompt'}",
                 place=place,
-                fix="drop the row, or mend its text",
+                fix="drop the row, or fix its text",
             )
         return Tokenized(
             ids=tuple(joint["input_ids"]),

@@ -133,7 +133,7 @@ def _check_rating(name: str, raw: float, objective: Objective | None, declared: 
     if not objective.low <= raw <= objective.high or (objective.kind == "boolean" and raw not in (0.0, 1.0)):
         span = "0 or 1" if objective.kind == "boolean" else f"{objective.low:g}..{objective.high:g}"
         raise DataError(
-            f"'ratings.{name}' is {raw:g}, not {span}", fix="mend the value or the objective's declared range"
+            f"'ratings.{name}' is {raw:g}, not {span}", fix="fix the value or the objective's declared range"
         )
 
 

@@ -161,7 +161,7 @@ def _parse(number: int, data: bytes) -> RawRow:
     except RecursionError:
         return RawRow(number, None, shown, _nested(shown))
     except ValueError as exc:
-        problem, fix = f"not a readable object ({exc}): {short(shown)}", "mend the line"
+        problem, fix = f"not a readable object ({exc}): {short(shown)}", "fix the line"
     else:
         if data.count(b"[") + data.count(b"{") > DEEPEST and too_deep(value):
             return RawRow(number, None, shown, _nested(shown))

@@ -38,7 +38,7 @@ def argilla_openorca(row: Row) -> Records:
         return
     generations, ratings = items(row, "generations"), items(row, "rating")
     if len(generations) != len(ratings):
-        raise DataError(f"{len(ratings)} ratings of {len(generations)} generations", fix="mend the row")
+        raise DataError(f"{len(ratings)} ratings of {len(generations)} generations", fix="fix the row")
     system = row.get("system") or ""
     prompt = ([{"role": "system", "content": system}] if system.strip() else []) + user(text(row, "input"))
     for n in range(len(generations)):

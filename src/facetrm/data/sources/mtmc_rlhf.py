@@ -26,7 +26,7 @@ def _texts(row: Row, key: str) -> list[str]:
     found = [] if value(row, key) is None else items(row, key)
     for content in found:
         if content is not None and not isinstance(content, str):
-            raise DataError(f"'{key}' holds {short(content)}, not text", fix="mend the row")
+            raise DataError(f"'{key}' holds {short(content)}, not text", fix="fix the row")
     return [content or "" for content in found]
 
 

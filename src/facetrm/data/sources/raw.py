@@ -33,7 +33,7 @@ def text(row: Row, key: str) -> str:
     """Return the column ``key`` of ``row``, which must hold text; DataError otherwise."""
     found = value(row, key)
     if not isinstance(found, str):
-        raise DataError(f"'{key}' is {short(found)}, not text", fix="mend the row")
+        raise DataError(f"'{key}' is {short(found)}, not text", fix="fix the row")
     return found
 
 
@@ -41,7 +41,7 @@ def items(row: Row, key: str) -> list[Any]:
     """Return the column ``key`` of ``row``, which must hold a list; DataError otherwise."""
     found = value(row, key)
     if not isinstance(found, list):
-        raise DataError(f"'{key}' is {short(found)}, not a list", fix="mend the row")
+        raise DataError(f"'{key}' is {short(found)}, not a list", fix="fix the row")
     return found
 
 
@@ -61,7 +61,7 @@ def number(row: Row, key: str) -> float | None:
     if math.isnan(parsed):
         return None
     if math.isinf(parsed):
-        raise DataError(f"'{key}' is {short(found)}, not a number", fix="mend the row, or write null where missing")
+        raise DataError(f"'{key}' is {short(found)}, not a number", fix="fix the row, or write null where missing")
     return parsed
 
 

@@ -113,7 +113,7 @@ def router_rows(
     truth_N = task_numbers(tasks, wanted)
     w_N = np.ones(n) if weights is None else np.asarray(weights, dtype=np.float64)
     if w_N.shape != (n,) or not np.isfinite(w_N).all() or (w_N < 0).any() or not w_N.any():
-        raise FitError("the weights are not one finite number >= 0 per row", place=_PLACE, fix="mend the weights")
+        raise FitError("the weights are not one finite number >= 0 per row", place=_PLACE, fix="fix the weights")
     groups_N = np.unique(np.asarray(groups), return_inverse=True)[1].astype(np.int64)
     rows = RouterRows(wanted, prompt_ND.float(), truth_N, groups_N, w_N, np.arange(n)).select(w_N > 0)
     for t, name in enumerate(wanted):
