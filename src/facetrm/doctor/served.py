@@ -107,7 +107,7 @@ def judge_server(table: Sequence[Variant], probed: Probed, *, local: Probed | No
     """Return the findings of a server's readings.
 
     Args:
-        table: of the readings.
+        table: table of the readings.
         probed: the server's readings.
         local: the readings of a local copy, where one was given.
         threshold: largest drift, in spreads, that is no fault.
@@ -241,7 +241,7 @@ def _fails(where: str, problem: str) -> Finding:
         "the server fails on a request of the probes",
         f"{where}: {problem}",
         "see the server's log",
-        "mend what the log shows; a server should refuse what it cannot score with a 4xx status",
+        "fix what the log shows; a server should refuse what it cannot score with a 4xx status",
     )
 
 

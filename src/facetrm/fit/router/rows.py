@@ -98,7 +98,7 @@ def router_rows(
         tasks: the task of each row.
         groups: the prompt key of each row.
         names: the tasks in the wanted order; None for all that occur, in alphabetical order.
-        weights: of each row; None for all alike.
+        weights: weights of each row; None for all alike.
         every_task: whether a task without a row is an error.
 
     Raises:
@@ -113,7 +113,7 @@ def router_rows(
     truth_N = task_numbers(tasks, wanted)
     w_N = np.ones(n) if weights is None else np.asarray(weights, dtype=np.float64)
     if w_N.shape != (n,) or not np.isfinite(w_N).all() or (w_N < 0).any() or not w_N.any():
-        raise FitError("the weights are not one finite number >= 0 per row", place=_PLACE, fix="mend the weights")
+        raise FitError("the weights are not one finite number >= 0 per row", place=_PLACE, fix="fix the weights")
     groups_N = np.unique(np.asarray(groups), return_inverse=True)[1].astype(np.int64)
     rows = RouterRows(wanted, prompt_ND.float(), truth_N, groups_N, w_N, np.arange(n)).select(w_N > 0)
     for t, name in enumerate(wanted):
@@ -125,7 +125,7 @@ def router_rows(
 def hold_out_by_task(rows: RouterRows, share: float, *, seed: int) -> NDArray[np.bool_]:
     """Return which rows are held out: ``share`` of each task's prompts, at least one, and never all.
 
-    A prompt belongs to the task of its first row. A task with one prompt only is trained on and cannot be judged.
+    A prompt belongs to the task of its first row. A task with only one prompt is trained on and cannot be evaluated.
 
     Raises:
         FitError: no task has two prompts.
