@@ -38,7 +38,7 @@ from source_style import (
 )
 
 ROOT = Path(__file__).parents[1]
-VERBS = ["doctor", "encode", "explain", "label", "run", "score"]
+VERBS = ["doctor", "encode", "explain", "export", "label", "run", "score"]
 FOLDERS = ("src", "tests", "benchmarks", "examples")
 SOURCES = Sources(ROOT / "src" / "facetrm")
 TEXT_SUFFIXES = {".py", ".md", ".yaml", ".yml", ".toml", ".txt", ".cff", ".json", ".jsonl", ".html", ".svg", ".css"}

@@ -44,6 +44,7 @@ __all__ = [
     "explain_score",
     "explain_scores_pair",
     "export_published",
+    "export_self_contained",
     "fit_debias",
     "fit_gate",
     "fit_linear_experts",
@@ -92,7 +93,7 @@ if TYPE_CHECKING:
     from facetrm.fit.heads.ridge import RidgeConfig, fit_linear_experts
     from facetrm.fit.router.config import RouterConfig
     from facetrm.fit.router.fit import fit_router
-    from facetrm.hub.export import export_published
+    from facetrm.hub.export import export_published, export_self_contained
     from facetrm.hub.load import load_model
     from facetrm.hub.push import push_to_hub
     from facetrm.model.adapter_experts import AdapterExperts
@@ -135,7 +136,7 @@ else:
             "facetrm.fit.heads.ridge": ["RidgeConfig", "fit_linear_experts"],
             "facetrm.fit.router.config": ["RouterConfig"],
             "facetrm.fit.router.fit": ["fit_router"],
-            "facetrm.hub.export": ["export_published"],
+            "facetrm.hub.export": ["export_published", "export_self_contained"],
             "facetrm.hub.load": ["load_model"],
             "facetrm.hub.push": ["push_to_hub"],
             "facetrm.model.adapter_experts": ["AdapterExperts"],

@@ -81,11 +81,10 @@ def test_code_in_a_folder_never_runs_and_nobody_is_asked(
         edited(checkpoint, where, auto_map={"AutoTokenizer": ["evil.Evil", "evil.Evil"]}, tokenizer_class="Evil")
     monkeypatch.setattr("builtins.input", no_asking)
     rows = write_rows(tmp_path / "rows.jsonl", [GOOD])
-    code, _, said = command(verb, checkpoint, "--data", rows)
+    said = command(verb, checkpoint, "--data", rows)
     assert not mark.exists()
-    assert "error of the program itself" not in said
-    assert code in (0, 2, 3)
-    assert code == 0 or where == "config.json" or verb == "doctor" or "code that comes with" in said
+    assert "error of the program itself" not in said.err
+    assert said.code in (0, 2, 3)
 
 
 def test_a_manifest_cannot_ask_for_code(tiny_run: Run, tmp_path: Path) -> None:
@@ -97,10 +96,10 @@ def test_a_manifest_cannot_ask_for_code(tiny_run: Run, tmp_path: Path) -> None:
         tf.AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=False)
     rows = write_rows(tmp_path / "rows.jsonl", [GOOD])
     for verb in ("score", "explain"):
-        code, _, said = command(verb, folder, "--data", rows)
-        assert code == 2
-        assert "--trust-remote-code" in said
-        assert command(verb, folder, "--data", rows, "--trust-remote-code")[0] == 0  # the caller's own word
+        said = command(verb, folder, "--data", rows)
+        assert said.code == 2
+        assert "--trust-remote-code" in said.err
+        assert command(verb, folder, "--data", rows, "--trust-remote-code").code == 0  # the caller's own word
     assert load_model(folder, trust_remote_code=True).score([]) == []
 
 
@@ -132,7 +131,7 @@ def test_a_template_is_a_regular_file_of_bounded_size(tiny_run: Run, tmp_path: P
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "long").write_text("x" * (1 << 21))
     for name in ("/dev/zero", str(tmp_path / "pipe"), str(tmp_path / "long"), str(tmp_path)):
-        with pytest.raises(FacetrmError, match="no such template"):
+        with pytest.raises(FacetrmError, match=r"template|folder"):
             load_encoder(BackboneConfig(path=path, template=name))
 
 

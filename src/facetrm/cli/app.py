@@ -11,7 +11,7 @@ import typer
 from facetrm.cli.judge import doctor
 from facetrm.cli.prepare import encode, label
 from facetrm.cli.train import run
-from facetrm.cli.use import explain, score
+from facetrm.cli.use import explain, export, score
 from facetrm.cli.verbs import add_verb
 from facetrm.core.errors import FacetrmError
 from facetrm.core.lazy import load
@@ -47,7 +47,7 @@ def program(
         raise typer.Exit(2)
 
 
-for verb in (run, encode, label, score, explain, doctor):
+for verb in (run, encode, label, score, explain, export, doctor):
     add_verb(app, verb)
 
 

@@ -1,4 +1,4 @@
-"""Verbs that use a model: ``score`` and ``explain``."""
+"""Verbs that use a model: ``score``, ``explain`` and ``export``."""
 
 from __future__ import annotations
 
@@ -72,9 +72,7 @@ def explain(
     ] = None,
     html: Annotated[Path | None, typer.Option(help="Also write a page to this file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    overall: Annotated[
-        bool, typer.Option(help="Explain the model on all rows: who is listened to, and what for.")
-    ] = False,
+    overall: Annotated[bool, typer.Option(help="Explain the model on all rows: what it listens to, and why.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
     mode: AskedMode = None,
     trust_remote_code: Trust = False,
@@ -98,6 +96,24 @@ def explain(
         print_overall(scorer, asked, html=html, as_json=as_json)
     else:
         print_row(scorer, _find(asked, row, path), html=html, as_json=as_json)
+
+
+def export(
+    model: Annotated[Path, typer.Argument(help="A model folder, a run folder, or hf://owner/name on the Hub.")],
+    out: Annotated[Path, typer.Option(help="The folder to write: new or empty.")],
+    self_contained: Annotated[
+        bool,
+        typer.Option(
+            "--self-contained",
+            help="Write facetrm's own folder with the backbone in it (by default: ArmoRM's layout, for Transformers).",
+        ),
+    ] = False,
+    trust_remote_code: Trust = False,
+) -> None:
+    """Write a model for others: one folder with its backbone, and checksums of all files."""
+    found = hub.load_model(model, device="cpu", trust_remote_code=trust_remote_code)
+    folder = (hub.export_self_contained if self_contained else hub.export_published)(found, out)
+    print(f"model {found.hash[:12]} in {folder}")
 
 
 def _find(asked: list[records.ScoringRow], row: str | None, path: Path) -> records.ScoringRow:

@@ -27,4 +27,4 @@ def fingerprint_of_all(values: Iterable[Any]) -> str:
 
 def _canonical(value: Any) -> bytes:
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return text.encode("utf-8")
+    return text.encode("utf-8", errors="surrogatepass")

@@ -19,6 +19,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
 
 from facetrm.backbone.checkpoint import quiet_transformers
+from facetrm.backbone.text.guarded import GuardedTemplate
 from facetrm.core.errors import ModelError, short
 from facetrm.hub.load import local_folder
 from facetrm.model.door import MODEL_TYPE
@@ -138,13 +139,12 @@ class Artefact:
         if self.tokenizer is None:
             raise ModelError("the tokenizer cannot be loaded", place=self.folder, fix="save it into the folder")
         try:
-            text = self.tokenizer.apply_chat_template(
-                cast(Any, [dict(turn) for turn in turns]), tokenize=False, add_generation_prompt=opened
-            )
+            template = GuardedTemplate(str(self.tokenizer.get_chat_template()))
+            messages = [dict(turn) for turn in turns]
+            return template.render(self.tokenizer, messages, date=None, place="chat template", opened=opened)
         except Exception as exc:  # a template is a program that others wrote
             reason = f"{type(exc).__name__}: {' '.join(str(exc).split())}"
             raise ModelError(f"the template refuses ({short(reason, 200)})", place=self.folder) from None
-        return str(text)
 
     @cached_property
     def expected(self) -> Expected | None:

@@ -9,6 +9,7 @@ import torch
 
 from facetrm.backbone.encoder import Encoder
 from facetrm.backbone.text.chat import Tokenized
+from facetrm.backbone.text.guarded import GuardedTemplate
 from facetrm.backbone.transformer import TransformerEncoder, chat_template
 from facetrm.core.errors import BackboneError, ConfigError, FacetrmError, ModelError
 from facetrm.core.web.key import ServerKey
@@ -180,11 +181,11 @@ def renderer(encoder: Encoder) -> Render | None:
     if not isinstance(encoder, TransformerEncoder) or encoder.kind != "decoder":
         return None
     tokenizer, date = encoder.tokenizer, encoder.config.date
-    template = chat_template(tokenizer, encoder.config)
+    template = GuardedTemplate(str(chat_template(tokenizer, encoder.config)))
 
     def render(messages: Conversation) -> str:
         turns = [{"role": m.role, "content": m.content} for m in messages]
-        return str(tokenizer.apply_chat_template(turns, chat_template=template, tokenize=False, date_string=date))
+        return template.render(tokenizer, turns, date=date, place="chat template")
 
     return render
 

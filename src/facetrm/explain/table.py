@@ -46,7 +46,7 @@ class WholeView:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Yield the table, and what one expert decides alone."""
         everyone, of_task = self.overall.everyone, f"{clean(self.task)}: " if self.task else ""
-        table = Table(title=Text(f"{of_task}Who is listened to (accounting) and what dropping it does (effect)"))
+        table = Table(title=Text(f"{of_task}What the model listens to (accounting) and the effect of dropping it"))
         table.add_column("objective", no_wrap=True, min_width=min(40, max(map(len, everyone.contributions))))
         weight = ("mean weight",) if everyone.weights else ()
         for column in (*weight, "mean |contribution|", "corr. with length", "accuracy if dropped"):

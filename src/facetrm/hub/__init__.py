@@ -8,6 +8,7 @@ __all__ = [
     "FacetrmConfig",
     "FacetrmForSequenceClassification",
     "export_published",
+    "export_self_contained",
     "load_model",
     "push_to_hub",
     "write_card",
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from facetrm.hub.auto import FacetrmForSequenceClassification
     from facetrm.hub.auto_door import FacetrmConfig
     from facetrm.hub.card import write_card
-    from facetrm.hub.export import export_published
+    from facetrm.hub.export import export_published, export_self_contained
     from facetrm.hub.load import load_model
     from facetrm.hub.push import push_to_hub
 else:
@@ -27,7 +28,7 @@ else:
             "facetrm.hub.auto": ["FacetrmForSequenceClassification"],
             "facetrm.hub.auto_door": ["FacetrmConfig"],
             "facetrm.hub.card": ["write_card"],
-            "facetrm.hub.export": ["export_published"],
+            "facetrm.hub.export": ["export_published", "export_self_contained"],
             "facetrm.hub.load": ["load_model"],
             "facetrm.hub.push": ["push_to_hub"],
         },

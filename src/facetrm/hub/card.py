@@ -34,7 +34,7 @@ _SYSTEMS: Final = {
     "mean_of_experts": "the mean of the experts' ratings",
     "reward": "this model",
     "frozen_preference": "a linear Bradley-Terry head on the frozen trunk",
-    "unconditional": "weights that no prompt changes",
+    "unconditional": "weights that do not depend on the prompt",
     "linear_bt": "a linear Bradley-Terry head on the same features",
     "best_objective": "the best single objective",
     "longer": "the longer answer wins",
@@ -133,11 +133,13 @@ def _door_place(folder: Path, place: str) -> str:
 
 def _reads(*, decoder: bool, adapters: int) -> str:
     if not decoder:
-        reads = "prompt and response as a pair, means over tokens"
+        reads = "prompt and response as a pair, averaged over tokens"
     else:
-        reads = "the last token of the rendered conversation; the gate the token that closes the prompt"
+        reads = "the last token of the rendered conversation; for the gate, the token that closes the prompt"
     return (
-        f"{reads}; each expert with its own adapter ({adapters} in all), the prompt without any" if adapters else reads
+        f"{reads}; each expert with its own adapter ({adapters} in total), the prompt without one"
+        if adapters
+        else reads
     )
 
 
@@ -145,7 +147,7 @@ def _tasks(model: RewardModel) -> list[dict[str, Any]]:
     """Return a row for each task, where there is more to say than that there is one gated sum."""
     if len(model.mixtures) == 1 and not model.adapters:
         return []
-    sums = {True: "a gated sum of ratings", False: "a network on the experts' vectors, taken apart by Shapley's values"}
+    sums = {True: "a gated sum of ratings", False: "a network on the experts' vectors, split by Shapley values"}
     return [
         {
             "name": task,
@@ -164,7 +166,7 @@ def _truncation(encoder: TransformerEncoder) -> str:
 
 
 def _row(objective: Objective) -> dict[str, Any]:
-    better = {"higher": "higher", "lower": "lower", "unknown": "not said: never weighed by the gate"}
+    better = {"higher": "higher", "lower": "lower", "unknown": "unknown: never weighted by the gate"}
     return {**objective.model_dump(), "better": better[objective.direction]}
 
 

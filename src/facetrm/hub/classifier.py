@@ -8,13 +8,17 @@ turn are the same token; here the last token is known from the lengths.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
+from facetrm.backbone.checkpoint import model_kind
 from facetrm.backbone.transformer import TransformerEncoder
-from facetrm.core.errors import ModelError
+from facetrm.core.errors import BackboneError, ModelError
 from facetrm.data.objectives import Objective
+from facetrm.hub.heads import SCORE, find_head
 from facetrm.hub.layout import read_tensors, tensor_files
 from facetrm.model.aggregate import GatedSum
 from facetrm.model.experts import LinearExperts
@@ -22,46 +26,72 @@ from facetrm.model.gate import Gate, GateShape
 from facetrm.model.mixture import Mixture
 from facetrm.model.reward_model import RewardModel
 
-SCORE = "score"
 
-
-def read_classifier(folder: Path, encoder: TransformerEncoder) -> RewardModel:
-    """Return the model of a folder that holds a trunk and a linear head ``score`` with one row.
+def read_classifier(folder: Path, encoder: TransformerEncoder, *, architecture: str) -> RewardModel:
+    """Return the model of a folder that holds a trunk and one linear head with one row.
 
     Args:
         folder: with safetensors.
         encoder: of the folder's trunk and tokenizer.
+        architecture: as ``config.json`` names it.
 
     Raises:
         ModelError: the head is missing (Transformers would draw it at random), has several labels, or is none.
     """
     files, trunk = tensor_files(folder), f"{encoder.model.base_model_prefix}."
     found = sorted(name for name in files if not name.startswith(trunk))
-    if f"{SCORE}.weight" not in files:
-        other = f"; it holds {', '.join(found[:3])}" if found else ""
+    head = find_head(found, place=folder)
+    usual = architecture.endswith("ForSequenceClassification") and head == SCORE
+    layout = "sequence classification" if usual else f"{architecture} with one linear head '{head}'"
+    return linear_model(encoder, read_tensors(files, found), head, place=folder, layout=layout)
+
+
+def linear_model(
+    encoder: TransformerEncoder, tensors: Mapping[str, Tensor], head: str, *, place: Path, layout: str
+) -> RewardModel:
+    """Return a model of one expert, the linear layer ``head`` on the last token.
+
+    Args:
+        encoder: of the trunk and its tokenizer.
+        tensors: ``HEAD.weight`` [1, D] and maybe ``HEAD.bias`` [1], float32.
+        head: the layer's name.
+        place: the folder.
+        layout: what the folder is, for the model's provenance.
+
+    Raises:
+        ModelError: the head has several rows, or another width than the trunk.
+    """
+    if head != SCORE and not _is_decoder(encoder, place):
         raise ModelError(
-            f"tensor '{SCORE}.weight' is missing{other}",
-            place=folder,
-            fix="give the checkpoint that was saved with its head: Transformers would draw one at random and say so "
-            "in its log alone",
+            f"'{head}' reads a model that is no decoder ('{encoder.model.config.model_type}'): it need not read the "
+            "last token",
+            place=place,
+            fix="give a reward model on a decoder",
         )
-    unknown = [name for name in found if name not in (f"{SCORE}.weight", f"{SCORE}.bias")]
-    if unknown:
-        raise ModelError(
-            f"tensor '{unknown[0]}' is unexpected beside '{SCORE}.weight'",
-            place=folder,
-            fix="give a reward model with one linear head",
-        )
-    head = read_tensors(files, [name for name in found if name.startswith(f"{SCORE}.")])
-    weight_KD = head[f"{SCORE}.weight"]
+    weight_KD = tensors[f"{head}.weight"]
     if weight_KD.ndim != 2 or weight_KD.shape[0] != 1:
         raise ModelError(
-            f"'{SCORE}.weight' has shape {list(weight_KD.shape)}: {weight_KD.shape[0]} labels, and no rule to mix them",
-            place=folder,
+            f"'{head}.weight' has shape {list(weight_KD.shape)}: {weight_KD.shape[0]} labels, and no rule to mix them",
+            place=place,
             fix="give a reward model with num_labels 1, or one in ArmoRM's layout",
         )
-    bias_K = head.get(f"{SCORE}.bias", torch.zeros(1))
-    rating = Objective(name=SCORE, low=0.0, high=1.0, kind="continuous", meaning="the reward", source=folder.name)
+    bias_K = tensors.get(f"{head}.bias", torch.zeros(1))
+    if weight_KD.shape[1] != encoder.hidden_size or bias_K.shape != (1,):
+        raise ModelError(
+            f"'{head}' has the shapes {list(weight_KD.shape)} and {list(bias_K.shape)}, the trunk gives "
+            f"{encoder.hidden_size} numbers",
+            place=place,
+            fix="give the trunk that the head was trained on",
+        )
+    rating = Objective(name=SCORE, low=0.0, high=1.0, kind="continuous", meaning="the reward", source=place.name)
     gate = Gate(GateShape(hidden_size=encoder.hidden_size, choices=1, hidden=0, n_hidden=0))
     mixture = Mixture(LinearExperts([rating], weight_KD, bias_K), GatedSum(gate))
-    return RewardModel(encoder, {"all": mixture}, provenance={"layout": "sequence classification"})
+    return RewardModel(encoder, {"all": mixture}, provenance={"layout": layout})
+
+
+def _is_decoder(encoder: TransformerEncoder, place: Path) -> bool:
+    """Return whether the trunk is known to read from left to right, whatever it was loaded as."""
+    try:
+        return model_kind(encoder.model.config, place=str(place)) == "decoder"
+    except BackboneError:
+        return False

@@ -26,8 +26,10 @@ from facetrm.backbone.lora.names import TRUNK_ADAPTER
 from facetrm.backbone.lora.switching import adapter_names, named_adapters
 from facetrm.backbone.transformer import TransformerEncoder
 from facetrm.core.errors import BackboneError, ModelError
+from facetrm.core.files import read_json, write_json
 from facetrm.core.folders import new_folder
 from facetrm.hub import modeling_custom
+from facetrm.hub.checksums import write_checksums
 from facetrm.hub.layout import GATED_ARCHITECTURE
 from facetrm.model.aggregate import GatedSum
 from facetrm.model.gate import Gate
@@ -76,6 +78,41 @@ def export_published(model: RewardModel, folder: str | Path) -> Path:
     return folder
 
 
+def export_self_contained(model: RewardModel, folder: str | Path) -> Path:
+    """Write ``model`` with its backbone and adapters into one folder that refers to nothing outside of it.
+
+    It is what ``RewardModel.save(folder, backbone="copy")`` writes, with checksums of all its files beside it.
+
+    Args:
+        model: of any kind.
+        folder: new or empty.
+
+    Returns:
+        The folder: :func:`~facetrm.hub.load.load_model` reads it wherever it lies, with the same scores.
+
+    Raises:
+        ModelError: the folder is in use, or the backbone cannot be copied.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> from facetrm import export_self_contained, load_model, toy_model
+        >>> folder = export_self_contained(toy_model(), mkdtemp() + "/whole")
+        >>> load_model(folder, device="cpu").hash == toy_model().hash
+        True
+    """
+    folder = Path(folder)
+    with new_folder(folder, ModelError) as temporary:
+        model.save(temporary / "model", backbone="copy")
+        for path in (temporary / "model").iterdir():
+            path.rename(temporary / path.name)
+        (temporary / "model").rmdir()
+        for path in temporary.rglob("adapter_config.json"):  # PEFT writes where the base lay on this machine
+            settings = read_json(path, ModelError, fix="export the model again")
+            write_json(path, {**settings, "base_model_name_or_path": None})
+        write_checksums(temporary)
+    return folder
+
+
 def _write(model: RewardModel, encoder: TransformerEncoder, temporary: Path) -> None:
     mixture = model.mixture()
     portable = encoder.save_tokenizer(temporary)
@@ -101,6 +138,7 @@ def _write(model: RewardModel, encoder: TransformerEncoder, temporary: Path) -> 
     (temporary / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     source = inspect.getsource(modeling_custom)
     (temporary / f"{MODELING}.py").write_text(source.replace("Llama", name), encoding="utf-8")
+    write_checksums(temporary)
 
 
 def _merged(trunk: PreTrainedModel) -> PreTrainedModel:

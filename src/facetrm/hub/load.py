@@ -3,6 +3,7 @@
 manifest.json                                      a folder of facetrm (or of a run: its ``model`` folder)
 architectures: [*ForRewardModelWithGating]         ArmoRM's layout, QRM's variant of it, our exports
 architectures: [*ForSequenceClassification]        a trunk and one linear head: a scalar reward model
+adapter_config.json                                a LoRA of PEFT and a linear head, on a base that lies here
 """
 
 from __future__ import annotations
@@ -22,15 +23,11 @@ from facetrm.backbone.encoder import Encoder
 from facetrm.backbone.transformer import BackboneConfig, TransformerEncoder, load_encoder
 from facetrm.core.config import parse_config
 from facetrm.core.errors import ModelError
-from facetrm.core.files import read_json
-from facetrm.hub.classifier import read_classifier
-from facetrm.hub.layout import GATED_ARCHITECTURE, read_layout
-from facetrm.hub.published import check_gate_names, read_published
-from facetrm.model.door import MODEL_TYPE
+from facetrm.hub.checksums import check_checksums
+from facetrm.hub.foreign import read_foreign
 from facetrm.model.reward_model import RewardModel
 from facetrm.model.store import MODEL_MANIFEST
 
-CLASSIFIER: Final = "ForSequenceClassification"
 _USELESS: Final = ["*.bin", "*.pt", "*.pth", "*.ckpt", "*.gguf", "*.onnx", "*.msgpack", "*.h5", "original/*"]
 
 
@@ -73,13 +70,14 @@ def load_model(
     """
     place = local_folder(folder, revision=revision)
     check_files(place, ModelError)
+    check_checksums(place)
     changes: dict[str, object] = {"device": device, **({} if mode is None else {"mode": mode})}
     if trust_remote_code:
         changes["trust_remote_code"] = True
     if token_budget is not None:
         changes["token_budget"] = token_budget
     if not (place / MODEL_MANIFEST).exists():
-        return _load_foreign(place, {**changes, **(settings or {})})
+        return read_foreign(place, {**changes, **(settings or {})})
     other = next((key for key in settings or {} if key not in ("truncation", "max_tokens")), None)
     if other is not None:
         raise ModelError(
@@ -165,38 +163,3 @@ def _check_backbone(config: BackboneConfig, path: Path, *, trusted: bool) -> Non
     folder = Path(config.path).expanduser()
     if folder.is_dir() and not any(folder.glob("*.safetensors")):
         raise ModelError("its backbone is not in safetensors", place=folder, fix="save the model again")
-
-
-def _load_foreign(folder: Path, settings: dict[str, object]) -> RewardModel:
-    path = folder / "config.json"
-    value = read_json(path, ModelError, fix="fetch it again") if path.is_file() else None
-    if value is None or (isinstance(value, dict) and value.get("model_type") == MODEL_TYPE):
-        raise ModelError(
-            f"no file '{MODEL_MANIFEST}'",
-            place=folder,
-            fix="give a folder that RewardModel.save or 'facetrm run' wrote, whole",
-        )
-    names = value.get("architectures") if isinstance(value, dict) else None
-    architecture = str(names[0]) if isinstance(names, list) and names else "none"
-    if not architecture.endswith((GATED_ARCHITECTURE, CLASSIFIER)):
-        raise ModelError(
-            f"architecture '{architecture}' is no reward model",
-            place=path,
-            fix=f"give a model whose architecture ends with {GATED_ARCHITECTURE} or {CLASSIFIER}; "
-            "a language model is a backbone: fit heads on it with 'facetrm run'",
-        )
-    if (folder / "adapter_config.json").exists():
-        raise ModelError("an adapter beside the weights", place=folder, fix="merge the adapter into its model first")
-    gated = architecture.endswith(GATED_ARCHITECTURE)
-    if gated:
-        check_gate_names(folder)
-    for key in ("path", "kind", "adapter"):
-        if key in settings:
-            raise ModelError(f"the setting '{key}' would read another model", place=folder, fix="take it out")
-    if gated and "dtype" not in settings:
-        layout = read_layout(folder)
-        if layout.objectives is not None and layout.dtype in ("float32", "bfloat16", "float16"):
-            settings = {**settings, "dtype": layout.dtype}  # one of ours: it scores as it did
-    config = parse_config(BackboneConfig, {"path": str(folder), "kind": "decoder", **settings}, place=folder)
-    encoder = load_encoder(config)
-    return (read_published if gated else read_classifier)(folder, encoder)

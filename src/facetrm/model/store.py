@@ -34,6 +34,7 @@ from facetrm.core.errors import ModelError, short
 from facetrm.core.files import is_leftover, read_json, why_unread, write_bytes, write_json
 from facetrm.core.fingerprint import fingerprint
 from facetrm.core.folders import link_tree, new_folder, restore_folder
+from facetrm.core.progress import log
 from facetrm.model.door import open_to_others
 from facetrm.model.gate import Gate
 from facetrm.model.mixture import Mixture
@@ -45,7 +46,7 @@ MODEL_MANIFEST = "manifest.json"
 _PLACES = ("path", "adapter", "adapters")  # what a spec names that is copied with the backbone, one or some by name
 _BACKBONE = "backbone"
 # What an old model wrote and a new one does not need.
-_OURS = re.compile(r"manifest\.json|config\.json|mixture-\d+\.safetensors|router\.safetensors")
+_OURS = re.compile(r"manifest\.json|config\.json|facetrm-checksums\.json|mixture-\d+\.safetensors|router\.safetensors")
 _FETCH = "fetch or save the whole folder again"
 _MOST_TASKS = 1_000
 
@@ -163,6 +164,8 @@ def save(folder: Path, described: Described, *, backbone: Literal["copy", "refer
             if not _OURS.fullmatch(path.name) and not os.path.lexists(fresh / path.name):
                 link_tree(path, fresh / path.name)
         write_json(fresh / MODEL_MANIFEST, {**manifest, "checksum": _checksum(manifest)})
+    if backbone == "reference":
+        _warn_of_places(folder, manifest["encoder"]["spec"])
 
 
 def load(folder: Path) -> Saved:
@@ -200,7 +203,7 @@ def load(folder: Path) -> Saved:
             raise ModelError(f"provenance is {manifest['provenance']!r}", place=path, fix=_FETCH)
     except KeyError as exc:
         raise ModelError(f"key {exc} is missing", place=path, fix=_FETCH) from None
-    except (TypeError, AttributeError) as exc:
+    except (TypeError, AttributeError, ValueError, OverflowError, RecursionError) as exc:
         raise ModelError(f"malformed ({exc})", place=path, fix=_FETCH) from None
     except ModelError as exc:
         if exc.place is not None and exc.place.startswith(str(folder)):
@@ -245,6 +248,25 @@ def load_same_encoder(
             fix="restore the backbone's weights, chat template and settings, or fit the model again",
         )
     return encoder
+
+
+def _warn_of_places(folder: Path, spec: Mapping[str, object]) -> None:
+    """Say which absolute path of this machine a saved model refers to, and how to do without."""
+    places: list[str] = []
+
+    def look(place: str) -> str:
+        places.append(place)
+        return place
+
+    _with_places(spec, look)
+    absolute = next((place for place in places if os.path.isabs(place)), None)
+    if absolute is not None:
+        log(
+            "the model refers to its backbone by a path of this machine",
+            warning="another machine will not find it",
+            path=absolute,
+            fix=f"to share it: facetrm export {folder} --out DIR --self-contained",
+        )
 
 
 def _check_mixtures(entries: Sequence[Mapping[str, Any]], path: Path) -> None:

@@ -124,7 +124,7 @@ def _reliability(router: RouterPart) -> Chart | None:
     if not known:
         return None
     ends = [(min(c for c, _ in known),) * 2, (1.0, 1.0)]
-    lines = [("routed right", [(c, a) for c, a in known if a is not None]), ("as confident as right", ends)]
+    lines = [("routed right", [(c, a) for c, a in known if a is not None]), ("perfect calibration", ends)]
     return curves(lines, name="router:reliability", x_label="mean confidence of a bin", y_label="share routed right")
 
 
@@ -177,7 +177,7 @@ def _absent(run: RunReport) -> tuple[str, ...]:
         "length audit": run.length,
         "gate training": run.training,
         "weight recovery": run.recovery,
-        "who is listened to": run.overall,
+        "what the model listens to": run.overall,
         "the effect of dropping an expert": run.ablation,
         "one pair explained": run.pair,
         "time": run.seconds,
@@ -208,11 +208,13 @@ def _tiles(run: RunReport) -> tuple[tuple[str, str], ...]:
         )
     known = [row.spearman for row in run.objectives if row.spearman is not None]
     if known:
-        tiles.append((f"{sum(known) / len(known):.2f}", f"mean Spearman of {len(known)} experts with their ratings"))
+        tiles.append((f"{sum(known) / len(known):.2f}", f"mean Spearman of {len(known)} experts with held-out ratings"))
     if run.debias:
-        tiles.append((f"{max(abs(row.after) for row in run.debias):.3f}", "largest |correlation| with verbosity left"))
+        tiles.append(
+            (f"{max(abs(row.after) for row in run.debias):.3f}", "largest remaining |correlation| with verbosity")
+        )
     if run.recovery is not None:
-        tiles.append((f"{run.recovery.spearman:.2f}", "Spearman of learned with true task weights"))
+        tiles.append((f"{run.recovery.spearman:.2f}", "Spearman of learned and true task weights"))
     if run.seconds:
-        tiles.append((f"{sum(run.seconds.values()):,.0f} s", "from start to end"))
+        tiles.append((f"{sum(run.seconds.values()):,.0f} s", "total time"))
     return tuple(tiles)

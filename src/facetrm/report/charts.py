@@ -232,7 +232,9 @@ def curves(
             x += 34 + _CHARACTER * len(label)
         return canvas
 
-    ends = "; ".join(f"{label}: {line[0][1]:.4g} at first, {line[-1][1]:.4g} at last" for label, line in series if line)
+    ends = "; ".join(
+        f"{label}: {line[0][1]:.4g} at the start, {line[-1][1]:.4g} at the end" for label, line in series if line
+    )
     return _chart(draw, name, f"{y_label} over {x_label}. {ends}")
 
 

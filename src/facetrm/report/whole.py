@@ -40,7 +40,7 @@ def write_whole_page(path: Path, views: Sequence[WholeView], *, model: str) -> P
     """
     parts = [_part(view, n) for n, view in enumerate(views)]
     template = environment().get_template("whole.html.j2")
-    write_text(path, template.render(title="Who is listened to, and what for", model=model, parts=parts))
+    write_text(path, template.render(title="What the model listens to, and why", model=model, parts=parts))
     return path
 
 

@@ -99,7 +99,7 @@ CASES = {
     ),
     "a template that is no template": (
         lambda f: (f / "chat_template.jinja").write_text("{% for %}"),
-        "the chat template refuses",
+        "the chat template cannot be read",
         "backbone.template",
     ),
 }

@@ -163,7 +163,7 @@ def test_errors_of_templates_name_the_row_and_the_fix():
     deaf = "{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}"
     with pytest.raises(BackboneError, match=r"leaves out of turn 2 of 2 \(assistant\) its text 'yes'"):
         decoder_chat(template=deaf)[1].tokenize(chat("hi", "yes"), row=0)
-    with pytest.raises(BackboneError, match=r"chat template.*refuses"):
+    with pytest.raises(BackboneError, match=r"chat template cannot be read \(Unexpected end"):
         decoder_chat(template="{% for m in messages %}")
 
 

@@ -136,12 +136,17 @@ def refused(folder: Path) -> Finding:
     return finding
 
 
-@pytest.mark.parametrize(
-    "architecture", ["LlamaForCausalLM", "LlamaForRewardModel", "LlamaForTokenClassification", "LlamaModel"]
-)
+@pytest.mark.parametrize("architecture", ["LlamaForTokenClassification", "LlamaModel"])
 def test_what_the_loader_refuses_is_never_healthy(architecture: str, folder: Path) -> None:
     config(folder, architectures=[architecture])
     refused(folder)
+
+
+@pytest.mark.parametrize("architecture", ["LlamaForCausalLM", "LlamaForRewardModel"])
+def test_what_the_loader_reads_under_another_class_is_not_refused(architecture: str, folder: Path) -> None:
+    config(folder, architectures=[architecture])
+    assert load_model(folder, device="cpu").tasks == ("all",)
+    assert "does-not-load" not in [finding.code for finding in diagnose(str(folder), [], device="cpu").findings]
 
 
 def test_a_gguf_file_is_not_healthy(tmp_path: Path) -> None:

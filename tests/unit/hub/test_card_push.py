@@ -52,21 +52,21 @@ def test_the_card_of_armorm_names_the_licence_of_each_source(tmp_path: Path) -> 
 def test_a_source_without_a_known_licence_is_said_to_have_none(tmp_path: Path) -> None:
     ours = model(tmp_path / "b")
     text = write_card(tmp_path, ours).read_text(encoding="utf-8")
-    assert "not among those whose licences facetrm knows: made up" in text
+    assert "facetrm does not know the licences of the sources of this model's labels: made up" in text
 
 
 def test_the_card_of_a_routed_model_names_tasks_sums_and_the_fall_back(tmp_path: Path) -> None:
     text = write_card(tmp_path, two_tasks(fallback="chat", threshold=0.75)).read_text(encoding="utf-8")
-    assert "a sum over the named objectives of one task, exactly" in text
-    network = "a network on the experts' vectors, taken apart by Shapley's values"
+    assert "an exact sum over the named objectives of one task" in text
+    network = "a network on the experts' vectors, split by Shapley values"
     assert f"| chat | chat/empathy, chat/proactivity, chat/content | {network} | 2 |" in text
     assert f"| maths | maths/logic, maths/correctness | {network} | 3 |" in text
     assert "Below a probability of 0.75 the task is chat." in text
-    assert "each expert with its own adapter (5 in all)" in text
+    assert "each expert with its own adapter (5 in total)" in text
     assert "sigmoid(beta of the task * " in text
     alone = write_card(tmp_path, model(tmp_path / "b")).read_text(encoding="utf-8")
     assert "## Tasks" not in alone
-    assert "a sum over 5 named objectives, exactly" in alone
+    assert "an exact sum over 5 named objectives" in alone
 
 
 @pytest.fixture

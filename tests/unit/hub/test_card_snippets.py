@@ -57,7 +57,7 @@ def test_the_reward_function_of_trl_is_a_folder_that_transformers_loads(
 def test_a_name_on_the_hub_is_left_as_it_is(tmp_path: Path) -> None:
     text = write_card(tmp_path, model(tmp_path / "b"), name="me/name").read_text()
     assert 'load_model("me/name")' in text
-    assert "Run them where" not in text
+    assert "Run them in" not in text
 
 
 HOSTILE = "<img src=x onerror=alert(1)> ![p](http://a.b/c) [l](javascript:x) | `x` \n# h www.evil.org &lt;"

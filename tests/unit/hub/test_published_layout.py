@@ -181,6 +181,6 @@ def test_a_folder_that_is_not_there_is_never_looked_up_on_the_hub(name: str, mon
 
 def test_settings_are_for_models_of_others(checkpoint: Path, tmp_path: Path) -> None:
     load_model(checkpoint).save(tmp_path / "native")
-    with pytest.raises(ModelError, match="'max_tokens' cannot be changed"):
-        load_model(tmp_path / "native", settings={"max_tokens": 64})
+    with pytest.raises(ModelError, match="'dtype' cannot be changed"):
+        load_model(tmp_path / "native", settings={"dtype": "bfloat16"})
     assert load_model(checkpoint, settings={"max_tokens": 64}).encoder.spec()["max_tokens"] == 64

@@ -82,7 +82,7 @@ def test_absent_parts_are_left_out_and_named() -> None:
         "experts",
         "debiasing",
         "weight recovery",
-        "who is listened to",
+        "what the model listens to",
         "one pair explained",
     ):
         assert part in left_out

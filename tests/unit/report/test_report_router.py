@@ -113,7 +113,7 @@ def test_every_figure_of_router_tasks_and_experts_is_shown() -> None:
 def test_what_a_routed_model_has_in_another_form_is_not_missed() -> None:
     text = text_of(check(render_report(routed())))
     left_out = text.partition("Not in this report, because the run has no data for it: ")[2]
-    assert "who is listened to" in left_out
+    assert "what the model listens to" in left_out
     for name in ("experts", "debiasing", "gate training", "accuracy by source", "weight recovery", "length audit"):
         assert name not in left_out.split(". ")[0].split(", ")
 

@@ -144,6 +144,8 @@ def load_adapter(trunk: PreTrainedModel, folder: str | Path, *, name: str = TRUN
     except (SafetensorError, TypeError, ValueError) as exc:
         raise BackboneError(f"cannot be read ({' '.join(str(exc).split())[:200]})", place=folder, fix=fix) from None
     config.inference_mode = True
+    saved = getattr(config, "modules_to_save", None) or ()
+    cast(Any, config).modules_to_save = None  # a head is none of the trunk's; what else was saved is refused below
     refuse_variants(config, folder)
     patterns = [for_trunk(trunk, config, key) for key in ("alpha_pattern", "rank_pattern")]
     layers = layer_list(trunk)
@@ -152,6 +154,8 @@ def load_adapter(trunk: PreTrainedModel, folder: str | Path, *, name: str = TRUN
         # PEFT looks for the number behind a dot and a word, and the path may begin with that word here.
         config.layers_pattern = layers[0].split(".")[-1]
     found = {_trunk_key(trunk, key): tensor for key, tensor in found.items()}
+    heads = {name for name in saved if name not in dict(trunk.named_children())}
+    found = {key: tensor for key, tensor in found.items() if key.split(".")[0] not in heads or "lora_" in key}
     _inject(trunk, config, name, place=folder)
     try:
         check_patterns(trunk, name, [key for pattern in patterns for key in pattern], folder)

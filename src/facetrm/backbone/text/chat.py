@@ -15,11 +15,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final, Protocol, cast, final
+from typing import Final, Protocol, cast, final
 
-import jinja2
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
+from facetrm.backbone.text.guarded import GuardedTemplate
 from facetrm.backbone.text.neutral import Neutraliser
 from facetrm.backbone.text.rendered import check_rendered, cuts_earlier_thoughts, never_rendered
 from facetrm.backbone.text.truncate import TemplateTurns, Truncation, drop_oldest
@@ -134,6 +134,7 @@ class DecoderChat:
         macro = "{%- macro strftime_now(format='') -%}" + date + "{%- endmacro -%}"
         self._template = template
         self._source = macro + template if "strftime_now" in template else template
+        self._guarded = GuardedTemplate(self._source)
         self._bos: int | None = tokenizer.bos_token_id
         self._adds_bos = self._bos is not None and _ids(tokenizer, "a", special=True)[:1] == (self._bos,)
         self._prefix_ids = lru_cache(maxsize=256)(self._with_bos)
@@ -250,21 +251,7 @@ class DecoderChat:
         return ids
 
     def _render(self, turns: TemplateTurns, *, place: str) -> str:
-        try:
-            text = self._tokenizer.apply_chat_template(
-                cast(Any, turns), chat_template=self._source, tokenize=False, date_string=self._date
-            )
-        except (jinja2.TemplateError, TypeError, ValueError, KeyError) as exc:
-            roles = ", ".join(turn["role"] for turn in turns)
-            system = any(turn["role"] == "system" for turn in turns)
-            raise BackboneError(
-                f"the chat template refuses a conversation of the roles {roles} ({exc})",
-                place=place,
-                fix="put the system text into the first user turn, or give another backbone.template"
-                if system
-                else "give another backbone.template, or mend the order of the roles",
-            ) from None
-        return str(text)
+        return self._guarded.render(self._tokenizer, turns, date=self._date, place=place)
 
 
 @final

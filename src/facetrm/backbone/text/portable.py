@@ -12,6 +12,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from facetrm.backbone.checkpoint import quiet_transformers
 from facetrm.backbone.encoder import Portable
 from facetrm.backbone.text.chat import DecoderChat, Ids, Tokenized
+from facetrm.backbone.text.guarded import GuardedTemplate
 from facetrm.core.errors import BackboneError
 from facetrm.data.records import Conversation, Message
 
@@ -42,11 +43,11 @@ def write_tokenizer(tokenizer: PreTrainedTokenizerBase, chat: DecoderChat, folde
     _name_padding(folder, str(tokenizer.convert_ids_to_tokens(pad)))
     with quiet_transformers():
         written = AutoTokenizer.from_pretrained(folder)
+    template = GuardedTemplate(str(written.chat_template))
     for probe, row in zip(probes, rows, strict=True):
         messages = [m.model_dump(include={"role", "content"}) for m in probe]
-        theirs = tuple(
-            written(written.apply_chat_template(messages, tokenize=False), add_special_tokens=False).input_ids
-        )
+        text = template.render(written, messages, date=None, place="chat template")
+        theirs = tuple(written(text, add_special_tokens=False).input_ids)
         if theirs != row.ids:
             raise BackboneError(
                 f"a plain tokenizer reads {theirs[:8]}... where facetrm reads {row.ids[:8]}...",
