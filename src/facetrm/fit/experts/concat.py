@@ -167,9 +167,8 @@ def fit_concat_mlp(
         loss=lambda rows: bradley_terry_loss(margin(inner[rows]), pairs.weights_N[inner[rows]]),
         evaluate=evaluate,
     )
-    best_step = progress.best_step
     with torch.no_grad():
-        best = _accuracy(margin(outer), pairs.weights_N[outer])
+        best_step, best = progress.best_step, _accuracy(margin(outer), pairs.weights_N[outer])
         if config.select == "accuracy" and not gained(
             best, start, held=len(np.unique(pairs.groups_N[outer.numpy()])), errors=config.gain
         ):

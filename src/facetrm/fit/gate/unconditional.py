@@ -3,8 +3,8 @@
     minimise over v >= 0:   mean_n w_n softplus(-d_n . v) + ridge / 2 * sum_k (v_k * sd_k)^2
     weights = v / sum(v)        beta = sum(v)
 
-With ``toward: equal`` the penalty is ridge / 2 * sum_k (v_k * sd_k - mean of these)^2: with little data, all objectives that
-may have weight get the same weight, in units of their spread, instead of none.
+With ``toward: equal`` the penalty is ridge / 2 * sum_k (v_k * sd_k - mean of these)^2: with little data, all
+objectives that may have weight get the same weight, in units of their spread, instead of none.
 
 d_n is the difference of the debiased scores, chosen minus rejected. The gate starts from these weights and is pulled
 toward them, and they are the baseline that shows what reading the prompt adds.
