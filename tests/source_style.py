@@ -118,6 +118,12 @@ def _defined(tree: ast.Module, *, verbs: bool) -> Iterator[str]:
                 yield from (part.id for t in targets for part in ast.walk(t) if _is_target(part))
 
 
+def _is_verb(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """Whether a function is a verb of the command line: a parameter is annotated with an option or an argument."""
+    annotations = [ast.unparse(a.annotation) for a in (*node.args.args, *node.args.kwonlyargs) if a.annotation]
+    return any("typer." in text for text in annotations)
+
+
 def _is_target(node: ast.AST) -> TypeGuard[ast.Name]:
     return isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
 

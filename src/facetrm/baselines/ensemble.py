@@ -31,7 +31,7 @@ def ensemble_rewards(
         rewards_MN: of each member.
         reference_MR: of each member on R reference answers, such as those of training: they give mean and deviation.
         kind: how members are joined.
-        penalty: of the variance, for ``uncertainty``.
+        penalty: weight of the variance, for ``uncertainty``.
 
     Raises:
         FitError: fewer than two members, members that do not fit together, or a member that gives one reward to all.

@@ -49,12 +49,12 @@ def best_objective(
         pairs: N training pairs.
         experts: the K raters.
         debias_KK: T.
-        weights: of each pair, [N]; None for all alike.
+        weights: weights of each pair, [N]; None for all alike.
         scores: both sides' scores to choose by instead of the experts' (see :func:`~facetrm.fit.gate.fit.fit_gate`).
         reference_K: see :class:`GatedSum`.
 
     Returns:
-        Its name (the first of several equals) and the mixture that listens to it alone.
+        Its name (the first of several equals) and the mixture that uses only it.
     """
     chosen_NK, rejected_NK = expert_scores(experts, pairs) if scores is None else scores
     difference_NK: Floats = ((chosen_NK.double() - rejected_NK.double()) @ debias_KK.double()).numpy()

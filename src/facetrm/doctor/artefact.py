@@ -44,9 +44,9 @@ class Expected:
     """What ``AutoModelForSequenceClassification`` builds from the configuration: the shapes of its tensors.
 
     Attributes:
-        head: of the tensors outside the trunk.
-        trunk: of the trunk's, without its prefix.
-        prefix: of the trunk's names in a checkpoint, such as ``model.``.
+        head: shapes of the tensors outside the trunk.
+        trunk: shapes of the trunk's tensors, without its prefix.
+        prefix: prefix of the trunk's names in a checkpoint, such as ``model.``.
         embedding: the name of the input embedding inside the trunk.
         reads_last: whether the class looks for the last token by the padding id; others pool the first token.
     """
@@ -66,9 +66,9 @@ class Artefact:
         name: as it was asked for.
         folder: where its files lie.
         kind: what its files make it.
-        config: of the model, as parsed JSON, {} where there is none.
-        tokenizer_config: of the tokenizer, likewise.
-        adapter_config: of an adapter, likewise.
+        config: configuration of the model, as parsed JSON; {} if there is none.
+        tokenizer_config: configuration of the tokenizer; {} if there is none.
+        adapter_config: configuration of an adapter; {} if there is none.
         tensors: by name.
         unreadable: what could not be read, and why.
     """
@@ -96,7 +96,7 @@ class Artefact:
         """Return the tensor ``name``, on the CPU; None where PyTorch has no such type.
 
         Args:
-            name: of the tensor.
+            name: name of the tensor.
 
         Raises:
             ModelError: only an index names it.

@@ -60,7 +60,7 @@ def diagnose(
         threshold: drift, in spreads of the rewards, above which readings disagree.
         device: where to compute.
         allowed: codes that do not count for the exit code.
-        settings: of the backbone of a model of others, as ``load_model`` takes them; float32 by default.
+        settings: settings of the backbone of a third-party model, as ``load_model`` takes them; float32 by default.
 
     Raises:
         ModelError: no such model.
@@ -126,8 +126,8 @@ def diagnose_server(
         device: where the local copy computes.
         timeout: seconds for one request, from the connection to the last byte of the answer.
         allowed: codes that do not count for the exit code.
-        settings: of the local copy's backbone, as ``load_model`` takes them.
-        key: of the server.
+        settings: settings of the local copy's backbone, as ``load_model`` takes them.
+        key: API key of the server.
 
     Raises:
         ModelError: the server cannot be reached or is no reward server, or the local copy cannot be loaded.
@@ -176,7 +176,7 @@ def renderer(encoder: Encoder) -> RenderConversation | None:
     """Return what renders a conversation as a decoder reads it, None for another kind; the trunk is not kept.
 
     Args:
-        encoder: of the model.
+        encoder: encoder of the model.
     """
     if not isinstance(encoder, TransformerEncoder) or encoder.kind != "decoder":
         return None
@@ -285,7 +285,7 @@ def _read_by_others(exc: FacetrmError) -> Finding:
     return Finding(
         "does-not-load",
         "note",
-        "facetrm cannot load it; it was read by its own class of Transformers alone",
+        "facetrm cannot load it; it was read only by its own class of Transformers",
         str(exc),
         "an architecture or a naming of tensors that facetrm's loader does not know",
         "nothing, to use it elsewhere",

@@ -69,7 +69,7 @@ def drift(rewards: Sequence[float], compared: Sequence[float], *, pairs_P2: NDAr
     """Return how far ``rewards`` [N] are from those ``compared`` [N]; a reward that is not finite is infinitely far.
 
     Args:
-        rewards: of the reading under test.
+        rewards: rewards of the reading under test.
         compared: of the reading it should agree with.
         pairs_P2: as :func:`answer_pairs` gives them.
     """

@@ -107,14 +107,14 @@ class Drift:
     """How far rewards moved from those they are compared with.
 
     Attributes:
-        largest: of |difference|, in reward.
-        mean: of |difference|, in reward.
+        largest: largest |difference|, in reward.
+        mean: mean |difference|, in reward.
         spread: standard deviation of the compared rewards, the unit of the next two; their size where they have none.
         largest_spreads: the largest in units of the spread.
         mean_spreads: the mean in units of the spread.
-        pairs: of answers compared.
-        flips: of them, those whose order turned.
-        ties: of them, those that became equal.
+        pairs: number of pairs of answers compared.
+        flips: number of pairs whose order is reversed.
+        ties: number of pairs that became equal.
         spreads: whether the compared rewards have a spread: they differ by more than rounding.
     """
 
@@ -134,7 +134,7 @@ class Variant:
     """One way of reading the conversations, compared with another.
 
     Attributes:
-        name: of the way.
+        name: name of the reading.
         against: the way it is compared with.
         expected: whether the two should ``agree``, or one is a mistake whose cost is shown (``moves``).
         drift: what was measured, None where it was not run.

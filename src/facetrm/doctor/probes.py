@@ -49,7 +49,7 @@ class ProbeReading:
     """The rewards of one way of reading.
 
     Attributes:
-        name: of the way.
+        name: name of the reading.
         against: the name of the one it is compared with.
         expected: whether they should agree.
         rewards: one per conversation, None where it was not run.
@@ -85,7 +85,7 @@ class Probed:
         """Run ``read`` and keep what it gives, or why it does not.
 
         Args:
-            name: of the reading.
+            name: name of the reading.
             against: the name of the one it is compared with.
             read: gives the rewards, None where there is nothing to read.
             moves: whether it is a mistake, expected to move rewards.
@@ -106,7 +106,7 @@ class Probed:
         """Keep what a second test says, and nothing where it cannot be run.
 
         Args:
-            key: of the ``evidence``.
+            key: key of the ``evidence``.
             run: the test.
         """
         try:
@@ -171,7 +171,7 @@ def moved(probed: Probed, name: str) -> bool:
 
     Args:
         probed: the readings.
-        name: of the reading.
+        name: name of the reading.
     """
     reading = probed.readings.get(name)
     compared = None if reading is None else probed.rewards(reading.against)
@@ -184,7 +184,7 @@ def near(rewards: Sequence[float], others: Sequence[float], *, within: float) ->
     """Return whether no reward is further than ``within`` from its counterpart.
 
     Args:
-        rewards: of one reading.
+        rewards: rewards of one reading.
         others: of another.
         within: the largest difference allowed, in reward.
     """

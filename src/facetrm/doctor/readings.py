@@ -35,7 +35,7 @@ def rewards_of(model: RewardModel, features: Features) -> list[float]:
 
     Args:
         model: whose heads read the features.
-        features: of the rows.
+        features: features of the rows.
     """
     reward_N = torch.zeros(len(features))
     tasks_N = model.route(features)
@@ -112,7 +112,7 @@ class Reader:
         """Return a reader with a copy of the trunk in ``dtype``; the heads stay in float32.
 
         Args:
-            dtype: of the copy.
+            dtype: type of the copy.
 
         Raises:
             BackboneError: the trunk cannot be cast, as quantised ones cannot.

@@ -107,7 +107,7 @@ def judge_server(table: Sequence[Variant], probed: Probed, *, local: Probed | No
     """Return the findings of a server's readings.
 
     Args:
-        table: of the readings.
+        table: table of the readings.
         probed: the server's readings.
         local: the readings of a local copy, where one was given.
         threshold: largest drift, in spreads, that is no fault.

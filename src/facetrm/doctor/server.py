@@ -138,7 +138,7 @@ def connect(
         sample: a conversation to ask.
         render: a conversation to text, for OpenRLHF.
         timeout: seconds for one request.
-        key: of the server.
+        key: API key of the server.
 
     Raises:
         ModelError: the address is not one or holds a secret, nothing is there, it speaks no dialect that is known, or

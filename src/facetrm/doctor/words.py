@@ -29,8 +29,8 @@ class UnknownWords:
     """What a tokenizer does not know of a text.
 
     Attributes:
-        tokens: of the text; a word that gives no token counts as one.
-        unknown: of them, unknown or missing.
+        tokens: number of tokens of the text; a word that gives no token counts as one.
+        unknown: number of tokens that are unknown or missing.
         examples: the first words that are not known.
     """
 

@@ -1,4 +1,4 @@
-"""What stands beside the gate in every run, fitted on the same features, and its accuracy on held-out pairs.
+"""What the gate is compared with in every run, fitted on the same features, and its accuracy on held-out pairs.
 
 Shapes: N pairs, K experts.
 """
@@ -72,8 +72,8 @@ def fit_baselines(
         mixture: the gated model, whose experts and debiasing the weightings share.
         gate: its fit, which holds the unconditional weights.
         groups: prompt key of each pair.
-        config: of the linear head.
-        weights: of each pair.
+        config: settings of the linear head.
+        weights: weights of each pair.
         scores: the cross-fitted ones that the gate learned from, if any; the best objective is chosen by them as well.
         folder: for temporary files; None for the system's.
 
@@ -112,7 +112,9 @@ def by_source(
     Args:
         margins_by_system: N margins each.
         names: the stratum of each pair.
-        groups: its prompt, the cluster.
+        groups: prompt of each pair, the cluster.
+        samples: number of resamples of the bootstrap.
+        seed: random seed of the bootstrap.
     """
     array, prompt = np.asarray(names), np.asarray(groups)
     table: dict[str, dict[str, Interval]] = {}
@@ -135,12 +137,12 @@ def difference(
     """Return the paired difference of accuracy of two systems, ``micro`` and ``macro``, bootstrap over prompts.
 
     Args:
-        a_N: margins.
-        b_N: see ``a_N``.
+        a_N: margins of the first system.
+        b_N: margins of the second system.
         names: the stratum of each pair.
-        groups: its prompt.
-        samples: of the bootstrap.
-        seed: see ``samples``.
+        groups: prompt of each pair.
+        samples: number of resamples of the bootstrap.
+        seed: random seed of the bootstrap.
     """
     return {
         "micro": paired_difference(a_N, b_N, groups, samples=samples, seed=seed),

@@ -33,7 +33,7 @@ def within_prompt_rank_correlation(
         groups_N: prompt key of each row; the number of its pair, where each pair is to count by itself.
         clusters: prompt key of each row for the bootstrap; None where the groups are prompts already.
         samples: bootstrap resamples over prompts.
-        seed: of the resampling.
+        seed: random seed of the resampling.
 
     Returns:
         The mean with its 95% interval; NaN when no prompt has responses of different lengths.

@@ -22,7 +22,7 @@ from facetrm.fit.blocks import FeatureStream, block_rows
 @final
 @dataclass(frozen=True)
 class StoredPairs:
-    """N pairs by their texts; their features are read anew each time they are asked for.
+    """N pairs by their texts; their features are read again each time they are asked for.
 
     Attributes:
         preferences: two responses each.

@@ -41,7 +41,7 @@ def true_signs(world: World, preferences: Sequence[Preference]) -> Floats:
 
 
 def true_pairs(world: World, pairs: Pairs, preferences: Sequence[Preference]) -> Pairs:
-    """Return the pairs (of the same preferences) with true levels, in [0, 1], in the place of the response features."""
+    """Return the pairs (of the same preferences) with true levels, in [0, 1], instead of the response features."""
     return replace(
         pairs,
         chosen=_with_levels(world, pairs.chosen, [p.chosen for p in preferences]),
@@ -83,8 +83,9 @@ def recover_weights(world: World, mixture: Mixture, pairs: Pairs, tasks: Sequenc
 
     Args:
         world: knows the true weights.
-        mixture: is judged.
-        pairs: what it scores, with their ``tasks``.
+        mixture: mixture to evaluate.
+        pairs: pairs that it scores.
+        tasks: task of each pair.
 
     Returns:
         Spearman's correlation over task x latent cells, and the cells.

@@ -38,8 +38,8 @@ class Ablation:
 
     Attributes:
         objective: the one that is dropped.
-        reward: mean change of the reward of all answers, and of the margin of the pairs.
-        margin: see ``reward``.
+        reward: mean change of the reward of all answers.
+        margin: mean change of the margin of the pairs.
         accuracy: pair accuracy without it; ``accuracy_change``: against the whole model, paired.
         turned: share of pairs whose order turns round.
     """
@@ -84,12 +84,12 @@ def ablate(
     Args:
         model: the model to ask.
         chosen: features of N better answers.
-        rejected: of the N worse ones, in the same order.
+        rejected: features of the N worse ones, in the same order.
         groups: the prompt of each pair, for intervals over prompts; empty takes pairs with the same prompt vector for
             pairs of one prompt.
         task: the mixture; needed when there are several.
         samples: bootstrap resamples.
-        seed: of the bootstrap.
+        seed: random seed of the bootstrap.
 
     Returns:
         One line per objective, lowest accuracy without it first.

@@ -16,7 +16,7 @@ from facetrm.model.reward_model import RewardModel
 
 
 def explain_local(model: RewardModel, answer: Conversation) -> LocalExplanation:
-    """Explain one answer: what each expert of the mixture that scored it owes, on the scales of its objectives.
+    """Explain one answer: what each expert of the mixture that scored it adds, on the scales of its objectives.
 
     Args:
         model: scores it.

@@ -112,7 +112,7 @@ def _edited(model: RewardModel, wish: Edit, task: str) -> RewardModel:
 
 
 def _by_task(model: RewardModel, wish: Edit) -> dict[str, Edit]:
-    """Return the part of ``wish`` that each task's mixture is to have, by the objectives that it alone has."""
+    """Return the part of ``wish`` for each task's mixture, by the objectives that only this mixture has."""
     if len(model.mixtures) == 1:
         return dict.fromkeys(model.mixtures, wish)
     owners: dict[str, list[str]] = {}

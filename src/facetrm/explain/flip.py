@@ -34,8 +34,8 @@ class Move:
     Attributes:
         answer: ``A`` or ``B``.
         delta_score: change of the score in [0, 1] terms; ``delta_rating``: the same on the source's scale.
-        rating: the rating now, and after the change (None, with ``delta_rating``, where no scale is known).
-        target: see ``rating``.
+        rating: the rating now.
+        target: the rating after the change; None, like ``delta_rating``, if no scale is known.
         reachable: whether ``target`` lies on the scale; None where no scale is known.
     """
 
@@ -68,8 +68,8 @@ class WeightFlip:
         objective: the expert's name.
         effect: part of the margin that goes with its weight and its penalties.
         factor: what to multiply the weight by to tie the pair (0: drop it), None where no factor >= 0 does.
-        drop_flips: whether dropping or doubling it turns the order round.
-        double_flips: see ``drop_flips``.
+        drop_flips: whether dropping it reverses the order.
+        double_flips: whether doubling it reverses the order.
     """
 
     objective: str
@@ -168,7 +168,7 @@ def weight_effects(pair: PairExplanation, aggregator: GatedSum) -> dict[str, flo
         effect_k = [w_k sum_j C_kj s_j + sum_(i != k) w_i C_ik s_k](A) - [...](B),    C = scale * debias.T
 
     Args:
-        pair: two answers judged by one mixture.
+        pair: two answers scored by one mixture.
         aggregator: that mixture's gated sum.
 
     Raises:

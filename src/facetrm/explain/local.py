@@ -1,4 +1,4 @@
-"""One answer, or one pair, taken apart: which expert owes how much of the reward.
+"""One answer, or one pair, taken apart: how much each expert adds to the reward.
 
     reward      = base + sum_k contribution_k
     share_k     = 100 |contribution_k| / sum_j |contribution_j|                          percent, sums to 100
@@ -103,8 +103,8 @@ class PairLine:
         objective: the expert's name.
         difference: contribution to A minus contribution to B; positive favours A.
         share: percent of the sum of absolute differences.
-        a: the expert's lines in the two answers; None where an answer's mixture has no such expert.
-        b: see ``a``.
+        a: the expert's line in answer A; None if that answer's mixture has no such expert.
+        b: the expert's line in answer B; None if that answer's mixture has no such expert.
     """
 
     objective: str
@@ -124,8 +124,8 @@ class PairExplanation:
     """``margin = base_difference + sum of differences``, largest difference first.
 
     Attributes:
-        a: the two answers, each explained alone.
-        b: see ``a``.
+        a: answer A, explained on its own.
+        b: answer B, explained on its own.
         margin: reward of A minus reward of B.
         base_difference: base of A minus base of B; exactly 0 for one prompt.
         same_prompt: whether both answer the same prompt (taken for granted where neither base nor coefficients depend

@@ -92,12 +92,12 @@ def explain_overall(
         model: the model to ask.
         chosen: features of the answers, or of the better answers of P pairs.
         rejected: features of the worse answers, in the same order; None for answers without pairs.
-        tasks: one name for each row of ``chosen``; empty for no such view.
-        sources: see ``tasks``.
+        tasks: task of each row of ``chosen``; empty for no view by task.
+        sources: source of each row of ``chosen``; empty for no view by source.
         groups: the prompt of each row, for the interval over prompts; empty takes rows with the same prompt vector for
             rows of one prompt.
         task: the mixture; needed when there are several.
-        seed: of the bootstrap.
+        seed: random seed of the bootstrap.
 
     Returns:
         The explanation.

@@ -18,7 +18,7 @@ def prompt_groups(features: Features) -> list[str]:
     """Return a name for the prompt of each row: rows with the same prompt vector, but for rounding, have one name.
 
     Args:
-        features: of N rows.
+        features: features of N rows.
     """
     x_ND = features.prompt_ND.double().numpy()
     order = np.argsort(x_ND @ np.random.default_rng(0).standard_normal(x_ND.shape[1]), kind="stable")

@@ -24,7 +24,7 @@ class WholeView:
     Attributes:
         overall: from ``explain_overall``.
         effects: from ``ablate``, None where there are no pairs.
-        task: of the mixture, empty where there is one.
+        task: task of the mixture, empty where there is one.
         edits: what was changed in the mixture, in words, by objective.
     """
 

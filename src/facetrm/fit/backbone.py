@@ -53,20 +53,20 @@ class BackboneTraining(Section):
 
     Attributes:
         lesson_steps: steps of phase 1.
-        read_steps: of phase 2.
-        prefer_steps: of phase 3.
-        rehearse: every so-manieth step of phases 2 and 3 is a lesson again, lest look-ups be forgotten (0: none).
+        read_steps: number of steps of phase 2.
+        prefer_steps: number of steps of phase 3.
+        rehearse: in phases 2 and 3, steps between repeated lessons, so that look-ups are not forgotten (0: none).
         lessons: short answers a step of phase 1.
         rated: rated conversations a step of phases 2 and 3.
         pairs: preference pairs a step of phase 3.
-        language: weights of the three losses.
-        regression: see ``language``.
-        preference: see ``language``.
+        language: weight of the language loss.
+        regression: weight of the regression loss.
+        preference: weight of the preference loss.
         optimizer: ``muon`` steps along the orthogonalised momentum of every matrix inside the layers, and along AdamW
             elsewhere (embeddings, norms, heads); ``adamw`` along AdamW everywhere.
         matrix_rate: learning rate of Muon.
         learning_rate: of AdamW. Both fall along a cosine over the last 30% of the steps.
-        weight_decay: of matrices.
+        weight_decay: weight decay of matrices.
         clip: largest norm of a gradient.
     """
 
@@ -133,12 +133,13 @@ def train_backbone(
     Args:
         model: a causal language model; its trunk is the encoder's.
         encoder: tokenises, so that training reads what scoring will read.
-        lessons: streams of phases 1, 2 and 3, and 3; a step takes as many rows as the settings say.
-        ratings: see ``lessons``.
-        preferences: see ``lessons``.
+        lessons: stream of lessons, for phase 1; each step takes the number of rows given in ``config``.
+        ratings: stream of ratings, for phases 2 and 3.
+        preferences: stream of preferences, for phase 3.
         objectives: K columns of the regression.
         config: settings.
-        seed: of the throw-away heads.
+        seed: random seed of the throw-away heads.
+        quiet: whether to hide progress.
 
     Returns:
         What was spent and the last losses.

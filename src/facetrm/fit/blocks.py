@@ -60,7 +60,7 @@ class VectorFile:
 
     Args:
         handle: open for reading.
-        dtype: of the numbers in the file.
+        dtype: type of the numbers in the file.
         size: rows and columns of the file.
         rows: which of its rows these are, in order; None for all.
         owner: what closes the file when nothing refers to it any more; None for this one.
@@ -92,7 +92,7 @@ class VectorFile:
         index = rows if isinstance(rows, slice) else rows.numpy()
         if self._rows is not None:
             index = self._rows[index]
-        # mapped anew for each access: pages that were read do not stay resident
+        # mapped again for each access: pages that were read do not stay resident
         mapped = np.memmap(self._handle, dtype=self._dtype, mode="r", shape=self._size)
         return torch.from_numpy(np.array(mapped[index]))
 

@@ -52,7 +52,7 @@ class BradleyTerryConfig(Section):
     Attributes:
         ridges: strengths to choose from, on features divided by the root mean square of their differences.
         folds: prompt-disjoint folds that choose the strength by the loss on the held-out one.
-        seed: of the folds.
+        seed: random seed of the folds.
 
     Example:
         >>> from facetrm import BradleyTerryConfig
@@ -93,10 +93,10 @@ def fit_bradley_terry(
 
     Args:
         chosen: features of the N better answers (one adapter).
-        rejected: of the worse ones, row by row.
+        rejected: features of the worse ones, row by row.
         groups: prompt key of each pair; no prompt stands on both sides of a fold.
         config: see :class:`BradleyTerryConfig`.
-        weights: of each pair.
+        weights: weights of each pair.
 
     Returns:
         The head, fitted on all pairs with the strength that held-out prompts prefer; its ``beta`` is 1: rewards
@@ -123,7 +123,7 @@ def fit_bradley_terry_blocks(
         pairs: N pairs (one adapter).
         groups: prompt key of each pair; no prompt stands on both sides of a fold.
         config: see :class:`BradleyTerryConfig`.
-        weights: of each pair.
+        weights: weights of each pair.
         folder: where a temporary file holds the differences; None for the system's temporary folder.
 
     Returns:

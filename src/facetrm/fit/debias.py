@@ -42,9 +42,9 @@ class DebiasConfig(Section):
         search: ``exact``, or the published upward ``grid``, which is one-sided whatever ``sided`` says and stops at the
             first value whose correlation is at most ``threshold``.
         sided: ``two`` takes negative correlations out as well (lambda below 0); ``one`` leaves them (lambda 0).
-        tolerance: of |correlation| in the exact search.
-        threshold: of the grid search.
-        grid: see ``threshold``.
+        tolerance: largest |correlation| that the exact search accepts.
+        threshold: largest correlation at which the grid search stops.
+        grid: penalties that the grid search tries.
         max_lambda: bound on |lambda| in the exact search; None for none.
         centre_by_prompt: subtract each prompt's mean score first, so that the correlation *inside* prompts becomes
             zero instead of the pooled one.
@@ -141,10 +141,10 @@ def fit_debias(
     Args:
         scores_NK: expert scores of the reference set, which the caller chooses: both responses of every preference pair
             pooled as rows (as published), the rated rows, or scores of a file of one's own.
-        names: of the K experts.
+        names: names of the K experts.
         target: the expert to become independent of: a verbosity objective, or ``length``.
         config: settings; None for the defaults.
-        groups: prompt key per row, needed by ``centre_by_prompt`` alone.
+        groups: prompt key per row, needed only by ``centre_by_prompt``.
 
     Returns:
         The map, the lambdas, and a row per expert; what could not be reached is in the rows and in the log.

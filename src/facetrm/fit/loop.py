@@ -30,11 +30,11 @@ class Schedule:
     Attributes:
         steps: optimiser steps (AdamW, learning rate down a cosine to 0 at the end).
         batch_size: rows of a step, drawn with replacement; 0 takes all rows.
-        learning_rate: of AdamW; biases and other vectors are not decayed.
-        weight_decay: see ``learning_rate``.
+        learning_rate: learning rate of AdamW.
+        weight_decay: weight decay of AdamW; biases and other vectors are not decayed.
         evaluate_every: steps between two evaluations.
         patience: evaluations without a new best before it stops; 0 never stops early.
-        seed: of batches and dropout.
+        seed: random seed of batches and dropout.
     """
 
     steps: int
@@ -52,8 +52,8 @@ class Progress:
 
     Attributes:
         step: steps done.
-        best_step: step and value of the lowest evaluation (the earlier one of two that are equal).
-        best: see ``best_step``.
+        best_step: step of the lowest evaluation (the earliest if several are equal).
+        best: value of the lowest evaluation.
         history: one row per evaluation: step, training loss, validation loss.
     """
 
@@ -203,7 +203,7 @@ def _resume(
             tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
         found, meta = metadata["key"], json.loads(metadata["progress"])
     except OSError as exc:
-        problem, fix = why_unread(exc, missing="the checkpoint is gone", fix="run again to start anew")
+        problem, fix = why_unread(exc, missing="the checkpoint is gone", fix="run again to start from scratch")
         raise FitError(problem, place=path, fix=fix) from None
     except (SafetensorError, KeyError, ValueError) as exc:
         raise FitError(f"the checkpoint cannot be read ({exc})", place=path, fix="delete it to start again") from None

@@ -48,7 +48,7 @@ def divergence(logits_NK: Tensor, prior_K: Tensor) -> Tensor:
     """Return KL(softmax(logits) || prior) of each row, [N]; entries of minus infinity count as weight 0.
 
     Args:
-        logits_NK: of the distribution; minus infinity where it may not put weight.
+        logits_NK: logits of the distribution; minus infinity where it may not put weight.
         prior_K: a distribution that is positive wherever the logits are finite.
     """
     log_weights_NK = torch.log_softmax(logits_NK, dim=-1)

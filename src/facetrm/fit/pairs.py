@@ -78,7 +78,7 @@ def score_pairs(
 
     Args:
         chosen: features of the N better answers.
-        rejected: of the worse ones, pair by pair, with the same prompts.
+        rejected: features of the worse ones, pair by pair, with the same prompts.
         experts: K raters.
         groups: prompt key of each pair.
         weights: weight of each pair, [N]; None for all alike.
@@ -223,7 +223,7 @@ def pair_weights(
     silence the others.
 
     Args:
-        sources: of each pair.
+        sources: source of each pair.
         balance: 0 counts every pair alike, 1 every source alike, values between compromise.
         strengths: how clear each preference is, in [0, 1]; None for a pair that does not say: it counts as the mean of
             those that do. None for the whole list weighs all alike.

@@ -34,7 +34,7 @@ from facetrm.core.progress import log
 from facetrm.fit.finetune.config import TrainerSection
 
 TRAINED: Final = "trained.safetensors"
-_FIX: Final = "fix these arguments of transformers.TrainingArguments, or start with accelerate launch"
+_MEND: Final = "fix these arguments of transformers.TrainingArguments, or start with accelerate launch"
 # What may change between a run and the one that goes on with it: nothing that decides a number.
 _FREE: Final = (
     "disable_tqdm",
@@ -83,8 +83,8 @@ def training_arguments(
 
     Args:
         section: what the user gave.
-        folder: of the checkpoints.
-        device: of the trunk.
+        folder: folder of the checkpoints.
+        device: device of the trunk.
         ours: arguments that this program sets; an error where the user gave them too.
 
     Raises:
@@ -120,7 +120,7 @@ def training_arguments(
 
 
 class HeadsTrainer(Trainer):
-    """The Trainer, with the parts of the loss in its log and checkpoints of what is trained alone.
+    """The Trainer, with the parts of the loss in its log and checkpoints that hold only what is trained.
 
     Args:
         model: a :class:`Trainable` module.
@@ -147,8 +147,8 @@ class HeadsTrainer(Trainer):
 
         Args:
             model: as in ``Trainer.compute_loss``.
-            inputs: see ``model``.
-            return_outputs: see ``model``.
+            inputs: as in ``Trainer.compute_loss``.
+            return_outputs: as in ``Trainer.compute_loss``.
             num_items_in_batch: not used: the loss is a mean over rows and pairs, not over tokens.
         """
         outputs = model(**inputs)
@@ -160,7 +160,7 @@ class HeadsTrainer(Trainer):
 
         Args:
             args: as in ``Trainer.evaluate``.
-            kwargs: see ``args``.
+            kwargs: as in ``Trainer.evaluate``.
         """
         if self._judge is None:
             return super().evaluate(*args, **kwargs)
@@ -174,7 +174,7 @@ class HeadsTrainer(Trainer):
 
         Args:
             logs: as in ``Trainer.log``.
-            start_time: see ``logs``.
+            start_time: as in ``Trainer.log``.
         """
         if self._parts and "loss" in logs:
             names = list(self._parts[0])
@@ -220,12 +220,12 @@ def run_trainer(
 
     Args:
         model: trunk and heads.
-        arguments: of the Trainer.
-        rows: examples, and how they become a batch.
-        collator: see ``rows``.
-        folder: of the checkpoints.
+        arguments: arguments of the Trainer.
+        rows: training examples.
+        collator: makes a batch from examples.
+        folder: folder of the checkpoints.
         judge: see :class:`HeadsTrainer`.
-        callbacks: of the Trainer.
+        callbacks: callbacks of the Trainer.
 
     Raises:
         ConfigError: arguments that the Trainer refuses.
@@ -318,7 +318,7 @@ def claim(folder: Path, question: dict[str, Any]) -> None:
     """Write down what is asked of ``folder``; where nothing is trained yet, another question takes its place.
 
     Args:
-        folder: of the training.
+        folder: folder of the training.
         question: the settings that decide its result.
 
     Raises:

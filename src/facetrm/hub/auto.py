@@ -45,13 +45,12 @@ class RewardModelOutput(ModelOutput):
 
     Attributes:
         logits: [B, 1], the reward.
-        rewards: [B, K] each: the experts' scores, what each adds to the reward beyond ``base``, and the weights; None
-            where the model has several tasks.
-        contributions: see ``rewards``.
-        gating_output: see ``rewards``.
+        rewards: [B, K], the experts' scores; None if the model has several tasks.
+        contributions: [B, K], what each expert adds to ``base``; None if the model has several tasks.
+        gating_output: [B, K], the weights; None if the model has several tasks.
         base: [B].
         hidden_state: [B, D], what the heads read.
-        prompt_embedding: see ``hidden_state``.
+        prompt_embedding: [B, D], what the gate reads.
     """
 
     logits: Tensor | None = None
@@ -78,7 +77,7 @@ class FacetrmForSequenceClassification(PreTrainedModel):
     """A reward model of ours behind the interface of a Transformers classifier.
 
     Args:
-        config: of its folder.
+        config: configuration of its folder.
         reward_model: whose trunk and heads it holds.
 
     Raises:
@@ -132,7 +131,7 @@ class FacetrmForSequenceClassification(PreTrainedModel):
             raise ModelError(
                 f"argument {unknown[0] if unknown else args[0]!r} cannot be followed",
                 place=place,
-                fix="give dtype, device_map, revision or config alone",
+                fix="give only dtype, device_map, revision or config",
             )
         if not Path(place).is_dir() and name_on_hub(place) is None:
             place = f"hf://{place}"  # Transformers has found its configuration on the Hub

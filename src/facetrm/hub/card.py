@@ -71,7 +71,7 @@ def write_card(
     """Write ``README.md`` into a model folder and return its path.
 
     Args:
-        folder: of the model.
+        folder: folder of the model.
         model: what is described.
         metrics: the content of the run's ``metrics.json``, if there is one.
         name: what users will load it by, such as ``user/model``; the folder's name by default.

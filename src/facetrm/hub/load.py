@@ -58,7 +58,7 @@ def load_model(
 
     Raises:
         ModelError: no model, a broken or changed one, or one with a tensor missing or unexpected.
-        BackboneError: its backbone is not to be had.
+        BackboneError: its backbone is not available.
 
     Example:
         >>> from tempfile import mkdtemp

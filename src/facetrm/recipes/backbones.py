@@ -51,7 +51,7 @@ def train_tiny(
     Args:
         section: size and training.
         world: whose prompts it reads.
-        seed: of the weights.
+        seed: random seed of the weights.
         folder: where it is kept.
 
     Returns:

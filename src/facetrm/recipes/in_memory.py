@@ -46,7 +46,7 @@ def fit_armorm(
         preferences: overall preferences, each best first; a ranking weighs as much as a pair.
         objectives: the objectives that the ratings name, with their scales.
         backbone: an encoder, or the path or Hub name of one. It is read, not trained.
-        seed: of every part that draws.
+        seed: random seed.
         **settings: sections of an ``armorm`` recipe, such as ``experts={"length": True}``.
 
     Returns:
@@ -108,7 +108,7 @@ def fit_dmoerm(
         rubric: the tasks and their capabilities.
         backbone: an encoder without adapters, which gets those that are trained, or the path or Hub name of one.
         folder: where trainings are kept, and go on after a crash; None for a temporary folder.
-        seed: of every part that draws.
+        seed: random seed.
         **settings: sections of a ``dmoerm`` recipe, such as ``lora={"rank": 8}``.
 
     Returns:

@@ -1,7 +1,7 @@
 """What the backbone reads of the rows: how many lose a part, and which answers of a pair read the same.
 
 A pair whose answers read the same says nothing about them. It is taken out of every fit. On the test part it stays and
-is what it is, a tie, and its number stands beside each accuracy. The reasons are told apart:
+is what it is, a tie, and the number of ties is reported with each accuracy. The reasons are told apart:
 
     given_equal              the two texts are equal
     equal_after_truncation   they differ, but not in what is left of them
@@ -40,9 +40,9 @@ class Reading:
 
     Attributes:
         rows: conversations, each counted once.
-        truncated: of them, those that lost a part to the backbone's limit of tokens.
-        pairs: of the training part, every two answers of a ranking.
-        pairs_test: of the test part.
+        truncated: number of them that lost a part to the backbone's limit of tokens.
+        pairs: number of training pairs; a ranking gives every two of its answers.
+        pairs_test: number of test pairs.
         taken_out: training pairs whose answers read the same, by reason; no fit has seen them.
         equal_test: numbers of such pairs in the test part, where each counts as a tie.
         reasons_test: how many of those there are, by reason.

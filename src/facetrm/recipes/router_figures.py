@@ -15,7 +15,7 @@ def router_part(fit: RouterFit | None, assigned: AssignmentCounts | None, *, thr
     Args:
         fit: of the router.
         assigned: how the training rows came by their tasks.
-        threshold: of the fall-back.
+        threshold: level of the fall-back.
     """
     if fit is None:
         return None

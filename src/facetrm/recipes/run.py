@@ -84,7 +84,7 @@ def run_armorm(config: ArmormConfig, folder: Path) -> Run:
 
     Args:
         config: settings.
-        folder: of the run; a backbone and features that are there already are used again.
+        folder: folder of the run; a backbone and features that are there already are used again.
 
     Returns:
         The run.

@@ -22,7 +22,7 @@ class RunFolder:
     Attributes:
         path: where it is.
         main: whether this process writes: one of several does.
-        settings: of the run, as YAML.
+        settings: settings of the run, as YAML.
     """
 
     path: Path
@@ -45,7 +45,7 @@ def run_folder(folder: Path, config: Section, *, main: bool = True) -> Iterator[
     """Yield the folder of a run, held against other runs, without what killed ones left half written.
 
     Args:
-        folder: of the run; it is made.
+        folder: folder of the run; it is made.
         config: the run's settings.
         main: whether this process writes, where several run together.
 

@@ -106,8 +106,8 @@ def accuracy_table(noisy: Mapping[str, Interval], true: Mapping[str, Interval], 
     """Return the accuracies of systems against the labels, and against the true order where that is known.
 
     Args:
-        noisy: by system.
-        true: see ``noisy``.
+        noisy: accuracy by system, against the labels.
+        true: accuracy by system, against the true order.
         pairs: how many.
     """
     table = Table(title=f"Accuracy on {pairs} held-out pairs, 95% interval over prompts")

@@ -25,7 +25,7 @@ def toy_model(objectives: Sequence[str] = ("helpful", "honest", "verbose"), *, s
 
     Args:
         objectives: names of the K heads.
-        seed: of every random number.
+        seed: random seed.
 
     Example:
         >>> from facetrm import World, toy_model

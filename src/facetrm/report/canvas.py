@@ -34,8 +34,8 @@ class Canvas:
     """A drawing in pixels, x to the right and y downwards, on a matplotlib figure; a color is one of the above.
 
     Args:
-        width: of the drawing.
-        height: see ``width``.
+        width: width of the drawing.
+        height: height of the drawing.
     """
 
     def __init__(self, width: float, height: float) -> None:

@@ -47,7 +47,7 @@ def waterfall(
         start: name and value of the first bar.
         end: name and value of the sum.
         top: steps drawn alone.
-        name: of the chart, for its identifiers.
+        name: name of the chart, for its identifiers.
         pair: whether steps up and down have the colours of A and B, or of good and bad.
     """
     up, down = (A, B) if pair else (GOOD, BAD)
@@ -102,7 +102,7 @@ def bars(
 
     Args:
         rows: from top to bottom.
-        name: of the chart, for its identifiers.
+        name: name of the chart, for its identifiers.
         percent: whether values are shares.
         mark: where to draw a dashed line (0.5 for chance).
         floor: where bars begin.

@@ -85,7 +85,7 @@ def render_page(
         explanation: of one answer, or of a pair.
         conversations: the text of the answer, or of A and B; empty leaves the texts out.
         flip: what would flip the pair; None leaves the section out.
-        title: of the page; says what is shown by default.
+        title: title of the page; says what is shown by default.
 
     Raises:
         ModelError: another number of texts than of answers.

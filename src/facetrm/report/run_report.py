@@ -41,10 +41,10 @@ class ObjectiveRow(Section):
 
     Attributes:
         name: the objective; ``n``: rows rated; ``alpha``: the ridge penalty chosen.
-        mse: of the expert, and of predicting the mean, in [0, 1] terms.
-        mse_mean: see ``mse``.
-        pearson: correlation with the ratings; ``low``, ``high``: the interval of ``spearman``.
-        spearman: see ``pearson``.
+        mse: mean squared error of the expert, in [0, 1] terms.
+        mse_mean: mean squared error of predicting the mean, in [0, 1] terms.
+        pearson: Pearson correlation with the ratings; ``low``, ``high``: the interval of ``spearman``.
+        spearman: Spearman correlation with the ratings.
     """
 
     name: str
@@ -157,20 +157,20 @@ class RouterPart(Section):
 
     Attributes:
         names: the tasks.
-        rows: held out.
-        accuracy: of top-1.
-        majority: of always naming the most frequent task.
-        linear: of a linear router.
+        rows: number of held-out rows.
+        accuracy: top-1 accuracy.
+        majority: accuracy of always naming the most frequent task.
+        linear: accuracy of a linear router.
         confusion: counts, rows are true tasks, columns routed ones.
-        calibration_error: of the fitted temperature.
-        uncalibrated: before it.
-        temperature: itself.
-        reliability: see their classes.
-        coverage: see ``reliability``.
-        given: training rows with a task of their own, named by the router, and of these below the threshold, by task.
-        routed: see ``given``.
-        below: see ``given``.
-        threshold: of the fall-back; 0 for none.
+        calibration_error: calibration error at the fitted temperature.
+        uncalibrated: calibration error without a fitted temperature.
+        temperature: the fitted temperature.
+        reliability: accuracy by confidence bin.
+        coverage: coverage and accuracy by confidence threshold.
+        given: number of training rows with a task of their own, by task.
+        routed: number of training rows whose task the router named, by task.
+        below: number of routed rows below the threshold, by task.
+        threshold: confidence level of the fall-back; 0 for none.
     """
 
     names: tuple[str, ...]
@@ -194,12 +194,12 @@ class CapabilityRow(Section):
     """One expert of a task's mixture.
 
     Attributes:
-        task: of the expert.
-        name: see ``task``.
+        task: task of the expert.
+        name: name of the expert.
         preferences: it learned from.
         held_out: accuracy on others of its capability, which chose the state that was kept.
-        agrees: with the overall labels of test pairs, by its rating alone.
-        share: of all contributions to margins within its task.
+        agrees: share of test pairs that its rating orders as the overall label does.
+        share: share of all contributions to margins within its task.
         true: agreement with its latent's true level.
     """
 
@@ -224,26 +224,26 @@ class RunReport(Section):
     """Everything that ``report.html`` shows.
 
     Attributes:
-        title: of the run.
-        description: see ``title``.
+        title: title of the run.
+        description: description of the run.
         config: the resolved settings as YAML.
         seconds: by stage, in order.
-        objectives: stage 1 and its debiasing.
-        debias: see ``objectives``.
-        length: see ``objectives``.
+        objectives: the experts of stage 1.
+        debias: the penalties of the debiasing.
+        length: the effect of debiasing on length.
         pair_accuracy: label kind (``noisy``, ``true``) to system (keys of ``SYSTEMS``) to accuracy.
         by_source: source to system to accuracy, against the labels.
         by_task: the same by task.
-        router: of a model with a router.
-        capabilities: see ``router``.
-        recovery: see their classes.
-        overall: see ``recovery``.
-        ablation: see ``recovery``.
-        training: see ``recovery``.
-        pair: see ``recovery``.
-        seeds: what the run depends on.
-        versions: see ``seeds``.
-        hashes: see ``seeds``.
+        router: figures of the router, for a model that has one.
+        capabilities: figures of each capability, for a model with a router.
+        recovery: how well the true weights were recovered.
+        overall: what each expert does over many rows.
+        ablation: what dropping each expert changes.
+        training: losses and figures of the training.
+        pair: one pair, explained.
+        seeds: random seeds of the run.
+        versions: versions of the packages.
+        hashes: hashes of what the run depends on.
         notes: sentences to show under the title, such as warnings of the fit.
     """
 

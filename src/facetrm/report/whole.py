@@ -31,7 +31,7 @@ def write_whole_page(path: Path, views: Sequence[WholeView], *, model: str) -> P
     """Write the page of a whole model to ``path`` and return it.
 
     Args:
-        path: of the page.
+        path: path of the page.
         views: one for each task.
         model: what the model is called: its name or its hash.
 
@@ -77,7 +77,7 @@ def listened(everyone: GroupView, *, name: str = "listened") -> Chart:
 
     Args:
         everyone: of all of them.
-        name: of the chart, its own on each page.
+        name: name of the chart, its own on each page.
     """
     rows = sorted(_heard(everyone).items(), key=lambda item: -item[1])
     return bars([Bar(name, value, hero=True) for name, value in rows], name=name, percent=True)

@@ -9,7 +9,7 @@ first step where no other beats it clearly (``gain``).
 
 Shapes: N responses, D hidden size.
 
-Reference: DMoERM (arXiv 2403.01197), phases 1 and 2. We differ: an adapter on one shared trunk in the place of a full
+Reference: DMoERM (arXiv 2403.01197), phases 1 and 2. We differ: an adapter on one shared trunk instead of a full
 fine-tuning per task; the head of a capability is trained with its adapter (the released code leaves it out of the
 optimizer); dropout stays on after the first evaluation; the better rank has the higher reward in loss, selection and
 test alike (there the selection is inverted).
@@ -85,11 +85,11 @@ class ExpertFit:
     """A trained adapter and its head.
 
     Attributes:
-        name: of the adapter, which stands in the encoder's trunk.
+        name: name of the adapter, which stands in the encoder's trunk.
         head_D: w; float32, on the CPU.
         accuracy: on held-out prompts, of the state that was kept.
         start: before the first step.
-        best_step: of the state that was kept; 0 where training gained nothing.
+        best_step: step of the state that was kept; 0 where training gained nothing.
         counts: groups trained on and held out.
         spent: what it has cost.
     """
@@ -128,11 +128,11 @@ def fit_adapter(
     Args:
         encoder: gets the adapter, beside those that it has.
         preferences: of two or more responses each, best first.
-        name: of the adapter.
+        name: name of the adapter.
         head_D: where the head starts: a linear head on the frozen features, or the task's.
         lora: size and place of the adapter.
-        config: of its training.
-        folder: of checkpoints and the result.
+        config: settings of its training.
+        folder: folder of checkpoints and the result.
         start: an adapter of the trunk to start from as a copy; None for a new one, which changes nothing at first.
         origin: what ``head_D`` was made by; a folder whose training started otherwise is refused.
 
@@ -243,7 +243,7 @@ def _keep_best(
     held: Sequence[Preference],
     errors: float,
 ) -> None:
-    """Leave ``model`` in the best state that was judged, or in its first one; write down which."""
+    """Leave ``model`` in the best state that was evaluated, or in its first one; write down which."""
     step, best = _best(read_log(folder), before, held=len({p.prompt_key for p in held}), errors=errors)
     if step == 0:
         _restore(model, begin)
@@ -292,7 +292,8 @@ def ranked_accuracy(
     Args:
         encoder: holds the adapter ``name``.
         preferences: the groups, best first.
-        head_D: w.
+        name: name of the adapter.
+        head_D: weights of the head, [D].
     """
     vectors_ND = encoder.encode(
         [(*p.prompt, answer) for p in preferences for answer in p.responses], adapters=[name]
@@ -324,7 +325,7 @@ def _arguments(config: ExpertConfig, folder: Path, encoder: TransformerEncoder) 
     for key in ("fsdp", "deepspeed"):
         if given.get(key) or key in _LAUNCHED_WITH:
             raise ConfigError(
-                f"{key} is on, and experts are judged on a trunk that is whole on every device",
+                f"{key} is on, and experts are evaluated on a trunk that is whole on every device",
                 place="trainer",
                 fix=f"take {key} out: accelerate launch trains experts on several GPUs without it",
             )
@@ -339,7 +340,7 @@ def _arguments(config: ExpertConfig, folder: Path, encoder: TransformerEncoder) 
         load_best_model_at_end=True,
         metric_for_best_model="eval_accuracy",
         greater_is_better=True,
-        restore_callback_states_from_checkpoint=True,  # or patience would begin anew
+        restore_callback_states_from_checkpoint=True,  # or patience would begin again
         data_seed=config.seed,
     )
 

@@ -10,14 +10,14 @@ weighted sum of the experts' own ratings,
     f = sum_k v_k (w_k . z_k)    as units +-(w_k . z_k), since x = (PReLU(x) - PReLU(-x)) / (1 + slope)
 
 with v >= 0 from :func:`facetrm.fit.gate.unconditional.fit_unconditional`, pulled toward equal weights (experts are
-few and point up, pairs are noisy) as strongly as held-out folds want it; the other units begin with no say. Training
-may leave that sum where held-out prompts agree. ``start: random`` is the published one.
+few and point up, pairs are noisy) as strongly as held-out folds want it; the other units begin with output weight 0.
+Training may leave that sum where held-out prompts agree. ``start: random`` is the published one.
 
 Shapes: N pairs, D hidden size, K experts, H units.
 
 Reference: DMoERM (arXiv 2403.01197), phase 3. We differ: prompts that no expert was trained on (the released code's
 capability labels hold them too), the best state by held-out accuracy with the better answer above (there it is the
-worst), softplus in the place of a logarithm of a sigmoid.
+worst), softplus instead of a logarithm of a sigmoid.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class ConcatConfig(Section):
         validation: share of the prompts that are held out: they choose the state that is kept.
         select: the state with the best ``accuracy`` or ``loss`` on them; of equal ones the earlier.
         gain: with ``accuracy``, standard errors by which it must beat the start, else the start stays; 0 for any gain.
-        seed: of split, initial values and batches.
+        seed: random seed of split, initial values and batches.
     """
 
     hidden: int | None = Field(default=None, ge=1)
@@ -88,8 +88,8 @@ class ConcatFit:
         beta: fitted on held-out margins.
         accuracy: ``train`` and ``validation``.
         start: ``validation`` accuracy before the first step.
-        weights_K: of the sum that it began with; None for a random start.
-        best_step: of the state that was kept.
+        weights_K: weights of the sum that training began with; None for a random start.
+        best_step: step of the state that was kept.
         history: one row per evaluation.
         counts: pairs trained on and held out.
     """
@@ -122,12 +122,12 @@ def fit_concat_mlp(
     """Fit the network on preference pairs whose answers the experts' adapters have read.
 
     Args:
-        chosen: features of N pairs, row by row, with the K adapters in the experts' order.
-        rejected: see ``chosen``.
+        chosen: features of the N chosen answers, with the K adapters in the experts' order.
+        rejected: features of the N rejected answers, in the same order.
         experts: the K raters, frozen.
         groups: prompt key of each pair; no prompt stands on both sides of the validation split.
         config: see :class:`ConcatConfig`.
-        weights: of each pair.
+        weights: weights of each pair.
 
     Returns:
         The network, whose reference is the mean vector of the training answers, and its report.
@@ -243,12 +243,12 @@ def _sum_of_ratings(pairs: ScoredPairs, config: ConcatConfig) -> FixedWeights:
 
 @torch.no_grad()
 def start_as_sum(network: ConcatMLP, weight_KD: Tensor, weights_K: Tensor) -> None:
-    """Set ``network`` to ``f = sum_k weights_k (weight_k . z_k)``; its other units have no say, and can learn one.
+    """Set ``network`` to ``f = sum_k weights_k (weight_k . z_k)``; its other units add nothing yet, but can learn.
 
     Args:
         network: of K experts and H >= 2 K units.
         weight_KD: the heads.
-        weights_K: of the sum.
+        weights_K: weights of the sum.
 
     Raises:
         FitError: too few units.
@@ -274,7 +274,7 @@ def start_as_sum(network: ConcatMLP, weight_KD: Tensor, weights_K: Tensor) -> No
 
 
 def _rewards(network: ConcatMLP, response_NKD: Tensor) -> Tensor:
-    """Return the rewards alone of vectors, [N]."""
+    """Return only the rewards of vectors, [N]."""
     hidden_NH = network.rectifier(network.first(response_NKD.flatten(1)))
     reward_N: Tensor = network.last(hidden_NH)[:, 0]
     return reward_N

@@ -34,7 +34,7 @@ class ExpertConfig(Section):
         patience: evaluations without a new best before it stops; 0 for never.
         dropout: keep the dropout that the trunk's own configuration asks for; the adapter's own is on while training in
             any case.
-        seed: of the adapter, the held-out prompts and the order of the rows.
+        seed: random seed of the adapter, the held-out prompts and the order of the rows.
         trainer: see :class:`ExpertTrainer`.
     """
 

@@ -86,11 +86,11 @@ class FineTuneConfig(Section):
     Attributes:
         method: ``lora`` trains an adapter and the heads, ``full`` the whole trunk and the heads.
         lora: size and place of the adapter.
-        regression: weights of the two losses; 0 leaves a loss, its head and its rows out.
-        preference: see ``regression``.
-        ratings: how many of each are in one example; every batch has per_device_train_batch_size examples, so its mix
+        regression: weight of the regression loss; 0 leaves out the loss, its head and its rows.
+        preference: weight of the preference loss; 0 leaves out the loss, its head and its rows.
+        ratings: number of ratings in one example; every batch has per_device_train_batch_size examples, so its mix
             never changes.
-        pairs: see ``ratings``.
+        pairs: number of pairs in one example.
         dropout: keep the dropout that the trunk's own configuration asks for; off by default, so that both answers of
             a pair are read by the same model.
         seed: of new adapters, new heads and the order in which rows meet; the Trainer's own is trainer.seed.

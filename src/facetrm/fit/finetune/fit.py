@@ -49,7 +49,7 @@ def fine_tune(
         heads: where they start.
         rows: what is learned from.
         config: settings.
-        folder: of checkpoints and the result.
+        folder: folder of checkpoints and the result.
         data: fingerprint of the rows.
 
     Returns:
@@ -81,9 +81,9 @@ def load_trained(encoder: TransformerEncoder, heads: TrainableHeads, *, config: 
     """Read the end of a training into the trunk of ``encoder`` and into ``heads``, bit for bit.
 
     Args:
-        encoder: the one that training started from, loaded anew (the adapter is made here), or the trained one.
-        heads: of the same sizes.
-        config: of the training.
+        encoder: the encoder that training started from, loaded again (the adapter is made here), or the trained one.
+        heads: heads of the same sizes.
+        config: settings of the training.
         folder: as :func:`fine_tune` wrote it.
 
     Raises:

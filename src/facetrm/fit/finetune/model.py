@@ -37,7 +37,7 @@ class TrainableHeads(nn.Module):
         hidden_size: D.
         objectives: K.
         preference: whether there is a preference head.
-        seed: of the start: weights from a normal distribution of deviation 0.1 / sqrt(D), intercepts 0.5.
+        seed: random seed of the start: weights from a normal distribution of deviation 0.1 / sqrt(D), intercepts 0.5.
     """
 
     def __init__(self, hidden_size: int, objectives: int, *, preference: bool, seed: int) -> None:
@@ -71,10 +71,10 @@ class TrunkWithHeads(nn.Module):
     """A trunk, its heads, and the loss of a batch.
 
     Args:
-        trunk: a Transformers model without a head; LoRA layers in it are trained alone.
+        trunk: a Transformers model without a head; if it has LoRA layers, only they are trained.
         heads: on its features.
-        regression: weights of the losses.
-        preference: see ``regression``.
+        regression: weight of the regression loss.
+        preference: weight of the preference loss.
         pooled: the feature is a mean over tokens (an encoder's), not one token's vector.
     """
 
@@ -102,8 +102,10 @@ class TrunkWithHeads(nn.Module):
         """Return the vectors [N, D] that scoring reads: the mean over ``[start_N, stop_N)`` of each row.
 
         Args:
-            input_ids: [N, L].
-            attention_mask: see ``input_ids``.
+            input_ids: token ids, [N, L].
+            attention_mask: 1 for tokens and 0 for padding, [N, L].
+            start_N: first token of each row's span.
+            stop_N: end of each row's span, exclusive.
             more: other arguments of the trunk, which it gets if it takes them.
         """
         given = {key: value for key, value in more.items() if key in self._accepts and value is not None}
@@ -132,15 +134,15 @@ class TrunkWithHeads(nn.Module):
         """Return ``loss`` and its two parts for a batch whose first rows are the rated ones.
 
         Args:
-            input_ids: [N, L].
-            attention_mask: see ``input_ids``.
-            token_type_ids: see ``input_ids``.
-            start_N: the tokens whose mean is a row's feature.
-            stop_N: see ``start_N``.
+            input_ids: token ids, [N, L].
+            attention_mask: 1 for tokens and 0 for padding, [N, L].
+            token_type_ids: token types, [N, L].
+            start_N: first of the tokens whose mean is the row's feature.
+            stop_N: end of those tokens, exclusive.
             labels_NK: unit labels of the rated rows, NaN where not rated; the rows behind them are pairs: all chosen
                 ones, then all rejected ones in the same order.
-            better_P: or else the P pairs among the rows behind them, by number.
-            worse_P: see ``better_P``.
+            better_P: for P pairs among the remaining rows, the index of the better row.
+            worse_P: the index of the worse row of each of these pairs.
             weight_P: weights of the pairs; None for all alike.
         """
         vectors_ND = self.features(input_ids, attention_mask, start_N, stop_N, token_type_ids=token_type_ids)
@@ -181,7 +183,7 @@ class TrunkWithHeads(nn.Module):
 
 @contextmanager
 def without_dropout(trunk: PreTrainedModel) -> Iterator[None]:
-    """Keep the dropout of ``trunk`` off for a while, in training mode too; that of an adapter is left alone."""
+    """Keep the dropout of ``trunk`` off for a while, in training mode too; an adapter's dropout is unchanged."""
     before: list[tuple[object, str, float]] = []
     holders: list[object] = [trunk.config, trunk.config.get_text_config()]
     holders += [module for path, module in trunk.named_modules() if "lora_dropout" not in path]

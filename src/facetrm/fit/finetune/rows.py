@@ -75,7 +75,7 @@ class Example:
         rated: the rated rows.
         labels: one array of K for each, NaN where not rated.
         pairs: chosen and rejected.
-        weights: of each pair; empty where all weigh the same.
+        weights: weights of each pair; empty where all weigh the same.
     """
 
     rated: list[TokenizedRow]

@@ -13,12 +13,12 @@ class GateConfig(Section):
     """Settings of stage 2; the defaults suit thousands of pairs, :meth:`published` gives those of ArmoRM.
 
     Attributes:
-        hidden: width and number of hidden layers; 0 and 0 for weights that no prompt changes.
-        n_hidden: see ``hidden``.
+        hidden: width of each hidden layer.
+        n_hidden: number of hidden layers; 0 (with ``hidden`` 0) for weights that do not depend on the prompt.
         temperature: divides the logits.
         dropout: after each hidden layer.
         rank: principal components of the training prompts that the gate reads, whitened; 0 for the whole vector.
-        shrinkage: of the whitening, as a share of the mean kept variance.
+        shrinkage: shrinkage of the whitening, as a share of the mean kept variance.
         standardise: with rank 0, divide every dimension by its standard deviation.
         unit_spread: let a unit of weight stand for one standard deviation of the debiased score between answers to one
             prompt; without it, heads of little data have a tiny spread and need nearly all the weight to be heard.
@@ -34,7 +34,7 @@ class GateConfig(Section):
         validation: share of the prompts held out.
         blends: factors on the prompt-dependent part to choose from.
         refit: train once more on all pairs, for as many steps as was best.
-        seed: of split, initial values, batches and dropout.
+        seed: random seed of split, initial values, batches and dropout.
 
     Example:
         >>> from facetrm import GateConfig

@@ -58,7 +58,7 @@ class GateFit:
         reference_K: mean scores of all training answers: the typical answer.
         unconditional: the best weights that no prompt changes, fitted on the same pairs.
         blend: the factor on the prompt-dependent part that held-out prompts preferred.
-        best_step: of training.
+        best_step: training step whose state was kept.
         history: loss at each evaluation.
         accuracy: share of pairs in the right order, each also for the ``.unconditional`` weights. Without ``refit``:
             ``train``, and ``validation`` on prompts held out from the gate. With ``refit`` the gate returned has seen
@@ -101,13 +101,13 @@ def fit_gate(
     """Fit the gate on preference pairs.
 
     Args:
-        chosen: features of N pairs, row by row.
-        rejected: see ``chosen``.
+        chosen: features of the N chosen answers.
+        rejected: features of the N rejected answers, in the same order.
         experts: the K raters of stage 1, frozen.
         debias_KK: T; an objective that it removes (its column is zero: verbosity) gets no weight.
         groups: prompt key of each pair; no prompt stands on both sides of the validation split.
         config: see :class:`GateConfig`.
-        weights: of each pair, see :func:`facetrm.fit.pairs.pair_weights`.
+        weights: weights of each pair, see :func:`facetrm.fit.pairs.pair_weights`.
         scores: both sides' scores [N, K] to learn from, by heads that did not see the prompt (cross-fitting).
         checkpoint: file from which a killed run goes on, with the same result.
 

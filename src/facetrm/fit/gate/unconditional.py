@@ -3,8 +3,8 @@
     minimise over v >= 0:   mean_n w_n softplus(-d_n . v) + ridge / 2 * sum_k (v_k * sd_k)^2
     weights = v / sum(v)        beta = sum(v)
 
-With ``toward: equal`` the penalty is ridge / 2 * sum_k (v_k * sd_k - mean of these)^2: little data leaves all that may
-have weight alike, in units of their spread, in the place of leaving them without a say.
+With ``toward: equal`` the penalty is ridge / 2 * sum_k (v_k * sd_k - mean of these)^2: with little data, all
+objectives that may have weight get the same weight, in units of their spread, instead of none.
 
 d_n is the difference of the debiased scores, chosen minus rejected. The gate starts from these weights and is pulled
 toward them, and they are the baseline that shows what reading the prompt adds.
@@ -97,7 +97,7 @@ def fit_beta(margin_N: Floats, *, weights: Floats | None = None, log_odds: bool 
 
     Args:
         margin_N: chosen minus rejected.
-        weights: of the pairs, [N].
+        weights: weights of the pairs, [N].
         log_odds: the margins are log odds already, so log(beta)^2 / 2 is added to the summed loss: few pairs, or pairs
             that are all right, leave beta near 1.
     """

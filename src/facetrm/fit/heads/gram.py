@@ -83,7 +83,7 @@ class Moments:
 
     Args:
         size: D + 1 + K.
-        precision: of the products; the sum is float64 in any case.
+        precision: precision of the products; the sum is float64 in any case.
     """
 
     def __init__(self, size: int, *, precision: Precision) -> None:
@@ -143,7 +143,7 @@ def gather_moments(
         weights_N: weight of each row.
         fold_N: the fold of each row.
         centre: what is subtracted from features and labels, for precision.
-        precision: of the products; sums are float64.
+        precision: precision of the products; sums are float64.
     """
     size = [len(centre.x_D) + 1 + len(block.columns) for block in blocks]
     gathered: list[dict[tuple[int, int], Moments]] = [{} for _ in blocks]

@@ -90,7 +90,7 @@ def assign_folds(
         folds: with 2 or more, folds 0..folds-1 take turns as the held-out one; with 1, fold 1 is a single held-out
             part and fold 0 the rest.
         validation: share of the groups in that single part.
-        seed: of the shuffle.
+        seed: random seed of the shuffle.
 
     Returns:
         ``fold_N`` int64; -1 for a row without any label.

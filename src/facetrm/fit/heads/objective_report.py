@@ -17,16 +17,16 @@ class ObjectiveReport:
     """One objective on held-out rows.
 
     Attributes:
-        name: of the objective.
+        name: name of the objective.
         n: rows labelled.
         prompts: how many different prompts they have.
         held_out: rows the figures below are measured on.
         alpha: the penalty chosen; None where no head was fitted here (an evaluation, or a fall-back to the mean).
-        mse: of the predictions.
-        mse_mean: of predicting the training mean for every row (both in [0, 1] units, unweighted).
-        pearson: correlation of prediction and label; NaN when a side is constant.
-        spearman: see ``pearson``.
-        interval: of ``spearman``, by bootstrap over prompts; NaN without resamples.
+        mse: mean squared error of the predictions.
+        mse_mean: mean squared error of predicting the training mean for every row (both in [0, 1] units, unweighted).
+        pearson: Pearson correlation of prediction and label; NaN when either is constant.
+        spearman: Spearman correlation of prediction and label; NaN when either is constant.
+        interval: interval of ``spearman``, by bootstrap over prompts; NaN without resamples.
         note: why the objective has no head of its own; empty otherwise.
     """
 
@@ -68,14 +68,14 @@ def report_objective(
     """Compare predictions with labels; rows whose label is NaN are not counted, rows without a prediction not scored.
 
     Args:
-        name: of the objective.
+        name: name of the objective.
         predictions_N: unit predictions, NaN where a row was not held out.
         labels_N: unit labels, NaN where not rated.
         baseline_N: what predicting the mean gives for each row.
         groups_N: prompt key of each row: the bootstrap's unit.
         alpha: the penalty chosen, if any.
         bootstrap: resamples for the interval; 0 for none.
-        seed: of the resampling.
+        seed: random seed of the resampling.
         note: see :class:`ObjectiveReport`.
     """
     labels, predictions = np.asarray(labels_N, dtype=np.float64), np.asarray(predictions_N, dtype=np.float64)

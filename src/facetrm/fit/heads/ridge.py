@@ -44,10 +44,10 @@ class RidgeConfig(Section):
         refit: fit the final heads on ``all`` rows, or (``folds: 1`` only) on the ``train`` part.
         unfit: what to do with an objective that has too few prompts or constant labels: ``raise``, or predict its
             ``mean`` and say so in the report.
-        precision: of the products of features; sums and solutions are float64 in any case.
+        precision: precision of the products of features; sums and solutions are float64 in any case.
         gram_gib: memory for Gram matrices (GiB); blocks of objectives that do not fit together take one more pass each.
         bootstrap: resamples for the interval of each Spearman correlation.
-        seed: of folds and resampling.
+        seed: random seed of folds and resampling.
 
     Example:
         >>> from facetrm import RidgeConfig
@@ -183,14 +183,14 @@ def evaluate_experts(
     """Report fitted heads on rows that took no part in the fit.
 
     Args:
-        experts: the fitted experts; their ``length`` column is not judged.
-        features: of the N rows.
+        experts: the fitted experts; their ``length`` column is not evaluated.
+        features: features of the N rows.
         labels_NK: their unit labels, NaN where not rated.
         groups: their prompt keys.
         means_K: the training means (``LinearFit.means_K``) that ``mse_mean`` predicts; None for the means of
             ``labels_NK`` themselves, a harder rival.
         bootstrap: resamples for the intervals.
-        seed: of the resampling.
+        seed: random seed of the resampling.
 
     Raises:
         FitError: shapes that disagree.
@@ -246,7 +246,7 @@ def _check(
 def _unfit(
     labels: Floats, labelled: Bools, objectives: Sequence[Objective], group_N: NDArray[np.generic], config: RidgeConfig
 ) -> dict[int, str]:
-    """Return why each objective that cannot be fitted cannot be, or raise."""
+    """Return the reason for each objective that cannot be fitted, or raise."""
     notes: dict[int, str] = {}
     least = max(config.folds, 2)
     for k, objective in enumerate(objectives):

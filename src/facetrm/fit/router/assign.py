@@ -27,7 +27,7 @@ class AssignmentCounts:
         given: rows that had a label, by task.
         routed: rows that the router named, by task.
         below: those of ``routed`` whose confidence is below ``threshold``, by task.
-        threshold: of confidence.
+        threshold: confidence level.
     """
 
     given: dict[str, int]

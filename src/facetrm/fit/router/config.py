@@ -15,11 +15,11 @@ class RouterConfig(Section):
     """Settings of the task classifier; the defaults suit thousands of prompts.
 
     Attributes:
-        hidden: width and number of hidden layers; ``n_hidden`` 0 makes the router linear.
-        n_hidden: see ``hidden``.
+        hidden: width of each hidden layer.
+        n_hidden: number of hidden layers; 0 makes the router linear.
         dropout: after each hidden layer.
         rank: principal components of the training prompts that the router reads, whitened; 0 for the whole vector.
-        shrinkage: of the whitening, as a share of the mean kept variance.
+        shrinkage: shrinkage of the whitening, as a share of the mean kept variance.
         standardise: with rank 0, divide every dimension by its standard deviation.
         class_weight: ``none`` counts every row alike; ``balanced`` every task alike, which helps rare tasks and
             leans toward them.
@@ -28,10 +28,10 @@ class RouterConfig(Section):
         patience: evaluations without a new best before it stops; 0 for never.
         validation: share of each task's prompts held out: they choose the step and the temperature, and are reported.
         calibrate: fit the temperature on held-out prompts.
-        bins: of the reliability figures.
-        samples: of the bootstrap over prompts.
-        thresholds: of confidence, at which coverage and accuracy are reported.
-        seed: of split, initial values, batches, dropout and bootstrap.
+        bins: number of bins of the reliability figures.
+        samples: number of resamples of the bootstrap over prompts.
+        thresholds: confidence levels at which coverage and accuracy are reported.
+        seed: random seed of split, initial values, batches, dropout and bootstrap.
 
     Example:
         >>> from facetrm import RouterConfig

@@ -54,7 +54,7 @@ class RouterFit:
         linear: the report of a linear router on the same rows.
         gain: accuracy beyond the linear router's, with the interval of the difference.
         training: ``accuracy`` and ``loss`` on the rows it was trained on.
-        best_step: of training.
+        best_step: training step whose state was kept.
         history: loss at each evaluation.
         held_out_N: which of the rows given were held out.
         counts: rows trained on and held out, prompts, and prompts that carry more than one task.
@@ -106,7 +106,7 @@ def fit_router(
         groups: prompt key of each row; no prompt stands on both sides of the validation split.
         config: see :class:`RouterConfig`.
         names: the T tasks, in the order that the gate shall have; by default all that occur, in alphabetical order.
-        weights: of each row; rows of weight 0 are left out of everything.
+        weights: weights of each row; rows of weight 0 are left out of everything.
 
     Returns:
         The gate, ready for a :class:`~facetrm.model.reward_model.RewardModel`, and its report.

@@ -62,8 +62,8 @@ class RouterReport:
 
     Attributes:
         names: T tasks, in the router's order.
-        rows: how many, and of how many prompts.
-        prompts: see ``rows``.
+        rows: number of rows.
+        prompts: number of different prompts.
         accuracy: share of rows routed to their task, with a bootstrap interval over prompts.
         majority: the accuracy of always naming the most frequent task of these rows.
         tasks: precision and recall by task.
@@ -114,10 +114,10 @@ def report_routing(
         truth_N: the number of each row's task.
         groups: the prompt of each row, the unit of the bootstrap.
         names: T tasks.
-        bins: of equal width, for the calibration error.
+        bins: number of bins of equal width, for the calibration error.
         thresholds: at which coverage is reported.
-        samples: of the bootstrap.
-        seed: of it.
+        samples: number of resamples of the bootstrap.
+        seed: random seed of the bootstrap.
 
     Raises:
         FitError: no row, or sides that do not fit together.

@@ -98,7 +98,7 @@ def router_rows(
         tasks: the task of each row.
         groups: the prompt key of each row.
         names: the tasks in the wanted order; None for all that occur, in alphabetical order.
-        weights: of each row; None for all alike.
+        weights: weights of each row; None for all alike.
         every_task: whether a task without a row is an error.
 
     Raises:
@@ -125,7 +125,7 @@ def router_rows(
 def hold_out_by_task(rows: RouterRows, share: float, *, seed: int) -> NDArray[np.bool_]:
     """Return which rows are held out: ``share`` of each task's prompts, at least one, and never all.
 
-    A prompt belongs to the task of its first row. A task with one prompt only is trained on and cannot be judged.
+    A prompt belongs to the task of its first row. A task with only one prompt is trained on and cannot be evaluated.
 
     Raises:
         FitError: no task has two prompts.

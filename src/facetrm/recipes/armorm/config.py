@@ -33,7 +33,7 @@ class ExpertsSection(Section):
     """Stage 1.
 
     Attributes:
-        ridge: of the heads.
+        ridge: settings of the heads.
         source_balance: 0 counts every rating alike, 1 every source alike.
         length: add the plain-length expert.
         length_direction: ``unknown`` keeps it out of the gate.
@@ -73,7 +73,7 @@ class GateSection(Section):
     """Stage 2.
 
     Attributes:
-        settings: of the fit.
+        settings: settings of the fit.
         source_balance: 0 counts every pair alike, 1 every source alike.
         strength: weigh a pair by how clear its preference is: by its ``strength``, or by ``margin / (margin + median
             margin of its file)``. Margin 0 is the least clear pair and weighs nothing; a pair that does not say (no
@@ -95,8 +95,8 @@ class RouterSection(Section):
     """The outer mixture.
 
     Attributes:
-        settings: of the fit.
-        threshold: of confidence, below which the fall-back scores a row; 0 for no fall-back.
+        settings: settings of the fit.
+        threshold: level of confidence, below which the fall-back scores a row; 0 for no fall-back.
         fallback: ``all`` is a mixture that is fitted on every task's preferences; or the name of a task.
     """
 

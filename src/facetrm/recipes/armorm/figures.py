@@ -60,10 +60,10 @@ def metrics(
     """Return the content of ``metrics.json``: plain numbers, null for what is not defined, no NaN.
 
     Args:
-        config: settings, data, model and verdict of the run.
-        rows: see ``config``.
-        fit: see ``config``.
-        judgement: see ``config``.
+        config: settings of the run.
+        rows: data of the run.
+        fit: the fitted parts.
+        judgement: how the model did on test data.
         seconds: by stage.
         training: what a backbone trained here has cost.
         routed: the model with a router, if any.
@@ -136,10 +136,10 @@ def report(
     """Return what ``report.html`` shows.
 
     Args:
-        config: settings, data, model and verdict of the run.
-        rows: see ``config``.
-        fit: see ``config``.
-        judgement: see ``config``.
+        config: settings of the run.
+        rows: data of the run.
+        fit: the fitted parts.
+        judgement: how the model did on test data.
         seconds: by stage.
         explained: the pair that the page takes apart.
         routed: the model with a router, if any.

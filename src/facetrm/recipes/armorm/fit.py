@@ -67,13 +67,13 @@ class ArmormFit:
 
     Attributes:
         model: ready to score.
-        reports: of the experts, out of fold.
-        test_reports: of the experts, on held-out ratings.
+        reports: reports of the experts, out of fold.
+        test_reports: reports of the experts, on held-out ratings.
         debias: the fitted map.
         gate: the fitted gate.
         gate_pairs: the training pairs, whose features are read block by block.
         test_pairs: features of the held-out pairs.
-        weights: of the training pairs.
+        weights: weights of the training pairs.
         scores: the cross-fitted ones that the gate learned from, if any.
         folder: where a fit keeps temporary files; None for the system's temporary folder.
     """
@@ -100,7 +100,7 @@ def prepare(config: ArmormConfig, folder: Path, watch: Stopwatch) -> tuple[Rows,
 
     Args:
         config: settings.
-        folder: of the run.
+        folder: folder of the run.
         watch: where the seconds go.
 
     Returns:
@@ -148,7 +148,7 @@ def readable_rows(rows: Rows, encoder: Encoder) -> Rows:
 
 
 def stream_of(encoder: Encoder) -> FeatureStream:
-    """Return a stream of features that ``encoder`` makes anew each time.
+    """Return a stream of features that ``encoder`` computes again each time.
 
     Args:
         encoder: reads the conversations.
@@ -180,7 +180,7 @@ def fit_parts(
     Args:
         config: settings.
         rows: data.
-        encoder: of the model that is returned.
+        encoder: encoder of the model that is returned.
         stream: conversations to features: a store's, or another encoder's for a baseline.
         watch: where the seconds go.
         checkpoint: file from which a gate whose fit was killed goes on.
@@ -252,7 +252,7 @@ def fit_mixture(
         experts: the K raters.
         debias: the fitted map.
         pairs: to learn from.
-        weights: of the pairs.
+        weights: weights of the pairs.
         scores: cross-fitted ones (see :func:`facetrm.fit.gate.fit.fit_gate`).
         checkpoint: file from which a killed fit goes on.
         folder: for temporary files.

@@ -89,8 +89,8 @@ def add_preference(
     Args:
         experts: K experts; a length expert stays the last one.
         pairs: training pairs.
-        config: of the head.
-        weights: of each pair.
+        config: settings of the head.
+        weights: weights of each pair.
         folder: for temporary files.
     """
     fit = fit_bradley_terry_blocks(pairs, groups=pairs.groups, config=config, weights=weights, folder=folder)
@@ -160,7 +160,7 @@ def cross_fitted(
         scale: of the length expert, or None.
         pairs: the training pairs.
         linear: settings of the preference expert; None for no such expert.
-        weights: of each pair.
+        weights: weights of each pair.
         folder: for temporary files.
     """
     fold_N = torch.tensor([_fold(r.prompt_key, section.cross_fit) for r in ratings])

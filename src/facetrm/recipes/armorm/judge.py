@@ -38,8 +38,8 @@ class RunJudgement:
 
     Attributes:
         best_objective: its name.
-        noisy: accuracy by system, against the labels and (world only) against the true order.
-        true: see ``noisy``.
+        noisy: accuracy by system, against the labels.
+        true: accuracy by system, against the true order (world only).
         sources: accuracy by stratum and system.
         against_linear: gate minus linear head, ``micro`` and ``macro``.
         held_out: correlation of each expert with the debiasing target on the held-out pairs.

@@ -39,7 +39,7 @@ class RoutedFit:
         assigned: how the training pairs came by their tasks.
         gates: by task, of those with pairs enough.
         shared: tasks that take the gate of all, with their pairs.
-        margins: of the test pairs, chosen minus rejected.
+        margins: margins of the test pairs, chosen minus rejected.
         used: the mixture that scored each.
     """
 
@@ -69,10 +69,10 @@ def route_armorm(config: ArmormConfig, section: GatesSection, rows: Rows, fit: A
     """Fit a router and a gate for each task on the parts of a single ArmoRM.
 
     Args:
-        config: settings.
-        section: see ``config``.
+        config: settings of the run.
+        section: settings of the routed model.
         rows: data, some of whose pairs name their task.
-        fit: of the single model.
+        fit: the fit of the single model.
 
     Raises:
         FitError: fewer than two tasks, or what :func:`~facetrm.fit.router.fit.fit_router` raises.
@@ -134,10 +134,10 @@ def routed_by_task(
     """Return the accuracy of the routed model and of the single one on the test pairs, by task.
 
     Args:
-        config: settings.
+        config: settings of the run.
         rows: data.
-        fit: the single model and the routed one.
-        routed: see ``fit``.
+        fit: the single model.
+        routed: the routed model.
     """
     single_N = fit.mixture.margins(fit.test_pairs.chosen, fit.test_pairs.rejected).numpy()
     return accuracy_by_task(

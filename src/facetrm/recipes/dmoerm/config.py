@@ -54,8 +54,8 @@ class AggregatorSection(Section):
     Attributes:
         kind: ``concat_mlp`` is DMoERM's network on the experts' vectors; ``gated_sum`` lets the prompt weigh the
             experts' ratings.
-        concat: settings of the one and of the other.
-        gate: see ``concat``.
+        concat: settings of the network on concatenated features.
+        gate: settings of the gate.
     """
 
     kind: Literal["concat_mlp", "gated_sum"] = "concat_mlp"

@@ -59,10 +59,10 @@ def dmoerm_metrics(
     """Return the content of ``metrics.json``: plain numbers, null for what is not defined.
 
     Args:
-        config: settings, data, result and verdict of the run.
-        rows: see ``config``.
-        fit: see ``config``.
-        judgement: see ``config``.
+        config: settings of the run.
+        rows: data of the run.
+        fit: the fitted parts.
+        judgement: how the model did on test data.
         seconds: by stage.
         training: what a backbone trained here has cost.
     """
@@ -98,10 +98,10 @@ def dmoerm_report(
     """Return what ``report.html`` shows.
 
     Args:
-        config: settings, data, result and verdict of the run.
-        rows: see ``config``.
-        fit: see ``config``.
-        judgement: see ``config``.
+        config: settings of the run.
+        rows: data of the run.
+        fit: the fitted parts.
+        judgement: how the model did on test data.
         seconds: by stage.
         explained: the pair that the page takes apart.
     """

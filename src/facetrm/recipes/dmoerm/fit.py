@@ -68,7 +68,7 @@ def run_dmoerm(config: DmoermConfig, folder: Path) -> DmoermRun | None:
 
     Args:
         config: settings.
-        folder: of the run; what is there already is used again, and a training goes on.
+        folder: folder of the run; what is there already is used again, and a training goes on.
 
     Returns:
         The run; None in every process but the first.
@@ -148,7 +148,7 @@ def fit_tasks(
         config: settings.
         rows: data.
         encoder: gets the adapters.
-        folder: of the run.
+        folder: folder of the run.
         watch: where the seconds go.
     """
     with watch("router"):

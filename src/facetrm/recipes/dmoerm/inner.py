@@ -103,9 +103,9 @@ def fit_inner(
         task: its name.
         objectives: its capabilities.
         phases: its rows.
-        names: of the adapters, see :func:`facetrm.recipes.dmoerm.names.names_of_adapters`.
+        names: names of the adapters, see :func:`facetrm.recipes.dmoerm.names.names_of_adapters`.
         config: settings.
-        folder: of the run.
+        folder: folder of the run.
 
     Raises:
         FitError: a phase without rows, or of one prompt only.
@@ -155,9 +155,9 @@ def fit_base(
     Args:
         encoder: gets the adapter.
         rows: preferences.
-        name: of the adapter.
+        name: name of the adapter.
         config: settings.
-        folder: of the run.
+        folder: folder of the run.
     """
     return _fitted(
         encoder,
@@ -182,9 +182,9 @@ def fit_aggregator(
 
     Args:
         encoder: holds the adapters.
-        preferences: overall ones.
-        objectives: the K experts.
-        fits: see ``objectives``.
+        preferences: overall preferences.
+        objectives: objectives of the K experts.
+        fits: the fit of each expert.
         section: settings.
     """
     pairs = encode_pairs(encoder, preferences, adapters=[fit.name for fit in fits])
@@ -217,10 +217,10 @@ def experts_of(
     """Return heads as experts whose ratings are 0.5 + 0.2 z, with z the log odds standardised over ``sample``.
 
     Args:
-        objectives: K of them.
-        fits: see ``objectives``.
+        objectives: objectives of the K experts.
+        fits: the fit of each expert.
         sample: answers that the K adapters have read.
-        weights: of the answers.
+        weights: weights of the answers.
     """
     weight, bias = [], []
     for k, fit in enumerate(fits):
@@ -264,8 +264,8 @@ def linear_head(pairs: Pairs, config: BradleyTerryConfig, *, weights: Sequence[f
 
     Args:
         pairs: features.
-        config: of the fit.
-        weights: of each pair.
+        config: settings of the fit.
+        weights: weights of each pair.
     """
     if len(set(pairs.groups)) < 2 * config.folds:
         return None

@@ -31,8 +31,8 @@ class ExpertFigures:
     """What one expert does on the test pairs of its task.
 
     Attributes:
-        task: of the objective.
-        name: see ``task``.
+        task: task of the objective.
+        name: name of the objective.
         preferences: trained on.
         held_out: accuracy on others, which chose its state.
         agrees: share of test pairs in which its rating alone orders as the overall label does.
@@ -57,8 +57,8 @@ class TaskJudgement:
         pairs: two responses each.
         margins: by system, chosen minus rejected, [N].
         used: the mixture that scored each.
-        noisy: accuracy by system against the labels and against the true order.
-        true: see ``noisy``.
+        noisy: accuracy by system, against the labels.
+        true: accuracy by system, against the true order.
         by_task: noisy, by task.
         gained: the model minus each other system, paired.
         experts: see :class:`ExpertFigures`.
@@ -142,10 +142,10 @@ def accuracy_by_task(
 
     Args:
         margins: N by system.
-        tasks: of each pair.
-        groups: see ``tasks``.
-        samples: of the bootstrap over ``groups``.
-        seed: see ``samples``.
+        tasks: task of each pair.
+        groups: prompt key of each pair.
+        samples: number of resamples of the bootstrap over ``groups``.
+        seed: random seed of the bootstrap.
     """
     task_N, group_N = np.asarray(tasks), np.asarray(groups)
     return {

@@ -22,8 +22,8 @@ class FrozenSection(Section):
     Attributes:
         fit: whether they are fitted; it costs one pass over all rows.
         start: let the trained heads start from them (else from small random weights).
-        ridge: of the objective heads.
-        linear: of the Bradley-Terry head.
+        ridge: settings of the objective heads.
+        linear: settings of the Bradley-Terry head.
         features: where the features are kept.
     """
 

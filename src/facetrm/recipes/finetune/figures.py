@@ -33,10 +33,10 @@ class FineTuneFigures:
     """Held-out figures of the trained heads, and of those on the frozen trunk.
 
     Attributes:
-        objectives: one report per objective; empty where no head was trained, or none was fitted.
-        frozen: see ``objectives``.
-        noisy: accuracy on the test pairs by system, against the labels and (world only) the true order.
-        true: see ``noisy``.
+        objectives: one report per trained objective head; empty if none was trained.
+        frozen: one report per objective head on the frozen trunk; empty if none was fitted.
+        noisy: accuracy on the test pairs by system, against the labels.
+        true: accuracy on the test pairs by system, against the true order (world only).
         gained: paired difference in accuracy, trained minus frozen, by head.
     """
 
@@ -59,9 +59,9 @@ def judge_heads(
     """Measure the heads on the held-out rows.
 
     Args:
-        config: settings and data.
-        rows: see ``config``.
-        mixture: of the model that is saved.
+        config: settings of the run.
+        rows: data of the run.
+        mixture: mixture of the model that is saved.
         heads: the trained ones.
         after: the held-out rows as the trained trunk reads them.
         before: heads on the frozen trunk, and the same rows as it reads them; None where none were fitted.
@@ -104,10 +104,10 @@ def training_figures(
     """Return the content of ``metrics.json``: plain numbers, null for what is not defined.
 
     Args:
-        config: settings, data, result and verdict of the run.
-        rows: see ``config``.
-        model: see ``config``.
-        figures: see ``config``.
+        config: settings of the run.
+        rows: data of the run.
+        model: the model that was trained.
+        figures: what was measured on the test rows.
         spent: what the training has cost.
         merged: the largest change of a score by merging.
         seconds: by stage.

@@ -1,4 +1,4 @@
-"""Stage 1 by fine-tuning, as one straight line: the trunk learns with the heads, and is judged against staying frozen.
+"""Stage 1 by fine-tuning, as one straight line: the trunk learns with the heads, and is compared with a frozen one.
 
     ratings, preferences -> heads on the frozen trunk -> trunk + heads, trained together -> model
 
@@ -83,11 +83,11 @@ class FineTuneRun:
 
 
 def run_finetune(config: FineTuneRecipe, folder: Path) -> FineTuneRun | None:
-    """Train, judge and save one fine-tuned model.
+    """Train, evaluate and save one fine-tuned model.
 
     Args:
         config: settings.
-        folder: of the run; what is there already is used again, and a training goes on.
+        folder: folder of the run; existing results are reused, and training resumes.
 
     Returns:
         The run; None in every process but the first.
