@@ -275,7 +275,6 @@ def test_a_pair_is_explained_on_the_command_line(done: DmoermRun, tmp_path: Path
 
 
 def test_the_doctor_finds_no_fault(done: DmoermRun, rows: Path) -> None:
-    # The world's tokenizer knows little of plain English, and margins of a tiny random trunk are small.
     for options in (("--allow", "unknown-words"), ("--data", rows, "--allow", "precision-drift")):
         said = command("doctor", done.folder, "--json", "--device", "cpu", *options)
         found = json.loads(said.out)

@@ -34,7 +34,7 @@ from facetrm.core.progress import log
 from facetrm.fit.finetune.config import TrainerSection
 
 TRAINED: Final = "trained.safetensors"
-_MEND: Final = "fix these arguments of transformers.TrainingArguments, or start with accelerate launch"
+_FIX: Final = "fix these arguments of transformers.TrainingArguments, or start with accelerate launch"
 # What may change between a run and the one that goes on with it: nothing that decides a number.
 _FREE: Final = (
     "disable_tqdm",
