@@ -36,7 +36,7 @@ quickstart: $(STAMP)
 	$(BIN)/facetrm run recipes/quickstart.yaml
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n auto
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --durations=25
 
 check: $(STAMP)
 	$(BIN)/ruff format --check $(SOURCES)
