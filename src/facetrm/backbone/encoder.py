@@ -100,9 +100,9 @@ class Portable:
     """What another program needs beside the files of a decoder's tokenizer.
 
     Attributes:
-        pad: ids; ``pad`` is never ``eos``, and never ends a conversation.
-        bos: see ``pad``.
-        eos: see ``pad``.
+        pad: id of the padding token; never ``eos``, and never the end of a conversation.
+        bos: id of the begin-of-text token.
+        eos: id of the end token.
         opening: the id that opens every conversation, None where they differ.
         header: the ids from the token that closes the prompt to the last one before the response's text.
         pattern: the first of them, up to the last control token, which no text can make: where they stand for the last

@@ -117,8 +117,8 @@ def bootstrap_spearman(
     """Return Spearman's correlation of ``x`` and ``y`` [N] with an interval from resampling clusters of rows.
 
     Args:
-        x: the two sides.
-        y: see ``x``.
+        x: one side.
+        y: the other side.
         groups: the cluster of each row, such as the prompt.
         samples: number of resamples (one in which a side is constant is left out)
         seed: of the draw.
@@ -175,9 +175,9 @@ def pair_accuracy(
         margins: reward of the chosen answer minus that of the rejected one, [N]; an exact tie counts half.
         groups: prompt of each pair, [N].
         strata: source of each pair, [N]: gives the macro average over sources. None for the average over pairs.
-        samples: of the bootstrap.
-        seed: see ``samples``.
-        level: see ``samples``.
+        samples: number of bootstrap samples.
+        seed: random seed of the bootstrap.
+        level: share of samples inside the interval.
     """
     credit = win_credit(margins)
     if strata is None:

@@ -31,8 +31,8 @@ class Objective(Section):
 
     Attributes:
         name: unique, ``source-attribute``.
-        low: the ends of the source's own scale.
-        high: see ``low``.
+        low: the lower end of the source's own scale.
+        high: the upper end of the source's own scale.
         kind: ``integer`` (bin centres; a mean of integers too), ``boolean``, ``continuous``.
         direction: which end is better; ``unknown`` is reported but never enters the gate.
         meaning: one plain sentence.

@@ -55,7 +55,7 @@ def fit_on_true_levels(pairs: Pairs, *, config: GateConfig, weights: Floats | No
     Args:
         pairs: from :func:`true_pairs`.
         config: those of the run's own gate.
-        weights: see ``config``.
+        weights: of the pairs, as in the run's own gate.
     """
     latents = tuple(SLOTS)
     objectives = [Objective(name=name, low=0.0, high=1.0, kind="continuous") for name in latents]

@@ -46,10 +46,10 @@ class LayoutConfig(Section):
         gating_temperature: divides the gate's logits.
         objectives: what the layout has no tensor for: names and scales, intercepts, the scale of a length expert (the
             last objective), the reference answer, and the factor of P(A > B); only in checkpoints that facetrm wrote.
-        objective_bias: see ``objectives``.
-        length_expert: see ``objectives``.
-        reference_scores: see ``objectives``.
-        beta: see ``objectives``.
+        objective_bias: intercepts of the heads.
+        length_expert: scale of a length expert.
+        reference_scores: scores of the reference answer.
+        beta: the factor of P(A > B).
         dtype: of the trunk, as it was written.
     """
 

@@ -23,12 +23,12 @@ class Pair:
 
     Attributes:
         id: of the row, or a fingerprint of the texts.
-        prompt: what is compared.
-        replies: see ``prompt``.
-        task: as the row has them.
-        source: see ``task``.
-        subset: see ``task``.
-        split: see ``task``.
+        prompt: the turns before the replies.
+        replies: the two replies to compare.
+        task: the row's task.
+        source: the row's source.
+        subset: the row's subset.
+        split: the row's split.
         given: what is known already: aspect or objective -> +1 where the first reply is the better one (of ratings: has
             the higher number), -1 where the second is. Only compared with, never shown to a judge.
     """

@@ -61,8 +61,8 @@ class Plan:
     """What is to be asked.
 
     Attributes:
-        rubric: as given.
-        config: see ``rubric``.
+        rubric: tasks and capabilities to ask about.
+        config: settings of the labelling.
         pairs: the number of pairs read.
         judgements: every pair in every capability of its task, in the order of the file and of the rubric.
         skipped: pairs that are not asked about, by reason.

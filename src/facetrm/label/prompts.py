@@ -88,8 +88,8 @@ def render(
     Args:
         prompt: the whole conversation before the replies, every turn of it.
         replies: reply 1 and reply 2, in the order in which they are shown.
-        task: what to judge.
-        capability: see ``task``.
+        task: the task of the prompt.
+        capability: what to compare the replies in.
         language: of the rubric.
         system_message: False puts the instructions into the user's message.
     """

@@ -98,7 +98,7 @@ def label_world(
         rubric: tasks and capabilities, which are latents; None is :func:`world_rubric`. Pairs of other tasks are
             passed over.
         part: which pairs, as in :meth:`facetrm.data.world.world.World.preferences`.
-        start: see ``part``.
+        start: number of the first pair.
 
     Returns:
         Records with ``aspect`` ``task/latent``. In the report's ``with_given``, ``true latent`` is the true order.

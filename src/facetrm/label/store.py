@@ -43,8 +43,8 @@ class StoredAnswer:
         verdict: as read; ``cannot_say`` for a refusal too.
         reply: the text, or why there is none.
         model: as the server names what it runs.
-        tokens_in: as the server counts them; 0 where it does not.
-        tokens_out: see ``tokens_in``.
+        tokens_in: tokens of the question, by the server's count; 0 without one.
+        tokens_out: tokens of the reply, by the server's count; 0 without one.
     """
 
     verdict: JudgeVerdict

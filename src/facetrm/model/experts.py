@@ -32,8 +32,8 @@ class LengthScale(Section):
     """The map of a response's length in tokens to [0, 1]; outside ``low..high`` it goes on, not clipped.
 
     Attributes:
-        low: the lengths (tokens) that map to 0 and to 1.
-        high: see ``low``.
+        low: the length in tokens that maps to 0.
+        high: the length in tokens that maps to 1.
         log: whether to measure in log(1 + tokens).
         direction: whether longer is better; ``unknown`` keeps the expert out of the gate (it can still be the
             debiasing target).
@@ -57,7 +57,7 @@ class LengthScale(Section):
         Args:
             length_N: lengths of typical responses.
             log: as in the class.
-            direction: see ``log``.
+            direction: whether longer is better, worse or unknown.
 
         Raises:
             ModelError: no length is given.

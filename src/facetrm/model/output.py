@@ -56,11 +56,11 @@ class Score:
         task: whose mixture scored it: the router's choice or the fall-back; ``all`` where there is one mixture.
         routed: the task that the router chose.
         confidence: its probability, 1 without a router.
-        tokens: tokens of the conversation and of the response.
-        length: see ``tokens``.
+        tokens: number of tokens of the conversation.
+        length: number of tokens of the response.
         truncated: whether something was cut before reading.
-        model: hashes of the model and of the chat template.
-        template: see ``model``.
+        model: hash of the model.
+        template: hash of the chat template.
         mode: ``exact``: it cannot depend on what else was scored; ``fast``: it may in its last digits.
         unknown: the share of the conversation's tokens that are the tokenizer's unknown token, 0 to 1.
         settings: settings of reading that were changed for scoring (they only shorten), as they were; else empty.

@@ -64,7 +64,7 @@ class DebiasTableRow(Section):
     Attributes:
         objective: the objective; ``lam``: its penalty lambda.
         before: on the reference set; ``held_out_before``, ``held_out_after``: on other rows.
-        after: see ``before``.
+        after: the same after debiasing.
         reached: whether the constraint was met on the reference set.
     """
 

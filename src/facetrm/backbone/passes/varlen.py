@@ -37,10 +37,10 @@ class SegmentLayout:
 
     Attributes:
         keys_S: which token each key row is; None where they are the T tokens as they stand.
-        query_starts: where each segment begins among queries and keys, and where the last ends: [M + 1].
-        key_starts: see ``query_starts``.
-        longest_query: the most rows of a segment.
-        longest_key: see ``longest_query``.
+        query_starts: where each segment begins among the queries, and where the last ends, [M + 1].
+        key_starts: the same among the keys, [M + 1].
+        longest_query: the most query rows of a segment.
+        longest_key: the most key rows of a segment.
     """
 
     keys_S: Tensor | None

@@ -50,7 +50,7 @@ class Tokenized:
         unknown: the share of ``ids`` that are the unknown token, 0 to 1 (see :func:`unknown_share`).
         types: segment ids (encoders that have them), else empty.
         prompt_ids: the prompt read alone (encoders), else empty.
-        prompt_types: see ``prompt_ids``.
+        prompt_types: segment ids of the prompt read alone (encoders), else empty.
     """
 
     ids: Ids

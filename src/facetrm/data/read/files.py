@@ -64,8 +64,8 @@ def read_preferences(
 
     Args:
         path: as in :func:`read_ratings`.
-        on_error: see ``path``.
-        skipped_to: see ``path``.
+        on_error: as in :func:`read_ratings`.
+        skipped_to: as in :func:`read_ratings`.
 
     Returns:
         The records, in the order of the file.

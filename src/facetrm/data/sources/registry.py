@@ -40,8 +40,8 @@ class Source:
         name: how we call it, unique.
         hub: its name on the Hub.
         kind: the records it gives.
-        licence: of the data.
-        citation: see ``licence``.
+        licence: licence of the data.
+        citation: how to cite the data.
         read: turns one raw row, or with ``group_by`` the raw rows of one group, into records.
         objectives: what its ratings mean; every rating is declared here and within range.
         task: the task of all its rows, where it has one.
@@ -121,15 +121,15 @@ def source(
 
     Args:
         name: as in :class:`Source`.
-        hub: see ``name``.
-        kind: see ``name``.
-        licence: see ``name``.
-        citation: see ``name``.
+        hub: as in :class:`Source`.
+        kind: as in :class:`Source`.
+        licence: as in :class:`Source`.
+        citation: as in :class:`Source`.
         objectives: as in :class:`Source`, where they are needed.
-        task: see ``objectives``.
-        splits: see ``objectives``.
-        files: see ``objectives``.
-        group_by: see ``objectives``.
+        task: as in :class:`Source`.
+        splits: as in :class:`Source`.
+        files: as in :class:`Source`.
+        group_by: as in :class:`Source`.
 
     Raises:
         ConfigError: the name is taken.

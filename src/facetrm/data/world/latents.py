@@ -38,8 +38,8 @@ class Latent:
     """One quality of an answer.
 
     Attributes:
-        name: for people.
-        meaning: see ``name``.
+        name: a readable name.
+        meaning: one sentence for readers.
         slots: the highest level.
         write: (random, scene, level) -> clauses that realise the level.
         read: (clause, scene) -> (good, judged) counts in that clause, or None where the clause is about something else.

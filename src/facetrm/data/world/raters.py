@@ -20,10 +20,10 @@ class Rater:
     Attributes:
         name: the source; its objectives are called ``name-latent``.
         latents: what it rates.
-        low: its scale.
-        high: see ``low``.
-        kind: see ``low``.
-        direction: see ``low``.
+        low: the lower end of the rater's scale.
+        high: the upper end of the rater's scale.
+        kind: of the scale: integer, boolean or continuous.
+        direction: whether a higher rating is better.
         noise: standard deviation of its error, in units of the whole scale, relative to the world's ``rater_noise``.
         tasks: the tasks of the prompts that it saw.
     """

@@ -44,8 +44,8 @@ class RunJudgement:
         against_linear: gate minus linear head, ``micro`` and ``macro``.
         held_out: correlation of each expert with the debiasing target on the held-out pairs.
         length: see :class:`LengthCost`; None without debiasing.
-        recovery: world only.
-        cells: see ``recovery``.
+        recovery: rank correlation of learned and true weights; only in the world.
+        cells: learned and true weight per task and quality; only in the world.
     """
 
     best_objective: str

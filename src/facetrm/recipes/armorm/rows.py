@@ -112,10 +112,10 @@ class Rows:
 
     Attributes:
         objectives: K objectives, the columns of every label matrix.
-        heads: ratings.
-        heads_test: see ``heads``.
-        gate: preferences, two responses each.
-        test: see ``gate``.
+        heads: ratings to fit the heads.
+        heads_test: held-out ratings.
+        gate: preferences to fit the gate, two responses each.
+        test: held-out preferences, two responses each.
         world: the world, where its truth is known.
         counts: rows kept and left out, by reason.
         reading: what the backbone reads of the rows; None before it has read them.

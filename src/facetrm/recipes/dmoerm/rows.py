@@ -49,8 +49,8 @@ class WorldTasks(Section):
         labelled: pairs that the judge compares in every capability.
         test: pairs of the test part.
         judge: who errs.
-        least: the smallest true weight that makes a latent a capability, and how many a task has.
-        most: see ``least``.
+        least: the smallest true weight that makes a latent a capability.
+        most: the largest number of capabilities per task.
     """
 
     kind: Literal["world"] = "world"
@@ -75,8 +75,8 @@ class FileTasks(SkippingRows):
     """Files: overall preferences, preferences about capabilities (``facetrm label`` writes them), and their rubric.
 
     Attributes:
-        preferences: JSONL or Parquet; ``capabilities`` may be empty where experts are not wanted.
-        capabilities: see ``preferences``.
+        preferences: files of overall preferences.
+        capabilities: files of preferences about capabilities; may be empty if no experts are wanted.
         rubric: a shipped rubric's name, or a YAML file: its tasks are the router's.
         test_share: of the prompts is held out; but where a row says ``split: test``, the rows' own splits hold. Rows of
             ``split: validation`` and their prompts are never trained on; their number is logged.
@@ -102,7 +102,7 @@ class SourceTasks(SkippingRows):
     Attributes:
         preferences: names of sources, from the Hub or from ``folder/NAME`` in the same schema; ``limit`` rows of each.
         capabilities: as of :class:`FileTasks`.
-        rubric: see ``capabilities``.
+        rubric: as of :class:`FileTasks`.
         test_share: of the prompts is held out.
     """
 
