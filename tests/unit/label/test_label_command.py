@@ -117,7 +117,9 @@ def test_bad_input_is_refused(server: LabelServer, rows: Path, tmp_path: Path) -
 
 def test_ctrl_c_ends_cleanly_and_the_rerun_goes_on(server: LabelServer, rows: Path) -> None:
     server.hold_after = 6
-    script = "from facetrm.cli import main; main()"
+    # A shell lets what it starts in the background ignore the signal, and children inherit that.
+    heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    script = f"{heed}; from facetrm.cli import main; main()"
     line = [sys.executable, "-c", script, *arguments(rows, server.url, "--set", "in_flight=2")]
     process = subprocess.Popen(line, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
     assert server.holding.wait(120.0)
