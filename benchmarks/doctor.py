@@ -18,9 +18,9 @@ from typing import Any
 import torch
 
 from facetrm.core.files import write_json
+from facetrm.data.read.conversations import read_conversations
 from facetrm.doctor.diagnosis import diagnose, diagnose_server
 from facetrm.doctor.findings import Diagnosis
-from facetrm.recipes.scoring import read_asked
 from planted import FAULTS, write_classifier, write_native, write_pairs, write_planted
 from planted_servers import SERVERS, served
 from provenance import provenance
@@ -32,7 +32,7 @@ def cases(folder: Path) -> Iterator[tuple[str, str | None, Callable[[], Diagnosi
     """Yield what is planted, its code (None: nothing), and the examination."""
     healthy = write_classifier(folder / "healthy")
     native = write_native(folder / "native", healthy)
-    groups = [row.answers for row in read_asked(write_pairs(folder / "pairs.jsonl"))]
+    groups = [row.answers for row in read_conversations(write_pairs(folder / "pairs.jsonl"))]
     yield "a healthy classifier", None, lambda: diagnose(str(healthy), groups, device="cpu")
     yield "a healthy model of facetrm", None, lambda: diagnose(str(native), groups, device="cpu")
     for fault in FAULTS.values():

@@ -28,9 +28,10 @@ from facetrm.core.fingerprint import fingerprint
 from facetrm.core.locks import sole_writer
 from facetrm.core.printed import print_json
 from facetrm.core.progress import Meter, log, progress
+from facetrm.data.read.conversations import RefusedRow, ScoringRow
 from facetrm.data.read.files import side_file
 from facetrm.model.reward_model import RewardModel
-from facetrm.recipes.scoring import RefusedRow, ScoringRow, chunks, score_chunk, score_rows
+from facetrm.recipes.scoring import chunks, score_chunk, score_rows
 
 _KEPT: Final = 180  # characters of a name that are kept in the names beside it
 _NOFOLLOW: Final = getattr(os, "O_NOFOLLOW", 0)

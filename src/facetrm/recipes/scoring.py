@@ -9,22 +9,8 @@ from typing import Any, Final, Protocol, runtime_checkable
 from facetrm.core.errors import BackboneError
 from facetrm.core.progress import progress
 from facetrm.data.read.conversations import RefusedRow, ScoringRow
-from facetrm.data.read.conversations import read_conversations as read_asked
-from facetrm.data.read.conversations import stream_all_rows as stream_asked
 from facetrm.data.records import Conversation
 from facetrm.model.reward_model import RewardModel
-
-__all__ = [
-    "RefusedRow",
-    "ScoredChunk",
-    "ScoringRow",
-    "chunks",
-    "located",
-    "read_asked",
-    "score_chunk",
-    "score_rows",
-    "stream_asked",
-]
 
 _CHUNK: Final = 256
 

@@ -12,6 +12,7 @@ import pytest
 from facetrm.cli.explained import print_overall, print_row
 from facetrm.core.errors import ModelError
 from facetrm.core.html import html_table
+from facetrm.data.read.conversations import ScoringRow
 from facetrm.data.records import Conversation, Message
 from facetrm.data.world import World
 from facetrm.doctor.findings import Diagnosis, Finding
@@ -25,7 +26,6 @@ from facetrm.explain.table import WholeView
 from facetrm.explain.terminal import AnswerView, PairView, show
 from facetrm.hub.load import load_model
 from facetrm.model.reward_model import RewardModel
-from facetrm.recipes.scoring import ScoringRow
 from facetrm.recipes.show import show_whole
 from facetrm.report.page import render_page
 from facetrm.report.whole import write_whole_page

@@ -13,6 +13,7 @@ from adapter_models import MATHS, NAMED, PAIRS, TALKS, experts, network, one_tas
 from facetrm.cli.explained import print_overall, print_row
 from facetrm.core.errors import ModelError
 from facetrm.core.statistics import win_credit
+from facetrm.data.read.conversations import ScoringRow
 from facetrm.explain.ablation import ablate
 from facetrm.explain.ask import explain_local, explain_pair, flip_explained
 from facetrm.explain.edits import edit
@@ -23,7 +24,6 @@ from facetrm.explain.terminal import AnswerView, PairView, show
 from facetrm.model.concat import ConcatMLP
 from facetrm.model.mixture import Mixture
 from facetrm.model.reward_model import RewardModel
-from facetrm.recipes.scoring import ScoringRow
 from facetrm.report.page import render_page
 from fakes import NamedHashEncoder, chat
 

@@ -16,11 +16,11 @@ import pytest
 from facetrm.backbone.encoder import Features
 from facetrm.core.errors import BackboneError, DataError, StoreError
 from facetrm.core.locks import sole_writer
+from facetrm.data.read.conversations import RefusedRow, ScoringRow, stream_all_rows
 from facetrm.data.records import Conversation
 from facetrm.model.reward_model import RewardModel
 from facetrm.recipes import score_file, scoring
 from facetrm.recipes.score_file import ScoreCount, write_scores
-from facetrm.recipes.scoring import RefusedRow, ScoringRow, stream_asked
 from fakes import HashEncoder, chat
 from killing import deaths
 from reward_models import HIDDEN, mixture
@@ -61,7 +61,7 @@ def bad(n: int) -> dict[str, Any]:
 
 
 def score(model: RewardModel, data: Path, out: Path, *, skip: bool = False) -> ScoreCount:
-    return write_scores(model, stream_asked(data), out, skip=skip, data=data)
+    return write_scores(model, stream_all_rows(data), out, skip=skip, data=data)
 
 
 def names(folder: Path) -> list[str]:
@@ -89,7 +89,7 @@ def test_a_whole_file(data: Path, out: Path) -> None:
     count = score(picky(), data, out)
     assert (count.scores, count.found, count.skipped) == (20, 0, 0)
     lines = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
-    own = picky().score([row.answers[0] for row in stream_asked(data) if isinstance(row, ScoringRow)])
+    own = picky().score([row.answers[0] for row in stream_all_rows(data) if isinstance(row, ScoringRow)])
     assert lines == [{"id": f"r{n}", "answer": 0, **one.to_dict()} for n, one in enumerate(own)]
     assert names(out.parent) == ["s.jsonl"]
 
@@ -209,7 +209,7 @@ def test_a_writer_may_die_anywhere(data: Path, out: Path) -> None:
 
 def test_a_second_writer_is_told_who_writes(data: Path, out: Path) -> None:
     def rows() -> Iterator[ScoringRow | RefusedRow]:
-        yield from stream_asked(data)
+        yield from stream_all_rows(data)
         with pytest.raises(StoreError, match=rf"s\.jsonl: another process writes to it \(process {os.getpid()}"):
             score(picky(1), data, out)
 
@@ -222,7 +222,7 @@ def test_rows_are_scored_as_they_come(data: Path, out: Path) -> None:
     """No list of all rows or scores is made: the first chunk is on the disk before the third is read."""
 
     def rows() -> Iterator[ScoringRow | RefusedRow]:
-        for n, row in enumerate(stream_asked(data)):
+        for n, row in enumerate(stream_all_rows(data)):
             assert n < 8 or len((out.parent / "s.jsonl.partial").read_bytes().splitlines()) >= 4
             yield row
 

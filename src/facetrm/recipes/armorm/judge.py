@@ -145,7 +145,7 @@ def _bag_of_words(config: ArmormConfig, rows: Rows) -> Floats:
 def _length_cost(
     config: ArmormConfig, rows: Rows, fit: ArmormFit, by_system: Mapping[str, Floats]
 ) -> LengthCost | None:
-    """Fit the gate once more without the debiasing: what the score owes to length, and what stopping it costs."""
+    """Fit the gate again without debiasing: how far length drives the score, and what debiasing costs in accuracy."""
     if fit.debias.target is None:
         return None
     experts, off = fit.mixture.linear_experts, Debias.identity(fit.mixture.names)
