@@ -5,8 +5,8 @@
 
 Both are exact for a gated sum, one change at a time, everything else held. ``effect_k`` is the part of the margin that
 comes from objective k's weight *and* from the penalties that act through k; it equals the contribution difference in a
-model without debiasing. Under a network on the experts' vectors there is no weight and no rating to change: the question
-has no answer there.
+model without debiasing. Under a network on the experts' vectors there is no weight and no rating to change:
+the question has no answer there.
 
 Shapes: K experts.
 """
