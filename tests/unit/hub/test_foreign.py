@@ -134,7 +134,7 @@ def test_an_adapter_that_cannot_be_read_is_named(tmp_path: Path) -> None:
             "'owner/name' of this PEFT adapter is not a folder on this machine",
         ),
         ({"base_model_name_or_path": None}, "None of this PEFT adapter is not a folder"),
-        ({"base_model_name_or_path": ["/"]}, "is no folder"),
+        ({"base_model_name_or_path": ["/"]}, "is not a folder"),
         ({"peft_type": "IA3"}, "'IA3', made for 'SEQ_CLS'"),
         ({"task_type": "CAUSAL_LM"}, "is not a reward model"),
     ):
