@@ -187,7 +187,7 @@ def _differences(pairs: PairBlocks) -> Iterator[Tensor]:
 
 
 def _mixture(weight_1D: Tensor, pairs: PairBlocks, w_N: Floats) -> Mixture:
-    """Return the head as one expert, with its mean over the training answers, weighted as their pairs are, as the reference."""
+    """Return the head as one expert; the reference is the mean training answer, weighted as the pairs are."""
     experts = LinearExperts([PREFERENCE], weight_1D.float(), torch.zeros(1))
     weights_N, (chosen_NK, rejected_NK) = torch.from_numpy(w_N).double(), expert_scores(experts, pairs)
     total_K = weights_N @ (chosen_NK.double() + rejected_NK.double())
