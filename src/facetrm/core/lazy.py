@@ -1,14 +1,20 @@
 """Names that load their module when they are first used (PEP 562), and the one place that imports our code by name.
 
-``import facetrm`` and the help of the command line stay quick: neither loads torch nor transformers.
+``import facetrm`` and the help of the command line stay quick: neither loads torch nor transformers. A module that is
+imported here loads without the garbage collector: PyTorch and Transformers make a million objects, none of them
+garbage, and each full collection on the way looks at all of them.
 """
 
 from __future__ import annotations
 
+import gc
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
+
+_frozen = False
 
 
 def load_name(module: str, name: str) -> Any:
@@ -18,7 +24,38 @@ def load_name(module: str, name: str) -> Any:
         module: its full name.
         name: of the object.
     """
-    return getattr(import_module(module), name)
+    if module in sys.modules:
+        return getattr(import_module(module), name)
+    with _uncollected():
+        return getattr(import_module(module), name)
+
+
+@contextmanager
+def frozen_imports() -> Iterator[None]:
+    """Take what is imported here out of all later collections, for a process that is the program's alone.
+
+    It freezes every object of the process, so a library must not: garbage that stands then is never collected.
+    """
+    global _frozen
+    before, _frozen = _frozen, True
+    try:
+        yield
+    finally:
+        _frozen = before
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Import without the garbage collector, which is on afterwards if it was before."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if _frozen:
+            gc.freeze()
+        if collects:
+            gc.enable()
 
 
 def lazy(

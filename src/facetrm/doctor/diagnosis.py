@@ -51,6 +51,7 @@ def diagnose(
     device: str = "auto",
     allowed: Sequence[str] = (),
     settings: Mapping[str, object] | None = None,
+    trust_remote_code: bool = False,
 ) -> Diagnosis:
     """Return what is wrong with a model in files.
 
@@ -61,6 +62,8 @@ def diagnose(
         device: where to compute.
         allowed: codes that do not count for the exit code.
         settings: settings of the backbone of a third-party model, as ``load_model`` takes them; float32 by default.
+        trust_remote_code: let Python code that comes with the model run where it is scored. Looking at the files never
+            runs it. Nothing in a folder can ask for it.
 
     Raises:
         ModelError: no such model.
@@ -76,10 +79,20 @@ def diagnose(
     table: tuple[Variant, ...] = ()
     if not groups:
         skipped.append("no score was computed: give --data FILE")
-        found += _without_data(artefact, found, allowed=allowed, device=device, settings=settings)
+        found += _without_data(
+            artefact, found, allowed=allowed, device=device, settings=settings, trusted=trust_remote_code
+        )
     else:
         try:
-            more, table = _probe(artefact, groups, found=found, threshold=threshold, device=device, settings=settings)
+            more, table = _probe(
+                artefact,
+                groups,
+                found=found,
+                threshold=threshold,
+                device=device,
+                settings=settings,
+                trusted=trust_remote_code,
+            )
             found += more
             if 0 < sum(map(len, groups)) < FEW:
                 skipped.append(f"{sum(map(len, groups))} rewards have hardly a spread to measure drift by: give {FEW}")
@@ -115,6 +128,7 @@ def diagnose_server(
     allowed: Sequence[str] = (),
     settings: Mapping[str, object] | None = None,
     key: ServerKey | None = None,
+    trust_remote_code: bool = False,
 ) -> Diagnosis:
     """Return what is wrong with the rewards of a running server.
 
@@ -128,6 +142,7 @@ def diagnose_server(
         allowed: codes that do not count for the exit code.
         settings: settings of the local copy's backbone, as ``load_model`` takes them.
         key: API key of the server.
+        trust_remote_code: let Python code that comes with the local copy run. Nothing in a folder can ask for it.
 
     Raises:
         ModelError: the server cannot be reached or is no reward server, or the local copy cannot be loaded.
@@ -138,7 +153,9 @@ def diagnose_server(
     if not conversations:
         raise ModelError("a server has no files to look at", place=address, fix="give --data FILE")
     local, render = (
-        (None, None) if against is None else _local_copy(against, conversations, device=device, settings=settings)
+        (None, None)
+        if against is None
+        else _local_copy(against, conversations, device=device, settings=settings, trusted=trust_remote_code)
     )
     server = connect(url, conversations[0], render=render, timeout=timeout, key=key)
     reference = None if local is None else local.rewards()
@@ -164,10 +181,16 @@ def diagnose_server(
 
 
 def _local_copy(
-    against: str, conversations: Sequence[Conversation], *, device: str, settings: Mapping[str, object] | None
+    against: str,
+    conversations: Sequence[Conversation],
+    *,
+    device: str,
+    settings: Mapping[str, object] | None,
+    trusted: bool,
 ) -> tuple[Probed, RenderConversation | None]:
     """Return the readings of a local copy, and what renders a conversation as it reads it."""
-    model = load_model(against, device=device, settings=_settings(read_artefact(against), settings))
+    read = _settings(read_artefact(against), settings)
+    model = load_model(against, device=device, settings=read, trust_remote_code=trusted)
     probed, _ = probe_model(model, conversations, plain=False)
     return probed, renderer(model.encoder)
 
@@ -197,13 +220,14 @@ def _without_data(
     allowed: Sequence[str],
     device: str,
     settings: Mapping[str, object] | None,
+    trusted: bool,
 ) -> list[Finding]:
     """Return what loading says, which is what ``score`` would say, and whether the tokenizer knows plain English."""
     tokenizer = None if artefact.kind == "native" else artefact.tokenizer
     try:
         # Half the memory is enough to see whether it loads.
         read = {} if artefact.kind == "native" else {"dtype": "bfloat16", **(settings or {})}
-        model = load_model(artefact.folder, device=device, settings=read)
+        model = load_model(artefact.folder, device=device, settings=read, trust_remote_code=trusted)
     except ConfigError:
         raise
     except FacetrmError as exc:
@@ -225,6 +249,7 @@ def _probe(
     threshold: float,
     device: str,
     settings: Mapping[str, object] | None,
+    trusted: bool,
 ) -> tuple[list[Finding], tuple[Variant, ...]]:
     """Return findings and readings; a classifier that our engine cannot load is read by its own class."""
     conversations = [answer for group in groups for answer in group]
@@ -233,7 +258,8 @@ def _probe(
     tokenizer = artefact.tokenizer
     render: RenderConversation | None = _render_of(artefact)
     try:
-        model = load_model(artefact.folder, device=device, settings=_settings(artefact, settings))
+        settings = _settings(artefact, settings)
+        model = load_model(artefact.folder, device=device, settings=settings, trust_remote_code=trusted)
     except FacetrmError as exc:
         wrong = any(finding.severity == "error" and finding.code not in _READABLE for finding in found)
         if artefact.kind != "classifier" or wrong or isinstance(exc, ConfigError):
@@ -250,7 +276,7 @@ def _probe(
         place = getattr(getattr(model.encoder, "model", None), "device", place)
         del model  # its own class takes as much memory again
     if artefact.has_own_class and rows:
-        probe_own_forward(probed, artefact, rows, device=place)
+        probe_own_forward(probed, artefact, rows, device=place, trusted=trusted)
     table = tabulate(probed, pairs_P2=answer_pairs([len(group) for group in groups]), threshold=threshold)
     rewards = probed.rewards()
     if rewards is not None:

@@ -26,17 +26,18 @@ class OwnForward:
     Args:
         artefact: the folder.
         device: where it computes.
+        trusted: whether code that comes with the model may run.
 
     Raises:
         ModelError: Transformers cannot load it.
     """
 
-    def __init__(self, artefact: Artefact, *, device: torch.device) -> None:
+    def __init__(self, artefact: Artefact, *, device: torch.device, trusted: bool = False) -> None:
         register()
         try:
             with quiet_transformers():
                 model, report = AutoModelForSequenceClassification.from_pretrained(
-                    str(artefact.folder), dtype=torch.float32, output_loading_info=True, trust_remote_code=False
+                    str(artefact.folder), dtype=torch.float32, output_loading_info=True, trust_remote_code=trusted
                 )
         except Exception as exc:  # the loaders raise errors of every kind on files that others wrote
             reason = " ".join(str(exc).split())[:200]

@@ -255,7 +255,9 @@ def _seeded(reader: Reader, rows: Sequence[Tokenized]) -> list[float]:
         return reader.engine(rows, mode="exact")
 
 
-def probe_own_forward(probed: Probed, artefact: Artefact, rows: Sequence[Tokenized], *, device: torch.device) -> None:
+def probe_own_forward(
+    probed: Probed, artefact: Artefact, rows: Sequence[Tokenized], *, device: torch.device, trusted: bool = False
+) -> None:
     """Add the readings of the class that Transformers finds for the model: what its users get, in float32.
 
     Args:
@@ -263,11 +265,12 @@ def probe_own_forward(probed: Probed, artefact: Artefact, rows: Sequence[Tokeniz
         artefact: the model's folder.
         rows: as the engine read them.
         device: where to compute.
+        trusted: whether code that comes with the model may run.
 
     Raises:
         ModelError: Transformers cannot load the folder.
     """
-    own, ids = OwnForward(artefact, device=device), [row.ids for row in rows]
+    own, ids = OwnForward(artefact, device=device, trusted=trusted), [row.ids for row in rows]
     against = exact_reference(probed)
     if not against and REFERENCE in probed.readings:
         probed.add(PLAIN, REFERENCE, lambda: None, note=NOT_IN_FLOAT32)
