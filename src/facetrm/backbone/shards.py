@@ -116,7 +116,7 @@ def locked(folder: Path) -> Iterator[None]:
     with open(folder / "lock", "ab") as handle:
         if try_lock(handle.fileno()) is False:
             raise StoreError(
-                "another process writes to it", place=folder, fix="wait for it to end, or give another folder"
+                "another process is writing to it", place=folder, fix="wait for it to end, or give another folder"
             )
         yield
 

@@ -1,8 +1,8 @@
-"""Names that load their module when they are first used (PEP 562), and the one place that imports our code by name.
+"""Lazy imports: exported names load their module on first use (PEP 562).
 
-``import facetrm`` and the help of the command line stay quick: neither loads torch nor transformers. A module that is
-imported here loads without the garbage collector: PyTorch and Transformers make a million objects, none of them
-garbage, and each full collection on the way looks at all of them.
+They keep ``import facetrm`` and the command-line help fast: neither loads torch or transformers. This is the only place
+that imports our own modules by name. It imports without the garbage collector: PyTorch and Transformers make a million
+objects, none of them garbage, and each full collection on the way would look at all of them.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ _frozen = False
 
 
 def load_name(module: str, name: str) -> Any:
-    """Return the object ``name`` of ``module``, which is imported where it was not yet.
+    """Return the object ``name`` of ``module``, importing the module if needed.
 
     Args:
-        module: its full name.
-        name: of the object.
+        module: full module name.
+        name: name of the object.
     """
     if module in sys.modules:
         return getattr(import_module(module), name)
@@ -61,14 +61,14 @@ def _uncollected() -> Iterator[None]:
 def lazy(
     package: str, homes: Mapping[str, Sequence[str]], *, parts: Sequence[str] = ()
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """Return ``__getattr__`` and ``__dir__`` of a package that exports names without importing their modules.
+    """Return ``__getattr__`` and ``__dir__`` for a package that exports names lazily.
 
-    A name is looked up once: from then on it stands in the package.
+    A name is resolved once and then stored in the package.
 
     Args:
-        package: its full name.
-        homes: the names by the module that defines them.
-        parts: packages inside it that can be reached as attributes.
+        package: full package name.
+        homes: maps each module to the names that it defines.
+        parts: subpackages that are reachable as attributes.
     """
     home_of = {name: module for module, names in homes.items() for name in names}
 

@@ -1,4 +1,4 @@
-"""Records in and out of JSONL, JSONL.gz and Parquet files, validated at the border, nothing dropped silently."""
+"""Reading and writing records in JSONL, JSONL.gz and Parquet files. Records are validated; none is dropped silently."""
 
 from __future__ import annotations
 
@@ -31,16 +31,17 @@ def read_ratings(
     """Read rated conversations in any convention of :mod:`facetrm.data.read.formats`.
 
     Args:
-        path: a ``.jsonl``, ``.jsonl.gz`` or ``.parquet`` file.
-        objectives: the declared objectives; given, every rating must be declared and within its range.
-        on_error: ``raise`` at the first bad row, or ``skip`` bad rows into ``<name>.skipped.jsonl`` and count them.
-        skipped_to: the folder of that side file; None is the folder of ``path``.
+        path: ``.jsonl``, ``.jsonl.gz`` or ``.parquet`` file.
+        objectives: declared objectives, to check every rating's name and range against; None checks nothing.
+        on_error: ``raise`` at the first bad row, or ``skip`` bad rows, write them to ``<name>.skipped.jsonl`` and count
+            them.
+        skipped_to: folder for that side file; None for the folder of ``path``.
 
     Returns:
         The records, in the order of the file.
 
     Raises:
-        DataError: names the file, the line (or Parquet row), the field, the value and the fix.
+        DataError: A row is bad. The message names the file, line (or Parquet row), field, value and fix.
 
     Example:
         >>> from tempfile import mkdtemp
@@ -59,15 +60,16 @@ def read_preferences(
     """Read preferences in any convention of :mod:`facetrm.data.read.formats`.
 
     Args:
-        path: as in :func:`read_ratings`.
-        on_error: as in :func:`read_ratings`.
-        skipped_to: as in :func:`read_ratings`.
+        path: ``.jsonl``, ``.jsonl.gz`` or ``.parquet`` file.
+        on_error: ``raise`` at the first bad row, or ``skip`` bad rows, write them to ``<name>.skipped.jsonl`` and count
+            them.
+        skipped_to: folder for that side file; None for the folder of ``path``.
 
     Returns:
         The records, in the order of the file.
 
     Raises:
-        DataError: names the file, the line (or Parquet row), the field, the value and the fix.
+        DataError: A row is bad. The message names the file, line (or Parquet row), field, value and fix.
 
     Example:
         >>> from tempfile import mkdtemp
@@ -81,29 +83,29 @@ def read_preferences(
 
 
 def read_records(path: Path | str) -> list[Rating] | list[Preference]:
-    """Read preferences where the columns compare answers, else ratings, in any convention.
+    """Read preferences if the columns compare responses, else ratings, in any convention.
 
     Args:
-        path: as in :func:`read_ratings`.
+        path: ``.jsonl``, ``.jsonl.gz`` or ``.parquet`` file.
 
     Returns:
         The records, in the order of the file.
 
     Raises:
-        DataError: names the file, the line (or Parquet row), the field, the value and the fix.
+        DataError: A row is bad. The message names the file, line (or Parquet row), field, value and fix.
     """
     return cast("list[Rating] | list[Preference]", _read(Path(path), None, None, "raise", None))
 
 
 def write_records(path: Path | str, records: Iterable[Rating | Preference]) -> None:
-    """Write records of one kind in our own convention, atomically; reading them back gives equal records.
+    """Write records of one kind atomically, in facetrm's own convention; reading them back gives equal records.
 
     Args:
-        path: a ``.jsonl``, ``.jsonl.gz`` or ``.parquet`` file (Parquet keeps ``meta`` as JSON text).
-        records: all ratings, or all preferences.
+        path: ``.jsonl``, ``.jsonl.gz`` or ``.parquet`` file (Parquet stores ``meta`` as JSON text).
+        records: only ratings, or only preferences.
 
     Raises:
-        DataError: both kinds at once, a value that JSON cannot hold, or another file type.
+        DataError: The records are of both kinds, a value is not a JSON value, or the file type is unknown.
 
     Example:
         >>> from tempfile import mkdtemp
@@ -129,7 +131,7 @@ def write_records(path: Path | str, records: Iterable[Rating | Preference]) -> N
 
 
 def side_file(path: Path, folder: Path | str | None = None) -> Path:
-    """Return where the skipped rows of ``path`` go: beside it, or into ``folder``."""
+    """Return the path of the side file for skipped rows of ``path``: in ``folder``, or next to ``path``."""
     stem = path.name
     for suffix in sorted(ROW_SUFFIXES, key=len, reverse=True):
         stem = stem.removesuffix(suffix)
@@ -137,12 +139,12 @@ def side_file(path: Path, folder: Path | str | None = None) -> Path:
 
 
 class SkippedRows:
-    """Bad rows of one input: raised at once, or kept for a side file.
+    """Bad rows of one input: raised immediately, or collected for a side file.
 
     Args:
-        path: the input; the side file is named after it.
+        path: input file, which gives the side file its name.
         on_error: ``raise`` or ``skip``.
-        folder: where the side file goes; None is beside ``path``.
+        folder: folder for the side file; None for the folder of ``path``.
     """
 
     def __init__(self, path: Path, on_error: OnError, folder: Path | str | None = None) -> None:
@@ -155,16 +157,25 @@ class SkippedRows:
         return len(self.rows)
 
     def add(self, error: DataError, number: int, row: object) -> None:
-        """Raise ``error`` with its place, line ``number``, or note it with the ``row``."""
+        """Raise an error with its place, or record it for the side file.
+
+        Args:
+            error: what is wrong with the row.
+            number: line or row number, from 1.
+            row: content of the row.
+        """
         if self.on_error == "raise":
             raise DataError(error.problem, place=f"{self.path}:{number}", fix=error.fix) from None
         self.rows.append({"line": number, "reason": str(error), "row": row})
 
     def close(self, kept: int) -> None:
-        """Write the side file and announce the count.
+        """Write the side file and log the number of skipped rows.
+
+        Args:
+            kept: number of good rows.
 
         Raises:
-            DataError: no row was good, or the side file cannot be written.
+            DataError: All rows are bad, or the side file cannot be written.
         """
         if not self.rows:
             return

@@ -23,10 +23,10 @@ def parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the rows of a Parquet file, a batch at a time.
 
     Args:
-        path: the file.
+        path: path of the Parquet file.
 
     Raises:
-        DataError: no Parquet file, or a damaged one.
+        DataError: The file is not a Parquet file, or is damaged.
     """
     try:
         with closing(pq.ParquetFile(path)) as file:
@@ -68,7 +68,7 @@ def _cells(column: pa.Array) -> list[Any]:
     try:
         values = column.to_pylist()
         return values if plain is None else [plain(value) for value in values]
-    except Exception:  # one bad cell: find it, and leave the others as they are
+    except Exception:  # find the bad cell, and keep the others
         return [_cell(column, n, plain) for n in range(len(column))]
 
 
@@ -76,12 +76,12 @@ def _cell(column: pa.Array, n: int, plain: _Plain | None) -> Any:
     try:
         value = column[n].as_py()
         return value if plain is None else plain(value)
-    except Exception as exc:  # every library of dates, time zones and text has its own errors
+    except Exception as exc:  # each library for dates, time zones and text raises different errors
         return Unreadable(" ".join(f"{type(exc).__name__}: {exc}".split())[:120])
 
 
 def _plain(kind: pa.DataType) -> _Plain | None:
-    """Return what makes a value of this Arrow type plain; None where it is so already."""
+    """Return the function that converts a value of this Arrow type to plain Python; None if it needs no conversion."""
     if isinstance(kind, pa.BaseExtensionType):
         if kind.extension_name == "arrow.json":
             return _parse
@@ -108,7 +108,7 @@ def _of_map(inner: _Plain | None) -> _Plain:
             return None
         found = {key: item if inner is None else inner(item) for key, item in value}
         if len(found) < len(value):
-            raise ValueError("a key of the map stands twice")
+            raise ValueError("a key of the map appears twice")
         return found
 
     return plain
