@@ -117,7 +117,7 @@ def test_gated_weights_without_their_gate(folder: Path) -> None:
 
 def test_the_default_number_of_labels_is_two(folder: Path) -> None:
     config(folder, id2label=None, label2id=None)
-    assert "Transformers takes 2" in found(folder)["num-labels"].problem
+    assert "Transformers uses 2" in found(folder)["num-labels"].problem
 
 
 def test_code_of_its_own(folder: Path) -> None:

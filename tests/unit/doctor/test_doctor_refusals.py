@@ -88,7 +88,7 @@ def test_code_of_a_folder_is_neither_run_nor_asked_for(
     assert not list(folder.glob("*.ran"))
     needed = found(folder)["remote-code"].problem
     assert needed == (
-        "the folder names code of its own" if model_type == "llama" else "the folder needs code of its own"
+        "the folder comes with Python code" if model_type == "llama" else "the model needs Python code from its folder"
     )
 
 

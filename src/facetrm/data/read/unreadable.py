@@ -9,10 +9,10 @@ from typing import final
 @final
 @dataclass(frozen=True)
 class Unreadable:
-    """A cell that Python cannot hold (bytes that are no UTF-8, a date out of range); it matters only where it is read.
+    """A cell that Python cannot represent (invalid UTF-8, a date out of range). It is an error only if it is used.
 
     Attributes:
-        reason: what is wrong with it.
+        reason: Why the cell cannot be read.
     """
 
     reason: str
