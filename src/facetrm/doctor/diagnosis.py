@@ -51,6 +51,7 @@ def diagnose(
     device: str = "auto",
     allowed: Sequence[str] = (),
     settings: Mapping[str, object] | None = None,
+    trust_remote_code: bool = False,
 ) -> Diagnosis:
     """Check a model folder and, with data, its rewards.
 
@@ -61,6 +62,8 @@ def diagnose(
         device: the device to compute on: ``auto``, ``cpu`` or ``cuda``.
         allowed: the codes of findings that do not affect the exit code.
         settings: backbone settings of a third-party model, as in ``load_model``; its dtype is float32 by default.
+        trust_remote_code: whether Python code that comes with the model may run when it is scored. Inspecting the files
+            never runs it, and nothing in a folder can ask for it.
 
     Raises:
         ModelError: the model does not exist.
@@ -76,10 +79,20 @@ def diagnose(
     table: tuple[Variant, ...] = ()
     if not groups:
         skipped.append("no score was computed: give --data FILE")
-        found += _without_data(artefact, found, allowed=allowed, device=device, settings=settings)
+        found += _without_data(
+            artefact, found, allowed=allowed, device=device, settings=settings, trusted=trust_remote_code
+        )
     else:
         try:
-            more, table = _probe(artefact, groups, found=found, threshold=threshold, device=device, settings=settings)
+            more, table = _probe(
+                artefact,
+                groups,
+                found=found,
+                threshold=threshold,
+                device=device,
+                settings=settings,
+                trusted=trust_remote_code,
+            )
             found += more
             if 0 < sum(map(len, groups)) < FEW:
                 few = f"{sum(map(len, groups))} rewards are too few to measure drift reliably"
@@ -116,6 +129,7 @@ def diagnose_server(
     allowed: Sequence[str] = (),
     settings: Mapping[str, object] | None = None,
     key: ServerKey | None = None,
+    trust_remote_code: bool = False,
 ) -> Diagnosis:
     """Check the rewards of a running server.
 
@@ -129,6 +143,8 @@ def diagnose_server(
         allowed: the codes of findings that do not affect the exit code.
         settings: backbone settings of the local copy, as in ``load_model``.
         key: the API key of the server.
+        trust_remote_code: whether Python code that comes with the local copy may run. Nothing in a folder can ask for
+            it.
 
     Raises:
         ModelError: the server cannot be reached or is not a reward server, or the local copy cannot be loaded.
@@ -139,7 +155,9 @@ def diagnose_server(
     if not conversations:
         raise ModelError("a server can only be checked with data", place=address, fix="give --data FILE")
     local, render = (
-        (None, None) if against is None else _local_copy(against, conversations, device=device, settings=settings)
+        (None, None)
+        if against is None
+        else _local_copy(against, conversations, device=device, settings=settings, trusted=trust_remote_code)
     )
     server = connect(url, conversations[0], render=render, timeout=timeout, key=key)
     reference = None if local is None else local.rewards()
@@ -165,10 +183,16 @@ def diagnose_server(
 
 
 def _local_copy(
-    against: str, conversations: Sequence[Conversation], *, device: str, settings: Mapping[str, object] | None
+    against: str,
+    conversations: Sequence[Conversation],
+    *,
+    device: str,
+    settings: Mapping[str, object] | None,
+    trusted: bool,
 ) -> tuple[Probed, RenderConversation | None]:
     """Return the readings of a local copy, and a function that renders a conversation with its chat template."""
-    model = load_model(against, device=device, settings=_settings(read_artefact(against), settings))
+    read = _settings(read_artefact(against), settings)
+    model = load_model(against, device=device, settings=read, trust_remote_code=trusted)
     probed, _ = probe_model(model, conversations, plain=False)
     return probed, renderer(model.encoder)
 
@@ -200,13 +224,14 @@ def _without_data(
     allowed: Sequence[str],
     device: str,
     settings: Mapping[str, object] | None,
+    trusted: bool,
 ) -> list[Finding]:
     """Try to load the model, as ``score`` would, and check that its tokenizer knows plain English."""
     tokenizer = None if artefact.kind == "native" else artefact.tokenizer
     try:
         # bfloat16 halves the memory and is enough to see whether the model loads.
         read = {} if artefact.kind == "native" else {"dtype": "bfloat16", **(settings or {})}
-        model = load_model(artefact.folder, device=device, settings=read)
+        model = load_model(artefact.folder, device=device, settings=read, trust_remote_code=trusted)
     except ConfigError:
         raise
     except FacetrmError as exc:
@@ -228,6 +253,7 @@ def _probe(
     threshold: float,
     device: str,
     settings: Mapping[str, object] | None,
+    trusted: bool,
 ) -> tuple[list[Finding], tuple[Variant, ...]]:
     """Return findings and the table of readings. A classifier that facetrm cannot load is scored by its own class."""
     conversations = [answer for group in groups for answer in group]
@@ -236,7 +262,8 @@ def _probe(
     tokenizer = artefact.tokenizer
     render: RenderConversation | None = _render_of(artefact)
     try:
-        model = load_model(artefact.folder, device=device, settings=_settings(artefact, settings))
+        settings = _settings(artefact, settings)
+        model = load_model(artefact.folder, device=device, settings=settings, trust_remote_code=trusted)
     except FacetrmError as exc:
         wrong = any(finding.severity == "error" and finding.code not in _READABLE for finding in found)
         if artefact.kind != "classifier" or wrong or isinstance(exc, ConfigError):
@@ -253,7 +280,7 @@ def _probe(
         place = getattr(getattr(model.encoder, "model", None), "device", place)
         del model  # the Transformers class needs the same memory again
     if artefact.has_own_class and rows:
-        probe_own_forward(probed, artefact, rows, device=place)
+        probe_own_forward(probed, artefact, rows, device=place, trusted=trusted)
     table = tabulate(probed, pairs_P2=answer_pairs([len(group) for group in groups]), threshold=threshold)
     rewards = probed.rewards()
     if rewards is not None:

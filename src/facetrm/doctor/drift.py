@@ -55,6 +55,17 @@ def has_spread(rewards: Sequence[float]) -> bool:
     return not np.isfinite(values).all() or float(np.ptp(values)) > resolution(rewards) if len(values) else False
 
 
+def equal_rewards(rewards: Sequence[float]) -> str:
+    """Return how many ``rewards`` there are and what each is, where they are several and all equal; else nothing.
+
+    Args:
+        rewards: of several conversations.
+    """
+    if len(rewards) < 2 or has_spread(rewards):
+        return ""
+    return f"{len(rewards)} conversations, each {rewards[0]:g}, to within {resolution(rewards):.1g}"
+
+
 def spread(rewards: Sequence[float]) -> float:
     """Return the standard deviation of ``rewards``. If they are all equal, return their size, so it is never zero.
 

@@ -23,6 +23,7 @@ class OwnForward:
     Args:
         artefact: the model folder.
         device: the device to compute on.
+        trusted: whether code that comes with the model may run.
 
     Attributes:
         pad: the id that batches are padded with.
@@ -33,12 +34,12 @@ class OwnForward:
         ModelError: Transformers cannot load the folder, or would initialise some tensors at random.
     """
 
-    def __init__(self, artefact: Artefact, *, device: torch.device) -> None:
+    def __init__(self, artefact: Artefact, *, device: torch.device, trusted: bool = False) -> None:
         register()
         try:
             with quiet_transformers():
                 model, report = AutoModelForSequenceClassification.from_pretrained(
-                    str(artefact.folder), dtype=torch.float32, output_loading_info=True, trust_remote_code=False
+                    str(artefact.folder), dtype=torch.float32, output_loading_info=True, trust_remote_code=trusted
                 )
         except Exception as exc:  # Transformers raises many kinds of errors on broken files
             reason = " ".join(str(exc).split())[:200]

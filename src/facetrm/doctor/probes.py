@@ -258,7 +258,9 @@ def _seeded(reader: Reader, rows: Sequence[Tokenized]) -> list[float]:
         return reader.engine(rows, mode="exact")
 
 
-def probe_own_forward(probed: Probed, artefact: Artefact, rows: Sequence[Tokenized], *, device: torch.device) -> None:
+def probe_own_forward(
+    probed: Probed, artefact: Artefact, rows: Sequence[Tokenized], *, device: torch.device, trusted: bool = False
+) -> None:
     """Add the readings of the model's own Transformers class, in float32. These are the rewards that its users get.
 
     Args:
@@ -266,11 +268,12 @@ def probe_own_forward(probed: Probed, artefact: Artefact, rows: Sequence[Tokeniz
         artefact: the model's folder.
         rows: the tokenised conversations.
         device: the device to compute on.
+        trusted: whether code that comes with the model may run.
 
     Raises:
         ModelError: Transformers cannot load the folder.
     """
-    own, ids = OwnForward(artefact, device=device), [row.ids for row in rows]
+    own, ids = OwnForward(artefact, device=device, trusted=trusted), [row.ids for row in rows]
     against = exact_reference(probed)
     if not against and REFERENCE in probed.readings:
         probed.add(PLAIN, REFERENCE, lambda: None, note=NOT_IN_FLOAT32)

@@ -10,7 +10,7 @@ from typing import Final
 from facetrm.core.errors import ModelError
 from facetrm.data.records import Conversation, Message
 from facetrm.doctor.causes import show_drift
-from facetrm.doctor.drift import spread
+from facetrm.doctor.drift import equal_rewards, spread
 from facetrm.doctor.findings import Finding, Variant
 from facetrm.doctor.probes import BF16, REFERENCE, Probed, closest
 from facetrm.doctor.server import AT_ONCE, RewardServer, ServedAnswer
@@ -120,8 +120,8 @@ def judge_server(table: Sequence[Variant], probed: Probed, *, local: Probed | No
     rewards = probed.rewards(SERVED)
     if rewards is None:
         return []
-    if len(rewards) > 1 and max(rewards) == min(rewards):
-        return [_constant(rewards)]
+    if equal := equal_rewards(rewards):
+        return [_constant(equal)]
     lines = {line.name: line for line in table}
     found = _unsteady(lines)
     reference = None if local is None else local.rewards(REFERENCE)
@@ -261,12 +261,12 @@ def _several(numbers: int) -> Finding:
     )
 
 
-def _constant(rewards: Sequence[float]) -> Finding:
+def _constant(measured: str) -> Finding:
     return Finding(
         "server-constant",
         "error",
         "every conversation gets the same reward",
-        f"{len(rewards)} conversations, each {rewards[0]:g}",
+        measured,
         "the head was not loaded, or the server returns 1 because it finds no end token",
         "send messages, so that the server renders them with the model's chat template; check the head",
     )

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from facetrm.doctor import probes
 from facetrm.doctor.artefact import Artefact
 from facetrm.doctor.causes import name_cause, unexplained
-from facetrm.doctor.drift import bf16_step, drift, has_spread, resolution, spread
+from facetrm.doctor.drift import bf16_step, drift, equal_rewards, spread
 from facetrm.doctor.findings import Drift, DriftVerdict, Finding, Variant
 from facetrm.doctor.probes import Probed
 
@@ -67,8 +67,8 @@ def judge_readings(probed: Probed, table: Sequence[Variant], *, artefact: Artefa
         return []
     if not all(map(math.isfinite, rewards)):
         return [_not_finite(rewards)]
-    if len(rewards) > 1 and not has_spread(rewards):
-        return [_constant(rewards)]
+    if equal := equal_rewards(rewards):
+        return [_constant(equal)]
     found = [name_cause(line, probed, artefact, threshold=threshold) for line in unexplained(table, probed)]
     step, unit = bf16_step(rewards), spread(rewards)
     if artefact.kind != "native" and len(rewards) > 1 and step > CROWDED * unit:
@@ -96,12 +96,12 @@ def _not_finite(rewards: Sequence[float]) -> Finding:
     )
 
 
-def _constant(rewards: Sequence[float]) -> Finding:
+def _constant(measured: str) -> Finding:
     return Finding(
         "scores-constant",
         "error",
         "all rewards are equal",
-        f"{len(rewards)} conversations, each {rewards[0]:g}, to within {resolution(rewards):.1g}",
+        measured,
         "the head is zero, it reads the same token in every conversation, or all conversations become the same tokens",
         "see the other findings; if there are none, check the head's weights",
     )
