@@ -66,6 +66,13 @@ def test_filled_packs_come_in_few_sizes() -> None:
     for size, filled in enumerate(sizes, start=1):
         assert size <= filled <= max(size + size // 32, size + 31)
         assert filled <= 8190 or size > 8190, "a pack does not outgrow the budget"
+    assert {len(pack.filled(0, later=True).ids) for pack in packs[:1024]} == {
+        *range(128, 897, 128),
+        928,
+        960,
+        992,
+        1024,
+    }
     assert all(pack.filled(None) is pack for pack in packs[:40])
 
 

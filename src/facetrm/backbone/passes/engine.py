@@ -178,8 +178,9 @@ class DecoderEngine:
     def _packed(self, rows: Sequence[Tokenized], budget: int, asked: SharedReading | None) -> Iterator[_Pass]:
         enough = _CACHED if self.model.device.type == "cpu" else None
         prompts = [row.prompt_end + 1 for row in rows]
-        for pack in pack_rows([row.ids for row in rows], prompts, token_budget=budget, enough=enough):
-            pack = pack.filled(self._filler, most=budget)
+        packs = pack_rows([row.ids for row in rows], prompts, token_budget=budget, enough=enough)
+        for n, whole in enumerate(packs):
+            pack = whole.filled(self._filler, most=budget, later=n > 0)
             yield _Pass(pack.rows, len(pack.ids), partial(self._read_pack, pack, asked))
 
     def _read_pack(self, pack: PackedPass, asked: SharedReading | None = None) -> tuple[Tensor, Tensor]:

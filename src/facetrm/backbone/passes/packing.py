@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 _STEP: Final = 32  # tokens between two sizes of a filled pack, up to 32 steps; beyond them the steps grow with the pack
+_TAIL: Final = 896  # tokens up to which a pack behind full ones counts as what is left over
 
 
 @dataclass(frozen=True)
@@ -75,15 +76,16 @@ class PackedPass:
         found = PackedPass(ids, positions, trees, self.rows, ends, ends).filled(pad)
         return found, kept + [0] * (len(found.ids) - len(kept))
 
-    def filled(self, pad: int | None, *, most: int | None = None) -> PackedPass:
+    def filled(self, pad: int | None, *, most: int | None = None, later: bool = False) -> PackedPass:
         """Return the pack with a filler, a tree without answers that nobody reads, up to one of few sizes.
 
         Args:
             pad: the id of the filler's tokens; None for no filler.
             most: a size that the filler does not exceed; None for no limit.
+            later: whether a pack was read before it, so that a longer filler of a small one hardly counts.
         """
         size = len(self.ids)
-        step = max(_STEP, 2 ** (size.bit_length() - 1) // _STEP)
+        step = 4 * _STEP if later and size <= _TAIL else max(_STEP, 2 ** (size.bit_length() - 1) // _STEP)
         stop = -(-size // step) * step
         if most is not None and size <= most:
             stop = min(stop, most)
