@@ -39,6 +39,7 @@ IN_A_FOLDER: Final = 4
 STEP: Final = {
     "evaluate_every": 2,
     "gain": 0.0,
+    "folds": 0,
     "trainer": {"max_steps": 4, "learning_rate": 0.01, "per_device_train_batch_size": 8, "logging_steps": 1},
 }
 DMOERM: Final[dict[str, Any]] = {
@@ -52,6 +53,7 @@ DMOERM: Final[dict[str, Any]] = {
     "base": {"training": STEP},
     "experts": {"training": STEP},
     "aggregator": {"concat": {"steps": 20, "hidden": 8}, "gate": {"steps": 20, "hidden": 4, "rank": 4}},
+    "rivals": {"members": 2},
     "samples": 20,
     "save_backbone": "copy",
 }

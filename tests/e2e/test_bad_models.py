@@ -104,7 +104,7 @@ MODELS: dict[str, tuple[Spoil, Sequence[str]]] = {
     ),
     "a tensor missing": (weights(lambda t: t.pop("experts.bias_K")), ["bias_K"]),
     "a tensor more": (weights(lambda t: t.update(extra=torch.zeros(1))), ["'extra' is unexpected", "again"]),
-    "a tensor of another shape": (
+    "a tensor the response has another format": (
         weights(lambda t: t.update({"experts.bias_K": torch.zeros(3)})),
         ["bias", "3"],
     ),

@@ -33,6 +33,7 @@ ROOT = Path(__file__).parents[2]
 QUICK: dict[str, Any] = {
     "evaluate_every": 2,
     "gain": 0.0,
+    "folds": 0,
     "trainer": {"max_steps": 4, "learning_rate": 0.01, "per_device_train_batch_size": 8, "logging_steps": 1},
 }
 SMALL: dict[str, Any] = {
@@ -53,6 +54,7 @@ SMALL: dict[str, Any] = {
     "base": {"training": QUICK},
     "experts": {"training": QUICK},
     "aggregator": {"concat": {"steps": 20, "hidden": 8}, "gate": {"steps": 20, "hidden": 4, "rank": 4}},
+    "rivals": {"members": 2},
     "samples": 20,
     "save_backbone": "copy",
 }
@@ -99,7 +101,7 @@ def metrics_of(folder: Path) -> dict[str, Any]:
     metrics.pop("seconds")
     metrics["backbone_training"].pop("seconds", None)
     fits = [*(f for t in metrics["tasks"].values() for f in (t["base"], *t["experts"].values())), metrics["fallback"]]
-    for fit in fits:
+    for fit in (*fits, *metrics["rivals"]["members"]):
         fit.pop("seconds")
     return dict(metrics)
 
@@ -111,7 +113,9 @@ def test_a_run_leaves_what_it_says(done: DmoermRun) -> None:
     trained = {"all", "chat", "code", *(n for f in done.fit.inner.values() for n in f.mixture.adapters)}
     assert {path.name for path in (folder / "adapters").iterdir()} == trained
     assert {path.name for path in (folder / "training").iterdir()} == trained
-    assert not list((folder / "training").glob("*/checkpoint-*"))
+    assert not list((folder / "training").rglob("checkpoint-*"))
+    assert {path.name for path in (folder / "rivals" / "adapters").iterdir()} == {"rival-1", "rival-2"}
+    assert not [path for path in (folder / "model").rglob("*") if "rival" in path.name], "rivals are no part of a model"
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["recipe"] == "dmoerm"
     assert metrics["router"]["held_out"]["accuracy"]["value"] == pytest.approx(done.fit.router.report.accuracy.value)
@@ -159,8 +163,44 @@ def test_every_figure_is_documented(done: DmoermRun) -> None:
         chat,
         chat["base"],
         chat["aggregator"],
+        metrics["adapters"],
+        metrics["rivals"],
     ]
     assert {name for part in parts for name in part if not name.endswith("_total")} <= documented
+
+
+def test_a_run_says_which_experts_training_has_moved(done: DmoermRun) -> None:
+    metrics = json.loads((done.folder / "metrics.json").read_text())
+    fits = {f"{task}/overall": found["base"] for task, found in metrics["tasks"].items()}
+    for found in metrics["tasks"].values():
+        fits |= found["experts"]
+    unmoved = sorted(name for name, fit in fits.items() if not fit["kept"])
+    assert metrics["adapters"] == {"trained": len(fits), "unchanged": len(unmoved), "linear_heads": unmoved}
+    for name, fit in fits.items():
+        assert fit["kept"] == (fit["best_step"] > 0) == (fit["change"] > 0), name
+        assert fit["steps"] == 4
+        assert fit["rate"] == 0.01
+        assert fit["kept"] or (fit["loss"], fit["accuracy"]) == (fit["start_loss"], fit["start"])
+    text = (done.folder / "report.html").read_text(encoding="utf-8")
+    said = f"{len(unmoved)} of {len(fits)} adapters unchanged" if unmoved else f"All {len(fits)} adapters beat"
+    assert said in text
+
+
+def test_rivals_see_the_same_labels_and_stand_in_every_table(done: DmoermRun) -> None:
+    metrics = json.loads((done.folder / "metrics.json").read_text())
+    rivals = {"single_rm", "ensemble_mean", "ensemble_worst", "ensemble_uncertainty", "routed_linear", "linear_bt"}
+    for table in (
+        metrics["pair_accuracy"]["noisy"],
+        metrics["pair_accuracy"]["true"],
+        *metrics["pair_accuracy"]["by_task"].values(),
+    ):
+        assert rivals <= table.keys()
+    assert rivals <= found["model_minus"].keys()
+    for member in metrics["rivals"]["members"]:
+        assert member["train"] + member["validation"] == metrics["rows"]["preferences"]
+        assert member["steps"] == 8, "the steps of both phases"
+    one, other = (m["start_loss"] for m in metrics["rivals"]["members"])
+    assert one != other, "members have their own seeds"
 
 
 def test_the_saved_model_scores_what_the_trained_one_does(done: DmoermRun, rows: Path) -> None:

@@ -101,6 +101,11 @@ def test_a_manifest_cannot_ask_for_code(tiny_run: Run, tmp_path: Path) -> None:
         assert "--trust-remote-code" in said.err
         assert command(verb, folder, "--data", rows, "--trust-remote-code").code == 0  # the caller's own word
     assert load_model(folder, trust_remote_code=True).score([]) == []
+    for asked in ([], ["--data", rows]):  # the doctor says what loading says, and takes the same word
+        said = command("doctor", folder, "--json", *asked)
+        assert "does-not-load" in said.out
+        assert "--trust-remote-code" in said.out
+        assert "does-not-load" not in command("doctor", folder, "--json", *asked, "--trust-remote-code").out
 
 
 def copied(tiny_run: Run, folder: Path) -> Path:

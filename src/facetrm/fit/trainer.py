@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol, cast
@@ -155,6 +155,25 @@ class HeadsTrainer(Trainer):
         self._parts.append({name: part for name, part in outputs.items() if name != "loss"})
         return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
 
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """Return the schedule; a warm-up of w steps goes from 1/w to 1, so that no step has rate 0.
+
+        Args:
+            num_training_steps: as in ``Trainer.create_scheduler``.
+            optimizer: as in ``Trainer.create_scheduler``.
+        """
+        schedule = super().create_scheduler(num_training_steps, optimizer)
+        warm = self.args.get_warmup_steps(num_training_steps)
+        if warm and isinstance(schedule, torch.optim.lr_scheduler.LambdaLR):
+            schedule.lr_lambdas = [_never_zero(rate, warm) for rate in schedule.lr_lambdas]
+            rates = [base * rate(0) for base, rate in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)]
+            for group, rate in zip(schedule.optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate
+            schedule._last_lr = rates
+        return schedule
+
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Return, log and announce the figures of ``judge``.
 
@@ -264,13 +283,26 @@ def write_trained(trainer: HeadsTrainer, folder: Path) -> None:
     """
     state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     if trainer.args.should_save:
-        kept = {name: state[name].detach().cpu().contiguous() for name in sorted(trainer.kept)}
-        bad = [name for name, tensor in kept.items() if not bool(torch.isfinite(tensor).all())]
-        if bad:
-            raise FitError(f"'{bad[0]}' is not finite after training", place=folder, fix="lower trainer.learning_rate")
-        with new_file(folder / TRAINED) as handle:
-            save_file(kept, handle.name, metadata={"format": "pt"})
+        write_result({name: state[name] for name in trainer.kept}, folder)
     trainer.accelerator.wait_for_everyone()
+
+
+def write_result(state: Mapping[str, Tensor], folder: Path) -> None:
+    """Write the tensors of a finished training to ``folder``.
+
+    Args:
+        state: trained tensors by name.
+        folder: folder of the training.
+
+    Raises:
+        FitError: a tensor that is not finite.
+    """
+    kept = {name: state[name].detach().cpu().contiguous() for name in sorted(state)}
+    bad = [name for name, tensor in kept.items() if not bool(torch.isfinite(tensor).all())]
+    if bad:
+        raise FitError(f"'{bad[0]}' is not finite after training", place=folder, fix="lower trainer.learning_rate")
+    with new_file(folder / TRAINED) as handle:
+        save_file(kept, handle.name, metadata={"format": "pt"})
 
 
 def read_trained(model: torch.nn.Module, folder: Path) -> None:
@@ -336,8 +368,8 @@ def claim(folder: Path, question: dict[str, Any]) -> None:
         raise FitError(
             f"holds a training with other settings ({', '.join(changed)})", place=folder, fix="give another run folder"
         )
-    for old in folder.glob("*.safetensors"):  # how the other training would have started
-        old.unlink()
+    for old in (*folder.glob("*.safetensors"), folder / "looks.json", folder / "kept.json"):  # of the other training
+        old.unlink(missing_ok=True)
     (folder / "log.jsonl").unlink(missing_ok=True)
     write_json(path, question)
 
@@ -347,6 +379,11 @@ def question_of(config: Section) -> dict[str, Any]:
     settings = config.model_dump(mode="json")
     settings["trainer"] = {key: value for key, value in settings["trainer"].items() if key not in _FREE}
     return settings
+
+
+def _never_zero(rate: Callable[[int], float], warm: int) -> Callable[[int], float]:
+    """Return the factor of a schedule whose ``warm`` first steps are one step ahead."""
+    return lambda step: rate(step + 1) if step < warm else rate(step)
 
 
 def _last_whole_checkpoint(folder: Path) -> str | None:

@@ -22,11 +22,12 @@ class FacetrmConfig(PretrainedConfig):
     """``config.json`` of one of our folders.
 
     Args:
-        gating_token_pattern: the ids that open a response, up to the last control token.
-        response_header: all of them.
-        opening_token_id: the id that opens every conversation.
-        hidden_size: D.
-        kwargs: what every configuration of Transformers has.
+        gating_token_pattern: the ids from the token that closes the prompt to the last control token before the
+            response.
+        response_header: all ids between the prompt and the text of the response.
+        opening_token_id: the id that opens every conversation, or None.
+        hidden_size: the hidden size D of the trunk.
+        kwargs: the common fields of every Transformers configuration.
     """
 
     model_type = MODEL_TYPE

@@ -28,15 +28,15 @@ from facetrm.model.reward_model import RewardModel
 
 
 def read_classifier(folder: Path, encoder: TransformerEncoder, *, architecture: str) -> RewardModel:
-    """Return the model of a folder that holds a trunk and one linear head with one row.
+    """Read a folder with a trunk and one linear head with one output.
 
     Args:
-        folder: with safetensors.
-        encoder: of the folder's trunk and tokenizer.
-        architecture: as ``config.json`` names it.
+        folder: the folder with the safetensors files.
+        encoder: the encoder with the folder's trunk and tokenizer.
+        architecture: the architecture that ``config.json`` names.
 
     Raises:
-        ModelError: the head is missing (Transformers would draw it at random), has several labels, or is none.
+        ModelError: the head is missing, is not a single linear layer, or has several outputs.
     """
     files, trunk = tensor_files(folder), f"{encoder.model.base_model_prefix}."
     found = sorted(name for name in files if not name.startswith(trunk))
@@ -49,17 +49,17 @@ def read_classifier(folder: Path, encoder: TransformerEncoder, *, architecture: 
 def linear_model(
     encoder: TransformerEncoder, tensors: Mapping[str, Tensor], head: str, *, place: Path, layout: str
 ) -> RewardModel:
-    """Return a model of one expert, the linear layer ``head`` on the last token.
+    """Return a model with one expert: a linear layer on the hidden state of the last token.
 
     Args:
-        encoder: of the trunk and its tokenizer.
-        tensors: ``HEAD.weight`` [1, D] and maybe ``HEAD.bias`` [1], float32.
-        head: the layer's name.
-        place: the folder.
-        layout: what the folder is, for the model's provenance.
+        encoder: the encoder with the trunk and the tokenizer.
+        tensors: ``HEAD.weight`` [1, D] and optionally ``HEAD.bias`` [1], float32.
+        head: the name of the layer.
+        place: the folder, for error messages.
+        layout: a description of the folder, for the model's provenance.
 
     Raises:
-        ModelError: the head has several rows, or another width than the trunk.
+        ModelError: the head has several outputs, or its width differs from the trunk's hidden size.
     """
     if head != SCORE and not _is_decoder(encoder, place):
         raise ModelError(

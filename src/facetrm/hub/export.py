@@ -41,20 +41,20 @@ _NEVER: Final = -1e9  # a logit whose softmax is 0 exactly, in every type
 
 
 def export_published(model: RewardModel, folder: str | Path) -> Path:
-    """Write ``model`` in ArmoRM's layout; its scores in float32 are the model's, to the rounding of sums.
+    """Write ``model`` in ArmoRM's layout. In float32, its scores equal the model's up to rounding.
 
-    An adapter is merged, which rounds once more where the trunk is not in float32.
+    A LoRA of the backbone is merged, which adds one rounding step if the trunk is not in float32.
 
     Args:
-        model: with one mixture and a decoder as its backbone.
-        folder: new or empty.
+        model: a model with one task, one gated sum and a decoder as its backbone.
+        folder: the folder to write; it must be new or empty.
 
     Returns:
-        The folder, with weights, tokenizer, config.json and a modelling file that needs Transformers alone.
+        The folder, with weights, tokenizer, config.json and a modelling file that needs only Transformers.
 
     Raises:
         ModelError: the model does not fit the layout.
-        BackboneError: the folder is in use, or Transformers' tokenizer would read other ids than ours.
+        BackboneError: the folder is not empty, or Transformers' tokenizer would produce other ids than facetrm.
 
     Example:
         >>> from tempfile import mkdtemp
@@ -79,19 +79,19 @@ def export_published(model: RewardModel, folder: str | Path) -> Path:
 
 
 def export_self_contained(model: RewardModel, folder: str | Path) -> Path:
-    """Write ``model`` with its backbone and adapters into one folder that refers to nothing outside of it.
+    """Write ``model`` with its backbone and adapters into one folder that can be moved to another machine.
 
-    It is what ``RewardModel.save(folder, backbone="copy")`` writes, with checksums of all its files beside it.
+    The content is that of ``RewardModel.save(folder, backbone="copy")``, plus checksums of all files.
 
     Args:
-        model: of any kind.
-        folder: new or empty.
+        model: a model of any kind.
+        folder: the folder to write; it must be new or empty.
 
     Returns:
-        The folder: :func:`~facetrm.hub.load.load_model` reads it wherever it lies, with the same scores.
+        The folder. :func:`~facetrm.hub.load.load_model` reads it from any location, with the same scores.
 
     Raises:
-        ModelError: the folder is in use, or the backbone cannot be copied.
+        ModelError: the folder is not empty, or the backbone cannot be copied.
 
     Example:
         >>> from tempfile import mkdtemp

@@ -43,10 +43,21 @@ def push_to_hub(
         ModelError: the Hub refuses, is not to be reached, or the name is none.
 
     Example:
-        >>> import inspect
-        >>> from facetrm import push_to_hub  # push_to_hub(model, "owner/name") needs a token in HF_TOKEN
-        >>> inspect.signature(push_to_hub).parameters["layout"].default
-        'facetrm'
+        >>> from pathlib import Path
+        >>> from shutil import copytree
+        >>> from tempfile import mkdtemp
+        >>> from types import SimpleNamespace
+        >>> from facetrm import push_to_hub, toy_model
+        >>> class FolderApi:  # a folder in place of the Hub, so that no token is needed
+        ...     place = Path(mkdtemp())
+        ...     def create_repo(self, repo_id, **options): ...
+        ...     def upload_folder(self, *, repo_id, folder_path, **options):
+        ...         copytree(folder_path, self.place / repo_id)
+        ...         return SimpleNamespace(commit_url=f"folder:{repo_id}")
+        >>> push_to_hub(toy_model(), "owner/name", api=FolderApi())
+        'folder:owner/name'
+        >>> (FolderApi.place / "owner/name/README.md").exists()
+        True
     """
     api = api or HfApi()
     with tempfile.TemporaryDirectory() as scratch:

@@ -34,15 +34,15 @@ class GatedSum(nn.Module):
         reward_N = scale * ((scores_NK @ debias_KK) * (weights_NK * unit_K)).sum(-1)
 
     Args:
-        gate: prompt vector to weights over K experts, and what a unit of weight stands for.
-        debias_KK: T, or None for the identity.
-        scale: 1 in our own models; an imported checkpoint may have another, of either sign.
-        reference_K: scores of a typical answer (the training mean), or None for zeros. It moves reward between base
-            and contributions and never changes the reward.
-        edit: see :class:`WeightEdit`.
+        gate: the gate that turns the prompt vector into weights over K experts.
+        debias_KK: the debiasing matrix T; None for the identity.
+        scale: a factor on the reward: 1 in facetrm's models; imported checkpoints may have another, even negative one.
+        reference_K: the scores of a typical answer (the training mean); None for zeros. It moves reward between the
+            base and the contributions and never changes the reward.
+        edit: the user's changes to the weights; None for no change.
 
     Raises:
-        ModelError: sizes that do not fit, a value that is not finite, or an edit that does not fit.
+        ModelError: sizes do not match, a value is not finite, or the edit does not fit the gate.
 
     Example:
         >>> from facetrm import Gate, GateShape, GatedSum
@@ -88,7 +88,7 @@ class GatedSum(nn.Module):
         self._apply_edit()
 
     def _apply_edit(self) -> None:
-        """Turn the edit into tensors: who shares the free weight, what is pinned, what each row is multiplied by."""
+        """Turn the edit into tensors: the experts that share the free weight, the pinned weights, the factors."""
         gated = self.gate.gated_K.tolist()
         self.edit.check(gated)
         size, pinned = self.gate.shape.choices, dict(self.edit.pin)
@@ -177,8 +177,8 @@ class GatedSum(nn.Module):
         """Return reward, base and contributions of N answers.
 
         Args:
-            prompt_ND: the gate's input.
-            scores_NK: what the experts said, in [0, 1] terms.
+            prompt_ND: the prompt vectors.
+            scores_NK: the experts' ratings on the [0, 1] scale.
         """
         return self.combine(self.weights(prompt_ND), scores_NK)
 

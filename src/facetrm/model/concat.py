@@ -44,13 +44,12 @@ class ConcatMLP(nn.Module):
     Args:
         reference_KD: the vectors of a typical answer (the training mean), or zeros. It moves reward between base and
             contributions and never changes the reward.
-        hidden: H; D by default.
-        edit: experts to drop: their vectors are held at the reference. A weight to scale or to pin does not exist here.
-        layers: Linear(K D, H), PReLU and Linear(H, 1) to share; drawn anew by default.
+        hidden: the width H of the hidden layer; None uses D.
+        edit: the experts to drop; their vectors are fixed at the reference. There are no weights to scale or pin.
+        layers: existing layers Linear(K D, H), PReLU and Linear(H, 1) to share; None initialises new ones.
 
     Raises:
-        ModelError: more than 8 experts, sizes that do not fit, a value that is not finite, or an edit that does not
-            fit.
+        ModelError: there are more than 8 experts, sizes do not match, a value is not finite, or the edit does not fit.
 
     Example:
         >>> import torch

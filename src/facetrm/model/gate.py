@@ -26,12 +26,12 @@ class GateShape:
 
     Attributes:
         hidden_size: D of the prompt vector.
-        choices: K.
-        hidden: width of the hidden layers; 0 (with ``n_hidden`` 0) makes the gate unconditional: a bias alone.
-        n_hidden: number of hidden layers; 0 with ``hidden`` > 0 makes it linear.
-        rank: R, columns of the projection; None for no projection.
-        temperature: divides the logits.
-        dropout: after each hidden layer, in training only.
+        choices: the number of experts or tasks, K.
+        hidden: the width of the hidden layers; 0 (with ``n_hidden`` 0) makes the gate a bias that ignores the prompt.
+        n_hidden: the number of hidden layers; 0 with ``hidden`` > 0 makes the gate linear.
+        rank: the number of columns of the projection, R; None for no projection.
+        temperature: the softmax temperature.
+        dropout: the dropout rate after each hidden layer, used only in training.
 
     Example:
         >>> from facetrm import GateShape
@@ -64,7 +64,7 @@ class GateShape:
 
     @property
     def unconditional(self) -> bool:
-        """Whether the prompt has no say."""
+        """Whether the weights ignore the prompt."""
         return self.hidden == 0
 
     def to_dict(self) -> dict[str, Any]:
@@ -103,16 +103,16 @@ class Gate(nn.Module):
 
         weights_NK = softmax(MLP(((prompt_ND - center_D) * spread_D) @ projection_DR) / temperature)
 
-    The buffers start as 0, 1 and the identity: the prompt vector as it is. ``unit_K`` says what one unit of weight
-    stands for: the aggregator multiplies each (debiased) score by it. It is 1, or 1 over the score's spread between
-    answers to one prompt, which makes weights comparable across objectives.
+    The buffers start as 0, 1 and the identity, which leave the prompt vector unchanged. The aggregator multiplies each
+    (debiased) score by ``unit_K``. It is 1, or 1 over the spread of the score between answers to one
+    prompt, which makes weights comparable across objectives.
 
     Args:
-        shape: sizes, temperature and dropout.
-        gated: K flags; a choice that is False gets weight 0 exactly. All by default.
+        shape: the sizes, the temperature and the dropout rate.
+        gated: one flag per choice. A choice with False gets exactly weight 0. None allows all choices.
 
     Raises:
-        ModelError: no choice left, or another number of flags than choices.
+        ModelError: no choice is allowed, or the number of flags differs from the number of choices.
 
     Reference: ArmoRM, section 3.2 (3 hidden layers of 1,024, temperature 10).
 
@@ -159,7 +159,7 @@ class Gate(nn.Module):
 
     @property
     def temperature(self) -> float:
-        """What divides the logits before the softmax."""
+        """The softmax temperature."""
         return self.shape.temperature
 
     def project(self, prompt_ND: Tensor) -> Tensor:

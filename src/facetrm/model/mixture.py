@@ -30,14 +30,14 @@ class Mixture(nn.Module):
     inner model; experts with adapters under a gated sum are LoRA experts that the prompt weighs.
 
     Args:
-        experts: K raters.
-        aggregator: of the same K; one that reads vectors needs experts with adapters.
-        beta: reward margins times beta are the log odds that the first answer is preferred; fitted with the gate.
-        debias: the table of the penalties, for the manifest: one row per objective.
+        experts: the K experts.
+        aggregator: combines the K ratings into a reward. A :class:`ConcatMLP` needs experts with adapters.
+        beta: the factor that turns a reward margin into the log odds that the first answer is preferred.
+        debias: the debiasing penalties, one row per objective, for the manifest.
 
     Raises:
-        ModelError: another K or D in the aggregator than in the experts, experts without the vectors that it reads, or
-            a beta that is not positive.
+        ModelError: the aggregator's K or D differs from the experts', it needs experts with adapters, or beta is not
+            positive.
 
     Example:
         >>> from facetrm import toy_model

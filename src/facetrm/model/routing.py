@@ -25,7 +25,13 @@ from facetrm.model.gate import Gate
 @final
 @dataclass(frozen=True)
 class Routes:
-    """Where N rows go: indices of the mixture used and of the router's choice, and that choice's probability."""
+    """The routing of N rows.
+
+    Attributes:
+        used_N: the index of the mixture that scores each row.
+        chosen_N: the index of the task that the router chose.
+        confidence_N: the router's probability of its choice.
+    """
 
     used_N: Tensor
     chosen_N: Tensor
@@ -70,13 +76,13 @@ class Fallback:
 
 @torch.no_grad()
 def route(router: Gate | None, prompt_ND: Tensor, *, tasks: Sequence[str], fallback: Fallback | None) -> Routes:
-    """Return where each prompt goes; without a router, all to the first task with confidence 1.
+    """Route each prompt to a task. Without a router, every prompt goes to the first task with confidence 1.
 
     Args:
-        router: a gate over the first of ``tasks``.
-        prompt_ND: from the bare trunk.
-        tasks: the names of the mixtures, in order.
-        fallback: None for none.
+        router: a gate over the tasks, in the order of ``tasks``; None if there is only one task.
+        prompt_ND: the prompt vectors, encoded without adapters.
+        tasks: the names of the tasks, in the order of the mixtures.
+        fallback: the task for rows where the router is unsure; None for no fallback.
     """
     if router is None:
         none_N = torch.zeros(len(prompt_ND), dtype=torch.int64)

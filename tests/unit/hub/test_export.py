@@ -232,7 +232,7 @@ def test_what_does_not_fit_the_layout_is_refused(backbone: Path, tmp_path: Path)
     ours = model(backbone)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "a").touch()
-    with pytest.raises(BackboneError, match="exists already"):
+    with pytest.raises(BackboneError, match="already exists"):
         export_published(ours, tmp_path / "full")
     with pytest.raises(ModelError, match="the backbone is no decoder \\(HashEncoder\\)"):
         export_published(routed(), tmp_path / "x")

@@ -129,11 +129,14 @@ def test_an_adapter_with_a_saved_head_scores_as_peft_does(tmp_path: Path, relati
 def test_an_adapter_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     folder = adapted(tmp_path)
     for entries, problem in (
-        ({"base_model_name_or_path": "owner/name"}, "'owner/name' is no folder on this machine"),
-        ({"base_model_name_or_path": None}, "None is no folder"),
-        ({"base_model_name_or_path": ["/"]}, "is no folder"),
+        (
+            {"base_model_name_or_path": "owner/name"},
+            "'owner/name' of this PEFT adapter is not a folder on this machine",
+        ),
+        ({"base_model_name_or_path": None}, "None of this PEFT adapter is not a folder"),
+        ({"base_model_name_or_path": ["/"]}, "is not a folder"),
         ({"peft_type": "IA3"}, "'IA3', made for 'SEQ_CLS'"),
-        ({"task_type": "CAUSAL_LM"}, "no reward model by itself"),
+        ({"task_type": "CAUSAL_LM"}, "is not a reward model"),
     ):
         old = (folder / "adapter_config.json").read_text(encoding="utf-8")
         edited(folder, **entries)
@@ -145,7 +148,7 @@ def test_an_adapter_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     tokenizer["added_tokens"][0]["content"] = "<|other|>"
     tokenizer["post_processor"] = None
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
-    with pytest.raises(ModelError, match="its tokenizer is not that of its base"):
+    with pytest.raises(ModelError, match="the adapter's tokenizer differs from that of its base"):
         load_model(folder)
     (folder / "adapter_model.safetensors").unlink()
     with pytest.raises(ModelError, match=r"without adapter_model\.safetensors"):

@@ -166,7 +166,7 @@ def test_a_torn_file_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["hf://somebody/some-model", "hf:/somebody/some-model"])
 def test_a_name_on_the_hub_that_cannot_be_fetched_is_explained(name: str) -> None:
-    with pytest.raises(ModelError, match="hf://somebody/some-model: not to be had from the Hub"):
+    with pytest.raises(ModelError, match="hf://somebody/some-model: cannot be downloaded from the Hub"):
         load_model(name)
 
 
