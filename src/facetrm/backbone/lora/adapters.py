@@ -45,9 +45,9 @@ CONFIG_FILE, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors
 _PEFT_PREFIX: Final = "base_model.model."
 # These keys do not change what an adapter computes, or its tensors and scales already tell them.
 _TOLD: Final = frozenset(
-    """alpha_pattern auto_mapping base_model_name_or_path exclude_modules inference_mode init_lora_weights layers_pattern
-    layers_to_transform lora_alpha lora_dropout peft_version r rank_pattern revision target_modules task_type use_rslora
-    """.split()  # noqa: SIM905
+    """alpha_pattern auto_mapping base_model_name_or_path exclude_modules inference_mode init_lora_weights
+    layers_to_transform lora_alpha lora_dropout peft_version r rank_pattern revision target_modules task_type
+    use_rslora layers_pattern""".split()  # noqa: SIM905
 )
 
 
