@@ -20,10 +20,10 @@ from tiny_runs import GOOD, PAIR, A, U, recipe, write_recipe, write_rows
 
 # One malformed row of a file to score (line 2, after a good one), and what the message says beside file and line.
 ROWS: dict[str, tuple[object, Sequence[str]]] = {
-    "no JSON": ('{"messages": [', ["not JSON", "column", "one JSON object a line"]),
-    "a list": ("[1, 2]", ["[1, 2] is a list", "one JSON object a line"]),
-    "a number": ("7", ["7 is a int", "one JSON object a line"]),
-    "a key twice": ('{"messages": 1, "messages": 2}', ["the key 'messages' stands twice", "fix the line"]),
+    "no JSON": ('{"messages": [', ["not JSON", "column", "one JSON object per line"]),
+    "a list": ("[1, 2]", ["[1, 2] is a list", "one JSON object per line"]),
+    "a number": ("7", ["7 is a int", "one JSON object per line"]),
+    "a key twice": ('{"messages": 1, "messages": 2}', ["the key 'messages' appears twice", "fix the line"]),
     "too deep": ("[" * 100_000, ["nested too deeply", "write a flat object"]),
     "half a character": (
         '{"messages": [{"role": "user", "content": "\\ud83d"}]}',

@@ -113,7 +113,7 @@ SETS: dict[str, Sequence[str]] = {
     "gate.settings.steps": ["'gate.settings.steps' is not section.key=value", "--set"],
     "=3": ["'=3' is not section.key=value", "write --set"],
     "gate..steps=3": ["'gate..steps=3' is not section.key=value"],
-    "title.x=3": ["'title' in 'title.x' is no section", "drop what follows"],
+    "title.x=3": ["'title' in 'title.x' is not a section", "remove what follows"],
     "title=[": ["--set title", "'[' is not a YAML value", "quote it"],
     "title=2024-99-99": ["--set title", "'2024-99-99' is not a YAML value", "quote it"],
     "gate.settings.stps=3": ["unknown setting 'gate.settings.stps'", "did you mean 'steps'?"],

@@ -1,4 +1,4 @@
-"""Floor 2: text to features. The only floor, with fit's backbone training, that knows Hugging Face classes."""
+"""Floor 2: text to features. Only this floor and the backbone training in fit use Hugging Face classes."""
 
 from typing import TYPE_CHECKING
 

@@ -1,7 +1,7 @@
-"""Hugging Face folders in, checked: nothing is made up by a loader without an error here.
+"""Loading Hugging Face folders with checks: a missing or unknown tensor is an error.
 
-A loader that finds a tensor missing draws it at random and prints a report; here that is an error. Heads that a
-checkpoint carries beside its trunk (a language-model head, a score) are left out on purpose.
+Transformers initialises missing tensors at random and only prints a report; here that is an error. Heads in the
+checkpoint (a language-model head, a score head) are left out on purpose.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, Final, Literal, cast
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import (
     AutoConfig,
@@ -53,7 +52,7 @@ _TOKENIZER_FILES: Final = (
     "tekken.json",
     "*.tiktoken",
 )
-# What a configuration says about its file or about heads, not about the features.
+# Configuration keys that concern the file or the heads, not the features.
 _VOLATILE: Final = frozenset(
     {
         "_name_or_path",
@@ -79,9 +78,9 @@ _VOLATILE: Final = frozenset(
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Silence the loader's reports and bars for a while: what matters in them is raised as an error.
+    """Silence the loader's reports and progress bars in the block; what matters in them is raised as an error.
 
-    They are the process's, so one thread at a time does this, or the last one would restore the silence of another.
+    The settings are global to the process, so only one thread at a time changes them.
     """
     with making:
         level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -98,18 +97,18 @@ def quiet_transformers() -> Iterator[None]:
 def load_checkpoint(
     path: str, *, dtype: torch.dtype, device: torch.device, trust_remote_code: bool, revision: str | None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Return the trunk, in evaluation mode, and the tokenizer of a folder or of a model of the Hub.
+    """Return the trunk, in evaluation mode, and the tokenizer of a model folder or a model on the Hub.
 
     Args:
-        path: a folder, or a name on the Hub (see :func:`name_on_hub`).
-        dtype: what the weights are cast to.
-        device: where they go.
+        path: model folder, or ``hf://owner/name`` for a model on the Hub.
+        dtype: data type that the weights are cast to.
+        device: device to load the weights to.
         trust_remote_code: whether code that comes with the model may run.
-        revision: a commit or branch of the Hub.
+        revision: commit or branch on the Hub, or None.
 
     Raises:
-        BackboneError: the folder or a file is missing or broken, a tensor is missing, misshapen or unknown to the
-            architecture, or the tokenizer makes ids that the model does not have.
+        BackboneError: The folder or a file is missing or broken, a tensor is missing, has the wrong shape or is unknown
+            to the architecture, or the tokenizer produces ids that the model does not have.
     """
     folder, shapes = Path(path).expanduser(), {}
     if folder.is_dir():
@@ -132,14 +131,14 @@ def load_checkpoint(
             check_numbers(config, shapes, BackboneError, place=path)
         tokenizer = AutoTokenizer.from_pretrained(path, **options)
         _check_limit(tokenizer, path)
-        # Tensors of another shape are let through here so that the report names them, and refused below.
+        # Tensors of the wrong shape are accepted here so that the report names them; they are refused below.
         options.update(output_loading_info=True, ignore_mismatched_sizes=True)
         model, report = AutoModel.from_pretrained(path, config=config, dtype=dtype, **options)
     _check_report(model, report, path)
     rows, ids = model.get_input_embeddings().num_embeddings, max(tokenizer.get_vocab().values(), default=-1)
     if ids >= rows:
         raise BackboneError(
-            f"the tokenizer makes ids up to {ids}, the model has {rows}",
+            f"the tokenizer produces ids up to {ids}, the model has {rows}",
             place=path,
             fix="use the tokenizer that was saved with this model",
         )
@@ -148,30 +147,30 @@ def load_checkpoint(
 
 
 def name_on_hub(place: str) -> str | None:
-    """Return the name in ``hf://owner/name``, None where ``place`` is not written so."""
-    found = re.fullmatch(r"hf:/{1,2}([^/].*)", place)  # a Path keeps one slash of two
+    """Return ``owner/name`` from ``hf://owner/name``; None if ``place`` has another form."""
+    found = re.fullmatch(r"hf:/{1,2}([^/].*)", place)  # pathlib.Path merges the two slashes into one
     return None if found is None else found[1].rstrip("/")
 
 
 def looks_like_a_folder(place: str) -> bool:
-    """Whether ``place`` can only be meant as a folder here, so that it is never looked up on the Hub."""
+    """Return whether ``place`` can only be a local folder, so it is never looked up on the Hub."""
     parts = place.split("/")
     return place.startswith((".", "~", os.sep)) or place.endswith("/") or len(parts) != 2 or Path(parts[0]).exists()
 
 
 def _keep_caps(model: PreTrainedModel) -> None:
-    """Take the attention that caps its products (Gemma 2): Transformers 5.0 chooses one that drops the cap."""
+    """Select an attention implementation with soft-capping (Gemma 2): Transformers 5.0 picks one without it."""
     text = model.config.get_text_config()
     if getattr(text, "attn_logit_softcapping", None) and text._attn_implementation == "sdpa":
         model.set_attn_implementation("eager")
 
 
 def device_named(name: str, *, place: str) -> torch.device:
-    """Return the device ``name``; ``auto`` is a GPU where there is one.
+    """Return the device ``name``; ``auto`` selects a GPU if there is one.
 
     Args:
         name: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ...
-        place: the model that is to go there, for the message of the error.
+        place: model to be loaded, for the error message.
 
     Raises:
         BackboneError: it is not there.
@@ -189,10 +188,14 @@ def device_named(name: str, *, place: str) -> torch.device:
 
 
 def model_kind(config: PretrainedConfig, *, place: str) -> TrunkKind:
-    """Return whether a model reads from left to right or both ways.
+    """Return whether a model is a decoder (causal) or an encoder (bidirectional).
+
+    Args:
+        config: configuration of the model.
+        place: folder or name of the model, for the error message.
 
     Raises:
-        BackboneError: the configuration does not tell.
+        BackboneError: The configuration does not say.
     """
     if getattr(config, "use_bidirectional_attention", False):
         return "encoder"
@@ -200,15 +203,17 @@ def model_kind(config: PretrainedConfig, *, place: str) -> TrunkKind:
         return "encoder"
     if config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         return "decoder"
-    raise BackboneError(
-        f"'{config.model_type}' may read left to right or both ways", place=place, fix="set backbone.kind"
-    )
+    raise BackboneError(f"'{config.model_type}' may be causal or bidirectional", place=place, fix="set backbone.kind")
 
 
 def weights_fingerprint(model: PreTrainedModel, tensors: Mapping[str, Tensor]) -> str:
-    """Return one sha256 over the trunk's ``tensors`` and the settings of its architecture (those of ``model``).
+    """Return one sha256 over the trunk's tensors and the settings of its architecture.
 
-    The same for a model and its saved copy, however the files are split, and with or without a head.
+    It is the same for a model and its saved copy, for any division into files, and with or without a head.
+
+    Args:
+        model: model whose architecture settings are hashed.
+        tensors: tensors of the trunk by name.
     """
     settings = {k: v for k, v in model.config.to_dict().items() if k not in _VOLATILE}
     known = {"tensors": tensors_fingerprint(tensors), "settings": _plain(settings)}
@@ -217,9 +222,9 @@ def weights_fingerprint(model: PreTrainedModel, tensors: Mapping[str, Tensor]) -
 
 
 def weights_state(state: Mapping[str, Tensor]) -> str:
-    """Return a quick name of a ``state`` (a state dict): it changes when tensors are trained, cast or replaced.
+    """Return a cheap hash of a state dict that changes when tensors are trained, cast or replaced.
 
-    It is no fingerprint: 64 numbers of each tensor, spread over it, stand for all of them.
+    It is not a fingerprint: only 64 numbers spread over each tensor are hashed.
     """
     tensors = [tensor.detach().reshape(-1) for tensor in state.values() if tensor.numel()]
     drawn = torch.cat([tensor[:: max(1, len(tensor) // 64)][:64].double().cpu() for tensor in tensors])
@@ -228,7 +233,7 @@ def weights_state(state: Mapping[str, Tensor]) -> str:
 
 
 def tensors_fingerprint(tensors: Mapping[str, Tensor]) -> str:
-    """Return one sha256 over names, types, shapes and bytes of ``tensors`` as they stand in memory."""
+    """Return one sha256 over the names, dtypes, shapes and bytes of ``tensors``."""
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
@@ -237,7 +242,7 @@ def tensors_fingerprint(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _code_of(model: PreTrainedModel) -> dict[str, str]:
-    """Return the source of the code that came with a model, by file name; nothing for a model of Transformers."""
+    """Return the source code that came with a model, by file name; empty for a model from Transformers."""
     module = sys.modules[type(model).__module__]
     if not module.__name__.startswith("transformers_modules.") or module.__file__ is None:
         return {}
@@ -245,23 +250,23 @@ def _code_of(model: PreTrainedModel) -> dict[str, str]:
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return one sha256 over what decides the ids of a text."""
+    """Return one sha256 over everything in the tokenizer that determines the ids of a text."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     rules = tokenizer.get_vocab() if backend is None else backend.to_str()
     return fingerprint({"rules": rules, "special": _plain(tokenizer.special_tokens_map)})
 
 
 def token_limit(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """Return the most tokens that model and tokenizer say they read, None where neither says."""
+    """Return the maximum number of tokens stated by model and tokenizer; None if neither states one."""
     stated = [tokenizer.model_max_length, position_limit(model)]
     known = [int(n) for n in stated if isinstance(n, int | float) and 0 < n < 10**9]
     return min(known) if known else None
 
 
 def position_limit(model: PreTrainedModel) -> int | None:
-    """Return how many positions a model has for tokens, None where its configuration does not say.
+    """Return the number of token positions of a model, or None if its configuration does not say.
 
-    Models of RoBERTa's kind count from behind the padding's position: 514 positions read 512 tokens.
+    RoBERTa-like models start after the padding position, so 514 positions hold 512 tokens.
     """
     stated = getattr(model.config, "max_position_embeddings", None)
     if not isinstance(stated, int) or stated <= 0:
@@ -279,19 +284,12 @@ def _check_folder(folder: Path, *, trusted: bool) -> dict[str, tuple[int, ...]]:
     config = read_json(folder / "config.json", BackboneError, fix=fix)
     if not isinstance(config, dict) or not config.get("model_type"):
         raise BackboneError("no 'model_type', so the architecture is unknown", place=folder / "config.json", fix=fix)
-    files = sorted(folder.glob("*.safetensors"))
-    if not files and not any(folder.glob("*.bin")):
+    if not any(any(folder.glob(pattern)) for pattern in ("*.safetensors", "*.bin")):
         raise BackboneError("no weights (*.safetensors)", place=folder, fix=fix)
     shapes = tensor_shapes(folder, BackboneError)
     check_sizes(config, shapes, BackboneError)
     if not trusted:
         check_code(config, BackboneError, place=folder / "config.json")
-    for file in files:
-        try:
-            with safe_open(file, framework="pt") as handle:
-                handle.keys()
-        except (SafetensorError, OSError) as exc:
-            raise BackboneError(f"not a whole safetensors file ({exc})", place=file, fix="copy it again") from None
     if not any(any(folder.glob(pattern)) for pattern in _TOKENIZER_FILES):
         raise BackboneError(
             "no tokenizer (tokenizer.json)", place=folder, fix="save the tokenizer into the same folder"
@@ -301,7 +299,7 @@ def _check_folder(folder: Path, *, trusted: bool) -> dict[str, tuple[int, ...]]:
 
 @contextmanager
 def _explained(path: str) -> Iterator[None]:
-    """Turn whatever the loaders raise, on files that others wrote, into one of our errors."""
+    """Turn any exception of the loaders into a :class:`BackboneError`."""
     try:
         yield
     except BackboneError:
@@ -322,7 +320,7 @@ def _explained(path: str) -> Iterator[None]:
 
 
 def _check_limit(tokenizer: PreTrainedTokenizerBase, path: str) -> None:
-    """Make the tokenizer's limit a number: some files have it as text, which Transformers compares with a number."""
+    """Convert the tokenizer's limit to a number: some files store text, which Transformers compares with a number."""
     stated: Any = tokenizer.model_max_length
     try:
         number = float(stated) if isinstance(stated, str) else stated
@@ -330,9 +328,9 @@ def _check_limit(tokenizer: PreTrainedTokenizerBase, path: str) -> None:
             raise ValueError
     except ValueError:
         raise BackboneError(
-            f"model_max_length is {repr(stated)[:40]}, which is no number",
+            f"model_max_length is {repr(stated)[:40]}, which is not a number",
             place=f"{path}: tokenizer_config.json",
-            fix="write the number of tokens that the model reads, or take the line out",
+            fix="write the number of tokens that the model reads, or remove the line",
         ) from None
     if number is not stated:
         tokenizer.model_max_length = int(number) if math.isfinite(number) else VERY_LARGE_INTEGER
@@ -367,6 +365,6 @@ def _plain(value: Any) -> Any:
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):  # such as a limit that is infinite: JSON has none
+    if isinstance(value, float) and not math.isfinite(value):  # such as an infinite limit, which JSON cannot represent
         return str(value)
     return value if value is None or isinstance(value, str | int | float | bool) else str(value)

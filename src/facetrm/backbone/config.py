@@ -1,4 +1,4 @@
-"""Which backbone a run reads with, and how: the section ``backbone`` of a recipe."""
+"""Settings of the backbone: the section ``backbone`` of a recipe."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ Mode: TypeAlias = Literal["fast", "exact"]
 
 
 class BackboneConfig(Section):
-    """Which backbone, and how it reads.
+    """Settings of the backbone and of how it reads conversations.
 
     Attributes:
-        path: a folder, or a name on the Hub: ``hf://owner/name``, or ``owner/name`` where no folder is named ``owner``.
-        adapter: the folder of a LoRA adapter on it, as PEFT writes it: part of the trunk from then on.
-        adapters: folders of further ones by name, each at work only where it is asked for, on top of ``adapter``.
-        kind: ``decoder`` (last-token features), ``encoder`` (mean pooling), or what the architecture says.
-        dtype: of the trunk; ``auto`` is float32 on a CPU and bfloat16 on a GPU. Features are float32 always.
-        device: ``cpu``, ``cuda``, ``cuda:1``, ...; ``auto`` takes a GPU where there is one.
-        max_tokens: the most tokens of a conversation; what model and tokenizer say by default.
-        truncation: what to do with a longer one: ``error``, or ``drop_oldest`` (see ``backbone.truncate``).
-        template: a Jinja file in place of the tokenizer's chat template, or ``plain``: ``role: text`` lines.
-        date: what a template that prints today's date gets.
-        mode: ``fast`` shares prompts and passes; ``exact`` reads one conversation a pass, so that a score cannot depend
-            on what else was asked, not even in its last bit.
-        token_budget: tokens of one pass.
-        compile: let ``torch.compile`` make the passes of a decoder in ``fast`` mode faster; the first takes minutes.
-            Compiled code that fails, or that differs from the model, is given up, and the log says so.
-        trust_remote_code: let code that comes with the model run. A recipe is its user's own word; in the manifest of a
-            saved model it is not followed (see :func:`facetrm.hub.load.load_model`).
-        revision: a commit or branch on the Hub.
+        path: Folder, or a model on the Hub: ``hf://owner/name``, or ``owner/name`` if there is no folder ``owner``.
+        adapter: Folder of a LoRA adapter in PEFT's format, which becomes part of the trunk.
+        adapters: Folders of named adapters, by name. Each is added on top of ``adapter`` only when it is requested.
+        kind: Kind of trunk: ``decoder`` (last-token features), ``encoder`` (mean pooling), or as the architecture says.
+        dtype: Data type of the trunk; ``auto`` is float32 on a CPU and bfloat16 on a GPU. Features are always float32.
+        device: Device: ``cpu``, ``cuda``, ``cuda:1``, ...; ``auto`` uses a GPU if there is one.
+        max_tokens: Maximum tokens of a conversation; by default the limit stated by model and tokenizer.
+        truncation: What to do with a longer conversation: ``error``, or ``drop_oldest`` to drop the oldest turns.
+        template: Jinja file that replaces the tokenizer's chat template, or ``plain`` for ``role: text`` lines.
+        date: Fixed date for templates that print today's date.
+        mode: Mode of the passes: ``fast`` shares prompts and passes; ``exact`` reads one conversation per pass, so a
+            score never depends on the other conversations, not even in the last bit.
+        token_budget: Maximum tokens of one forward pass.
+        compile: Whether ``torch.compile`` speeds up a decoder's passes in ``fast`` mode; the first pass takes minutes.
+            If the compiled code fails or differs from the model, it is not used, and the log says so.
+        trust_remote_code: Whether code that comes with the model may run. A recipe may allow this; the manifest of a
+            saved model may not (see :func:`facetrm.hub.load.load_model`).
+        revision: Commit or branch on the Hub.
 
     Example:
         >>> from facetrm import BackboneConfig
@@ -72,11 +72,11 @@ class BackboneConfig(Section):
     @classmethod
     def _plain_date(cls, date: str) -> str:
         if not re.fullmatch(r"[\w ,./:-]+", date):
-            raise ValueError("write a date in letters, digits and blanks, such as 26 Jul 2024")
+            raise ValueError("write a date in letters, digits and spaces, such as 26 Jul 2024")
         return date
 
     def with_full_paths(self) -> BackboneConfig:
-        """Return the settings with full paths, so that a saved reference holds wherever the program works later."""
+        """Return the settings with absolute paths, so a saved reference is valid in any working folder."""
 
         def full(place: str) -> str:
             path = Path(place).expanduser()

@@ -1,8 +1,8 @@
-"""What a folder declares, held against its tensors' own headers before anything is built from it.
+"""Checks of a model folder's configuration against its tensor headers, before anything is built from it.
 
-A configuration is text that anybody can write: ten million layers, a weight file that is a device, an index that points
-elsewhere. Only regular files inside the folder are opened, headers are bounded, and every size that a configuration
-states has to fit the tensors that are there.
+A configuration is untrusted: it may declare ten million layers, a device as a weight file, or an index that points
+elsewhere. Only regular files inside the folder are opened, header sizes are bounded, and every declared size must fit
+the tensors in the files.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from facetrm.core.errors import FacetrmError, short
 from facetrm.core.files import read_json
 
 INDEX_SUFFIX: Final = ".safetensors.index.json"
-_LONGEST_HEADER: Final = 16 << 20  # bytes; that of a model of 8 billion parameters has about 40,000
+_LONGEST_HEADER: Final = 16 << 20  # bytes; the header of an 8B-parameter model has about 40,000
 _FETCH: Final = "fetch or save the whole folder again"
 _COUNTS: Final = re.compile(r"(^|_)(n_?layers?|layers|n_hidden|depth|blocks|n_blocks)($|_)")
 _NO_SIZE: Final = re.compile(r"token|position|window|max_|length|seed|ctx|chunk|theta|seq|_id$|_ids$|beta|version|tile")
-_ANY_MODEL: Final = 1 << 16  # what a size may be, however small the tensors are
+_ANY_MODEL: Final = 1 << 16  # sizes up to this are accepted for tensors of any size
 _ATTENTION: Final = (None, "eager", "sdpa", "flash_attention_2", "flex_attention")
 _TRUST: Final = "read what it runs, then give trust_remote_code=True"
-_SLACK: Final = 16  # packed weights hold up to this many numbers in one
+_SLACK: Final = 16  # packed weights store up to this many numbers in one element
 
 
 def check_files(folder: Path, error: type[FacetrmError]) -> None:
-    """Refuse a folder that holds anything but folders and regular files, or a link that leads out of it.
+    """Refuse a folder that contains anything except folders and regular files, or a link that leads out of it.
 
-    The cache of the Hub keeps each file as a link into the ``blobs`` beside its snapshots; such links are followed.
+    The Hub's cache stores each file as a link into the ``blobs`` folder next to its snapshots; such links are allowed.
 
     Args:
-        folder: of a model.
-        error: the class to raise.
+        folder: model folder.
+        error: error class to raise.
 
     Raises:
         FacetrmError: an ``error`` that names the file.
@@ -57,18 +57,18 @@ def check_files(folder: Path, error: type[FacetrmError]) -> None:
         except OSError as exc:
             raise error(f"'{path.name}' cannot be read ({exc.strerror})", place=folder, fix=_FETCH) from None
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-            raise error(f"'{path.name}' is a device or a pipe, no file", place=folder, fix=_FETCH)
+            raise error(f"'{path.name}' is a device or a pipe, not a file", place=folder, fix=_FETCH)
 
 
 def tensor_shapes(folder: Path, error: type[FacetrmError]) -> dict[str, tuple[int, ...]]:
-    """Return the shape of every tensor of a folder, by name, from the headers of its safetensors files.
+    """Return the shape of every tensor in a folder, by name, from the headers of its safetensors files.
 
     Args:
-        folder: of a model; see :func:`check_files`.
-        error: the class to raise.
+        folder: model folder that passed :func:`check_files`.
+        error: error class to raise.
 
     Raises:
-        FacetrmError: an ``error``: a header is broken or too long, or an index names a file that is not in the folder.
+        FacetrmError: An ``error`` if a header is broken or too long, or an index names a file outside the folder.
     """
     for index in sorted(folder.glob(f"*{INDEX_SUFFIX}")):
         _check_index(index, error)
@@ -84,15 +84,15 @@ def tensor_shapes(folder: Path, error: type[FacetrmError]) -> dict[str, tuple[in
 
 
 def check_sizes(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], error: type[FacetrmError]) -> None:
-    """Hold every size of a ``config.json`` against the tensors: no more layers than tensors, none wider than they are.
+    """Check every size in a ``config.json`` against the tensors: at most as many layers, and as wide, as they allow.
 
     Args:
-        config: the parsed file.
-        shapes: of the tensors, as :func:`tensor_shapes` gives them; nothing is checked where there are none.
-        error: the class to raise.
+        config: parsed ``config.json``.
+        shapes: shapes of the tensors by name; if empty, nothing is checked.
+        error: error class to raise.
 
     Raises:
-        FacetrmError: an ``error`` that names the key and the value.
+        FacetrmError: An ``error`` that names the key and the value.
     """
     if not shapes:
         return
@@ -113,15 +113,15 @@ def check_sizes(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]
 
 
 def check_code(config: Mapping[str, Any], error: type[FacetrmError], *, place: object) -> None:
-    """Refuse a configuration that makes Transformers fetch and run code: attention or kernels of others by name.
+    """Refuse a configuration that makes Transformers download and run third-party attention code or kernels.
 
     Args:
-        config: the parsed ``config.json``.
-        error: the class to raise.
-        place: the file, for the message.
+        config: parsed ``config.json``.
+        error: error class to raise.
+        place: path of the file, for the error message.
 
     Raises:
-        FacetrmError: an ``error`` that names the key.
+        FacetrmError: An ``error`` that names the key.
     """
     for part in (config, *(value for key, value in config.items() if key.endswith("_config"))):
         if not isinstance(part, Mapping):
@@ -137,16 +137,16 @@ def check_code(config: Mapping[str, Any], error: type[FacetrmError], *, place: o
 def check_numbers(
     config: PretrainedConfig, shapes: Mapping[str, tuple[int, ...]], error: type[FacetrmError], *, place: object
 ) -> None:
-    """Refuse a configuration whose trunk would have far more numbers than the weights hold; nothing is allocated.
+    """Refuse a configuration whose trunk has far more parameters than the weight files; nothing is allocated.
 
     Args:
-        config: of a trunk that Transformers knows.
-        shapes: of the tensors; nothing is checked where there are none.
-        error: the class to raise.
-        place: the folder, for the message.
+        config: configuration of a trunk that Transformers supports.
+        shapes: shapes of the tensors by name; if empty, nothing is checked.
+        error: error class to raise.
+        place: model folder, for the error message.
 
     Raises:
-        FacetrmError: an ``error`` that names both numbers.
+        FacetrmError: An ``error`` that names both numbers.
     """
     if not shapes:
         return
@@ -169,7 +169,7 @@ def _check_index(index: Path, error: type[FacetrmError]) -> None:
         raise error("no weight_map", place=index, fix=_FETCH)
     for name in sorted({str(file) for file in files.values()}):
         if name in ("", ".", "..") or os.path.basename(name) != name or not (index.parent / name).is_file():
-            raise error(f"{short(name)} is no file of this folder", place=index, fix=_FETCH)
+            raise error(f"{short(name)} is not a file in this folder", place=index, fix=_FETCH)
 
 
 def _header(path: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -179,9 +179,13 @@ def _header(path: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
         if length > min(size - 8, _LONGEST_HEADER):
             raise ValueError(f"a header of {length:,} bytes in a file of {size:,}")
         header = json.loads(handle.read(length))
+    end = 0
     for name, entry in header.items():
         if name != "__metadata__":
+            end = max(end, int(entry["data_offsets"][1]))
             yield name, tuple(int(n) for n in entry["shape"])
+    if 8 + length + end != size:
+        raise ValueError(f"its tensors end at byte {8 + length + end:,}, the file at {size:,}")
 
 
 def _integers(value: Any, *, depth: int, key: str = "") -> Iterator[tuple[str, int]]:

@@ -1,4 +1,4 @@
-"""What a backbone gives: the :class:`Features` of conversations, and the :class:`Encoder` protocol.
+"""The output of a backbone (:class:`Features` of conversations), and the :class:`Encoder` protocol.
 
 Shapes: N conversations, D hidden size, A adapters (1 without adapters).
 """
@@ -16,7 +16,7 @@ from facetrm.core.progress import log
 from facetrm.data.records import Conversation
 
 UNKNOWN_LIMIT: Final = 0.1
-"""The share of unknown tokens above which a conversation is hardly read: the log says how many there are."""
+"""Share of unknown tokens above which a conversation counts as hardly readable; the log gives the number of these."""
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,13 @@ class Features:
     """Frozen features of N conversations, float32 on the CPU.
 
     Attributes:
-        prompt_ND: the vector at the token that closes the last user turn (an encoder: the prompt encoded alone).
-        response_NAD: the vector at the last token of the rendered conversation, per adapter (an encoder: the mean
-            over the response's tokens in the joint text).
-        length_N: tokens of the response, int64.
-        tokens_N: tokens of the conversation as it was read, int64.
-        truncated_N: whether something was cut away, bool.
-        unknown_N: the share of the tokens that are the unknown token, 0 to 1; zeros where none is given.
+        prompt_ND: Hidden state at the token that closes the last user turn (encoder: mean over the prompt read alone).
+        response_NAD: Hidden state at the last token of the rendered conversation, per adapter (encoder: mean over the
+            response's tokens in the joint text).
+        length_N: Number of tokens of the response, int64.
+        tokens_N: Number of tokens of the conversation as read, int64.
+        truncated_N: Whether the conversation was truncated, bool.
+        unknown_N: Share of unknown tokens, 0 to 1; zeros by default.
 
     Example:
         >>> from facetrm import World, toy_model
@@ -61,17 +61,22 @@ class Features:
         return int(self.prompt_ND.shape[-1])
 
     def select(self, rows: Tensor) -> Features:
-        """Return the rows named by ``rows`` (int64 or bool), in that order."""
+        """Return the rows selected by ``rows`` (int64 indices or a bool mask), in that order."""
         return Features(*(getattr(self, field.name)[rows] for field in fields(self)))
 
     @staticmethod
     def concat(parts: Sequence[Features]) -> Features:
-        """Return the rows of all parts, in order."""
+        """Return the concatenated rows of all parts, in order."""
         return Features(*(torch.cat([getattr(p, field.name) for p in parts]) for field in fields(Features)))
 
     @staticmethod
     def empty(hidden_size: int, adapters: int = 1) -> Features:
-        """Return features of no conversation, with vectors of ``hidden_size`` for each of ``adapters``."""
+        """Return features of zero conversations.
+
+        Args:
+            hidden_size: size D of the vectors.
+            adapters: number A of adapters.
+        """
         none = torch.zeros(0, dtype=torch.int64)
         return Features(
             torch.zeros(0, hidden_size, dtype=torch.float32),
@@ -83,7 +88,7 @@ class Features:
 
 
 def tell_unknown(features: Features) -> None:
-    """Log how many conversations the tokenizer hardly knows a word of."""
+    """Log the number of conversations that consist mostly of unknown tokens."""
     many_N = features.unknown_N > UNKNOWN_LIMIT
     if bool(many_N.any()):
         log(
@@ -97,16 +102,16 @@ def tell_unknown(features: Features) -> None:
 
 @dataclass(frozen=True)
 class Portable:
-    """What another program needs beside the files of a decoder's tokenizer.
+    """What another program needs in addition to the files of a decoder's tokenizer.
 
     Attributes:
-        pad: id of the padding token; never ``eos``, and never the end of a conversation.
-        bos: id of the begin-of-text token.
-        eos: id of the end token.
-        opening: the id that opens every conversation, None where they differ.
-        header: the ids from the token that closes the prompt to the last one before the response's text.
-        pattern: the first of them, up to the last control token, which no text can make: where they stand for the last
-            time, the prompt ends.
+        pad: Id of the padding token; never ``eos``, and never the last token of a conversation.
+        bos: Id of the begin-of-text token.
+        eos: Id of the end-of-text token.
+        opening: First id of every conversation, or None if they differ.
+        header: Ids from the token that closes the prompt to the last one before the response's text.
+        pattern: Ids of ``header`` up to its last control token, which no text can produce. The prompt ends at the last
+            occurrence of this pattern.
     """
 
     pad: int
@@ -121,10 +126,10 @@ class Portable:
 class Encoder(Protocol):
     """Anything that turns conversations into :class:`Features`.
 
-    ``fingerprint`` names weights, template and settings together: equal fingerprints give equal features.
-    ``template_hash`` names the chat template alone. ``mode`` is ``exact`` where a row's features cannot depend on the
-    rows beside it, else ``fast``. ``spec()`` is what ``load_encoder`` needs to make it again.
-    ``encode`` keeps the order of the rows and calls ``on_batch(rows, tokens)`` as it gets along.
+    ``fingerprint`` identifies weights, template and settings: equal fingerprints give equal features. ``template_hash``
+    identifies only the chat template. ``mode`` is ``exact`` if a row's features cannot depend on the other rows, else
+    ``fast``. ``spec()`` returns what ``load_encoder`` needs to create the encoder again.
+    ``encode`` keeps the order of the rows and calls ``on_batch(rows, tokens)`` after each batch.
 
     Example:
         >>> from facetrm import Encoder, toy_model
@@ -153,11 +158,11 @@ class Encoder(Protocol):
 
 @runtime_checkable
 class AdapterEncoder(Encoder, Protocol):
-    """An encoder with named adapters: one trunk, K readings of a response.
+    """An encoder with named adapters: one trunk that reads a response once per adapter.
 
-    ``encode`` with ``adapters`` gives one response vector for each of these names, and the prompt vector of the bare
-    trunk; without, both by the bare trunk. ``prompts`` gives the prompt vectors [N, D] alone. ``trunk_fingerprint``
-    names what the bare trunk reads, ``adapter_fingerprint`` one adapter; ``fingerprint`` covers both.
+    With ``adapters``, ``encode`` returns one response vector for each of these names, and the prompt vector of the bare
+    trunk. Without, the bare trunk reads both. ``prompts`` returns only the prompt vectors [N, D]. ``trunk_fingerprint``
+    identifies the bare trunk, ``adapter_fingerprint`` one adapter, and ``fingerprint`` both.
     """
 
     @property

@@ -1,4 +1,4 @@
-"""One thread at a time: the locks over what a pass, or the making of a model, changes for a while.
+"""Locks that let one thread at a time change the temporary state of a trunk or of the process.
 
     trunk_lock    a trunk: which adapters are at work, how it attends, layers that stand in, flags of training
     making        the process: Transformers and PEFT set default types, seeds, initialisers and filters of warnings
@@ -22,7 +22,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 making = RLock()
-"""Held while models or adapters are made: that changes state of the whole process."""
+"""Held while models or adapters are created, because that changes the state of the whole process."""
 
 _guard = Lock()
 _locks: dict[int, tuple[weakref.ref[Any], AbstractContextManager[Any]]] = {}
@@ -31,7 +31,8 @@ _locks: dict[int, tuple[weakref.ref[Any], AbstractContextManager[Any]]] = {}
 def trunk_lock(trunk: PreTrainedModel) -> AbstractContextManager[Any]:
     """Return the re-entrant lock of ``trunk``, the same one for every encoder and engine on it.
 
-    It belongs to the trunk's configuration, which says how the trunk attends: trunks that share one share the lock.
+    The lock belongs to the trunk's configuration, which selects the attention: trunks that share a configuration share
+    the lock.
     """
     config = trunk.config
     with _guard:
@@ -43,7 +44,7 @@ def trunk_lock(trunk: PreTrainedModel) -> AbstractContextManager[Any]:
 
 @contextmanager
 def evaluating(trunk: PreTrainedModel) -> Iterator[None]:
-    """Keep other threads from ``trunk``, and put it into evaluation mode; each module's own is back after."""
+    """Lock ``trunk`` and put it into evaluation mode in the block; each module's mode is restored afterwards."""
     with trunk_lock(trunk):
         training = [module for module in trunk.modules() if module.training]
         try:
@@ -59,7 +60,7 @@ def evaluating(trunk: PreTrainedModel) -> Iterator[None]:
 def exclusive(
     function: Callable[Concatenate[PreTrainedModel, P], T],
 ) -> Callable[Concatenate[PreTrainedModel, P], T]:
-    """Return ``function``, whose first argument is a trunk, so that it runs under the trunk's lock."""
+    """Decorate a function whose first argument is a trunk, so that it runs under the trunk's lock."""
 
     @wraps(function)
     def locked(trunk: PreTrainedModel, /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -71,7 +72,7 @@ def exclusive(
 
 def _forget(key: int) -> Callable[[weakref.ref[Any]], None]:
     def forget(gone: weakref.ref[Any]) -> None:
-        # Without the guard: a collection may run while this thread holds it.
+        # Without the guard, because a garbage collection may run while this thread holds it.
         found = _locks.get(key)
         if found is not None and found[0] is gone:
             _locks.pop(key, None)

@@ -1,4 +1,4 @@
-"""Memory that is free, back to the system: between passes of many lengths the C library keeps it, in pieces."""
+"""Returning freed memory to the system, which the C library would otherwise keep in fragments between passes."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from functools import cache
 
 
 def give_back() -> None:
-    """Give the free memory of this process back to the system, where the C library can (glibc); it takes milliseconds.
+    """Return the process's freed memory to the system if the C library supports it (glibc); takes milliseconds.
 
-    The small vectors that are kept lie between large ones that are not, so that the heap would grow with every pass.
+    Small tensors that are kept lie between large ones that are freed, so the heap would grow with every pass.
     """
     if (trim := _trimmer()) is not None:
         trim(0)

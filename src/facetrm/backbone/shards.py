@@ -116,7 +116,7 @@ def locked(folder: Path) -> Iterator[None]:
     with open(folder / "lock", "ab") as handle:
         if try_lock(handle.fileno()) is False:
             raise StoreError(
-                "another process writes to it", place=folder, fix="wait for it to end, or give another folder"
+                "another process is writing to it", place=folder, fix="wait for it to end, or give another folder"
             )
         yield
 
@@ -134,7 +134,7 @@ def _check_ours(folder: Path) -> None:
 
 
 def stored_tensors(folder: Path, manifest: Manifest, keys: Sequence[bytes], features: Features) -> dict[str, Tensor]:
-    """Return what a shard of these rows holds.
+    """Return what a shard of these rows holds; arrays that an encoder gives twice are stored twice.
 
     Raises:
         StoreError: features that are not finite in the stored type, or of another number than ``keys``.
@@ -149,6 +149,14 @@ def stored_tensors(folder: Path, manifest: Manifest, keys: Sequence[bytes], feat
         "truncated": features.truncated_N.to(torch.bool),
         "unknown": features.unknown_N.to(torch.float32),
     }
+    seen: set[int] = set()
+    for (
+        name,
+        tensor,
+    ) in tensors.items():  # safetensors refuses two names of one memory, as of a prompt that is the answer
+        if (memory := tensor.untyped_storage().data_ptr()) in seen:
+            tensors[name] = tensor.clone()
+        seen.add(memory)
     if len(features) != len(keys):
         raise StoreError(
             f"the encoder gave {len(features)} rows for {len(keys)} conversations", place=folder, fix="fix the encoder"

@@ -1,4 +1,4 @@
-"""A small decoder from nothing: Llama's architecture over a closed vocabulary of words, for the embedded default."""
+"""A small untrained decoder with Llama's architecture over a closed vocabulary of words, for the built-in data."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TEMPLATE: Final = (
 
 
 class TinyShape(Section):
-    """The size of a small decoder: ``hidden`` is D, ``inner`` the width of its feed-forward layers.
+    """The size of a small decoder: ``hidden`` is the hidden size D, ``inner`` the width of the feed-forward layers.
 
     Example:
         >>> from facetrm import TinyShape
@@ -43,11 +43,11 @@ class TinyShape(Section):
 
 
 def word_tokenizer(vocabulary: Sequence[str], *, max_tokens: int) -> PreTrainedTokenizerFast:
-    """Return a tokenizer of whole words split at blanks, with a chat template: ``<role> text <end>`` a turn.
+    """Return a word tokenizer that splits at spaces, with a chat template that renders ``<role> text <end>`` per turn.
 
     Args:
-        vocabulary: the words it knows, in the order of their ids; any other word is ``<unk>``.
-        max_tokens: the most tokens of a conversation.
+        vocabulary: known words, in the order of their ids; any other word becomes ``<unk>``.
+        max_tokens: maximum number of tokens of a conversation.
     """
     words = {word: i for i, word in enumerate((*_SPECIAL, *vocabulary))}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
@@ -69,7 +69,12 @@ def word_tokenizer(vocabulary: Sequence[str], *, max_tokens: int) -> PreTrainedT
 def tiny_decoder(
     vocabulary: Sequence[str], *, shape: TinyShape | None = None, seed: int = 0
 ) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
-    """Return an untrained decoder of ``shape`` over ``vocabulary`` and its tokenizer; equal seeds, equal weights.
+    """Return an untrained decoder and its tokenizer; equal seeds give equal weights.
+
+    Args:
+        vocabulary: known words, in the order of their ids.
+        shape: size of the decoder; None for the default size.
+        seed: random seed of the weights.
 
     Example:
         >>> from facetrm import TinyShape, tiny_decoder, vocabulary

@@ -1,4 +1,4 @@
-"""The parts of a :class:`~facetrm.backbone.transformer.TransformerEncoder` that its configuration asks for."""
+"""Builds the parts of a :class:`~facetrm.backbone.transformer.TransformerEncoder` from its configuration."""
 
 from __future__ import annotations
 
@@ -17,10 +17,15 @@ from facetrm.core.progress import log
 
 
 def most_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: BackboneConfig) -> int:
-    """Return the most tokens of a conversation: what ``config`` says, else what model and tokenizer say.
+    """Return the maximum tokens of a conversation, from ``config`` or else from model and tokenizer.
+
+    Args:
+        model: trunk.
+        tokenizer: tokenizer of the trunk.
+        config: settings of the backbone.
 
     Raises:
-        BackboneError: nobody says, or the model has fewer positions.
+        BackboneError: No limit is stated, or the model has fewer positions.
     """
     known = token_limit(model, tokenizer)
     tokens = config.max_tokens or known
@@ -43,16 +48,16 @@ def most_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, conf
 def made_chat(
     tokenizer: PreTrainedTokenizerBase, config: BackboneConfig, *, template: str | None, tokens: int
 ) -> ChatFormat:
-    """Return what turns conversations into tokens.
+    """Return the chat format, which turns conversations into tokens.
 
     Args:
-        tokenizer: the backbone's own.
-        config: how it reads.
-        template: the chat template's text; None for an encoder, which reads plain text.
-        tokens: the most of a conversation.
+        tokenizer: tokenizer of the backbone.
+        config: settings of the backbone.
+        template: text of the chat template; None for an encoder, which reads plain text.
+        tokens: maximum number of tokens of a conversation.
 
     Raises:
-        BackboneError: a template that cannot be used, or that an encoder is given.
+        BackboneError: The template cannot be used, or a template is given for an encoder.
     """
     limit = Limit(tokens, config.truncation)
     if template is None:
@@ -60,30 +65,30 @@ def made_chat(
             raise BackboneError(
                 f"template '{config.template}' is given, but an encoder reads plain text",
                 place=config.path,
-                fix="take backbone.template out",
+                fix="remove backbone.template",
             )
         return EncoderChat(tokenizer, limit=limit)
     reader = DecoderChat(tokenizer, template=template, limit=limit, date=config.date)
     if reader.dated:
-        log("the chat template prints the day's date", instead=config.date, setting="backbone.date")
+        log("the chat template prints today's date", instead=config.date, setting="backbone.date")
     return reader
 
 
 def made_engine(
     model: PreTrainedModel, config: BackboneConfig, *, kind: TrunkKind, pad: int
 ) -> DecoderEngine | MeanPooling:
-    """Return what runs the passes of ``model``.
+    """Return the engine that runs the forward passes of ``model``.
 
     Args:
-        model: the trunk.
-        config: how it reads.
-        kind: of the trunk.
-        pad: any id that the model has, for batches.
+        model: trunk.
+        config: settings of the backbone.
+        kind: decoder or encoder.
+        pad: any valid token id, used to pad batches.
     """
     inputs = frozenset(inspect.signature(model.forward).parameters)
     compiles = config.compile and kind == "decoder" and config.mode == "fast"
     if config.compile and not compiles:
-        log("compile is off", reason="it makes passes of a decoder in fast mode only")
+        log("compile is off", reason="it is used only for a decoder in fast mode")
     mode, budget = config.mode, config.token_budget
     if kind == "encoder":
         return MeanPooling(model, mode=mode, token_budget=budget, pad=pad, inputs=inputs)

@@ -1,9 +1,9 @@
-"""The bag-of-words baseline: word counts in the place of a backbone, through the same pipeline.
+"""The bag-of-words baseline: word counts instead of a backbone, in the same pipeline.
 
     prompt   = [log(1 + counts of the prompt) | 0]
     response = [log(1 + counts of the prompt) | log(1 + counts of the response)]
 
-so D = 2V for V words. It knows no order and no context: what a backbone adds is what it wins over this.
+so D = 2V for V words. It ignores word order and context, so it shows how much a backbone adds.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ class BagOfWords:
     """An :class:`~facetrm.backbone.encoder.Encoder` that counts words.
 
     Args:
-        vocabulary: the words counted, one column each (others are not counted); or a number of columns, on which all
-            words are spread by a hash.
+        vocabulary: words to count, one column each (others are ignored); or the number of columns, to which words are
+            assigned by a hash.
 
     Raises:
-        ConfigError: an empty vocabulary, a word given twice, or no columns.
+        ConfigError: The vocabulary is empty or repeats a word, or the number of columns is zero.
     """
 
     def __init__(self, vocabulary: Sequence[str] | int) -> None:
@@ -54,7 +54,12 @@ class BagOfWords:
 
     @classmethod
     def fit(cls, conversations: Iterable[Conversation], *, size: int = 4096) -> BagOfWords:
-        """Return one with the ``size`` words that stand in the most conversations, ties in alphabetical order."""
+        """Return a bag of words over the words that occur in the most conversations, with ties in alphabetical order.
+
+        Args:
+            conversations: conversations to take the words from.
+            size: number of words.
+        """
         seen: Counter[str] = Counter()
         for messages in conversations:
             seen.update({word for message in messages for word in split_words(message.content)})
@@ -62,13 +67,13 @@ class BagOfWords:
 
     @classmethod
     def from_spec(cls, spec: dict[str, object]) -> BagOfWords:
-        """Return the one that :meth:`spec` describes."""
+        """Return the bag of words that a :meth:`spec` describes."""
         vocabulary = spec.get("vocabulary")
         if isinstance(vocabulary, int):
             return cls(vocabulary)
         if isinstance(vocabulary, list | tuple) and all(isinstance(word, str) for word in vocabulary):
             return cls(list(vocabulary))
-        raise ConfigError("'vocabulary' is no list of words", place="bag of words", fix="give what spec() returned")
+        raise ConfigError("'vocabulary' is not a list of words", place="bag of words", fix="give what spec() returned")
 
     @property
     def hidden_size(self) -> int:
@@ -82,25 +87,29 @@ class BagOfWords:
 
     @property
     def mode(self) -> str:
-        """``exact``: rows are read one by one."""
+        """``exact``, because rows are read one by one."""
         return "exact"
 
     @property
     def template_hash(self) -> str:
-        """The name of the rendering: none but the split into words."""
+        """The hash of the rendering, which is only the split into words."""
         return fingerprint({"template": "words", "pattern": _WORD.pattern})
 
     def spec(self) -> dict[str, object]:
-        """Return what :meth:`from_spec` needs."""
+        """Return the settings that :meth:`from_spec` needs."""
         return {"kind": "bag_of_words", "vocabulary": self._size if self._words is None else list(self._words)}
 
     def encode(
         self, conversations: Sequence[Conversation], *, on_batch: Callable[[int, int], None] | None = None
     ) -> Features:
-        """Return the counts of N conversations, in order; tokens are words; ``on_batch`` is told rows and tokens.
+        """Return the word counts of N conversations, in order.
+
+        Args:
+            conversations: N conversations, each ending with an assistant message.
+            on_batch: function called with the number of rows and of words.
 
         Raises:
-            BackboneError: a conversation that does not hold a prompt and then an assistant message.
+            BackboneError: A conversation does not consist of a prompt and then an assistant message.
         """
         zero = torch.zeros(self._size, dtype=torch.float32)
         prompts, responses, lengths, tokens = [], [], [], []

@@ -1,4 +1,4 @@
-"""Floor 0: errors, registry, settings, fingerprints, statistics, progress. Imports nothing of ours."""
+"""Floor 0: errors, registry, settings, fingerprints, statistics, progress. Imports no other floor."""
 
 from typing import TYPE_CHECKING
 

@@ -18,7 +18,7 @@ _MOST_YAML_VALUES: Final = 100_000
 
 
 class Section(BaseModel):
-    """One section of a recipe: frozen, no unknown keys, defaults in code once."""
+    """Base class of a recipe section: frozen, rejects unknown keys, and holds the only copy of the defaults."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
@@ -26,7 +26,7 @@ class Section(BaseModel):
 S = TypeVar("S", bound=Section)
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-"""What every generator takes."""
+"""A random seed that every generator accepts."""
 
 
 def share_seed(section: S) -> S:
@@ -61,12 +61,12 @@ def parse_yaml(text: str) -> Any:
     """Return the value of a YAML text.
 
     Args:
-        text: at most a million characters, a hundred levels deep, and no more than 100,000 values once its aliases
-            are written out: a few hundred characters of aliases can stand for billions.
+        text: YAML text of at most a million characters, nested at most a hundred levels deep, with at most 100,000
+            values after its aliases are expanded. (A few hundred characters of aliases can expand to billions.)
 
     Raises:
-        yaml.YAMLError: it is not YAML, or a mapping has a key twice (the parser alone would keep the last silently).
-        ValueError: it is larger or deeper than that.
+        yaml.YAMLError: The text is not YAML, or a mapping repeats a key (PyYAML would silently keep the last one).
+        ValueError: The text is too large or nested too deeply.
     """
     if len(text) > _LONGEST_YAML:
         raise ValueError(f"{len(text):,} characters, more than {_LONGEST_YAML:,}")
@@ -82,7 +82,7 @@ def parse_yaml(text: str) -> Any:
             keys: set[str] = set()
             for key, child in node.value:
                 if isinstance(key, yaml.ScalarNode) and key.value in keys:
-                    problem = f"the key '{key.value}' stands twice"
+                    problem = f"the key '{key.value}' appears twice"
                     raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
                 keys.add(str(key.value))
                 waiting.append(child)
@@ -92,7 +92,7 @@ def parse_yaml(text: str) -> Any:
 
 
 def _check_expanded(root: yaml.Node | None) -> None:
-    """Raise ValueError where ``root`` is too large or too deep with its aliases written out, or holds itself."""
+    """Raise ValueError if ``root``, with its aliases expanded, is too large, too deep or contains itself."""
     sizes: dict[int, int] = {}
     waiting: list[tuple[yaml.Node | None, int, bool]] = [(root, 1, False)]
     inside: set[int] = set()
@@ -111,10 +111,10 @@ def _check_expanded(root: yaml.Node | None) -> None:
             inside.discard(id(node))
             sizes[id(node)] = 1 + sum(sizes[id(child)] for child in children)
             if sizes[id(node)] > _MOST_YAML_VALUES:
-                raise ValueError(f"its aliases stand for more than {_MOST_YAML_VALUES:,} values")
+                raise ValueError(f"its aliases expand to more than {_MOST_YAML_VALUES:,} values")
             continue
         if id(node) in inside:
-            raise ValueError("an alias inside of what it stands for")
+            raise ValueError("an alias that contains itself")
         inside.add(id(node))
         waiting.append((node, depth, True))
         waiting.extend((child, depth + 1, False) for child in children)
@@ -124,12 +124,12 @@ def load_yaml(path: Path, error: type[FacetrmError], *, what: str) -> Any:
     """Return the value of the YAML file ``path``.
 
     Args:
-        path: the file.
-        error: the class to raise.
-        what: what the file should be, for the message: ``a recipe``.
+        path: path of the YAML file.
+        error: error class to raise.
+        what: what the file should contain, for the error message, such as ``a recipe``.
 
     Raises:
-        FacetrmError: of class ``error``: the file is missing, is no text, or is not YAML (with line and column).
+        FacetrmError: An ``error`` if the file is missing, not text, or not YAML (with line and column).
     """
     try:
         return parse_yaml(path.read_text(encoding="utf-8"))
@@ -142,14 +142,18 @@ def load_yaml(path: Path, error: type[FacetrmError], *, what: str) -> Any:
         place = path if mark is None else f"{path}:{mark.line + 1}:{mark.column + 1}"
         raise error(f"not YAML ({getattr(exc, 'problem', exc)})", place=place, fix="fix this line") from None
     except (ValueError, RecursionError) as exc:
-        # A date that does not exist, a number that is none: the parser's own constructors raise these.
-        raise error(f"not YAML ({exc})", place=path, fix="quote such a value") from None
+        # The parser's constructors raise these for invalid values, such as a date that does not exist.
+        raise error(f"not YAML ({exc})", place=path, fix="quote this value") from None
 
 
 def yaml_line(text: str, keys: Sequence[int | str]) -> int:
-    """Return the line, from 1, of the deepest node of a YAML ``text`` on the path ``keys`` that is there.
+    """Return the line number (from 1) of the deepest existing node on the path ``keys`` in a YAML text.
 
-    Of a mapping's entry it is the line of its key; of a list's, that of the entry itself.
+    For an entry of a mapping, this is the line of its key; for an entry of a list, the line of the entry itself.
+
+    Args:
+        text: valid YAML text.
+        keys: mapping keys and list indices from the root to the node.
     """
     node, line = yaml.compose(text, Loader=yaml.SafeLoader), 1
     for key in keys:
@@ -167,10 +171,13 @@ def yaml_line(text: str, keys: Sequence[int | str]) -> int:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a recipe: a YAML mapping.
+    """Return the YAML mapping in a recipe file.
+
+    Args:
+        path: path of the recipe.
 
     Raises:
-        ConfigError: see :func:`load_yaml`; or the file holds no mapping.
+        ConfigError: The file is missing, not text, not YAML, or does not contain a mapping.
     """
     value = load_yaml(path, ConfigError, what="a recipe, a YAML file")
     if not isinstance(value, dict):
@@ -180,10 +187,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def apply_sets(value: dict[str, Any], sets: Sequence[str]) -> dict[str, Any]:
-    """Return ``value`` with each ``section.key=value`` of ``sets`` applied; the right side is parsed as YAML.
+    """Return a copy of a recipe with overrides applied.
+
+    Args:
+        value: mapping read from the recipe; it is not changed.
+        sets: overrides written as ``section.key=value``; the right side is parsed as YAML.
 
     Raises:
-        ConfigError: an assignment without ``=``, an empty key, or a path through something that is no mapping.
+        ConfigError: An override has no ``=``, has an empty key, is not YAML, or goes through a non-mapping value.
     """
     result = dict(value)
     for item in sets:
@@ -199,7 +210,7 @@ def apply_sets(value: dict[str, Any], sets: Sequence[str]) -> dict[str, Any]:
             if child is None:
                 child = {}
             if not isinstance(child, dict):
-                raise ConfigError(f"'{key}' in '{path}' is no section", place="--set", fix="drop what follows it")
+                raise ConfigError(f"'{key}' in '{path}' is not a section", place="--set", fix="remove what follows it")
             node[key] = dict(child)
             node = node[key]
         try:
@@ -222,21 +233,22 @@ def parse_config(
     """Validate ``value`` as ``model``.
 
     Args:
-        model: the section that describes the recipe.
-        value: the mapping read from YAML.
-        place: the file's name, for messages.
-        locate: gives a better place, such as ``file:line``, from the path of keys to what is wrong.
+        model: section class that describes the recipe.
+        value: mapping read from YAML.
+        place: file name, for error messages.
+        locate: function that maps the key path of a wrong setting to a more precise place, such as ``file:line``.
 
     Returns:
-        The frozen settings.
+        The validated, frozen settings.
 
     Raises:
-        ConfigError: names the first wrong key with its value, its place and the fix, and counts the others.
+        ConfigError: A setting is wrong. The message gives the first one's key, value, place and fix, and counts the
+            others.
     """
     try:
         return model.model_validate(value)
     except ValidationError as exc:
-        # A misspelt setting first: what it was meant to be is then missing too.
+        # Report a misspelt setting first: the intended setting is then also reported as missing.
         errors = sorted(exc.errors(include_url=False), key=lambda error: error["type"] != "extra_forbidden")
     first = errors[0]
     place = place if locate is None else locate(first["loc"])
@@ -248,7 +260,7 @@ def parse_config(
 def _config_error(
     first: Mapping[str, Any], key: str, section: type[BaseModel], *, place: object, more: str
 ) -> ConfigError:
-    """Return what pydantic says about the setting ``key`` of ``section``, in the words of a recipe."""
+    """Return a ConfigError that states pydantic's complaint about the setting ``key`` in terms of the recipe."""
     kind, given, about = first["type"], first["input"], first.get("ctx", {})
     if kind == "extra_forbidden":
         fix = _known_settings(str(first["loc"][-1]), key, section)
@@ -273,12 +285,12 @@ def _config_error(
 
 
 def _known_settings(name: str, key: str, section: type[BaseModel]) -> str:
-    """Return the sentence that helps after an unknown setting: the near miss beside it, or the same name further in.
+    """Return a hint for an unknown setting: a similar name in the same section, or in a nested one.
 
     Args:
-        name: what was written.
-        key: the whole path to it.
-        section: the section that has no such setting.
+        name: unknown name, as the user wrote it.
+        key: full dotted path to that name.
+        section: section that does not have this setting.
     """
     beside = did_you_mean(name, section.model_fields)
     inside: dict[str, str] = {}
@@ -291,7 +303,7 @@ def _known_settings(name: str, key: str, section: type[BaseModel]) -> str:
 
 
 def _names_inside(section: type[BaseModel], *, depth: int = 4) -> list[str]:
-    """Return the dotted names of the settings in a section, those of its own sections included, the nearest first."""
+    """Return the dotted names of all settings in a section and its nested sections, least nested first."""
     found = list(section.model_fields)
     for name in section.model_fields if depth > 1 else ():
         for child in _sections_of(section, name):
@@ -300,14 +312,14 @@ def _names_inside(section: type[BaseModel], *, depth: int = 4) -> list[str]:
 
 
 def dump_yaml(config: Section) -> str:
-    """Return the resolved settings as YAML, every default written out."""
+    """Return the resolved settings as YAML, including every default."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
 def _locate(model: type[BaseModel], path: Sequence[int | str]) -> tuple[str, type[BaseModel]]:
-    """Return the key at ``path`` as a recipe writes it, and the section that holds its last part.
+    """Return the key at ``path`` as a recipe writes it, and the section that contains its last part.
 
-    Where a section is one of several kinds, pydantic's path holds the kind too, which no recipe writes there.
+    If a section is a union of several kinds, pydantic's path includes the kind, which recipes do not write.
     """
     shown: list[str] = []
     section, rest = model, list(path)
@@ -325,7 +337,7 @@ def _locate(model: type[BaseModel], path: Sequence[int | str]) -> tuple[str, typ
 
 
 def _sections_of(section: type[BaseModel], key: str) -> list[type[BaseModel]]:
-    """Return the sections that the last part of ``key`` can hold."""
+    """Return the section classes that are allowed as the value of the last part of ``key``."""
     field = section.model_fields.get(key.rpartition(".")[2])
     waiting, found = [] if field is None else [field.annotation], []
     while waiting:

@@ -1,4 +1,4 @@
-"""The settings of a section as lines for a help text: name, type, default, and what the docstring says of each."""
+"""Help text for the settings of a section: name, type, default and description from the docstring."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class SettingHelp:
     """One setting.
 
     Attributes:
-        name: as it is written after ``--set``, with dots for sections inside.
-        kind: the type in words, such as ``integer or null``.
-        default: as YAML writes it; ``required`` where there is none.
-        about: the first sentence of its description; empty where the docstring has none.
+        name: Name as written after ``--set``, with dots for nested sections.
+        kind: Type in words, such as ``integer or null``.
+        default: Default value as YAML, or ``required`` if there is none.
+        about: First sentence of the description; empty if the docstring has none.
     """
 
     name: str
@@ -40,11 +40,11 @@ class SettingHelp:
 
 
 def describe_settings(section: type[Section], *, skip: tuple[str, ...] = ()) -> list[SettingHelp]:
-    """Return every setting of a section, sections inside it included, in the order of the code.
+    """Return every setting of a section and its nested sections, in the order of the code.
 
     Args:
-        section: the class of the section.
-        skip: names that are left out, such as those with an option of their own.
+        section: section class.
+        skip: names to leave out, such as settings that have their own command-line option.
     """
     return _describe(section, "", skip)
 
@@ -53,9 +53,9 @@ def settings_text(section: type[Section], *, skip: tuple[str, ...] = (), width: 
     """Return :func:`describe_settings` as lines for a terminal: ``name  kind, default: about``.
 
     Args:
-        section: the class of the section.
-        skip: names that are left out.
-        width: the longest line, in characters.
+        section: section class.
+        skip: names to leave out.
+        width: maximum line length in characters.
     """
     rows = describe_settings(section, skip=skip)
     indent = max((len(row.name) for row in rows), default=0) + 2
@@ -83,7 +83,7 @@ def _describe(section: type[BaseModel], prefix: str, skip: tuple[str, ...]) -> l
 
 
 def _inner_section(kind: Any) -> type[BaseModel] | None:
-    """Return the section that a field holds, where it can hold only one."""
+    """Return the section class of a field, or None unless the field allows exactly one."""
     held = [part for part in (get_args(kind) or (kind,)) if isinstance(part, type) and issubclass(part, BaseModel)]
     return held[0] if len(held) == 1 and get_origin(kind) in (None, Union, types.UnionType, Annotated) else None
 
@@ -116,14 +116,14 @@ def _default(field: FieldInfo) -> str:
 
 
 def _descriptions(section: type[BaseModel]) -> dict[str, str]:
-    """Return name -> first sentence, from the ``Attributes`` of the docstrings of a section and of those it extends."""
+    """Return the first sentence about each attribute, from the docstrings of a section and its base classes."""
     found: dict[str, str] = {}
     for kind in reversed(section.__mro__):
         if not (isinstance(kind, type) and issubclass(kind, BaseModel) and kind.__doc__):
             continue
         _, _, below = inspect.cleandoc(kind.__doc__).partition("Attributes:\n")
         for entry in re.split(r"\n(?=    \S)", "\n" + below.split("\n\n")[0]):
-            # Several may stand on one line: "path: where. seed: of the draw."
+            # One line may describe several attributes: "path: The folder. seed: The random seed."
             line = " ".join(entry.replace("``", "").split())
             marks = [mark for mark in _ENTRY.finditer(line) if {*mark[1].split(", ")} <= section.model_fields.keys()]
             for n, mark in enumerate(marks):

@@ -3,11 +3,11 @@
     FacetrmError
     ├── ConfigError      a recipe, a setting, or a command-line value
     ├── DataError        a row, a file or a column
-    ├── BackboneError    a backbone folder, its tokenizer, its template, a conversation that does not fit
-    ├── StoreError       a feature folder or a store of labels on disk
-    ├── LabelError       an API that judges, or what it said
-    ├── FitError         data from which a part cannot be fitted
-    └── ModelError       a model folder, or a question a model cannot answer
+    ├── BackboneError    a backbone folder, tokenizer or chat template, or a conversation that does not fit
+    ├── StoreError       a feature folder or a label store on disk
+    ├── LabelError       a judge API, or its response
+    ├── FitError         data that a component cannot be fitted to
+    └── ModelError       a model folder, or a request that a model cannot answer
 
 A message names the value, the place and the fix, in that order.
 """
@@ -18,18 +18,18 @@ import difflib
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-LONGEST: Final = 1_500  # characters of a problem; place and fix get a third of it each
+LONGEST: Final = 1_500  # characters of the problem; the place and the fix get a third of this each
 
 
 class FacetrmError(Exception):
-    """An error with the place where it happened and the way to fix it.
+    """An error that says what is wrong, where, and how to fix it.
 
-    Each part is cut to a fixed length while the error is made, and characters that a terminal would obey are written
-    as escapes, so text of others (a template, a file name, a server's reply) can neither flood nor steer a screen.
+    Each part is truncated to a fixed length, and terminal control characters are escaped, so untrusted text (a
+    template, a file name, a server's reply) can neither flood nor control the user's terminal.
 
     Args:
-        problem: what is wrong, with the offending value in it.
-        place: where: ``file:line``, a config key, a folder.
+        problem: what is wrong, including the offending value.
+        place: where it is wrong: ``file:line``, a config key or a folder.
         fix: what the user can do about it.
 
     Example:
@@ -63,40 +63,46 @@ class DataError(FacetrmError):
 class BackboneError(FacetrmError):
     """A backbone folder, tokenizer or template is wrong, or a conversation does not fit it.
 
-    ``row`` is the number of that conversation in the list that was to be read; None where it is not about one.
+    Attributes:
+        row: Index of that conversation in the list that was read, or None if the error is not about a conversation.
     """
 
     row: int | None = None
 
     def at(self, place: object, *, row: int | None = None) -> BackboneError:
-        """Return the same error at a ``place`` that the user knows; ``row`` is the number there."""
+        """Return the same error with a place that the user knows.
+
+        Args:
+            place: place to show in the message.
+            row: index of the conversation at that place.
+        """
         error = BackboneError(self.problem, place=place, fix=self.fix)
         error.row = row
         return error
 
 
 class StoreError(FacetrmError):
-    """A feature folder, or a store of labels, on disk is wrong."""
+    """A feature folder or a label store on disk is wrong."""
 
 
 class LabelError(FacetrmError):
-    """An API that judges does not work, or what it said is no verdict."""
+    """A judge API does not work, or its response is not a verdict."""
 
 
 class FitError(FacetrmError):
-    """A part cannot be fitted from the data given."""
+    """A component cannot be fitted to the given data."""
 
 
 class ModelError(FacetrmError):
-    """A model folder is wrong, or the model cannot answer the question."""
+    """A model folder is wrong, or the model cannot answer the request."""
 
 
 def printable(text: str, limit: int) -> str:
-    """Return ``text``, at most ``limit`` characters of it, with control characters written as escapes.
+    """Return ``text`` with control characters escaped, truncated to ``limit`` characters.
 
     Args:
-        text: anything; line breaks stay.
-        limit: the most characters; the middle of a longer text is left out.
+        text: any text; line breaks are kept.
+        limit: maximum number of characters; the middle of a longer text is left out.
     """
     if len(text) > limit:
         tail = limit // 4
@@ -108,13 +114,13 @@ def printable(text: str, limit: int) -> str:
 
 
 def short(value: object, limit: int = 80) -> str:
-    """Return ``repr(value)``, cut to ``limit`` characters, for messages.
+    """Return ``repr(value)``, truncated to ``limit`` characters, for error messages.
 
-    The work is bounded too: what is cut off is never written out, however large or deep the value is.
+    The work is bounded as well: only the part that is shown is formatted, however large or deep the value is.
 
     Args:
-        value: anything.
-        limit: the most characters.
+        value: any Python value.
+        limit: maximum number of characters.
     """
     pieces: list[str] = []
     length = 0
@@ -128,7 +134,7 @@ def short(value: object, limit: int = 80) -> str:
 
 
 def _pieces(value: object, limit: int, *, depth: int) -> Iterator[str]:
-    """Yield ``repr(value)`` in pieces; deep inside, ``...`` stands for containers."""
+    """Yield ``repr(value)`` in pieces, with ``...`` in place of deeply nested containers."""
     if isinstance(value, str | bytes | bytearray):
         yield repr(value[: limit + 1])
     elif isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 4 * limit:
@@ -154,14 +160,14 @@ def _pieces(value: object, limit: int, *, depth: int) -> Iterator[str]:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return the sentence that helps after an unknown name.
+    """Return a hint for an unknown name.
 
     Args:
         name: the name that was not found.
         known: the names that exist.
 
     Returns:
-        ``did you mean 'x'?`` for a near miss, else the list of known names.
+        ``did you mean 'x'?`` if a known name is similar, else the list of known names.
     """
     names = sorted(known)
     near = difflib.get_close_matches(name[:200], names, n=1, cutoff=0.6)

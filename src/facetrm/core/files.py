@@ -1,6 +1,6 @@
-"""Files that are whole or absent: write beside under a name of one's own, flush to disk, rename.
+"""Atomic file writes: write to a temporary file in the same folder, flush it to disk, then rename it.
 
-What is beside is locked while it is written, so that the next writer can tell, and remove, what a killed one left.
+The temporary file is locked while it is written, so the next writer can recognise and remove what a killed one left.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from facetrm.core.errors import FacetrmError
 from facetrm.core.locks import still_there, try_lock
 
 _BESIDE: Final = re.compile(r"\.(.+)\.[0-9a-f]{12}\.tmp", re.DOTALL)
-_LONGEST: Final = 200  # bytes of a name that are kept in the name beside it; systems allow 255
+_LONGEST: Final = 200  # bytes of the target's name kept in the temporary name; file systems allow 255
 _LINKS: Final = 40
 _LONGEST_JSON: Final = 64 << 20
 _NOFOLLOW: Final = getattr(os, "O_NOFOLLOW", 0)
 _STREAMS: Final = {"/dev/stdout": 1, "/dev/stderr": 2}
 _STREAM: Final = re.compile(r"/(?:dev/fd|proc/self/fd)/(\d+)")
-_OS_ERROR: Final = re.compile(r"\(os error (\d+)\)")  # how libraries in Rust spell the number of an OSError
+_OS_ERROR: Final = re.compile(r"\(os error (\d+)\)")  # how Rust libraries write the errno of an OSError
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write ``data`` to ``path`` so that a reader, or a crash at any moment, sees the old file or the new one.
+    """Write ``data`` to ``path`` atomically: even after a crash, readers see the whole old or the whole new file.
 
     Args:
-        path: the file; see :func:`new_file` for links and devices.
-        data: all of it.
+        path: file to write; links are followed, and devices and pipes are written to directly.
+        data: the complete content.
 
     Raises:
-        OSError: it names the file.
+        OSError: The file cannot be written; the error names it.
     """
     with new_file(path) as handle:
         handle.write(data)
@@ -57,13 +57,13 @@ def write_json(path: Path, value: Any) -> None:
 
 @contextmanager
 def new_file(path: Path) -> Iterator[IO[bytes]]:
-    """Yield an open file that becomes ``path`` when all went well, and is removed when it did not.
+    """Yield an open file that becomes ``path`` if the block succeeds and is removed if it fails.
 
-    A link is followed: what it points at is replaced. A device, a pipe or a stream such as ``/dev/stdout`` is written
-    to as it stands. An old file's mode stays; a new one gets what the umask allows.
+    Links are followed: the file that a link points to is replaced. A device, pipe or stream such as ``/dev/stdout`` is
+    written to directly. An existing file keeps its mode; a new one gets the mode that the umask allows.
 
     Args:
-        path: the file; its folder is made.
+        path: file to write; its folder is created if needed.
 
     Raises:
         OSError: it names the file.
@@ -87,7 +87,7 @@ def new_file(path: Path) -> Iterator[IO[bytes]]:
                 keep_mode(target, descriptor)
                 os.fsync(descriptor)
                 if sys.platform == "win32":
-                    handle.close()  # an open file cannot be renamed there
+                    handle.close()  # Windows cannot rename an open file
                 os.replace(beside, target)
         except BaseException:
             beside.unlink(missing_ok=True)
@@ -97,7 +97,7 @@ def new_file(path: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Let an error of the system that names no file, such as that of a full disk, name ``path``."""
+    """Add ``path`` to any OSError raised in the block that names no file, such as a full disk."""
     try:
         yield
     except OSError as exc:
@@ -114,7 +114,7 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def open_stream(path: Path) -> IO[bytes] | None:
-    """Open ``path`` for writing as it stands where it is a device, a pipe or a stream; None where it is none."""
+    """Open ``path`` for writing if it is a device, pipe or stream; return None if it is not."""
     number = _stream_number(path)
     if number is not None:
         return open(os.dup(number), "wb")
@@ -128,7 +128,7 @@ def open_stream(path: Path) -> IO[bytes] | None:
 
 
 def _stream_number(path: Path) -> int | None:
-    """Return the number of the open file that ``path`` stands for, as ``/dev/stdout`` does."""
+    """Return the file descriptor that ``path`` stands for, as ``/dev/stdout`` does, or None."""
     text = os.path.abspath(path)
     for _ in range(_LINKS):
         if text in _STREAMS:
@@ -142,10 +142,10 @@ def _stream_number(path: Path) -> int | None:
 
 
 def regular_target(path: Path) -> Path:
-    """Return the file that ``path`` names when links are followed.
+    """Return the file that ``path`` refers to after following links.
 
     Raises:
-        OSError: a link of another user in a folder where everybody may write: it may point anywhere.
+        OSError: ``path`` is another user's link in a world-writable folder, so it may point anywhere.
     """
     if path.is_symlink() and hasattr(os, "geteuid"):
         link, folder = path.lstat(), path.parent.stat()
@@ -156,7 +156,7 @@ def regular_target(path: Path) -> Path:
 
 
 def beside_of(path: Path) -> Path:
-    """Return a name beside ``path`` that nobody can guess, and that :func:`remove_leftovers` knows."""
+    """Return an unguessable temporary name in the folder of ``path`` that :func:`remove_leftovers` recognises."""
     return path.with_name(f".{_kept(path.name)}.{secrets.token_hex(6)}.tmp")
 
 
@@ -165,7 +165,7 @@ def _kept(name: str) -> str:
 
 
 def _open_beside(target: Path) -> tuple[Path, int]:
-    """Return a new, empty, locked file beside ``target``, and its open descriptor."""
+    """Create an empty, locked file in the folder of ``target``; return its path and open descriptor."""
     while True:
         beside = beside_of(target)
         descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL | _NOFOLLOW, 0o666)
@@ -176,11 +176,11 @@ def _open_beside(target: Path) -> tuple[Path, int]:
 
 
 def keep_mode(target: Path, descriptor: int) -> None:
-    """Give an open file the mode, and where we may the owner, of a file that it will replace.
+    """Give an open file the mode, and if permitted the owner, of the file that it will replace.
 
     Args:
-        target: what will be replaced; nothing happens where it is not there.
-        descriptor: of the open file.
+        target: file to be replaced; nothing happens if it does not exist.
+        descriptor: descriptor of the open file.
     """
     try:
         old, new = target.stat(), os.fstat(descriptor)
@@ -196,7 +196,7 @@ def keep_mode(target: Path, descriptor: int) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush the names in ``folder`` to disk, where the system can."""
+    """Flush the directory entries of ``folder`` to disk, if the system supports it."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -206,17 +206,17 @@ def sync_folder(folder: Path) -> None:
 
 
 def is_leftover(name: str) -> bool:
-    """Return whether ``name`` is that of something being written, or left by a writer that was killed."""
+    """Return whether ``name`` is a temporary name: of a file being written, or left by a killed writer."""
     return name.startswith(".") and name.endswith(".tmp")
 
 
 def remove_leftovers(folder: Path, *, of: str | None = None, below: bool = False) -> None:
-    """Remove what killed writers left in ``folder``; what a living one is writing is locked, and stays.
+    """Remove what killed writers left in ``folder``. Files that a live writer has locked are kept.
 
     Args:
-        folder: where to look.
-        of: the name of the file or folder that was to be written; None for all.
-        below: look into folders below as well; links are not followed.
+        folder: folder to search.
+        of: name of the file or folder that was being written; None for all.
+        below: whether to search subfolders too; links are not followed.
     """
     try:
         entries = list(os.scandir(folder))
@@ -244,31 +244,34 @@ def _remove_unlocked(path: Path) -> None:
 
 
 def why_unread(exc: OSError, *, missing: str, fix: str) -> tuple[str, str]:
-    """Return what is wrong with a file that cannot be read, and what to do: unreadable is not missing.
+    """Return the problem and the fix for a file that cannot be read; an unreadable file is not called missing.
 
     Args:
-        exc: of the system.
-        missing: what to say of a file that is not there.
-        fix: what to do then.
+        exc: the operating system's error.
+        missing: problem to report if the file does not exist.
+        fix: fix to suggest if the file does not exist.
     """
     if isinstance(exc, FileNotFoundError | NotADirectoryError):
         return missing, fix
-    return f"cannot be read ({exc.strerror or exc})", "check its rights and its kind; the file itself may be whole"
+    return (
+        f"cannot be read ({exc.strerror or exc})",
+        "check its permissions and its type; the file itself may be intact",
+    )
 
 
 def read_json(path: Path, error: type[FacetrmError], *, fix: str) -> Any:
-    """Read a JSON file of ours.
+    """Read a JSON file that facetrm wrote.
 
     Args:
-        path: the file.
-        error: the class to raise when it is missing or is not JSON.
-        fix: the sentence that ends the message.
+        path: path of the file.
+        error: error class to raise if the file is missing or not JSON.
+        fix: fix to suggest in the error message.
 
     Returns:
         The parsed value.
 
     Raises:
-        FacetrmError: an ``error`` that names the file and, for bad JSON, the line and column.
+        FacetrmError: An ``error`` that names the file and, for invalid JSON, the line and column.
     """
     try:
         return json.loads(read_regular(path, limit=_LONGEST_JSON).decode("utf-8"))
@@ -280,19 +283,19 @@ def read_json(path: Path, error: type[FacetrmError], *, fix: str) -> Any:
         raise error(f"not UTF-8 (byte {exc.start})", place=path, fix=fix) from None
     except (RecursionError, ValueError) as exc:
         reason = "nested too deeply" if isinstance(exc, RecursionError) else str(exc)
-        raise error(f"not JSON that is read here ({reason})", place=path, fix=fix) from None
+        raise error(f"JSON that cannot be read ({reason})", place=path, fix=fix) from None
 
 
 def read_regular(path: Path, *, limit: int) -> bytes:
-    """Return the bytes of a regular file; a device or a pipe is never waited for.
+    """Return the bytes of a regular file, without ever blocking on a device or a pipe.
 
     Args:
-        path: the file; links are followed.
-        limit: the most bytes that are read.
+        path: path of the file; links are followed.
+        limit: maximum size in bytes.
 
     Raises:
-        OSError: it cannot be opened; it names the file.
-        ValueError: it is no regular file, or is larger than ``limit``.
+        OSError: The file cannot be opened; the error names it.
+        ValueError: The path is not a regular file, or the file is larger than ``limit``.
     """
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     with open(descriptor, "rb") as handle:
@@ -300,7 +303,7 @@ def read_regular(path: Path, *, limit: int) -> bytes:
         if stat.S_ISDIR(found.st_mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         if not stat.S_ISREG(found.st_mode):
-            raise ValueError("no regular file")
+            raise ValueError("not a regular file")
         if found.st_size > limit:
             raise ValueError(f"{found.st_size:,} bytes, more than {limit:,}")
         return handle.read(limit)

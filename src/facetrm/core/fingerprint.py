@@ -1,4 +1,4 @@
-"""Names for content: a fingerprint is the sha256 of what a thing is, not of where it lies."""
+"""Fingerprints: sha256 hashes of content, independent of where the content is stored."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any
 def fingerprint(value: Any) -> str:
     """Return the sha256 (64 hex digits) of a JSON value's canonical form.
 
-    Canonical: sorted keys, no blanks, UTF-8, floats as Python prints them.
+    The canonical form has sorted keys, no spaces, UTF-8 text, and floats as Python prints them.
     """
     return hashlib.sha256(_canonical(value)).hexdigest()
 
 
 def fingerprint_of_all(values: Iterable[Any]) -> str:
-    """Return the fingerprint of the list of ``values``, of which one at a time is in memory."""
+    """Return the fingerprint of ``values`` as a list, with only one value in memory at a time."""
     digest = hashlib.sha256(b"[")
     for number, value in enumerate(values):
         digest.update((b"," if number else b"") + _canonical(value))

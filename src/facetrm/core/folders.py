@@ -1,9 +1,9 @@
-"""Folders that are whole at every moment: the old one or the new one, whenever a process is killed.
+"""Atomic folder writes: readers see the complete old folder or the complete new one, even if a process is killed.
 
-    .NAME.<12 hex digits>.tmp   the new folder while it is written, beside the old one; locked by its writer
-    .NAME.<12 hex digits>.old   the old folder, only on systems that cannot exchange two folders in one step
+    .NAME.<12 hex digits>.tmp   the new folder while it is written, next to the old one; locked by its writer
+    .NAME.<12 hex digits>.old   the old folder, only on systems that cannot swap two folders atomically
 
-A killed writer's leftovers are removed by the next one; an old folder that was set aside comes back.
+The next writer removes what a killed one left and restores an old folder that had been set aside.
 """
 
 from __future__ import annotations
@@ -33,28 +33,28 @@ _CANNOT: Final = frozenset({errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOP
 def new_folder(
     folder: Path, error: type[FacetrmError], *, replace: bool = False, last: str | None = None
 ) -> Iterator[Path]:
-    """Yield a temporary folder that becomes ``folder`` when all went well: it is there whole or not at all.
+    """Yield a temporary folder that becomes ``folder`` if the block succeeds, completely or not at all.
 
     Args:
-        folder: where to; a link to a folder is followed.
-        error: the class to raise where it cannot go there.
-        replace: an old folder is replaced; it stays whole until then.
-        last: the file without which the others are not read: where the folder itself cannot be exchanged (a mount
-            point), it is moved in after them.
+        folder: folder to create; a link to a folder is followed.
+        error: error class to raise if the folder cannot be written.
+        replace: whether to replace an existing folder, which stays complete until then.
+        last: name of the file that makes the others valid. If the folder itself cannot be swapped (a mount point),
+            this file is moved in last.
 
     Raises:
-        FacetrmError: an ``error``: it exists already, or it cannot be replaced in one step.
-        OSError: it names the folder, such as where the disk is full.
+        FacetrmError: An ``error`` if the folder already exists or cannot be replaced atomically.
+        OSError: Writing failed, for example because the disk is full; the error names the folder.
     """
     home = Path(os.path.realpath(folder))
     restore_folder(home)
     full = home.exists() and (not home.is_dir() or any(not is_leftover(path.name) for path in home.iterdir()))
     if full and not (replace and home.is_dir()):
-        raise error("exists already", place=folder, fix="give a new folder")
+        raise error("already exists", place=folder, fix="give a new folder")
     fixed = home.is_dir() and _is_fixed(home)
     if fixed and full:
         raise error(
-            "it cannot be replaced in one step (a mount point, the current folder, or its parent is read-only)",
+            "it cannot be replaced atomically (it is a mount point or the current folder, or its parent is read-only)",
             place=folder,
             fix="give a folder below it, or an empty one",
         )
@@ -80,7 +80,7 @@ def new_folder(
 
 
 def restore_folder(folder: Path) -> None:
-    """Bring back the old ``folder`` where a writer was killed after it had set it aside; a reader calls this too."""
+    """Restore ``folder`` if a writer was killed after setting it aside. Readers call this too."""
     if folder.name == "" or not folder.parent.is_dir():
         return
     pattern = re.compile(rf"\.{re.escape(folder.name)}\.[0-9a-f]{{12}}\.old")
@@ -102,11 +102,11 @@ def restore_folder(folder: Path) -> None:
 
 
 def link_tree(source: Path, target: Path) -> None:
-    """Put a folder or a file at ``target`` as well, without copying its bytes where the system can link files.
+    """Duplicate a folder or file at ``target``, using hard links where the file system supports them.
 
     Args:
-        source: what is there.
-        target: where nothing is.
+        source: existing file or folder.
+        target: path that does not exist yet.
     """
     if source.is_symlink():
         os.symlink(os.readlink(source), target)
@@ -124,13 +124,13 @@ def _link(source: str, target: str) -> None:
 
 
 def _is_fixed(home: Path) -> bool:
-    """Return whether a folder that is there cannot be exchanged for another one."""
+    """Return whether an existing folder cannot be swapped for another one."""
     here = Path(os.path.realpath(os.curdir))
     return os.path.ismount(home) or here.is_relative_to(home) or not os.access(home.parent, os.W_OK)
 
 
 def _make_beside(home: Path) -> tuple[Path, int | None]:
-    """Return a new, locked folder beside ``home``, and what holds the lock."""
+    """Create a locked folder next to ``home``; return its path and the descriptor that holds the lock."""
     while True:
         temporary = beside_of(home)
         temporary.mkdir()
@@ -144,7 +144,7 @@ def _make_beside(home: Path) -> tuple[Path, int | None]:
 
 
 def _put(temporary: Path, home: Path) -> None:
-    """Make ``temporary`` the folder ``home``; what was there before is in ``temporary`` then, or gone."""
+    """Make ``temporary`` the folder ``home``; the previous folder ends up in ``temporary`` or is deleted."""
     if not home.exists():
         os.rename(temporary, home)
         return
@@ -168,14 +168,14 @@ def _put(temporary: Path, home: Path) -> None:
 
 
 def exchange(one: Path, other: Path) -> bool:
-    """Exchange two folders in one step; False where the system cannot.
+    """Swap two folders atomically; return False if the system cannot.
 
     Args:
-        one: a folder.
-        other: another one in the same file system.
+        one: existing folder.
+        other: existing folder on the same file system.
 
     Raises:
-        OSError: they cannot be exchanged for a reason of their own.
+        OSError: The system supports the swap, but these two folders cannot be swapped.
     """
     if sys.platform == "win32":
         return False
@@ -196,14 +196,14 @@ def exchange(one: Path, other: Path) -> bool:
 
 
 def _move_into(temporary: Path, home: Path, last: str | None) -> None:
-    """Move everything of ``temporary`` into ``home``, the file ``last`` after all others."""
+    """Move everything in ``temporary`` into ``home``, with the file ``last`` after all others."""
     for path in sorted(temporary.iterdir(), key=lambda path: (path.name == last, path.name)):
         os.replace(path, home / path.name)
         sync_folder(home)
 
 
 def _sync_tree(folder: Path) -> None:
-    """Flush every file below ``folder`` to disk, and the names."""
+    """Flush every file and directory entry under ``folder`` to disk."""
     for place, _, names in os.walk(folder):
         for name in names:
             path = Path(place, name)

@@ -1,4 +1,4 @@
-"""A small table of HTML for notebooks: every text in it is escaped, and it needs nothing from elsewhere."""
+"""A small HTML table for notebooks: all text is escaped, and no external resource is loaded."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from html import escape
 
 
 def html_table(caption: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, notes: Sequence[str] = ()) -> str:
-    """Return a table as HTML, with notes below it.
+    """Return an HTML table with notes below it.
 
     Args:
-        caption: above the table.
-        header: of the columns; the first is aligned left, the others right.
-        rows: as many cells as columns in each.
-        notes: sentences.
+        caption: text above the table.
+        header: column names; the first column is left-aligned, the others right-aligned.
+        rows: cell texts of each row, one per column.
+        notes: sentences below the table.
     """
     head = "".join(f"<th style='text-align:{_side(n)}'>{escape(name)}</th>" for n, name in enumerate(header))
     lines = [[f"<td style='text-align:{_side(n)}'>{escape(cell)}</td>" for n, cell in enumerate(row)] for row in rows]

@@ -1,6 +1,6 @@
-"""One writer at a time, by locks that the system takes back from a process that dies.
+"""One writer at a time, with file locks that the operating system releases when a process dies.
 
-A lock file may lie about after a crash; it holds nobody up, because the lock went with the process.
+A lock file may remain after a crash, but it blocks nobody, because the lock ended with the process.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ _held: set[int] = set()
 
 
 def try_lock(descriptor: int) -> bool | None:
-    """Take the lock of an open file, or of an open folder, without waiting.
+    """Try to lock an open file or folder without waiting.
 
     Args:
-        descriptor: of the open file. The lock ends when it is closed, or when the process dies.
+        descriptor: descriptor of the open file. The lock ends when it is closed or the process dies.
 
     Returns:
-        True: it is ours. False: another holds it. None: the file system has no locks.
+        True if we hold the lock, False if another process does, None if the file system has no locks.
     """
     try:
         if sys.platform == "win32":
@@ -48,11 +48,11 @@ def try_lock(descriptor: int) -> bool | None:
 
 
 def still_there(descriptor: int, path: Path) -> bool:
-    """Return whether ``path`` still names the open file: someone may have removed it before it was locked.
+    """Return whether ``path`` still refers to the open file, which may have been removed before it was locked.
 
     Args:
-        descriptor: of the open file.
-        path: the name by which it was opened.
+        descriptor: descriptor of the open file.
+        path: path with which it was opened.
     """
     try:
         there, ours = os.stat(path, follow_symlinks=False), os.fstat(descriptor)
@@ -65,16 +65,16 @@ def still_there(descriptor: int, path: Path) -> bool:
 def sole_writer(
     folder: Path, *, name: str = ".lock", place: Path | None = None, fix: str = "wait for it to end, or stop it"
 ) -> Iterator[None]:
-    """Hold the right to write to ``folder``; nothing of it is left behind.
+    """Hold the exclusive right to write to ``folder`` during the block; the lock file is removed afterwards.
 
     Args:
-        folder: that is there already.
-        name: of the lock file in it.
-        place: what the message says is written to; the folder by default.
-        fix: the sentence that ends the message.
+        folder: existing folder.
+        name: name of the lock file in the folder.
+        place: path to show in the error message; None for the folder.
+        fix: fix to suggest in the error message.
 
     Raises:
-        StoreError: another process holds it; the message names its number, its machine and since when.
+        StoreError: Another process holds the lock; the message gives its process id, host and start time.
     """
     path = folder / name
     descriptor = _locked(path, place or folder, fix)
@@ -85,7 +85,7 @@ def sole_writer(
         os.write(descriptor, json.dumps(about).encode())
         yield
     finally:
-        with suppress(OSError):  # a system that removes no open file leaves an empty one
+        with suppress(OSError):  # a system that cannot remove an open file leaves an empty one
             path.unlink()
         _held.discard(descriptor)
         os.close(descriptor)
@@ -97,14 +97,14 @@ def _locked(path: Path, place: Path, fix: str) -> int:
         if try_lock(descriptor) is False:
             holder = _holder(descriptor)
             os.close(descriptor)
-            raise StoreError(f"another process writes to it{holder}", place=place, fix=fix)
+            raise StoreError(f"another process is writing to it{holder}", place=place, fix=fix)
         if still_there(descriptor, path):
             return descriptor
         os.close(descriptor)
 
 
 def _holder(descriptor: int) -> str:
-    """Return who wrote the lock file, in brackets; nothing where it does not say."""
+    """Return who wrote the lock file, in parentheses, or an empty string if it does not say."""
     try:
         found = json.loads(os.read(descriptor, 1000))
         return f" (process {int(found['pid'])} on {str(found['host'])[:80]}, since {str(found['since'])[:40]})"
@@ -113,7 +113,7 @@ def _holder(descriptor: int) -> str:
 
 
 def _let_go() -> None:
-    """Close what a forked child has inherited: it would hold the lock beyond the life of its parent."""
+    """Close lock descriptors inherited by a forked child, which would keep the lock after the parent has died."""
     for descriptor in _held:
         with suppress(OSError):
             os.close(descriptor)

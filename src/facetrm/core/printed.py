@@ -1,4 +1,4 @@
-"""What goes to standard output, whatever encoding it has."""
+"""Writing to standard output with any encoding."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any
 
 
 def tolerant_streams() -> None:
-    """Let standard output and error write what their encoding lacks as escapes; UTF-8 lacks lone surrogates alone."""
+    """Make standard output and error escape characters that their encoding lacks (in UTF-8, only lone surrogates)."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def print_json(value: Any, *, indent: int | None = None) -> None:
-    """Print a value as JSON, with escapes for letters where the encoding of standard output lacks some.
+    """Print a value as JSON, escaping characters if the encoding of standard output lacks some.
 
     Args:
-        value: of numbers, texts, lists and mappings.
-        indent: blanks of each level; one line by default.
+        value: JSON value made of numbers, strings, lists and mappings.
+        indent: spaces per level; None prints one line.
     """
     text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
     try:

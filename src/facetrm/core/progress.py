@@ -1,7 +1,7 @@
-"""What happens, said through the logger ``facetrm``: stages as events, long work as a bar or as an event now and then.
+"""Progress reports through the logger ``facetrm``: events for stages, and a bar or periodic events for long work.
 
-In a library nothing is shown, unless the program that imports it asks for the logger's messages. The command line asks
-(:func:`shown_logs`): lines of text on standard error, a bar on a terminal, JSON lines with ``--log-json``.
+As a library, facetrm shows nothing unless the importing program enables the logger. The command line enables it with
+:func:`shown_logs`: text lines on standard error, a bar on a terminal, or JSON lines with ``--log-json``.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _FIELDS: Final = "facetrm_fields"
 
 
 def log(event: str, **fields: Any) -> None:
-    """Report one event at level INFO, or WARNING where it has a field ``warning``.
+    """Log one event at level INFO, or at level WARNING if it has a field ``warning``.
 
     Args:
         event: what happened, in a few words.
-        fields: the facts; a log of JSON lines holds them as they are.
+        fields: details of the event, JSON values by name.
     """
     level = logging.WARNING if "warning" in fields else logging.INFO
     if LOGGER.isEnabledFor(level):
@@ -37,17 +37,17 @@ def log(event: str, **fields: Any) -> None:
 
 
 def _text(event: str, fields: dict[str, Any]) -> str:
-    """Return an event as one line; what is not printable in foreign text stands as an escape."""
+    """Return an event as one line, with unprintable characters escaped."""
     line = "  ".join([event, *(f"{key}={value}" for key, value in fields.items())])
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in line)
 
 
 @final
 class LogLines(logging.Handler):
-    """Writes each event to standard error, whatever stands there when it happens.
+    """A handler that writes each event to the current standard error stream.
 
     Args:
-        json_lines: whether an event is written as a JSON object, and no bar is drawn.
+        json_lines: whether to write each event as a JSON object and draw no bar.
     """
 
     def __init__(self, *, json_lines: bool) -> None:
@@ -67,10 +67,10 @@ class LogLines(logging.Handler):
 
 @contextmanager
 def shown_logs(*, json_lines: bool = False) -> Iterator[None]:
-    """Write what is logged to standard error, until the block ends.
+    """Write log events to standard error until the block ends.
 
     Args:
-        json_lines: one JSON object per event instead of text, and no bar on a terminal.
+        json_lines: whether to write one JSON object per event instead of text, and draw no bar.
 
     Example:
         >>> from facetrm.core.progress import log, shown_logs
@@ -93,12 +93,12 @@ def shown_logs(*, json_lines: bool = False) -> Iterator[None]:
 
 
 class Meter:
-    """Counts work done: ``advance(units, tokens)`` moves it on.
+    """Counts finished work; :meth:`advance` adds to it.
 
     Args:
-        title: what is being done.
-        total: units of work in all, None where a stream does not tell.
-        bar: the rich bar to draw on, or None for an event now and then.
+        title: name of the work.
+        total: total units of work, or None if unknown, as for a stream.
+        bar: rich progress bar to update, or None to log periodic events.
     """
 
     def __init__(self, title: str, total: int | None, bar: Progress | None) -> None:
@@ -108,12 +108,18 @@ class Meter:
         self._task = None if bar is None else bar.add_task(title, total=total, rate="")
 
     def skip(self, units: int) -> None:
-        """Record ``units`` of work that were done before: they tell nothing about the time left."""
+        """Record ``units`` of work done in an earlier run; they are ignored when the time left is estimated."""
         self.skipped += units
         self.advance(units)
 
     def advance(self, units: int, *, tokens: int = 0, note: str = "") -> None:
-        """Record ``units`` more units of work, and ``tokens`` more tokens; a ``note`` is shown in place of the rate."""
+        """Record finished work.
+
+        Args:
+            units: number of units finished since the last call.
+            tokens: number of tokens processed since the last call.
+            note: text to show instead of the token rate.
+        """
         self.done += units
         self.tokens += tokens
         seconds = max(time.monotonic() - self._start, 1e-9)
@@ -134,9 +140,9 @@ def progress(title: str, total: int | None, *, quiet: bool = False) -> Iterator[
     """Yield a :class:`Meter` over ``total`` units of work.
 
     Args:
-        title: what is being done.
-        total: units of work in all, None where it is not known.
-        quiet: whether nothing is shown.
+        title: name of the work.
+        total: total units of work, or None if unknown.
+        quiet: whether to show nothing.
     """
     drawn = any(isinstance(h, LogLines) and not h.json_lines for h in LOGGER.handlers) and sys.stderr.isatty()
     if quiet or not drawn:
@@ -150,7 +156,7 @@ def progress(title: str, total: int | None, *, quiet: bool = False) -> Iterator[
 
 
 def _bar() -> Progress:
-    from rich.console import Console  # a terminal alone needs it, and it takes longer to load than this package
+    from rich.console import Console  # only a terminal needs it, and it loads more slowly than this package
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (

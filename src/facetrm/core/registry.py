@@ -1,4 +1,4 @@
-"""A registry is a dict whose misses help."""
+"""A registry: a mapping from names to objects that suggests similar names when a lookup fails."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ T = TypeVar("T")
 
 
 class Registry(Mapping[str, T], Generic[T]):
-    """Named things of one kind.
+    """A mapping from names to objects of one kind.
 
     Args:
-        kind: the word used in error messages, such as ``source``.
+        kind: word for the objects in error messages, such as ``source``.
 
     Raises:
-        ConfigError: on a name taken twice, or on an unknown name (with the nearest known one).
+        ConfigError: A name is registered twice, or an unknown name is looked up (the message suggests a known one).
     """
 
     def __init__(self, kind: str) -> None:

@@ -1,32 +1,32 @@
-"""Numbers for people: one way to write each kind, and never a zero with a minus sign."""
+"""Formatting numbers for people: one function per kind of number, and never a negative zero."""
 
 from __future__ import annotations
 
 
 def show_fixed(value: float, digits: int = 4, *, signed: bool = False) -> str:
-    """Return ``value`` with a number of digits behind the point: ``0.1200``, ``+0.1200``.
+    """Return ``value`` with a fixed number of decimals: ``0.1200``, ``+0.1200``.
 
     Args:
         value: any number.
-        digits: behind the point.
-        signed: whether a plus sign is written too.
+        digits: number of decimals.
+        signed: whether to write a plus sign.
     """
     rounded = round(value, digits) + 0.0  # -0.0 + 0.0 is 0.0
     return f"{rounded:+.{digits}f}" if signed else f"{rounded:.{digits}f}"
 
 
 def show_digits(value: float, digits: int = 3) -> str:
-    """Return ``value`` with its sign and a number of digits in all: ``+0.12``, ``-34.5``.
+    """Return ``value`` with its sign and a number of significant digits: ``+0.12``, ``-34.5``.
 
     Args:
         value: any number.
-        digits: in all.
+        digits: number of significant digits.
     """
     return f"{value + 0.0:+.{digits}g}"
 
 
 def show_number(value: float) -> str:
-    """Return ``value`` with about three digits: ``0.12``, ``34.5``, ``1,234``.
+    """Return ``value`` with about three significant digits: ``0.12``, ``34.5``, ``1,234``.
 
     Args:
         value: any number.

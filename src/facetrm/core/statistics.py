@@ -1,4 +1,4 @@
-"""Rank correlation and bootstrap over clusters (prompts). Pure numpy and scipy; seeds are arguments."""
+"""Rank correlation and cluster bootstrap over prompts. Pure numpy and scipy; seeds are arguments."""
 
 from __future__ import annotations
 
@@ -13,7 +13,14 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Interval:
-    """A point estimate with a percentile bootstrap interval: ``low <= high`` at the given ``level``."""
+    """A point estimate with a percentile bootstrap interval.
+
+    Attributes:
+        value: Point estimate.
+        low: Lower end of the interval.
+        high: Upper end of the interval.
+        level: Confidence level, 0 to 1.
+    """
 
     value: float
     low: float
@@ -22,7 +29,7 @@ class Interval:
 
 
 def pearson(x: ArrayLike, y: ArrayLike) -> float:
-    """Return the Pearson correlation of ``x`` and ``y``; NaN when a side is constant or has fewer than two points."""
+    """Return the Pearson correlation of ``x`` [N] and ``y`` [N]; NaN if one is constant or N is below 2."""
     a, b = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     if len(a) < 2:
         return float("nan")
@@ -32,7 +39,7 @@ def pearson(x: ArrayLike, y: ArrayLike) -> float:
 
 
 def spearman(x: ArrayLike, y: ArrayLike) -> float:
-    """Return Spearman's rank correlation with average ranks for ties; NaN as in :func:`pearson`."""
+    """Return Spearman's rank correlation of ``x`` [N] and ``y`` [N], with average ranks for ties; NaN as in pearson."""
     return pearson(rankdata(np.asarray(x)), rankdata(np.asarray(y)))
 
 
@@ -40,12 +47,12 @@ def cluster_counts(groups: ArrayLike, *, samples: int, seed: int) -> tuple[NDArr
     """Draw bootstrap resamples of whole clusters.
 
     Args:
-        groups: one label per row, [N].
+        groups: cluster label of each row, [N].
         samples: number of resamples B.
-        seed: of the draw.
+        seed: random seed of the bootstrap.
 
     Returns:
-        ``codes`` [N] (cluster number of each row) and ``counts`` [B, C] (how often each cluster was drawn).
+        ``codes`` [N] (cluster index of each row) and ``counts`` [B, C] (how often each cluster was drawn).
     """
     _, codes = np.unique(np.asarray(groups), return_inverse=True)
     clusters = int(codes.max()) + 1 if len(codes) else 0
@@ -60,11 +67,11 @@ def bootstrap_mean(
     """Return the mean of ``values`` [N] with an interval from resampling whole clusters of ``groups`` [N].
 
     Args:
-        values: one per row.
-        groups: its cluster, such as the prompt.
-        samples: number of resamples.
-        seed: of the draw.
-        level: share of the resampled means inside the interval.
+        values: value of each row, [N].
+        groups: cluster label of each row, such as its prompt, [N].
+        samples: number of bootstrap samples.
+        seed: random seed of the bootstrap.
+        level: confidence level of the interval, 0 to 1.
     """
     x = np.asarray(values, dtype=np.float64)
     if len(x) == 0:
@@ -88,15 +95,15 @@ def bootstrap_macro(
 ) -> Interval:
     """Return the unweighted mean over ``strata`` of the mean of ``values`` [N].
 
-    Clusters of ``groups`` are resampled within each stratum, so every stratum keeps its share.
+    Clusters are resampled within each stratum, so every stratum keeps its share of the rows.
 
     Args:
-        values: one per row.
-        strata: its part, such as the source.
-        groups: its cluster, such as the prompt.
-        samples: number of resamples.
-        seed: of the draw.
-        level: share of the resampled means inside the interval.
+        values: value of each row, [N].
+        strata: stratum label of each row, such as its source, [N].
+        groups: cluster label of each row, such as its prompt, [N].
+        samples: number of bootstrap samples.
+        seed: random seed of the bootstrap.
+        level: confidence level of the interval, 0 to 1.
     """
     x, s, g = np.asarray(values, dtype=np.float64), np.asarray(strata), np.asarray(groups)
     names = np.unique(s)
@@ -117,12 +124,12 @@ def bootstrap_spearman(
     """Return Spearman's correlation of ``x`` and ``y`` [N] with an interval from resampling clusters of rows.
 
     Args:
-        x: one side.
-        y: the other side.
-        groups: the cluster of each row, such as the prompt.
-        samples: number of resamples (one in which a side is constant is left out)
-        seed: of the draw.
-        level: share of the resampled correlations inside the interval.
+        x: first variable, [N].
+        y: second variable, [N].
+        groups: cluster label of each row, such as its prompt, [N].
+        samples: number of bootstrap samples; a sample in which one variable is constant is left out.
+        seed: random seed of the bootstrap.
+        level: confidence level of the interval, 0 to 1.
     """
     a, b, g = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64), np.asarray(groups)
     point = spearman(a, b)
@@ -141,9 +148,9 @@ def bootstrap_spearman(
 
 
 def _repeated_spearman(ties_a: NDArray[np.int64], ties_b: NDArray[np.int64], times: Floats) -> float:
-    """Return Spearman's correlation of rows that each occur ``times`` times, given the order of their values.
+    """Return Spearman's correlation of rows repeated ``times`` times, given the rank codes of their values.
 
-    The average rank of a value is found from how often the values up to it occur, so no resample is sorted.
+    Average ranks follow from the cumulative counts of the values, so no resample has to be sorted.
     """
     ranks = []
     for ties in (ties_a, ties_b):
@@ -155,7 +162,7 @@ def _repeated_spearman(ties_a: NDArray[np.int64], ties_b: NDArray[np.int64], tim
 
 
 def win_credit(margins: ArrayLike) -> Floats:
-    """Return 1 for a positive margin (chosen above rejected), 0.5 for an exact tie, 0 for a negative one, [N]."""
+    """Return the credit [N] of each margin: 1 if positive (chosen above rejected), 0.5 if zero, 0 if negative."""
     m = np.asarray(margins, dtype=np.float64)
     return np.where(m > 0, 1.0, np.where(m == 0, 0.5, 0.0))
 
@@ -169,15 +176,15 @@ def pair_accuracy(
     seed: int = 0,
     level: float = 0.95,
 ) -> Interval:
-    """Return the share of pairs in the right order, with an interval from resampling prompts.
+    """Return the share of correctly ordered pairs, with an interval from resampling prompts.
 
     Args:
-        margins: reward of the chosen answer minus that of the rejected one, [N]; an exact tie counts half.
+        margins: reward of the chosen response minus reward of the rejected one, [N]; an exact tie counts half.
         groups: prompt of each pair, [N].
-        strata: source of each pair, [N]: gives the macro average over sources. None for the average over pairs.
+        strata: source of each pair, [N], for the macro average over sources; None for the average over pairs.
         samples: number of bootstrap samples.
         seed: random seed of the bootstrap.
-        level: share of samples inside the interval.
+        level: confidence level of the interval, 0 to 1.
     """
     credit = win_credit(margins)
     if strata is None:
@@ -195,9 +202,18 @@ def paired_difference(
     seed: int = 0,
     level: float = 0.95,
 ) -> Interval:
-    """Return how much more accurate ``margins`` are than ``others`` on the same pairs (see :func:`pair_accuracy`).
+    """Return the pair accuracy of ``margins`` minus that of ``others`` on the same pairs.
 
-    Both are resampled together, so what they share cancels and the interval is that of the difference.
+    Both are resampled together, so the interval is that of the paired difference.
+
+    Args:
+        margins: chosen minus rejected reward of the first model, [N].
+        others: chosen minus rejected reward of the second model, [N].
+        groups: prompt of each pair, [N].
+        strata: source of each pair, [N], for the macro average over sources; None for the average over pairs.
+        samples: number of bootstrap samples.
+        seed: random seed of the bootstrap.
+        level: confidence level of the interval, 0 to 1.
     """
     gain = win_credit(margins) - win_credit(others)
     if strata is None:

@@ -1,4 +1,4 @@
-"""The version, from the installed package's own metadata."""
+"""The version, from the metadata of the installed package."""
 
 from importlib.metadata import version
 

@@ -1,4 +1,4 @@
-"""Objectives: what a rating means, and its exact map to [0, 1] and back.
+"""Objectives: the meaning of a rating, and its exact map to [0, 1] and back.
 
     integer      y = (r - low + 0.5) / (high - low + 1)     bin centres: 0..4 -> 0.1, 0.3, 0.5, 0.7, 0.9
     boolean      y = r                                        False -> 0, True -> 1
@@ -27,17 +27,17 @@ Direction = Literal["higher", "lower", "unknown"]
 
 
 class Objective(Section):
-    """One thing that a rater judged.
+    """One quality that raters judged, and the scale of its ratings.
 
     Attributes:
-        name: unique, ``source-attribute``.
-        low: the lower end of the source's own scale.
-        high: the upper end of the source's own scale.
-        kind: ``integer`` (bin centres; a mean of integers too), ``boolean``, ``continuous``.
-        direction: which end is better; ``unknown`` is reported but never enters the gate.
-        meaning: one plain sentence.
-        rater: who rated.
-        source: the data set.
+        name: Unique name, ``source-attribute``.
+        low: Lower end of the source's scale.
+        high: Upper end of the source's scale.
+        kind: Kind of scale: ``integer`` (bin centres; also for means of integers), ``boolean`` or ``continuous``.
+        direction: Which end is better; an objective of ``unknown`` direction is reported but never enters the gate.
+        meaning: Meaning of the objective in one plain sentence.
+        rater: Who rated it.
+        source: Name of the data set.
 
     Example:
         >>> from facetrm import Objective
@@ -67,24 +67,24 @@ class Objective(Section):
 
     @property
     def gated(self) -> bool:
-        """Whether the gate may listen to it."""
+        """Whether the gate may use this objective."""
         return self.direction != "unknown"
 
     def to_unit(self, raw: float) -> float:
-        """Return the target in [0, 1], pointing up, of a raw rating."""
+        """Return the target in [0, 1] of a raw rating; higher is better."""
         width = self.high - self.low
         y = (raw - self.low + 0.5) / (width + 1.0) if self.kind == "integer" else (raw - self.low) / width
         return 1.0 - y if self.direction == "lower" else y
 
     def from_unit(self, unit: float) -> float:
-        """Return the raw value of a unit prediction: the exact inverse of :meth:`to_unit`, not clipped."""
+        """Return the raw value of a prediction on the unit scale: the exact inverse of :meth:`to_unit`, not clipped."""
         y = 1.0 - unit if self.direction == "lower" else unit
         width = self.high - self.low
         return y * (width + 1.0) - 0.5 + self.low if self.kind == "integer" else y * width + self.low
 
 
 def check_unique(objectives: Sequence[Objective]) -> None:
-    """Raise DataError when two objectives share a name."""
+    """Raise DataError if two objectives have the same name."""
     seen: set[str] = set()
     for objective in objectives:
         if objective.name in seen:
@@ -93,14 +93,14 @@ def check_unique(objectives: Sequence[Objective]) -> None:
 
 
 def label_matrix(ratings: Iterable[Rating], objectives: Sequence[Objective]) -> NDArray[np.float64]:
-    """Return targets in [0, 1], NaN where not rated: ``labels_NK``.
+    """Return the targets in [0, 1] of all ratings, [N, K], with NaN for missing ratings.
 
     Args:
         ratings: N rated conversations.
-        objectives: K objectives, in the order of the columns.
+        objectives: K objectives, in column order.
 
     Raises:
-        DataError: a rating that no objective declares, or one outside its objective's range.
+        DataError: A rating has no declared objective, or is outside the range of its objective.
 
     Example:
         >>> from facetrm import World, label_matrix

@@ -1,4 +1,4 @@
-"""Packs: a folder of ratings, preferences and what their scales mean; and objectives declared in a YAML file."""
+"""Data packs (folders of ratings, preferences and their objectives), and objectives declared in a YAML file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _DIRECTIONS: dict[str, Direction] = {"higher_is_better": "higher", "lower_is_bet
 @final
 @dataclass(frozen=True)
 class RatingsPack:
-    """What one folder holds; every rating is declared by one of ``objectives`` and within its range."""
+    """The content of one data pack. Every rating has a declared objective and is within its range."""
 
     ratings: list[Rating]
     preferences: list[Preference]
@@ -31,18 +31,18 @@ class RatingsPack:
 
 
 def read_pack(folder: Path | str, *, on_error: OnError = "raise", skipped_to: Path | str | None = None) -> RatingsPack:
-    """Read ``sources.json``, ``rated.jsonl.gz`` and ``preferences.jsonl.gz`` (or the same without ``.gz``) of a folder.
+    """Read ``sources.json``, ``rated.jsonl.gz`` and ``preferences.jsonl.gz`` (``.gz`` is optional) from a folder.
 
     Args:
-        folder: the pack.
-        on_error: ``raise`` or ``skip``, as in :func:`facetrm.data.read.files.read_ratings`.
-        skipped_to: the folder of the side files; None is the pack itself.
+        folder: folder of the pack.
+        on_error: ``raise`` at the first bad row, or ``skip`` bad rows, write them to side files and count them.
+        skipped_to: folder for the side files; None for the pack's folder.
 
     Returns:
         The records in file order (``category`` is read as ``task``), the objectives in the order of ``sources.json``.
 
     Raises:
-        DataError: a missing file, an attribute that is not described, or a bad row.
+        DataError: A file is missing, an attribute is not described, or a row is bad.
     """
     folder = Path(folder)
     objectives = pack_objectives(folder / "sources.json")
@@ -58,7 +58,7 @@ def pack_objectives(path: Path) -> list[Objective]:
     everything else (half steps, shares, counts, means of 0/1) is continuous.
 
     Raises:
-        DataError: an attribute without range or direction.
+        DataError: An attribute has no range or no direction.
     """
     described = read_json(path, DataError, fix="give the folder of a pack, with its sources.json")
     objectives = []
@@ -69,7 +69,7 @@ def pack_objectives(path: Path) -> list[Objective]:
             attribute = _entry(attributes, name, f"{path}: {source}")
             objectives.append(_pack_objective(name, attribute, source, f"{path}: {source}: {name}"))
     if not objectives:
-        raise DataError("no attribute under 'rated'", place=path, fix="give a pack's own sources.json")
+        raise DataError("no attribute under 'rated'", place=path, fix="give the sources.json of a pack")
     check_unique(objectives)
     return objectives
 
@@ -104,7 +104,7 @@ def _pack_objective(name: str, attribute: dict[str, Any], source: str, place: st
 
 
 def read_objectives(path: Path | str) -> list[Objective]:
-    """Read the objectives of your own files: a YAML list of ``name, low, high`` and optional further settings.
+    """Read objectives from a YAML list with ``name``, ``low``, ``high`` and optional settings.
 
     ::
 
@@ -116,12 +116,12 @@ def read_objectives(path: Path | str) -> list[Objective]:
           meaning: does the answer do what was asked
 
     Raises:
-        DataError: names the entry, the key, the value and the fix.
+        DataError: An entry is wrong. The message names the entry, the key, the value and the fix.
     """
     path = Path(path)
     value = load_yaml(path, DataError, what="a YAML list of objectives")
     if not isinstance(value, list) or not value:
-        raise DataError(f"{short(value)} is no list of objectives", place=path, fix="begin with '- name: ...'")
+        raise DataError(f"{short(value)} is not a list of objectives", place=path, fix="start with '- name: ...'")
     objectives = []
     for n, entry in enumerate(value, start=1):
         if not isinstance(entry, dict):

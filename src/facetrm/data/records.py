@@ -1,4 +1,4 @@
-"""The two records that everything starts from: an absolute :class:`Rating` and a :class:`Preference`."""
+"""The two kinds of records: an absolute :class:`Rating` and a :class:`Preference`."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ Role = Literal["system", "user", "assistant"]
 
 
 class Record(BaseModel):
-    """Frozen, no unknown keys."""
+    """Base class of records: frozen, and unknown keys are rejected."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Message(Record):
-    """One turn of an OpenAI message list.
+    """One message of a conversation in OpenAI's format.
 
     Example:
         >>> from facetrm import Message
@@ -41,7 +41,7 @@ class Message(Record):
         try:
             content.encode("utf-8")
         except UnicodeEncodeError as exc:
-            raise ValueError(f"fix the half character (surrogate) at position {exc.start}") from None
+            raise ValueError(f"fix the lone surrogate (half a character) at position {exc.start}") from None
         return content
 
 
@@ -49,10 +49,13 @@ Conversation = tuple[Message, ...]
 
 
 def conversation(messages: Iterable[dict[str, str] | Message]) -> Conversation:
-    """Return a validated conversation from OpenAI message dicts; the last message must be the assistant's.
+    """Return a validated conversation from OpenAI message dicts; the last message must be from the assistant.
+
+    Args:
+        messages: dicts with ``role`` and ``content``, or messages, oldest first.
 
     Raises:
-        pydantic.ValidationError: a message that is malformed, or a conversation that does not end with an answer.
+        pydantic.ValidationError: A message is malformed, or the conversation does not end with a response.
 
     Example:
         >>> from facetrm import conversation
@@ -69,9 +72,9 @@ def _message(value: dict[str, str] | Message) -> Message:
 
 
 def prompt_key(prompt: Sequence[Message]) -> str:
-    """Return the identity of a prompt (64 hex digits): what must never stand on both sides of a split.
+    """Return the key of a prompt (64 hex digits). Equal keys must never be on both sides of a split.
 
-    Case, width (NFKC) and runs of white space are folded, so trivial re-spellings count as the same prompt.
+    Case, character width (NFKC) and runs of white space are normalised, so trivial variants count as the same prompt.
     """
     digest = hashlib.sha256()
     for message in prompt:
@@ -81,12 +84,12 @@ def prompt_key(prompt: Sequence[Message]) -> str:
 
 
 def conversation_key(messages: Sequence[Message]) -> str:
-    """Return the content fingerprint (64 hex digits) of a conversation: exact text, no folding."""
+    """Return the fingerprint (64 hex digits) of a conversation's exact text, without normalisation."""
     return fingerprint([[m.role, m.content] for m in messages])
 
 
 class _Sourced(Record):
-    """What both records carry about where they came from."""
+    """Fields of both records that describe their origin."""
 
     id: str = ""
     source: str = "local"
@@ -97,9 +100,9 @@ class _Sourced(Record):
 
 
 class Rating(_Sourced):
-    """A conversation that was rated: ``ratings`` maps objective name to the value on the source's own scale.
+    """A rated conversation: ``ratings`` maps each objective's name to its value on the source's scale.
 
-    An objective that is absent was not rated; it is never 0.
+    An absent objective was not rated; it does not count as 0.
 
     Example:
         >>> from facetrm import Rating, conversation
@@ -135,14 +138,14 @@ class Rating(_Sourced):
 
     @property
     def prompt_key(self) -> str:
-        """The identity of the prompt, for splits."""
+        """The key of the prompt, for splits."""
         return prompt_key(self.prompt)
 
 
 class Preference(_Sourced):
     """Responses to one prompt, ordered best first, about one ``aspect``.
 
-    ``strength`` in [0, 1] says how clear the preference is, where the source says so.
+    ``strength`` in [0, 1] is how clear the preference is, or None if the source does not say.
 
     Example:
         >>> from facetrm import Message, Preference
@@ -178,10 +181,10 @@ class Preference(_Sourced):
 
     @property
     def rejected(self) -> Conversation:
-        """The prompt with the worst response (the other one, where there are two)."""
+        """The prompt with the worst response."""
         return (*self.prompt, self.responses[-1])
 
     @property
     def prompt_key(self) -> str:
-        """The identity of the prompt, for splits."""
+        """The key of the prompt, for splits."""
         return prompt_key(self.prompt)

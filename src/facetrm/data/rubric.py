@@ -1,4 +1,4 @@
-"""Rubrics: tasks and their capabilities in plain words, read from YAML; a capability is an objective.
+"""Rubrics: tasks and their capabilities in plain words, read from YAML. Each capability becomes an objective.
 
 ::
 
@@ -12,7 +12,7 @@
             description: how well the reply notices the user's feelings
             better: takes the feeling seriously before it advises
 
-Shipped beside this file, in ``data/rubrics/``: ``dmoerm`` (five tasks, 27 capability points), ``dmoerm-zh`` (the same
+Shipped in ``data/rubrics/``: ``dmoerm`` (five tasks, 27 capability points), ``dmoerm-zh`` (the same
 in Chinese), ``general`` (chat, reasoning, code, safety, writing).
 Reference: DMoERM (arXiv 2403.01197), whose capability points are those of the first two.
 """
@@ -43,7 +43,7 @@ def _words(text: str) -> str:
 
 def _name(text: str) -> str:
     if not text or text != " ".join(text.split()) or not text.isprintable() or "/" in text:
-        raise ValueError("give a name in one line, without '/' and without blanks around it")
+        raise ValueError("give a name in one line, without '/' and without surrounding spaces")
     return text
 
 
@@ -52,12 +52,12 @@ Words = Annotated[str, AfterValidator(_words)]
 
 
 class Capability(Section):
-    """One thing that a reply can be better at, within a task.
+    """One quality by which the replies to a task are compared.
 
     Attributes:
-        name: unique within its task.
-        description: what it is.
-        better: what makes one reply better than another in it.
+        name: Name, unique within the task.
+        description: Description of the capability.
+        better: What makes one reply better than another.
     """
 
     name: Name
@@ -66,7 +66,7 @@ class Capability(Section):
 
 
 class RubricTask(Section):
-    """A kind of conversation, and the ``capabilities`` that count in it."""
+    """A kind of conversation, and the ``capabilities`` that matter for it."""
 
     name: Name
     description: Words
@@ -94,7 +94,7 @@ class Rubric(Section):
         """Return the task of this ``name``.
 
         Raises:
-            ConfigError: there is none.
+            ConfigError: The rubric has no such task.
         """
         found = next((task for task in self.tasks if task.name == name), None)
         if found is None:
@@ -103,12 +103,13 @@ class Rubric(Section):
         return found
 
     def objectives(self, task: str | None = None) -> tuple[Objective, ...]:
-        """Return the capabilities of ``task`` (None: of all) as objectives named ``task/capability``, all pointing up.
+        """Return the capabilities of ``task`` (None for all tasks) as objectives named ``task/capability``.
 
-        They are judged by comparison, so an expert's rating of one has no scale of a source: it is read on [0, 1].
+        Higher is better for all of them. Capabilities are judged by comparison, so ratings have no source scale and are
+        read on [0, 1].
 
         Raises:
-            ConfigError: see :meth:`task`.
+            ConfigError: The rubric has no such task.
         """
         tasks = self.tasks if task is None else (self.task(task),)
         return tuple(
@@ -128,7 +129,7 @@ class Rubric(Section):
 
 
 def capability_name(task: RubricTask, capability: Capability) -> str:
-    """Return ``task/capability``: tasks share names of capabilities, objectives do not."""
+    """Return ``task/capability``, which is unique even if several tasks use the same capability name."""
     return f"{task.name}/{capability.name}"
 
 
@@ -139,13 +140,13 @@ def shipped_rubrics() -> list[str]:
 
 
 def read_rubric(name: str | Path) -> Rubric:
-    """Read a shipped rubric by its name, or a rubric of one's own from a ``.yaml`` file.
+    """Read a shipped rubric by name, or your own rubric from a ``.yaml`` file.
 
     Args:
-        name: one of :func:`shipped_rubrics`, or the path of a file that ends in ``.yaml`` or ``.yml``.
+        name: name of a shipped rubric, or path of a ``.yaml`` or ``.yml`` file.
 
     Raises:
-        ConfigError: there is no such rubric; or names the file, the line, the key, the value and the fix.
+        ConfigError: There is no such rubric, or its file is wrong (the message gives file, line, key, value and fix).
     """
     if str(name).endswith(RUBRIC_SUFFIXES):
         return _read(Path(name))
@@ -160,7 +161,7 @@ def read_rubric(name: str | Path) -> Rubric:
 def _read(path: Path) -> Rubric:
     value = load_yaml(path, ConfigError, what="a rubric, a YAML file")
     if not isinstance(value, dict):
-        raise ConfigError(f"{short(value)} is no rubric", place=path, fix="write 'name:', 'language:' and 'tasks:'")
+        raise ConfigError(f"{short(value)} is not a rubric", place=path, fix="write 'name:', 'language:' and 'tasks:'")
     text = path.read_text(encoding="utf-8")
     return parse_config(Rubric, value, place=path, locate=lambda keys: f"{path}:{yaml_line(text, keys)}")
 

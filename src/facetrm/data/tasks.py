@@ -1,4 +1,4 @@
-"""Task labels of rows, whatever they came from: what a router learns from."""
+"""Task labels of rows from any origin, for training a router."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from facetrm.data.records import Conversation, Preference, Rating
 @final
 @dataclass(frozen=True)
 class TaskLabels:
-    """N rows as a router reads them.
+    """N rows for a router.
 
     Attributes:
-        conversations: one of each row, to encode; a preference gives the one with its best response.
-        tasks: the label of each row; None where it has none.
-        groups: the prompt key of each row: what must not stand on both sides of a split.
-        counts: labelled rows by task, in the order of the names.
+        conversations: Conversation of each row, [N]; for a preference, the one with the best response.
+        tasks: Task label of each row, [N]; None if it has none.
+        groups: Prompt key of each row, [N], so that a split can keep equal prompts together.
+        counts: Number of labelled rows by task, in the order of the names.
     """
 
     conversations: list[Conversation]
@@ -31,12 +31,12 @@ class TaskLabels:
 
     @property
     def unlabelled(self) -> int:
-        """How many rows have no label."""
+        """Number of rows without a label."""
         return self.tasks.count(None)
 
     @property
     def labelled(self) -> list[int]:
-        """The numbers of the rows that have a label."""
+        """Indices of the rows that have a label."""
         return [n for n, task in enumerate(self.tasks) if task is not None]
 
 
@@ -46,21 +46,21 @@ def task_rows(
     names: Sequence[str] | None = None,
     unknown: Literal["raise", "unlabelled"] = "raise",
 ) -> TaskLabels:
-    """Return what a router reads of ``rows``: the whole dialogue, and the task where the row names one.
+    """Return the conversation of each row, and its task if it has one, for a router.
 
-    The label is the record's ``task``, which the readers also take from a column ``category``, the sources from their
-    own label, and the world from what it asked. A blank one is none.
+    The label is the record's ``task``. (Readers also accept a column ``category``, and sources use their own labels.) A
+    blank label counts as none.
 
     Args:
-        rows: ratings or preferences, in any mixture.
-        names: the tasks there are; None takes every label that occurs, in alphabetical order.
-        unknown: what becomes of a label outside ``names``: an error, or a row without a label.
+        rows: ratings and preferences, in any mixture.
+        names: names of the tasks; None takes every label that occurs, in alphabetical order.
+        unknown: whether a label outside ``names`` is an error (``raise``) or ignored (``unlabelled``).
 
     Returns:
-        One entry per row, in order; the counts are announced.
+        The labels, with one entry per row, in order. The counts are logged.
 
     Raises:
-        DataError: an unknown label (it names the row and the nearest task), or a task named twice.
+        DataError: A label is unknown (the message gives the row and a similar task), or ``names`` repeats a task.
     """
     if names is not None and len(set(names)) < len(names):
         twice = next(name for name in names if list(names).count(name) > 1)

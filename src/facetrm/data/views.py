@@ -1,4 +1,4 @@
-"""Views of records: split by prompt, mix, deduplicate, decontaminate, and ratings read as preferences."""
+"""Operations on records: split by prompt, mix, deduplicate, decontaminate, and turn ratings into preferences."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _WORD = re.compile(r"[\u3040-\u30ff\u4e00-\u9fff]|[^\W\u3040-\u30ff\u4e00-\u9fff
 @final
 @dataclass(frozen=True)
 class Filtered(Generic[R]):
-    """What a filter kept, in order, and what it removed, each with the reason."""
+    """The result of a filter: the kept records, in order, and the removed ones, each with the reason."""
 
     records: list[R]
     removed: list[tuple[R, str]]
 
 
 def split_by_prompt(records: Sequence[R], fractions: Mapping[str, float], *, seed: int) -> dict[str, list[R]]:
-    """Divide records so that no prompt stands in two parts.
+    """Split records so that no prompt is in two parts.
 
     ``u = sha256(seed, prompt_key) / 2^256`` falls into one of the intervals that the fractions cut [0, 1) into. A
     prompt's part depends on nothing else: adding rows never moves it, and several lists of records (ratings and
@@ -43,18 +43,18 @@ def split_by_prompt(records: Sequence[R], fractions: Mapping[str, float], *, see
 
     Args:
         records: ratings or preferences.
-        fractions: part name -> expected share of the prompts; they sum to 1.
-        seed: another seed, another division.
+        fractions: expected share of the prompts by part name; the shares sum to 1.
+        seed: random seed of the split.
 
     Returns:
-        Part name -> its records, in order. Shares are those of the fractions in expectation, not exactly.
+        Records of each part by name, in order. The shares match the fractions in expectation, not exactly.
 
     Raises:
-        DataError: fractions that are negative or do not sum to 1.
+        DataError: A fraction is negative, or the fractions do not sum to 1.
     """
     if not fractions or min(fractions.values()) < 0 or not math.isclose(sum(fractions.values()), 1.0, abs_tol=1e-9):
         raise DataError(
-            f"fractions {dict(fractions)} are not shares of 1", place="split_by_prompt", fix="let them sum to 1"
+            f"fractions {dict(fractions)} are not shares of 1", place="split_by_prompt", fix="make them sum to 1"
         )
     names = list(fractions)
     ends = list(itertools.accumulate(fractions.values()))
@@ -71,7 +71,7 @@ _PARTS = dict.fromkeys(("validation", "valid", "val", "dev", "eval"), "validatio
 
 
 def part_of(record: Rating | Preference) -> str | None:
-    """Return the part that a record's own ``split`` names: train, validation or test; None for any other or none.
+    """Return the part given by a record's ``split``: train, validation or test; None for any other value or none.
 
     ``valid``, ``val``, ``dev`` and ``eval`` are validation; case does not matter.
 
@@ -82,24 +82,24 @@ def part_of(record: Rating | Preference) -> str | None:
 
 
 def set_aside(records: Sequence[R], part: str) -> tuple[list[R], list[R]]:
-    """Return the records outside a part, and those of it, each in order; see :func:`part_of`.
+    """Return the records outside a part, and the records in it, each in order.
 
     Args:
         records: ratings or preferences.
-        part: such as ``validation``.
+        part: name of the part, such as ``validation``.
     """
     return [r for r in records if part_of(r) != part], [r for r in records if part_of(r) == part]
 
 
 def split_as_given(records: Sequence[R], *, place: object) -> tuple[list[R], list[R]]:
-    """Return training and test records, as their own ``split`` says.
+    """Return the training and the test records, according to each record's ``split``.
 
     Args:
-        records: ratings or preferences; those of validation are set aside before.
-        place: where they come from, for messages.
+        records: ratings or preferences, without the validation records.
+        place: where the records come from, for error messages.
 
     Raises:
-        DataError: a record of neither part.
+        DataError: A record belongs to neither part.
     """
     for record in records:
         if part_of(record) not in ("train", "test"):
@@ -122,17 +122,17 @@ def mix(
     """Draw a shuffled mixture in which each part has the share ``weight / sum of weights``.
 
     Args:
-        parts: name -> records, such as one list per source.
-        weights: name -> weight >= 0; every part needs one.
-        seed: fixes the draw and the order.
-        size: records in all; None is the largest mixture that uses no record twice.
-        repeat: let a part that is too small go round again.
+        parts: records by part name, such as one list per source.
+        weights: weight >= 0 of every part, by name.
+        seed: random seed of the draw and the order.
+        size: total number of records; None gives the largest mixture that uses no record twice.
+        repeat: whether to reuse the records of a part that is too small.
 
     Returns:
-        The mixture; counts are rounded by largest remainder.
+        The mixture; the counts of the parts are rounded by largest remainder.
 
     Raises:
-        DataError: weights and parts that do not match, or a part that is too small while ``repeat`` is off.
+        DataError: Weights and parts do not match, or a part is too small and ``repeat`` is off.
     """
     for name in [*weights, *parts]:
         known = parts if name in weights else weights
@@ -171,9 +171,9 @@ def _round_to(shares: Mapping[str, float], size: int) -> dict[str, int]:
 
 
 def deduplicate(records: Sequence[R]) -> Filtered[R]:
-    """Keep the first of records with exactly the same conversation and labels.
+    """Keep only the first of all records with exactly the same conversation and labels.
 
-    The same conversation with other labels is kept: that is rater noise, not a copy. The count is announced.
+    The same conversation with different labels is kept: that is rater noise, not a copy. The count is logged.
     """
     seen: dict[str, R] = {}
     kept: list[R] = []
@@ -199,20 +199,20 @@ def _content_key(record: Rating | Preference) -> str:
 def decontaminate(
     records: Sequence[R], benchmark: Iterable[Rating | Preference], *, ngram: int = 8, threshold: float = 0.3
 ) -> Filtered[R]:
-    """Remove records whose prompt is, or largely contains, a prompt of a benchmark.
+    """Remove records whose prompt equals, or overlaps strongly with, a prompt of a benchmark.
 
     ``share = |A & B| / min(|A|, |B|)`` with the sets A and B of the prompts' n-grams of words (case, width and
-    punctuation folded; a turn of fewer words is one n-gram; system turns do not count). What was removed is announced
-    and returned.
+    punctuation normalised; a shorter turn is one n-gram; system turns do not count). The removed records are counted in
+    the log and returned.
 
     Args:
-        records: what to train on.
-        benchmark: what must not be trained on.
-        ngram: words in an n-gram.
-        threshold: the share in (0, 1] from which on a prompt counts as contaminated.
+        records: training records.
+        benchmark: records that must not be trained on.
+        ngram: number of words in an n-gram.
+        threshold: share in (0, 1] at and above which a prompt counts as contaminated.
 
     Raises:
-        DataError: ``ngram`` below 1 or ``threshold`` outside (0, 1].
+        DataError: ``ngram`` is below 1, or ``threshold`` is outside (0, 1].
     """
     if ngram < 1 or not 0.0 < threshold <= 1.0:
         raise DataError(
@@ -246,7 +246,7 @@ def decontaminate(
 def _shingles(record: Rating | Preference, ngram: int) -> set[tuple[str, ...]]:
     shingles = set()
     for message in record.prompt:
-        if message.role == "system":  # the same for all rows of many files, and no benchmark's own
+        if message.role == "system":  # often the same for all rows of a file, and not specific to a benchmark
             continue
         words = _WORD.findall(unicodedata.normalize("NFKC", message.content).casefold())
         for start in range(max(len(words) - ngram + 1, min(len(words), 1))):
@@ -273,19 +273,19 @@ def _overlap(
 def ratings_to_preferences(
     ratings: Iterable[Rating], objective: Objective, *, min_gap: float = 0.0, aspect: str | None = None
 ) -> list[Preference]:
-    """Return every pair of answers to the same prompt that ``objective`` tells apart, the better one first.
+    """Return every pair of responses to the same prompt with different ratings of ``objective``, the better one first.
 
-    ``strength = |unit(a) - unit(b)|`` on the objective's map to [0, 1], which points up whatever the raw direction.
-    Ties, gaps below ``min_gap`` and pairs with the same text are left out; their count is announced.
+    ``strength = |unit(a) - unit(b)|`` on the objective's map to [0, 1], where higher is always better. Ties, gaps below
+    ``min_gap`` and pairs with the same text are left out; their count is logged.
 
     Args:
-        ratings: rated conversations; those without this objective are passed over.
-        objective: what decides.
-        min_gap: the smallest strength that makes a pair, on the unit scale.
-        aspect: the pair's aspect; None is the objective's name, ``overall`` makes it count as the overall preference.
+        ratings: rated conversations; those without this objective are ignored.
+        objective: objective that decides which response is better.
+        min_gap: minimum strength of a pair, on the unit scale.
+        aspect: aspect of the pairs; None for the objective's name, ``overall`` for the overall preference.
 
     Raises:
-        DataError: an objective of unknown direction, or a prompt that does not end with a user message.
+        DataError: The direction of the objective is unknown, or a prompt does not end with a user message.
 
     Example:
         >>> from facetrm import Objective, Rating, conversation, ratings_to_preferences
@@ -333,7 +333,7 @@ def _as_pair(better: Rating, worse: Rating, aspect: str, strength: float) -> Pre
         raise DataError(
             f"the prompt of rating '{better.id}' ends with '{better.prompt[-1].role}'",
             place="ratings_to_preferences",
-            fix="a pair's prompt ends with a user message",
+            fix="end the prompt of a pair with a user message",
         )
     return Preference(
         id=f"{better.id}>{worse.id}" if better.id and worse.id else "",
@@ -349,14 +349,14 @@ def _as_pair(better: Rating, worse: Rating, aspect: str, strength: float) -> Pre
 
 
 RANKING = "cut_from_ranking"
-"""The key in a pair's ``meta`` that says which ranking it was cut from, and the places of its two answers there."""
+"""The key in a pair's ``meta`` with the ranking that it comes from and the ranks of its two responses."""
 
 
 def as_pairs(preference: Preference) -> list[Preference]:
     """Return one pair for every two responses of a ranking, the better one chosen.
 
-    A pair is returned as it is. Each pair of a longer ranking names it in ``meta``, so that a fit can give the whole
-    ranking the weight of one pair (:func:`facetrm.fit.rankings.ranking_shares`).
+    A pair is returned unchanged. Each pair of a longer ranking refers to the ranking in ``meta``, so a fit can give the
+    whole ranking the weight of one pair (:func:`facetrm.fit.rankings.ranking_shares`).
 
     Args:
         preference: two or more responses, best first.

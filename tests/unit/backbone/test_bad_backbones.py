@@ -89,7 +89,7 @@ CASES = {
                 f, lambda t: t.update({k: t[k][:200].clone() for k in ("model.embed_tokens.weight", "lm_head.weight")})
             ),
         ),
-        "the tokenizer makes ids up to 259, the model has 200",
+        "the tokenizer produces ids up to 259, the model has 200",
         "saved with this model",
     ),
     "no template": (
@@ -133,7 +133,7 @@ def test_heads_beside_the_trunk_are_left_out(broken):
         ({"device": "abacus"}, "device 'abacus' is not there", "device: auto"),
         ({"max_tokens": 9999}, "max_tokens 9999 is above the 512 positions", "to 512 or less"),
         ({"template": "/no/such.jinja"}, "no such template", "the name plain"),
-        ({"path": "{bert}", "template": "plain"}, "an encoder reads plain text", "take backbone.template out"),
+        ({"path": "{bert}", "template": "plain"}, "an encoder reads plain text", "remove backbone.template"),
     ],
 )
 def test_a_wrong_setting_names_its_value_and_the_fix(whole, tmp_path, settings, problem, fix):

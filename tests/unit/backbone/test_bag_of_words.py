@@ -68,7 +68,7 @@ def test_errors():
         BagOfWords([])
     with pytest.raises(ConfigError, match="'a' is given twice"):
         BagOfWords(["a", "b", "a"])
-    with pytest.raises(ConfigError, match="no list of words"):
+    with pytest.raises(ConfigError, match="not a list of words"):
         BagOfWords.from_spec({"vocabulary": "abc"})
     with pytest.raises(BackboneError, match="conversation 1: no prompt"):
         BagOfWords(["a"]).encode([ROWS[0], ROWS[0][:1]])

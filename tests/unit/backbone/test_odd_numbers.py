@@ -67,7 +67,7 @@ def test_a_limit_that_stands_as_text_is_read(tmp_path: Path, stated: str, tokens
 def test_a_limit_that_is_no_number_is_refused(tmp_path: Path, stated: Any):
     config = changed(tmp_path, "tokenizer_config.json", model_max_length=stated)
     with pytest.raises(
-        BackboneError, match=r"tokenizer_config\.json: model_max_length is .*no number; write"
+        BackboneError, match=r"tokenizer_config\.json: model_max_length is .*not a number; write"
     ) as raised:
         load_encoder(config)
     assert len(str(raised.value)) < 400

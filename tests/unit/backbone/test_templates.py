@@ -133,7 +133,7 @@ def test_a_date_that_is_fixed_is_said_once(tmp_path, capfd):
     encoder.encode([ASKED, TOLD])
     encoder.encode([ASKED])
     said = capfd.readouterr().err
-    assert said.count("the chat template prints the day's date") == 1
+    assert said.count("the chat template prints today's date") == 1
     assert '"instead": "1 Jan 2030"' in said
     assert '"setting": "backbone.date"' in said
     assert "1 Jan 2030" in encoder.tokenizer.decode(encoder.tokenize(ASKED).ids)

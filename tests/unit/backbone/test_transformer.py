@@ -223,7 +223,7 @@ def test_a_saved_copy_is_the_same_encoder(folders, name, tmp_path):
     assert copy.template_hash == encoder.template_hash
     close(copy.encode(ROWS), encoder.encode(ROWS), 1e-7)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["copy"]
-    with pytest.raises(BackboneError, match="exists already"):
+    with pytest.raises(BackboneError, match="already exists"):
         encoder.save_backbone(tmp_path / "copy")
 
 

@@ -57,7 +57,7 @@ def test_a_child_that_outlives_its_parent_does_not_hold_the_folder(tmp_path: Pat
 def test_a_lock_file_that_says_nothing(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with sole_writer(tmp_path):
         (tmp_path / ".lock").write_text(text, encoding="utf-8")
-        with pytest.raises(StoreError, match="another process writes to it; wait"), sole_writer(tmp_path):
+        with pytest.raises(StoreError, match="another process is writing to it; wait"), sole_writer(tmp_path):
             pass
 
 

@@ -28,14 +28,14 @@ def lines(*rows: Any) -> bytes:
 
 # (bytes of the file, what the message must hold: value, place, fix)
 BAD_RATINGS: dict[str, tuple[bytes, list[str]]] = {
-    "not JSON": (lines(GOOD) + b'{"messages": [\n', [":2:", "not JSON", '{"messages": [', "one JSON object a line"]),
+    "not JSON": (lines(GOOD) + b'{"messages": [\n', [":2:", "not JSON", '{"messages": [', "one JSON object per line"]),
     "a list": (lines(GOOD, [1, 2]), [":2:", "[1, 2]", "a list, not an object"]),
     "a bare number": (b"7\n", [":1:", "7 is a int, not an object"]),
-    "a JSON array over many lines": (b"[\n" + lines(GOOD) + b"]\n", [":1:", "not JSON", "one JSON object a line"]),
+    "a JSON array over many lines": (b"[\n" + lines(GOOD) + b"]\n", [":1:", "not JSON", "one JSON object per line"]),
     "not UTF-8": (lines(GOOD) + b'{"messages": "caf\xe9"}\n', [":2:", "0xe9", "position 17", "UTF-8"]),
     "UTF-16": (json.dumps(GOOD).encode("utf-16"), [":1:", "0xff", "save the file as UTF-8"]),
     "nested too deeply": (b'{"meta": ' + b"[" * 100_000 + b"\n", [":1:", "nested too deeply"]),
-    "a key twice": (b'{"messages": [], "messages": []}\n', [":1:", "'messages' stands twice", "fix the line"]),
+    "a key twice": (b'{"messages": [], "messages": []}\n', [":1:", "'messages' appears twice", "fix the line"]),
     "a lone surrogate": (
         lines({**GOOD, "messages": [U, {"role": "assistant", "content": "\ud800"}]}),
         [":1:", "half a character ('\\ud800')", "both halves"],
@@ -108,7 +108,7 @@ BAD_PREFERENCES: dict[str, tuple[bytes, list[str]]] = {
     ),
     "a transcript and something else": (
         lines({"chosen": "\n\nHuman: x\n\nAssistant: y", "rejected": "z"}),
-        [":1:", "begins with 'z'", "Human:"],
+        [":1:", "starts with 'z'", "Human:"],
     ),
 }
 
@@ -208,8 +208,8 @@ def test_on_error_is_checked(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("yaml", "message"),
     [
-        ("", "None is no list of objectives; begin with '- name"),
-        ("name: a", r"\{'name': 'a'\} is no list"),
+        ("", "None is not a list of objectives; start with '- name"),
+        ("name: a", r"\{'name': 'a'\} is not a list"),
         ("- a\n", "entry 1 is 'a'"),
         ("- name: a\n  low: 0\n", r"entry 1 \(a\): 'high' is missing; add 'high'"),
         ("- name: a\n  low: 0\n  high: four\n", r"entry 1 \(a\): 'high' is 'four'"),

@@ -112,7 +112,7 @@ def test_tables_of_text(suffix: str, mark: str, tmp_path: Path) -> None:
         (b"prompt,response\nq,a\nq\n", r"x\.csv:3: 1 cells for 2 columns"),
         (b"prompt,response\nq,caf\xe9\n", r"x\.csv:2: 'response' is not UTF-8: byte 0xe9"),
         (b'prompt,response\nq,"a" b\n', r"x\.csv:2: not a row of the table"),
-        (b"prompt,prompt\nq,a\n", r"x\.csv:1: column 'prompt' stands twice"),
+        (b"prompt,prompt\nq,a\n", r"x\.csv:1: column 'prompt' appears twice"),
         (b"", r"x\.csv: no row"),
     ],
 )

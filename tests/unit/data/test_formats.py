@@ -199,7 +199,7 @@ def test_human_assistant_transcript() -> None:
         {"role": "user", "content": "Say\n\nmore: please"},
         {"role": "assistant", "content": "Fine"},
     ]
-    with pytest.raises(DataError, match="begins with 'Hello'"):
+    with pytest.raises(DataError, match="starts with 'Hello'"):
         human_assistant("Hello\n\nHuman: x")
 
 

@@ -108,5 +108,5 @@ def test_an_unknown_name_and_a_missing_file_are_told_apart(tmp_path: Path) -> No
     with pytest.raises(ConfigError, match=r"none\.yaml: no such file"):
         read_rubric(tmp_path / "none.yaml")
     (tmp_path / "list.yaml").write_text("- a", encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"\['a'\] is no rubric; write 'name:'"):
+    with pytest.raises(ConfigError, match=r"\['a'\] is not a rubric; write 'name:'"):
         read_rubric(tmp_path / "list.yaml")

@@ -60,7 +60,7 @@ def test_conversations_and_key_are_not_sent_on(status: int) -> None:
                 away = response(b"", f"Location: {elsewhere.url}/v1/rewards", status=f"{status} Moved")
                 yield away if first or b"private" in request else response(b"{}", status="422 No")
 
-            with raw_server(answer) as server, pytest.raises(ModelError, match="are not sent on") as caught:
+            with raw_server(answer) as server, pytest.raises(ModelError, match="redirects are not followed") as caught:
                 connect(server.url, ASKED, timeout=9.0, key=ServerKey(SECRET))
             assert elsewhere.url in str(caught.value)
     assert elsewhere.requests == []
@@ -88,7 +88,7 @@ def test_a_server_that_wants_a_key_gets_it_by_name(rows: Path, monkeypatch: pyte
         assert_refused(wrong, "HTTP 401", "check the key")
         monkeypatch.delenv("MY_KEY")
         assert_refused(command(*line, "--key-env", "MY_KEY"), "--key-env: the environment variable MY_KEY is not set")
-        assert_refused(command(*line, "--key-env", SECRET), "--key-env: it is not the name of a variable")
+        assert_refused(command(*line, "--key-env", SECRET), "--key-env: not the name of an environment variable")
     assert_refused(command("doctor", rows.parent, "--key-env", "MY_KEY"), "--key-env: only a server takes a key")
     assert all(SECRET not in text and "sk-wrong" not in text for text in (said.out, said.err, wrong.out, wrong.err))
 
@@ -111,7 +111,7 @@ def test_a_server_that_repeats_the_key_does_not_spread_it(status: str) -> None:
 def test_no_secret_of_an_address_is_shown(url: str, rows: Path) -> None:
     for more in ([], ["--data", rows], ["--data", rows, "--against", rows.parent]):
         said = command("doctor", url.format(SECRET), *more)
-        assert_refused(said, "it holds a user, a password or a query")
+        assert_refused(said, "the address contains a user, a password or a query")
         assert SECRET not in said.err
     with pytest.raises(ModelError) as caught:
         diagnose_server(f"http://me:{SECRET}@127.0.0.1:9", [[ASKED]])

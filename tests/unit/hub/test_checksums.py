@@ -104,7 +104,7 @@ def test_a_self_contained_folder_needs_nothing_else(tmp_path: Path) -> None:
             [sys.executable, "-c", LOADS, name], cwd=cwd, capture_output=True, text=True, check=True, timeout=120
         )
         assert done.stdout.strip() == wanted
-    with pytest.raises(ModelError, match="exists already"):
+    with pytest.raises(ModelError, match="already exists"):
         export_self_contained(load_model(moved, device="cpu"), moved)
 
 
@@ -118,7 +118,7 @@ def test_the_verb_exports_both_ways(tmp_path: Path) -> None:
         assert said.out == f"model {model.hash[:12]} in {out}\n"
         rewards = [score.reward for score in load_model(out, device="cpu").score(ROWS)]
         assert rewards == pytest.approx([score.reward for score in model.score(ROWS)], abs=1e-5)
-    assert_refused(command("export", tmp_path / "model", "--out", out), str(out), "exists already")
+    assert_refused(command("export", tmp_path / "model", "--out", out), str(out), "already exists")
 
 
 def test_a_saved_path_of_this_machine_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -66,15 +66,23 @@ def test_a_reply_that_repeats_the_key_is_stored_without_it(
 @pytest.mark.parametrize(
     ("settings", "key", "problem"),
     [
-        ({"api_key_env": "sk-secret-in-the-wrong-place"}, KEY, "api_key_env: it is not the name of a variable"),
-        ({"api_key_env": "deadbeefdeadbeef"}, KEY, "api_key_env: it is not the name of a variable"),
-        ({"base_url": "https://me:secret@example.com/v1"}, KEY, "base_url: it holds a user, a password or a query"),
-        ({"base_url": "https://example.com/v1?key=secret"}, KEY, "base_url: it holds a user, a password or a query"),
-        ({"base_url": "secret"}, KEY, "base_url: it is not an http address"),
-        ({"base_url": "http://[secret/v1"}, KEY, "base_url: it is not an http address"),
+        ({"api_key_env": "sk-secret-in-the-wrong-place"}, KEY, "api_key_env: not the name of an environment variable"),
+        ({"api_key_env": "deadbeefdeadbeef"}, KEY, "api_key_env: not the name of an environment variable"),
+        (
+            {"base_url": "https://me:secret@example.com/v1"},
+            KEY,
+            "base_url: the address contains a user, a password or a query",
+        ),
+        (
+            {"base_url": "https://example.com/v1?key=secret"},
+            KEY,
+            "base_url: the address contains a user, a password or a query",
+        ),
+        ({"base_url": "secret"}, KEY, "base_url: not an http address"),
+        ({"base_url": "http://[secret/v1"}, KEY, "base_url: not an http address"),
         ({"base_url": "https://example.com/v1"}, "", "the environment variable OPENAI_API_KEY is not set"),
-        ({"base_url": "https://example.com/v1"}, "secret with blanks", "holds characters that no key has"),
-        ({"base_url": "https://example.com/v1"}, "secret\u2026", "holds characters that no key has"),
+        ({"base_url": "https://example.com/v1"}, "secret with blanks", "contains characters that cannot be in a key"),
+        ({"base_url": "https://example.com/v1"}, "secret\u2026", "contains characters that cannot be in a key"),
     ],
 )
 def test_misplaced_secrets_are_refused_without_being_shown(

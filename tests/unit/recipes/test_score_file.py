@@ -210,7 +210,7 @@ def test_a_writer_may_die_anywhere(data: Path, out: Path) -> None:
 def test_a_second_writer_is_told_who_writes(data: Path, out: Path) -> None:
     def rows() -> Iterator[ScoringRow | RefusedRow]:
         yield from stream_all_rows(data)
-        with pytest.raises(StoreError, match=rf"s\.jsonl: another process writes to it \(process {os.getpid()}"):
+        with pytest.raises(StoreError, match=rf"s\.jsonl: another process is writing to it \(process {os.getpid()}"):
             score(picky(1), data, out)
 
     write_scores(picky(), rows(), out, data=data)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import accumulate
 from typing import Any, Final, Protocol
 
@@ -20,13 +21,6 @@ import torch
 from torch import Tensor
 
 from facetrm.backbone.passes.packing import Tree
-
-try:
-    from torch.nn.attention.varlen import varlen_attn
-
-    _varlen: Any = varlen_attn
-except ImportError:  # older than the kernel
-    _varlen = None
 
 _HALF: Final = frozenset({torch.bfloat16, torch.float16})
 
@@ -92,7 +86,7 @@ def flash(
 
     Its window counts the keys to the left of a query, ours the query as well.
     """
-    found: Tensor = _varlen(
+    found: Tensor = _varlen()(
         query_THE,
         key_SGE,
         value_SGE,
@@ -109,4 +103,14 @@ def flash(
 
 def kernel_for(device: torch.device, dtype: torch.dtype) -> Kernel | None:
     """Return the kernel for models of ``dtype`` on ``device``, or None where there is none."""
-    return flash if device.type == "cuda" and dtype in _HALF and _varlen is not None else None
+    return flash if device.type == "cuda" and dtype in _HALF and _varlen() is not None else None
+
+
+@cache
+def _varlen() -> Any:
+    """Return PyTorch's kernel, which only CUDA has a use for; None where PyTorch is older than it."""
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return None
+    return varlen_attn

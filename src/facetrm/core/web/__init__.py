@@ -1,1 +1,1 @@
-"""Asking servers: one HTTP client for labelling and for the doctor, with the addresses and keys that it takes."""
+"""HTTP requests to servers: the client used for labelling and by the doctor, server addresses and API keys."""

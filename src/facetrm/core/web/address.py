@@ -1,4 +1,4 @@
-"""Addresses of servers: what was typed, what of it may be shown, and how far away it is."""
+"""Server addresses: parsing them, showing them without secrets, and telling local from public ones."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Address:
 
     Attributes:
         scheme: ``http`` or ``https``.
-        host: its name or number; IPv6 without brackets.
-        port: of TCP.
-        path: what follows, without a slash at the end.
+        host: Host name or IP address; IPv6 without brackets.
+        port: TCP port.
+        path: Path after the host, without a trailing slash.
     """
 
     scheme: str
@@ -37,7 +37,7 @@ class Address:
 
     @property
     def authority(self) -> str:
-        """Host and port as the ``Host`` header has them."""
+        """Host and port, as in the ``Host`` header."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
 
@@ -46,20 +46,20 @@ class Address:
 
 
 def read_address(text: str, *, place: object, error: type[FacetrmError]) -> Address:
-    """Return the address that ``text`` is.
+    """Parse a server address.
 
     Args:
-        text: such as ``http://localhost:8000/v1``.
-        place: where it was written, for the message.
-        error: the class to raise.
+        text: address, such as ``http://localhost:8000/v1``.
+        place: where the address was written, for the error message.
+        error: error class to raise.
 
     Raises:
-        FacetrmError: of class ``error``: the text is not an http address, or holds a user, a password, a query or a
-            fragment. The text is not shown: it may be, or hold, a secret.
+        FacetrmError: An ``error`` if the text is not an HTTP address, or has a user, password, query or fragment. The
+            message does not show the text, which may contain a secret.
     """
     if "@" in text or "?" in text or "#" in text:
         fix = "give the bare address; a key comes from the environment"
-        raise error("it holds a user, a password or a query", place=place, fix=fix)
+        raise error("the address contains a user, a password or a query", place=place, fix=fix)
     try:
         parts = urlsplit(text)
         host, port = parts.hostname or "", parts.port
@@ -68,14 +68,14 @@ def read_address(text: str, *, place: object, error: type[FacetrmError]) -> Addr
     except ValueError:
         sound = False
     if not sound:
-        raise error("it is not an http address", place=place, fix="write one such as http://localhost:8000/v1")
+        raise error("not an http address", place=place, fix="write one such as http://localhost:8000/v1")
     return Address(parts.scheme, host, port or _PORTS[parts.scheme], parts.path.rstrip("/"))
 
 
 def shown_address(text: str) -> str:
-    """Return ``text`` for a message: no user, no password, no query, no control characters, not long."""
+    """Return a short form of an address for messages, without user, password, query and control characters."""
     if "@" in text:
-        # The last one ends the password, which may hold anything, a slash too.
+        # The last @ ends the password, which may contain any character, even a slash.
         before, slashes, _ = text.partition("//")
         text = f"{before if slashes else ''}{slashes}***@{text.rpartition('@')[2]}"
     bare = _BLANKS.sub(" ", re.split(r"[?#]", text, maxsplit=1)[0])
@@ -83,7 +83,7 @@ def shown_address(text: str) -> str:
 
 
 def zone_of(host: str) -> Zone:
-    """Return how far away ``host`` is, a name being looked up; one that cannot be found is ``public``."""
+    """Return whether ``host`` is this machine, private or public. Unresolvable names count as ``public``."""
     number = _number(host)
     if number is not None:
         return _zone([number])
@@ -97,7 +97,7 @@ def zone_of(host: str) -> Zone:
 
 
 def _zone(numbers: Iterable[ipaddress.IPv4Address | ipaddress.IPv6Address]) -> Zone:
-    """Return the zone of the farthest of ``numbers``."""
+    """Return the most distant zone among the IP addresses ``numbers``."""
     known = list(numbers)
     if not known or any(number.is_global for number in known):
         return "public"

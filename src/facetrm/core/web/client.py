@@ -1,7 +1,7 @@
-"""The HTTP client: one connection for one request, which ends within its time.
+"""The HTTP client: one connection per request, with a time limit.
 
-It follows no redirect, so nothing is sent to a server that the user did not name. Addresses of this machine and of
-private networks are asked directly, whatever proxy the environment names. Certificates are checked always.
+It follows no redirects, so nothing is sent to a server that the user did not name. Requests to this machine and to
+private networks bypass any proxy in the environment. Certificates are always checked.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ LONGEST_TEXT: Final = 300
 
 
 class RequestError(Exception):
-    """A request without a response.
+    """A request that got no response.
 
     Args:
-        kind: ``unreachable`` (nothing listens, no such host), ``untrusted`` (its certificate), ``silent`` (the time is
-            over), ``broken`` (what came is not a response).
-        reason: for people, without secrets.
+        kind: ``unreachable`` (connection refused or unknown host), ``untrusted`` (bad certificate), ``silent``
+            (timeout) or ``broken`` (the reply is not an HTTP response).
+        reason: human-readable reason, without secrets.
     """
 
     def __init__(self, kind: Literal["unreachable", "untrusted", "silent", "broken"], reason: str) -> None:
@@ -46,10 +46,10 @@ class HttpClient:
     """Sends JSON to one server.
 
     Args:
-        address: of the server; the paths of requests follow its own.
-        key: sent to this server and to no other.
-        timeout: seconds for one request, from the look-up of the name to the last byte of the answer.
-        largest: the most bytes of a body.
+        address: server address; request paths are appended to its path.
+        key: API key; it is sent only to this server.
+        timeout: time limit of a request in seconds, from the DNS lookup to the last byte of the response.
+        largest: maximum size of a response body in bytes.
     """
 
     def __init__(
@@ -61,14 +61,14 @@ class HttpClient:
         self._trust = ssl.create_default_context() if address.scheme == "https" else None
 
     async def send(self, path: str, value: Any = None) -> HttpReply:
-        """Return the response to a POST of ``value`` as JSON, or to a GET where it is None.
+        """Send a POST with ``value`` as JSON, or a GET if ``value`` is None, and return the response.
 
         Args:
-            path: below the address, starting with a slash.
-            value: a JSON value.
+            path: path below the address, starting with a slash.
+            value: JSON value to send, or None.
 
         Raises:
-            RequestError: there is no response.
+            RequestError: The request got no valid response.
         """
         body = b"" if value is None else json.dumps(value, allow_nan=False).encode("ascii")
         try:
@@ -96,7 +96,12 @@ class HttpClient:
             raise RequestError("unreachable", self.clean(f"the connection failed ({exc})")) from None
 
     def clean(self, text: str, *, cut: bool = True) -> str:
-        """Return ``text`` without the key, and on one short line if it is to be ``cut``."""
+        """Return ``text`` with the API key removed.
+
+        Args:
+            text: any text, such as a response body.
+            cut: whether to reduce the text to one short line.
+        """
         text = hide_secrets(text, self._key)
         if not cut:
             return text
@@ -153,10 +158,10 @@ class HttpClient:
 
 
 def proxy_for(address: Address) -> str | None:
-    """Return the proxy that the environment names for ``address``; None where it names none, or the server is near.
+    """Return the proxy that the environment sets for ``address``; None if there is none or the server is not public.
 
     Raises:
-        RequestError: the proxy is of a kind that is not spoken here.
+        RequestError: The proxy is not an HTTP proxy.
     """
     named = getproxies()
     proxy = named.get(address.scheme) or named.get("all")
@@ -175,13 +180,13 @@ def proxy_for(address: Address) -> str | None:
 
 
 def warn_of_plain_http(address: Address, key: ServerKey | None) -> None:
-    """Log a warning where ``key`` would cross a network in clear text."""
+    """Log a warning if ``key`` would be sent over a network in clear text."""
     if key is not None and address.scheme == "http" and zone_of(address.host) != "loopback":
         log("warning", problem=f"the key is sent to {address} in clear text", fix="use https")
 
 
 def run_request(request: Coroutine[Any, Any, T]) -> T:
-    """Return what ``request`` returns, also where an event loop is running already, as in a notebook."""
+    """Run a coroutine and return its result, even if an event loop is already running, as in a notebook."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:

@@ -1,4 +1,4 @@
-"""One HTTP/1.1 response from a stream, as strictly as the protocol allows: heads and bodies have a largest size."""
+"""A strict reader of one HTTP/1.1 response from a stream, with limits on the size of headers and body."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _BODILESS: Final = frozenset({204, 304})
 
 
 class WireError(Exception):
-    """What came is not a response, or is more than is read."""
+    """The reply is not a valid HTTP response, or it is too large."""
 
 
 @final
@@ -26,9 +26,9 @@ class HttpReply:
     """A response.
 
     Attributes:
-        status: three digits.
-        headers: lower-case name to value; of several with one name the last.
-        body: whole, decompressed.
+        status: HTTP status code.
+        headers: Header values by lower-case name; the last one if a name is repeated.
+        body: Complete, decompressed body.
     """
 
     status: int
@@ -36,52 +36,52 @@ class HttpReply:
     body: bytes
 
     def text(self, limit: int = 2000) -> str:
-        """Return the start of the body, ``limit`` bytes at most, as text on one line."""
+        """Return the first ``limit`` bytes of the body as text on one line."""
         return " ".join(self.body[:limit].decode("utf-8", "replace").split())
 
     def json(self) -> Any:
         """Return the JSON value of the body.
 
         Raises:
-            ValueError: it is not JSON, or nests too deep.
+            ValueError: The body is not JSON, or is nested too deeply.
         """
         try:
             return json.loads(self.body)
         except RecursionError:
-            raise ValueError("it nests too deep") from None
+            raise ValueError("it is nested too deeply") from None
 
 
 async def read_reply(reader: asyncio.StreamReader, *, largest: int) -> HttpReply:
-    """Return the response that ``reader`` holds.
+    """Read one response from ``reader``.
 
     Args:
-        reader: a stream whose own limit is at least LARGEST_HEAD.
-        largest: the most bytes of the body, before and after decompression.
+        reader: stream whose buffer limit is at least LARGEST_HEAD.
+        largest: maximum size of the body in bytes, before and after decompression.
 
     Raises:
-        WireError: it is not HTTP/1, contradicts itself, or is too large.
-        asyncio.IncompleteReadError: it ends too early.
+        WireError: The response is not HTTP/1, contradicts itself, or is too large.
+        asyncio.IncompleteReadError: The stream ends too early.
     """
     left = [LARGEST_HEAD]
     status, headers = await read_head(reader, left)
     while 100 <= status < 200:
         if status == 101:
-            raise WireError("it changes the protocol unasked (HTTP 101)")
+            raise WireError("it switches protocols without being asked (HTTP 101)")
         status, headers = await read_head(reader, left)
     body = b"" if status in _BODILESS else await _read_body(reader, headers, largest)
     return HttpReply(status, headers, _decompressed(body, headers, largest))
 
 
 async def read_head(reader: asyncio.StreamReader, left: list[int]) -> tuple[int, dict[str, str]]:
-    """Return status and headers of the next head.
+    """Read the next status line and headers.
 
     Args:
-        reader: a stream.
-        left: one number: the bytes of heads that may still come. It is counted down.
+        reader: stream to read from.
+        left: list of one number, the header bytes that may still be read; it is updated in place.
 
     Raises:
-        WireError: it is not a head of HTTP/1, or is too long.
-        asyncio.IncompleteReadError: it ends too early.
+        WireError: The header is not HTTP/1, or is too long.
+        asyncio.IncompleteReadError: The stream ends too early.
     """
     first = _STATUS.fullmatch(await _line(reader, left, "the head"))
     if first is None:
@@ -90,10 +90,10 @@ async def read_head(reader: asyncio.StreamReader, left: list[int]) -> tuple[int,
     while line := await _line(reader, left, "the head"):
         name, colon, value = line.decode("latin-1").partition(":")
         if not colon or not name.strip():
-            raise WireError("a line of the head is not a header")
+            raise WireError("a header line has no name")
         known, value = name.strip().lower(), value.strip()
         if known == "content-length" and headers.get(known, value) != value:
-            raise WireError("it announces two lengths")
+            raise WireError("it declares two content lengths")
         headers[known] = value
     return int(first[1]), headers
 
@@ -113,12 +113,12 @@ async def _read_body(reader: asyncio.StreamReader, headers: Mapping[str, str], l
     coding = headers.get("transfer-encoding", "").lower()
     if coding not in ("", "identity"):
         if coding != "chunked":
-            raise WireError("it sends the body in a coding that was not asked for")
+            raise WireError("the transfer encoding of the body was not requested")
         return await _read_chunks(reader, largest)
     length = headers.get("content-length")
     if length is not None:
         if not re.fullmatch(r"[0-9]{1,18}", length):
-            raise WireError("the length that it announces is not a number")
+            raise WireError("its content length is not a number")
         if int(length) > largest:
             raise _too_large(largest)
         return await reader.readexactly(int(length))
@@ -155,11 +155,11 @@ def _decompressed(body: bytes, headers: Mapping[str, str], largest: int) -> byte
     if coding in ("", "identity") or not body:
         return body
     if coding not in ("gzip", "x-gzip", "deflate"):
-        raise WireError("it compresses the body in a way that was not asked for")
+        raise WireError("the compression of the body was not requested")
     try:
         whole = zlib.decompressobj(wbits=47).decompress(body, largest + 1)
     except zlib.error:
-        raise WireError(f"the body is not {coding}, as the head says") from None
+        raise WireError(f"the body is not {coding}, as the headers say") from None
     if len(whole) > largest:
         raise _too_large(largest)
     return whole

@@ -1,1 +1,1 @@
-"""The one reader of rows: files, formats, columns, records."""
+"""Reading rows: file types, column conventions, and records."""

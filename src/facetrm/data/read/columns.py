@@ -1,4 +1,4 @@
-"""Single columns of a row: what must be there, numbers that are ratings, and the record that comes out."""
+"""Single columns of a row: required columns, ratings, and validation of the resulting record."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from facetrm.core.errors import DataError, did_you_mean
 from facetrm.core.errors import short as short
 from facetrm.data.objectives import Objective
-from facetrm.data.read.parquet import Unreadable
+from facetrm.data.read.unreadable import Unreadable
 from facetrm.data.records import Preference, Rating
 
 Row: TypeAlias = dict[str, Any]
@@ -28,12 +28,12 @@ LARGEST = sys.float_info.max
 @final
 @dataclass(frozen=True)
 class Facts:
-    """What the rows of one file say together.
+    """Facts that depend on all rows of a file.
 
     Attributes:
-        attributes: the columns that hold ratings.
-        margin_scale: the median of the positive ``margin`` values of the file; 0 without any.
-        objectives: the declared objectives by name, or None when nothing was declared.
+        attributes: Names of the columns that contain ratings.
+        margin_scale: Median of the positive ``margin`` values in the file; 0 if there are none.
+        objectives: Declared objectives by name, or None if none were declared.
     """
 
     attributes: frozenset[str] = frozenset()
@@ -42,14 +42,14 @@ class Facts:
 
 
 def validate(model: type[Rating] | type[Preference], fields: Row) -> Rating | Preference:
-    """Return ``fields`` validated as ``model``, with pydantic's complaint turned into a :class:`DataError`.
+    """Validate ``fields`` as ``model``, turning pydantic's error into a :class:`DataError`.
 
     Args:
-        model: the record's class.
-        fields: its fields, as read.
+        model: class of the record.
+        fields: field values as read from the row.
 
     Raises:
-        DataError: a field that is missing, unknown or wrong.
+        DataError: A field is missing, unknown or wrong.
     """
     _check_text(fields)
     try:
@@ -64,14 +64,14 @@ def validate(model: type[Rating] | type[Preference], fields: Row) -> Rating | Pr
     if first["type"] == "extra_forbidden":
         raise DataError(
             f"unknown field '{where}' ({short(first['input'])}){more}",
-            fix="a message has 'role' and 'content', no more",
+            fix="give a message only 'role' and 'content'",
         )
     message = first["msg"].removeprefix("Value error, ").replace("a valid tuple", "a list").replace("Tuple", "List")
     raise DataError(f"'{where}' is {short(first['input'])}{more}", fix=message[0].lower() + message[1:])
 
 
 def _check_text(fields: Row) -> None:
-    """Refuse half characters, which nothing can write, in any text of a record but ``meta``."""
+    """Refuse lone surrogates, which cannot be encoded, in every text of a record except ``meta``."""
     turns = [m.get("content") for key in ("messages", "prompt", "responses") for m in _listed(fields.get(key))]
     for text in (*turns, *(value for key, value in fields.items() if key != "meta")):
         half = _SURROGATE.search(text) if isinstance(text, str) and not text.isascii() else None
@@ -86,15 +86,15 @@ def _listed(value: object) -> list[Row]:
 
 
 def clean_ratings(value: object, objectives: Mapping[str, Objective] | None = None) -> dict[str, float]:
-    """Return the ratings that are there, as floats.
+    """Return the ratings that are not missing, as floats.
 
     Args:
-        value: ``{name: number, boolean, or a missing mark}``; None is no rating at all.
-        objectives: the declared objectives by name; given, names and ranges are checked.
+        value: ratings by name: numbers, booleans, or markers of missing values; None means no ratings.
+        objectives: declared objectives by name, to check names and ranges against; None checks nothing.
 
     Raises:
-        DataError: a value that is no number, an undeclared objective (the message shows the YAML to write), or a value
-            outside its objective's range.
+        DataError: A value is not a number, an objective is not declared (the message shows the YAML to add), or a value
+            is outside its objective's range.
     """
     if value is None:
         return {}
@@ -138,12 +138,12 @@ def _check_rating(name: str, raw: float, objective: Objective | None, declared: 
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Return whether ``value`` is an int or a float, and no boolean."""
+    """Return whether ``value`` is an int or a float, but not a bool."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def need(row: Row, key: str) -> Any:
-    """Take the column ``key`` out of ``row``; DataError when it is absent or null."""
+    """Remove the column ``key`` from ``row`` and return it; raise DataError if it is absent or null."""
     value = row.pop(key, None)
     if value is None or (isinstance(value, float) and math.isnan(value)):
         raise DataError(f"'{key}' is missing", fix=f"add '{key}', or drop the row")

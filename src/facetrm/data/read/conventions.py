@@ -1,4 +1,4 @@
-"""The table of conventions: which columns tell each of them, and what reads its rows."""
+"""The table of column conventions: the columns that identify each one, and the function that reads its rows."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ RecordKind = Literal["rating", "preference"]
 @final
 @dataclass(frozen=True)
 class Convention:
-    """One way to lay out rows.
+    """One convention for the columns of a file.
 
     Attributes:
-        name: what it is called.
-        kind: which record it gives.
-        columns: what the error of an undetectable file says about it.
-        required: the columns that tell it.
-        convert: turns a row (without its side columns) into the record's own fields and removes what it used.
-        strict: no other column is allowed.
+        name: Name of the convention.
+        kind: Kind of record that its rows become.
+        columns: Description of its columns, for the error about a file whose convention is unknown.
+        required: Columns that identify the convention.
+        convert: Function that returns the record's fields from a row and removes the columns that it used.
+        strict: Whether other columns are an error.
     """
 
     name: str

@@ -1,7 +1,7 @@
-"""Conversations to score, explain, check or encode: the same rows that training reads, without their labels.
+"""Conversations to score, explain, check or encode: the rows that training reads, without their labels.
 
-Each row is read for itself, by the columns in which it has a value, so a file need not fit into memory and may mix
-conventions. Rows with two answers or more are preferences (best first); the others hold one answer.
+Each row is read independently, by the columns in which it has a value, so a file may be larger than memory and may mix
+conventions. Rows with two or more responses are preferences (best first); other rows have one response.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from facetrm.data.records import Conversation, Rating
 @final
 @dataclass(frozen=True)
 class ScoringRow:
-    """One row of a file: one answer, or several to one prompt (best first, where the file says so).
+    """One row of a file: one response, or several responses to one prompt (best first, if the file ranks them).
 
     Attributes:
-        id: the row's own, or the number of its line.
-        answers: whole conversations, each ending with an answer.
-        place: where the row stands (``file:line``), for messages.
-        task: as the row names it.
-        source: as the row names it.
-        line: the line of the file, or the row of a Parquet file or a list, from 1.
+        id: Id of the row, or its line number if it has none.
+        answers: Complete conversations, each ending with a response.
+        place: Place of the row (``file:line``), for error messages.
+        task: Task given in the row, or None.
+        source: Source given in the row, or None.
+        line: Line number in the file, or row number in a Parquet file or a list, from 1.
     """
 
     id: str
@@ -40,11 +40,11 @@ class ScoringRow:
 
     @property
     def is_pair(self) -> bool:
-        """Whether there are two answers or more."""
+        """Whether the row has two or more responses."""
         return len(self.answers) > 1
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the row as it could stand in a file."""
+        """Return the row as a dict that could be written to a file."""
         turns = [[message.model_dump(exclude_none=True) for message in answer] for answer in self.answers]
         known = {"id": self.id, "task": self.task, "source": self.source}
         kept = {key: value for key, value in known.items() if value is not None}
@@ -56,7 +56,7 @@ class ScoringRow:
 @final
 @dataclass(frozen=True)
 class RefusedRow:
-    """A row that holds no conversation: why, with its place, and what stands there."""
+    """A row that could not be read as a conversation, with its error and its content."""
 
     error: DataError
     row: object
@@ -66,14 +66,15 @@ def read_conversations(path: Path | str) -> list[ScoringRow]:
     """Read all rows of a file in any convention of :mod:`facetrm.data.read.formats`.
 
     Args:
-        path: JSONL, JSON, CSV, TSV or Parquet; ``-`` reads JSONL from standard input. Columns that hold neither a
-            conversation nor ``id``, ``task`` and ``source`` do not matter.
+        path: JSONL, JSON, CSV, TSV or Parquet file; ``-`` reads JSONL from standard input. Only the columns of the
+            conversation, ``id``, ``task`` and ``source`` are used.
 
     Returns:
         The rows, in the order of the file.
 
     Raises:
-        DataError: a bad row (file, line, field, value, fix), an empty file, or columns that hold no conversation.
+        DataError: A row is bad (the message gives file, line, field, value and fix), the file is empty, or its columns
+            contain no conversation.
 
     Example:
         >>> from tempfile import mkdtemp
@@ -87,48 +88,48 @@ def read_conversations(path: Path | str) -> list[ScoringRow]:
 
 
 def stream_conversations(path: Path | str) -> Iterator[ScoringRow]:
-    """Yield the rows of :func:`read_conversations` one by one; a file of any size takes the memory of a few rows.
+    """Yield the rows of a file one by one, with only a few rows in memory.
 
     Args:
-        path: as for :func:`read_conversations`.
+        path: JSONL, JSON, CSV, TSV or Parquet file; ``-`` reads JSONL from standard input.
 
     Yields:
         The rows, in the order of the file.
 
     Raises:
-        DataError: as :func:`read_conversations`, when the bad row is reached.
+        DataError: A bad row is reached, the file is empty, or its columns contain no conversation.
     """
     yield from _good(stream_all_rows(path))
 
 
 def stream_all_rows(path: Path | str) -> Iterator[ScoringRow | RefusedRow]:
-    """Yield the rows of :func:`stream_conversations`; a bad one is yielded too, with its error.
+    """Yield the rows of a file one by one; a bad row is yielded as a :class:`RefusedRow`, not raised.
 
     Args:
-        path: as for :func:`read_conversations`.
+        path: JSONL, JSON, CSV, TSV or Parquet file; ``-`` reads JSONL from standard input.
 
     Yields:
         The rows, in the order of the file.
 
     Raises:
-        DataError: a file that cannot be read, or that holds no row.
+        DataError: The file cannot be read, or has no rows.
     """
     yield from _each(read_rows(Path(path)), "standard input" if str(path) == "-" else str(path))
 
 
 def conversations_in_memory(rows: Iterable[object], *, place: str = "rows") -> list[ScoringRow]:
-    """Read rows that are in memory already, in any form that a file may have.
+    """Read rows that are already in memory, in any convention that a file may have.
 
     Args:
-        rows: each a dict of columns (``{"prompt": ..., "response": ...}``), a ``(prompt, answer)`` tuple of strings, or
-            one conversation as a list of messages; a single conversation or dict counts as one row.
-        place: what messages call the list.
+        rows: list of rows. A row is a dict of columns (``{"prompt": ..., "response": ...}``), a ``(prompt, response)``
+            tuple of strings, or a conversation as a list of messages. A single dict or conversation is one row.
+        place: name of the list in error messages.
 
     Returns:
-        The rows, in order; ``answers`` of each can be given to ``RewardModel.score``.
+        The rows, in order; their ``answers`` can be passed to ``RewardModel.score``.
 
     Raises:
-        DataError: a bad row (its number from 1, field, value, fix), or no row at all.
+        DataError: A row is bad (the message gives its number from 1, field, value and fix), or there are no rows.
 
     Example:
         >>> from facetrm import conversations_in_memory
@@ -155,7 +156,7 @@ def _each(rows: Iterable[RawRow], place: str) -> Iterator[ScoringRow | RefusedRo
             yield RefusedRow(exc, row.text if row.value is None else row.value)
         empty = False
     if empty:
-        raise DataError("no row", place=place, fix="give at least one conversation")
+        raise DataError("no rows", place=place, fix="give at least one conversation")
 
 
 def _scoring_row(row: RawRow, place: str) -> ScoringRow:

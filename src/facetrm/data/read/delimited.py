@@ -1,4 +1,4 @@
-"""Rows of CSV and TSV files: a header of column names, quoted as spreadsheets do, numbers as numbers."""
+"""Rows of CSV and TSV files: a header with column names, spreadsheet-style quoting, and parsed numbers."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _TEXT: Final = frozenset(
 
 
 def delimited_rows(path: Path, delimiter: str) -> Iterator[tuple[int, Row | DataError]]:
-    """Yield the line on which each record starts, and its columns or what is wrong with it.
+    """Yield, for each record, the line on which it starts, and its columns or the error in it.
 
     Args:
-        path: a file whose first line names the columns.
-        delimiter: a comma or a tabulator.
+        path: file whose first line names the columns.
+        delimiter: comma or tab.
 
     Raises:
-        DataError: no header, or a header that names a column twice.
+        DataError: The file has no header, or the header repeats a column.
     """
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
     with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as handle:
@@ -55,7 +55,9 @@ def delimited_rows(path: Path, delimiter: str) -> Iterator[tuple[int, Row | Data
 def _header(cells: list[str], path: Path, line: int) -> list[str]:
     twice = next((name for name in cells if cells.count(name) > 1), None)
     if twice is not None:
-        raise DataError(f"column {short(twice)} stands twice", place=f"{path}:{line}", fix="name every column once")
+        raise DataError(
+            f"column {short(twice)} appears twice", place=f"{path}:{line}", fix="give every column its own name"
+        )
     return cells
 
 

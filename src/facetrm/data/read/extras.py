@@ -1,4 +1,4 @@
-"""Columns that nothing reads: kept beside a record as JSON, whatever they hold."""
+"""Unused columns: any content is kept as JSON in the record's ``meta``."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from decimal import Decimal
 from typing import Any, Final
 
 from facetrm.core.errors import short
-from facetrm.data.read.parquet import Unreadable
+from facetrm.data.read.unreadable import Unreadable
 
 DEEPEST: Final = 100
-"""Levels of nesting that are read; what lies deeper is cut."""
+"""Maximum depth of nesting; deeper values are cut off."""
 
 
 def as_json(value: object, depth: int = 0) -> Any:
-    """Return ``value`` as JSON can hold it.
+    """Return ``value`` as a JSON value.
 
-    Dates become ISO text, decimals and durations text, bytes their count, numbers that are not finite null, and half
-    characters their escapes.
+    Dates become ISO text, decimals and durations text, bytes their length, non-finite numbers null, and lone surrogates
+    escapes.
 
     Args:
-        value: anything.
-        depth: how deep it stands.
+        value: any Python value.
+        depth: nesting depth of the value.
     """
     if value is None or isinstance(value, bool):
         return value
@@ -57,7 +57,7 @@ def _text(value: object, depth: int) -> Any:
 
 
 def too_deep(value: object) -> bool:
-    """Return whether lists and objects stand in one another more than :data:`DEEPEST` levels deep."""
+    """Return whether lists and objects are nested more than :data:`DEEPEST` levels deep."""
     waiting = [(value, 0)]
     while waiting:
         one, depth = waiting.pop()

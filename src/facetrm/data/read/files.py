@@ -1,19 +1,16 @@
-"""Records in and out of JSONL, JSONL.gz and Parquet files, validated at the border, nothing dropped silently."""
+"""Reading and writing records in JSONL, JSONL.gz and Parquet files. Records are validated; none is dropped silently."""
 
 from __future__ import annotations
 
 import gzip
-import io
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from facetrm.core.errors import DataError
 from facetrm.core.files import write_bytes
+from facetrm.core.lazy import load_name
 from facetrm.core.progress import log
 from facetrm.data.objectives import Objective
 from facetrm.data.read.columns import short
@@ -22,7 +19,6 @@ from facetrm.data.read.rows import ROW_SUFFIXES, RawRow, read_rows
 from facetrm.data.records import Preference, Rating
 
 OnError: TypeAlias = Literal["raise", "skip"]
-_TURNS = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 
 
 def read_ratings(
@@ -35,16 +31,17 @@ def read_ratings(
     """Read rated conversations in any convention of :mod:`facetrm.data.read.formats`.
 
     Args:
-        path: a ``.jsonl``, ``.jsonl.gz`` or ``.parquet`` file.
-        objectives: the declared objectives; given, every rating must be declared and within its range.
-        on_error: ``raise`` at the first bad row, or ``skip`` bad rows into ``<name>.skipped.jsonl`` and count them.
-        skipped_to: the folder of that side file; None is the folder of ``path``.
+        path: ``.jsonl``, ``.jsonl.gz`` or ``.parquet`` file.
+        objectives: declared objectives, to check every rating's name and range against; None checks nothing.
+        on_error: ``raise`` at the first bad row, or ``skip`` bad rows, write them to ``<name>.skipped.jsonl`` and count
+            them.
+        skipped_to: folder for that side file; None for the folder of ``path``.
 
     Returns:
         The records, in the order of the file.
 
     Raises:
-        DataError: names the file, the line (or Parquet row), the field, the value and the fix.
+        DataError: A row is bad. The message names the file, line (or Parquet row), field, value and fix.
 
     Example:
         >>> from tempfile import mkdtemp
@@ -63,15 +60,16 @@ def read_preferences(
     """Read preferences in any convention of :mod:`facetrm.data.read.formats`.
 
     Args:
-        path: as in :func:`read_ratings`.
-        on_error: as in :func:`read_ratings`.
-        skipped_to: as in :func:`read_ratings`.
+        path: ``.jsonl``, ``.jsonl.gz`` or ``.parquet`` file.
+        on_error: ``raise`` at the first bad row, or ``skip`` bad rows, write them to ``<name>.skipped.jsonl`` and count
+            them.
+        skipped_to: folder for that side file; None for the folder of ``path``.
 
     Returns:
         The records, in the order of the file.
 
     Raises:
-        DataError: names the file, the line (or Parquet row), the field, the value and the fix.
+        DataError: A row is bad. The message names the file, line (or Parquet row), field, value and fix.
 
     Example:
         >>> from tempfile import mkdtemp
@@ -85,29 +83,29 @@ def read_preferences(
 
 
 def read_records(path: Path | str) -> list[Rating] | list[Preference]:
-    """Read preferences where the columns compare answers, else ratings, in any convention.
+    """Read preferences if the columns compare responses, else ratings, in any convention.
 
     Args:
-        path: as in :func:`read_ratings`.
+        path: ``.jsonl``, ``.jsonl.gz`` or ``.parquet`` file.
 
     Returns:
         The records, in the order of the file.
 
     Raises:
-        DataError: names the file, the line (or Parquet row), the field, the value and the fix.
+        DataError: A row is bad. The message names the file, line (or Parquet row), field, value and fix.
     """
     return cast("list[Rating] | list[Preference]", _read(Path(path), None, None, "raise", None))
 
 
 def write_records(path: Path | str, records: Iterable[Rating | Preference]) -> None:
-    """Write records of one kind in our own convention, atomically; reading them back gives equal records.
+    """Write records of one kind atomically, in facetrm's own convention; reading them back gives equal records.
 
     Args:
-        path: a ``.jsonl``, ``.jsonl.gz`` or ``.parquet`` file (Parquet keeps ``meta`` as JSON text).
-        records: all ratings, or all preferences.
+        path: ``.jsonl``, ``.jsonl.gz`` or ``.parquet`` file (Parquet stores ``meta`` as JSON text).
+        records: only ratings, or only preferences.
 
     Raises:
-        DataError: both kinds at once, a value that JSON cannot hold, or another file type.
+        DataError: The records are of both kinds, a value is not a JSON value, or the file type is unknown.
 
     Example:
         >>> from tempfile import mkdtemp
@@ -126,14 +124,14 @@ def write_records(path: Path | str, records: Iterable[Rating | Preference]) -> N
         raise DataError(f"records of {' and '.join(kinds)}", place=path, fix="write one file for each")
     rows = [_dump(record, f"{path}: record {n}") for n, record in enumerate(kept, start=1)]
     if path.suffix == ".parquet":
-        write_bytes(path, _parquet_bytes(rows))
+        write_bytes(path, load_name("facetrm.data.read.parquet", "parquet_bytes")(rows))
         return
     data = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows).encode("utf-8")
     write_bytes(path, gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
 
 
 def side_file(path: Path, folder: Path | str | None = None) -> Path:
-    """Return where the skipped rows of ``path`` go: beside it, or into ``folder``."""
+    """Return the path of the side file for skipped rows of ``path``: in ``folder``, or next to ``path``."""
     stem = path.name
     for suffix in sorted(ROW_SUFFIXES, key=len, reverse=True):
         stem = stem.removesuffix(suffix)
@@ -141,12 +139,12 @@ def side_file(path: Path, folder: Path | str | None = None) -> Path:
 
 
 class SkippedRows:
-    """Bad rows of one input: raised at once, or kept for a side file.
+    """Bad rows of one input: raised immediately, or collected for a side file.
 
     Args:
-        path: the input; the side file is named after it.
+        path: input file, which gives the side file its name.
         on_error: ``raise`` or ``skip``.
-        folder: where the side file goes; None is beside ``path``.
+        folder: folder for the side file; None for the folder of ``path``.
     """
 
     def __init__(self, path: Path, on_error: OnError, folder: Path | str | None = None) -> None:
@@ -159,16 +157,25 @@ class SkippedRows:
         return len(self.rows)
 
     def add(self, error: DataError, number: int, row: object) -> None:
-        """Raise ``error`` with its place, line ``number``, or note it with the ``row``."""
+        """Raise an error with its place, or record it for the side file.
+
+        Args:
+            error: what is wrong with the row.
+            number: line or row number, from 1.
+            row: content of the row.
+        """
         if self.on_error == "raise":
             raise DataError(error.problem, place=f"{self.path}:{number}", fix=error.fix) from None
         self.rows.append({"line": number, "reason": str(error), "row": row})
 
     def close(self, kept: int) -> None:
-        """Write the side file and announce the count.
+        """Write the side file and log the number of skipped rows.
+
+        Args:
+            kept: number of good rows.
 
         Raises:
-            DataError: no row was good, or the side file cannot be written.
+            DataError: All rows are bad, or the side file cannot be written.
         """
         if not self.rows:
             return
@@ -248,23 +255,3 @@ def _dump(record: Rating | Preference, place: str) -> dict[str, Any]:
             f"'meta' is {short(record.meta)} ({exc})", place=place, fix="keep strings, numbers, lists and objects in it"
         ) from None
     return row
-
-
-def _parquet_bytes(rows: list[dict[str, Any]]) -> bytes:
-    """Return a Parquet file: nested messages, one struct field per objective, ``meta`` as JSON text."""
-    names = sorted({name for row in rows for name in row.get("ratings", {})})
-    kinds: dict[str, pa.DataType] = dict.fromkeys(("id", "source", "subset", "task", "split", "aspect"), pa.string())
-    kinds |= dict.fromkeys(("messages", "prompt", "responses"), _TURNS) | {
-        "strength": pa.float64(),
-        "meta": pa.string(),
-    }
-    kinds["ratings"] = pa.struct([(name, pa.float64()) for name in names]) if names else pa.null()
-    present = [key for key in kinds if any(key in row for row in rows)]
-    flat = [
-        {**row, "meta": json.dumps(row["meta"], ensure_ascii=False), "ratings": row.get("ratings") or None}
-        for row in rows
-    ]
-    table = pa.Table.from_pylist(flat, schema=pa.schema([(key, kinds[key]) for key in present]))
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer)
-    return buffer.getvalue()

@@ -10,12 +10,12 @@
                  rejected response        messages, rejected_response: the worse answer beside the last message
                  TRL implicit prompt      chosen, rejected that begin alike: strings, or message lists (RLHFlow pairs)
 
-Beside those, ``id, source, subset, task (or category), split, meta`` are read wherever they stand. Other columns go to
-``meta``, but in our own convention an unknown column is an error.
+The columns ``id, source, subset, task (or category), split, meta`` are read in every convention. Other columns go to
+``meta``, except that an unknown column is an error in facetrm's own convention.
 
-Conversions: a rating that is null, NaN or -100 is missing (-100 is kept where an objective's declared range holds it);
-a boolean is 0 or 1; ``margin`` becomes ``strength = margin / (margin + median of the file's positive margins)``, 0 for
-the least clear pair, and stays in ``meta``; NaN is no margin. ``system`` text becomes the system turn.
+Conversions: a rating of null, NaN or -100 is missing (-100 is kept if the objective's declared range includes it); a
+boolean becomes 0 or 1; ``margin`` becomes ``strength = margin / (margin + median of the file's positive margins)``, and
+is kept in ``meta``; a NaN margin is ignored. ``system`` text becomes the system turn.
 Reference: the dataset formats of TRL (preference) and of RLHFlow (attributes, pairs).
 """
 
@@ -58,13 +58,13 @@ _KNOWN = frozenset(
 @final
 @dataclass(frozen=True)
 class FileLayout:
-    """What was found out about one file.
+    """The detected layout of one file.
 
     Attributes:
-        convention: how its rows are laid out.
-        facts: what its rows say together.
+        convention: Column convention of the file.
+        facts: Facts that depend on all its rows.
         style: ``conversational`` for message lists, ``standard`` for strings.
-        extra: the columns that go to ``meta``.
+        extra: Names of the columns that go to ``meta``.
     """
 
     convention: Convention
@@ -77,12 +77,12 @@ def detect(rows: Sequence[Row], kind: RecordKind, objectives: Sequence[Objective
     """Return the layout of a file from all its rows.
 
     Args:
-        rows: the parsed rows.
-        kind: the record that is wanted.
-        objectives: the declared objectives; None checks nothing.
+        rows: parsed rows.
+        kind: kind of record to read.
+        objectives: declared objectives; None checks nothing.
 
     Raises:
-        DataError: no convention of ``kind`` has these columns (the message lists all of them).
+        DataError: No convention of ``kind`` has these columns (the message lists all conventions).
     """
     names = frozenset(key for row in rows for key in row)
     declared = None if objectives is None else {objective.name: objective for objective in objectives}
@@ -109,7 +109,7 @@ def to_record(row: Row, layout: FileLayout) -> Rating | Preference:
     """Return the record of one ``row`` of a file with this ``layout``.
 
     Raises:
-        DataError: names the field, the value and the fix; the caller adds the place.
+        DataError: The row is bad. The message names the field, value and fix; the caller adds the place.
     """
     rest = dict(row)
     side = _side(rest, strict=layout.convention.strict)
@@ -126,10 +126,10 @@ def to_record(row: Row, layout: FileLayout) -> Rating | Preference:
 
 
 def to_unlabelled(row: Row) -> Rating | Preference:
-    """Return the conversations of one ``row``, by the columns in which it has a value; labels and meta are left out.
+    """Return the conversations in one row, without labels and meta, based on the columns in which it has a value.
 
     Raises:
-        DataError: columns that hold no conversation, or a bad one; the caller adds the place.
+        DataError: The columns contain no conversation, or a bad one; the caller adds the place.
     """
     filled = {key: value for key, value in row.items() if value is not None and key not in _LABELS}
     convention = next((c for c in _UNLABELLED if c.required - _LABELS <= filled.keys()), None)
@@ -142,10 +142,12 @@ def to_unlabelled(row: Row) -> Rating | Preference:
 
 
 def _in_context(fields: Row, rest: Row) -> Row:
-    """Return ``fields`` with the system turn of a ``system`` column; refuse what a reading as text would leave out."""
+    """Add the turn from a ``system`` column to ``fields``; refuse columns whose content would be ignored."""
     for key in _UNREAD:
         if isinstance(rest.get(key), (list, tuple, dict, bytes)) and rest[key]:
-            raise DataError(f"'{key}' is {short(rest[key], 60)}, which is not read", fix=f"drop '{key}', or the row")
+            raise DataError(
+                f"'{key}' is {short(rest[key], 60)}, which would be ignored", fix=f"drop '{key}', or the row"
+            )
     key = "messages" if "messages" in fields else "prompt"
     said = next((rest.pop(name) for name in ("system", "system_prompt") if isinstance(rest.get(name), str)), "")
     if not said.strip():
@@ -168,7 +170,7 @@ def _no_conversation(names: frozenset[str]) -> DataError:
 
 
 def record_kind(rows: Sequence[Row]) -> RecordKind:
-    """Return which record the columns of ``rows`` hold: preferences where answers are compared, else ratings."""
+    """Return the kind of record in ``rows``: preferences if the columns compare responses, else ratings."""
     names = frozenset(key for row in rows for key in row)
     return next((c.kind for c in _BY_ANSWERS if c.required <= names), "rating")
 
@@ -187,7 +189,7 @@ def _undetected(names: frozenset[str], kind: RecordKind) -> DataError:
 def _attribute_columns(
     rows: Sequence[Row], names: frozenset[str], declared: Mapping[str, Objective] | None
 ) -> frozenset[str]:
-    """Return the declared columns, or without a declaration every other column in which some row has a number."""
+    """Return the columns of declared objectives, or, if none are declared, all other columns that contain a number."""
     free = names - _KNOWN - {"messages", "prompt"}
     if declared is not None and free & declared.keys():
         return free & declared.keys()
@@ -195,7 +197,7 @@ def _attribute_columns(
 
 
 def _side(rest: Row, *, strict: bool) -> Row:
-    """Take the columns that say where a row came from out of ``rest``."""
+    """Remove the columns that describe the origin of a row from ``rest`` and return them."""
     if not strict and "category" in rest and rest.get("task") is None:
         rest["task"] = rest.pop("category")
     side: Row = {}

@@ -1,8 +1,8 @@
-"""From the columns of a preference row to one prompt and its answers, whichever way they are divided.
+"""From the columns of a preference row, in any layout, to one prompt and its responses.
 
-An explicit prompt of messages and answers of messages are joined as TRL does: answers that begin with the prompt are
-whole conversations, others continue it. Where only the end of the prompt recurs in the answers (its last user turn,
-say), what stands before is kept.
+A prompt and responses given as messages are joined as in TRL: responses that start with the prompt are complete
+conversations; others continue it. If the responses repeat only the end of the prompt (such as its last user turn), the
+earlier turns are kept.
 """
 
 from __future__ import annotations
@@ -19,15 +19,22 @@ _QUESTIONS: Final = ("question", "instruction", "query", "input", "conversations
 
 
 def responses(row: Row, facts: Facts) -> Row:
-    """Take ``prompt`` and ``responses``, best first, out of ``row`` (ours); ``facts`` is not needed."""
+    """Read ``prompt`` and ``responses`` (best first; facetrm's own convention) and remove them from ``row``.
+
+    Args:
+        row: columns of the row.
+        facts: not used.
+    """
     prompt, answers = (messages(need(row, key), key) for key in ("prompt", "responses"))
     return {"prompt": prompt, "responses": answers, **_aspect_and_strength(row)}
 
 
 def rejected_response(row: Row, facts: Facts) -> Row:
-    """Take ``messages`` and the answer that is worse than their last, ``rejected_response``, out of ``row``.
+    """Read ``messages`` and ``rejected_response`` (worse than the last message) and remove them from ``row``.
 
-    ``facts`` holds the scale of ``margin``.
+    Args:
+        row: columns of the row.
+        facts: facts about the file, with the scale of ``margin``.
     """
     chosen, worse = messages(need(row, "messages"), "messages"), need(row, "rejected_response")
     if isinstance(worse, list) and len(worse) == 1 and isinstance(worse[0], str):
@@ -40,9 +47,11 @@ def rejected_response(row: Row, facts: Facts) -> Row:
 
 
 def explicit_prompt(row: Row, facts: Facts) -> Row:
-    """Take ``prompt``, ``chosen``, ``rejected`` out of ``row``; whole conversations may repeat the prompt.
+    """Read ``prompt``, ``chosen`` and ``rejected``, which may repeat the prompt, and remove them from ``row``.
 
-    ``facts`` holds the scale of ``margin``.
+    Args:
+        row: columns of the row.
+        facts: facts about the file, with the scale of ``margin``.
     """
     asked = need(row, "prompt")
     prompt = turns(asked, "prompt", "user")
@@ -56,10 +65,14 @@ def explicit_prompt(row: Row, facts: Facts) -> Row:
 
 
 def implicit_prompt(row: Row, facts: Facts) -> Row:
-    """Take ``chosen`` and ``rejected`` out of ``row``; what they share from the start is the prompt.
+    """Read ``chosen`` and ``rejected``, whose common start is the prompt, and remove them from ``row``.
 
-    Of plain strings the shared text is cut back to its last blank, since answers can begin alike too: an explicit
-    prompt is safer. ``facts`` holds the scale of ``margin``.
+    For plain strings, the common start is cut back to its last space, because responses may start alike too. An
+    explicit prompt is safer.
+
+    Args:
+        row: columns of the row.
+        facts: facts about the file, with the scale of ``margin``.
     """
     for key in _QUESTIONS:
         value = row.get(key)
@@ -78,7 +91,7 @@ def implicit_prompt(row: Row, facts: Facts) -> Row:
             return _shared_text(chosen, rejected, row=row, facts=facts)
         for text, found in zip((chosen, rejected), whole, strict=True):
             if found is None:
-                raise DataError(f"the transcript begins with {short(text)}", fix=r"begin with '\n\nHuman:'")
+                raise DataError(f"the transcript starts with {short(text)}", fix=r"start with '\n\nHuman:'")
         chosen, rejected = whole
     return _pair(messages(chosen, "chosen"), messages(rejected, "rejected"), row=row, facts=facts)
 
@@ -95,27 +108,28 @@ def _shared_text(chosen: str, rejected: str, *, row: Row, facts: Facts) -> Row:
 
 
 def continuation(answer: Any, asked: object, prompt: Turns) -> Any:
-    """Return an answer, without the blanks around it where it continues a transcript or a rendered template.
+    """Return a response, stripped of surrounding white space if it continues a transcript or a rendered template.
 
     Args:
-        answer: the cell of the answer.
-        asked: the cell of the prompt.
-        prompt: the prompt's turns, as read.
+        answer: cell with the response.
+        asked: cell with the prompt.
+        prompt: turns read from the prompt cell.
     """
     written = isinstance(asked, str) and [message["content"] for message in prompt] != [asked]
     return answer.strip() if written and isinstance(answer, str) else answer
 
 
 def join(prompt: Turns, answer: Turns, key: str) -> Turns:
-    """Return the whole conversation of ``prompt`` and ``answer``, which may repeat the prompt or its end.
+    """Return the complete conversation of a prompt and a response, which may repeat the prompt or its end.
 
     Args:
-        prompt: the messages before the answer.
-        answer: the turns that continue it, or a conversation.
-        key: the column of the answer, for messages.
+        prompt: messages before the response.
+        answer: turns that continue the prompt, or a complete conversation.
+        key: column of the response, for error messages.
 
     Raises:
-        DataError: a conversation that neither begins with the prompt, nor continues it, nor repeats its end.
+        DataError: The response is a conversation that neither starts with the prompt, nor continues it, nor repeats its
+            end.
     """
     if not prompt or answer[: len(prompt)] == prompt:
         return answer
@@ -134,7 +148,7 @@ def join(prompt: Turns, answer: Turns, key: str) -> Turns:
 
 
 def is_echo(prompt: str, answer: object) -> bool:
-    """Return whether ``answer`` begins with the whole ``prompt``, and the prompt is more than a greeting."""
+    """Return whether ``answer`` starts with the complete ``prompt``, and the prompt is longer than a greeting."""
     asked = prompt.strip()
     if not isinstance(answer, str) or not (asked.endswith(("?", ":")) or len(asked.split()) > 3):
         return False
@@ -143,7 +157,7 @@ def is_echo(prompt: str, answer: object) -> bool:
 
 
 def _without_echo(prompt: str, texts: dict[str, Any]) -> dict[str, Any]:
-    """Return the answers without the prompt where each of them begins with it."""
+    """Remove the prompt from the responses if all of them start with it."""
     if not all(is_echo(prompt, text) for text in texts.values()):
         return texts
     return {key: text.lstrip()[len(prompt.strip()) :].lstrip() for key, text in texts.items()}
@@ -184,11 +198,11 @@ def _pair(chosen: Turns, rejected: Turns, *, row: Row, facts: Facts) -> Row:
 
 
 def clearness(margin: float, typical: float) -> float:
-    """Return the strength of a pair, ``margin / (margin + typical)``: 0 at no margin, 1/2 at a typical one, below 1.
+    """Return the strength of a pair, ``margin / (margin + typical)``: 0 at margin 0, 0.5 at a typical margin, below 1.
 
     Args:
-        margin: of the pair, >= 0.
-        typical: the median of the positive margins of its file, > 0. No single pair moves it far.
+        margin: margin of the pair, >= 0.
+        typical: median of the positive margins in the file, > 0; a single pair hardly changes it.
     """
     ratio = margin / typical
     return ratio / (1.0 + ratio) if math.isfinite(ratio) else 1.0

@@ -1,42 +1,32 @@
-"""Rows of a Parquet file as plain Python values: JSON types parsed, unreadable cells marked, nothing else touched."""
+"""Rows of a Parquet file as plain Python values (JSON types parsed, unreadable cells marked), and records as a file."""
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias, final
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from facetrm.core.errors import DataError
+from facetrm.data.read.unreadable import Unreadable
 
+_TURNS = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 _Plain: TypeAlias = Callable[[Any], Any]
-
-
-@final
-@dataclass(frozen=True)
-class Unreadable:
-    """A cell that Python cannot hold (bytes that are no UTF-8, a date out of range); it matters only where it is read.
-
-    Attributes:
-        reason: what is wrong with it.
-    """
-
-    reason: str
 
 
 def parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the rows of a Parquet file, a batch at a time.
 
     Args:
-        path: the file.
+        path: path of the Parquet file.
 
     Raises:
-        DataError: no Parquet file, or a damaged one.
+        DataError: The file is not a Parquet file, or is damaged.
     """
     try:
         with closing(pq.ParquetFile(path)) as file:
@@ -49,12 +39,36 @@ def parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
         raise DataError(f"not a Parquet file ({said})", place=path, fix="write it again") from None
 
 
+def parquet_bytes(rows: list[dict[str, Any]]) -> bytes:
+    """Return a Parquet file: nested messages, one struct field per objective, ``meta`` as JSON text.
+
+    Args:
+        rows: the records as plain dicts.
+    """
+    names = sorted({name for row in rows for name in row.get("ratings", {})})
+    kinds: dict[str, pa.DataType] = dict.fromkeys(("id", "source", "subset", "task", "split", "aspect"), pa.string())
+    kinds |= dict.fromkeys(("messages", "prompt", "responses"), _TURNS) | {
+        "strength": pa.float64(),
+        "meta": pa.string(),
+    }
+    kinds["ratings"] = pa.struct([(name, pa.float64()) for name in names]) if names else pa.null()
+    present = [key for key in kinds if any(key in row for row in rows)]
+    flat = [
+        {**row, "meta": json.dumps(row["meta"], ensure_ascii=False), "ratings": row.get("ratings") or None}
+        for row in rows
+    ]
+    table = pa.Table.from_pylist(flat, schema=pa.schema([(key, kinds[key]) for key in present]))
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer)
+    return buffer.getvalue()
+
+
 def _cells(column: pa.Array) -> list[Any]:
     plain = _plain(column.type)
     try:
         values = column.to_pylist()
         return values if plain is None else [plain(value) for value in values]
-    except Exception:  # one bad cell: find it, and leave the others as they are
+    except Exception:  # find the bad cell, and keep the others
         return [_cell(column, n, plain) for n in range(len(column))]
 
 
@@ -62,12 +76,12 @@ def _cell(column: pa.Array, n: int, plain: _Plain | None) -> Any:
     try:
         value = column[n].as_py()
         return value if plain is None else plain(value)
-    except Exception as exc:  # every library of dates, time zones and text has its own errors
+    except Exception as exc:  # each library for dates, time zones and text raises different errors
         return Unreadable(" ".join(f"{type(exc).__name__}: {exc}".split())[:120])
 
 
 def _plain(kind: pa.DataType) -> _Plain | None:
-    """Return what makes a value of this Arrow type plain; None where it is so already."""
+    """Return the function that converts a value of this Arrow type to plain Python; None if it needs no conversion."""
     if isinstance(kind, pa.BaseExtensionType):
         if kind.extension_name == "arrow.json":
             return _parse
@@ -94,7 +108,7 @@ def _of_map(inner: _Plain | None) -> _Plain:
             return None
         found = {key: item if inner is None else inner(item) for key, item in value}
         if len(found) < len(value):
-            raise ValueError("a key of the map stands twice")
+            raise ValueError("a key of the map appears twice")
         return found
 
     return plain

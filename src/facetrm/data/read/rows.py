@@ -1,4 +1,4 @@
-"""Rows of a file, of standard input or of a list: each row with its place, bad lines with their error."""
+"""Rows of a file, of standard input or of a list, each with its number; bad lines carry their error."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from typing import IO, Any, cast, final
 
 from facetrm.core.errors import DataError, short
 from facetrm.core.files import why_unread
+from facetrm.core.lazy import load_name
 from facetrm.data.read.columns import Row
 from facetrm.data.read.delimited import delimited_rows
 from facetrm.data.read.extras import DEEPEST, too_deep
-from facetrm.data.read.parquet import parquet_rows
 from facetrm.data.records import Message
 
 ROW_SUFFIXES = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz", ".parquet")
-"""What records are written to, and what data sets are looked for as."""
+"""File types that records are written to, and that are searched for in a data set's folder."""
 READABLE = (*ROW_SUFFIXES, ".json", ".csv", ".tsv")
 
 
 @final
 @dataclass(frozen=True)
 class RawRow:
-    """One row as it stands in a file.
+    """One row as read from a file.
 
     Attributes:
-        number: the line of a JSONL file, or the row of a Parquet file, from 1.
-        value: the object; None when the line holds none.
-        text: the line, where it could not be parsed.
-        error: what is wrong with the line, or None.
+        number: Line number in a JSONL file, or row number in a Parquet file, from 1.
+        value: Parsed object, or None if the line has none.
+        text: Text of the line, if it could not be parsed.
+        error: Error in the line, or None.
     """
 
     number: int
@@ -44,14 +44,14 @@ class RawRow:
 
 
 def read_rows(path: Path) -> Iterator[RawRow]:
-    """Yield the rows of a file in order; blank lines are no rows, and a byte order mark is skipped.
+    """Yield the rows of a file in order. Blank lines and a byte order mark are skipped.
 
     Args:
-        path: a file of one of :data:`READABLE`, or ``-`` for JSONL from standard input.
+        path: file with one of the suffixes in :data:`READABLE`, or ``-`` for JSONL from standard input.
 
     Raises:
-        DataError: the file is missing, of another type, cut off, or not what its name says. A bad line is yielded with
-            its error, not raised.
+        DataError: The file is missing, of an unknown type, truncated, or not of the type that its name says. A bad line
+            is yielded with its error, not raised.
     """
     if str(path) == "-":
         yield from _jsonl(path)
@@ -62,6 +62,7 @@ def read_rows(path: Path) -> Iterator[RawRow]:
         what = "a folder" if path.is_dir() else f"a '{path.suffix}' file"
         raise DataError(f"{what}, not one of {', '.join(READABLE)}", place=path, fix="give one such file")
     if path.suffix == ".parquet":
+        parquet_rows = load_name("facetrm.data.read.parquet", "parquet_rows")  # PyArrow, for these files alone
         yield from (RawRow(number, value) for number, value in enumerate(parquet_rows(path), start=1))
     elif path.suffix in (".csv", ".tsv"):
         for number, found in delimited_rows(path, "\t" if path.suffix == ".tsv" else ","):
@@ -71,7 +72,7 @@ def read_rows(path: Path) -> Iterator[RawRow]:
 
 
 def _json_file(path: Path) -> Iterator[RawRow]:
-    """Yield the rows of one JSON document: a list of rows, one row, or one conversation; or of JSONL by this name."""
+    """Yield the rows of a JSON document (a list of rows, one row or one conversation), or of JSONL named ``.json``."""
     data = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
     try:
         value = json.loads(data, object_pairs_hook=_object, parse_int=_whole)
@@ -82,10 +83,10 @@ def _json_file(path: Path) -> Iterator[RawRow]:
 
 
 def rows_in_memory(rows: Iterable[object]) -> Iterator[RawRow]:
-    """Yield rows of a list: dicts of columns, ``(prompt, answer)`` tuples, or message lists; numbers count from 1.
+    """Yield the rows of a list, numbered from 1: dicts of columns, ``(prompt, response)`` tuples, or message lists.
 
     Args:
-        rows: the list, any other iterable, or a single dict or conversation.
+        rows: list or other iterable of rows, or a single dict or conversation.
     """
     listed: list[object] = [rows] if isinstance(rows, Mapping) else list(rows)
     if listed and all(_is_message(one) for one in listed):
@@ -103,7 +104,7 @@ def _is_message(value: object) -> bool:
 
 
 def _columns(row: object) -> Row | None:
-    """Return a row as a dict of columns: itself, a message list, or a prompt with its answer; else None."""
+    """Return a row (dict, message list, or prompt and response) as a dict of columns; None for anything else."""
     if isinstance(row, Mapping):
         return dict(row)
     if not isinstance(row, (list, tuple)) or not row:
@@ -123,7 +124,7 @@ def _nested(shown: str) -> DataError:
 def _no_object(value: object) -> DataError:
     return DataError(
         f"{short(value)} is a {type(value).__name__}, not an object",
-        fix="write one JSON object a line, a list of messages, or [prompt, answer]",
+        fix="write one JSON object per line, a list of messages, or [prompt, answer]",
     )
 
 
@@ -157,7 +158,7 @@ def _parse(number: int, data: bytes) -> RawRow:
     except UnicodeDecodeError as exc:
         problem, fix = f"not UTF-8: byte {data[exc.start]:#04x} at position {exc.start}", "save the file as UTF-8"
     except json.JSONDecodeError as exc:
-        problem, fix = f"not JSON ({exc.msg} at column {exc.colno}): {short(shown)}", "write one JSON object a line"
+        problem, fix = f"not JSON ({exc.msg} at column {exc.colno}): {short(shown)}", "write one JSON object per line"
     except RecursionError:
         return RawRow(number, None, shown, _nested(shown))
     except ValueError as exc:
@@ -173,7 +174,7 @@ def _parse(number: int, data: bytes) -> RawRow:
 
 
 def _whole(digits: str) -> float:
-    """Return an integer, or infinity for one of more digits than Python reads."""
+    """Return an integer, or infinity if it has more digits than Python parses."""
     return int(digits) if len(digits) <= 4000 else float(digits)
 
 
@@ -181,5 +182,5 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) < len(pairs):
         keys = [key for key, _ in pairs]
-        raise ValueError(f"the key '{next(k for k in keys if keys.count(k) > 1)}' stands twice")
+        raise ValueError(f"the key '{next(k for k in keys if keys.count(k) > 1)}' appears twice")
     return value

@@ -1,4 +1,4 @@
-"""Transcripts: text in which ``Human:`` and ``Assistant:`` say who speaks."""
+"""Transcripts: text in which labels such as ``Human:`` and ``Assistant:`` mark the speaker."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ def human_assistant(text: str) -> list[dict[str, str]]:
     r"""Return the message list of a ``\n\nHuman: ...\n\nAssistant: ...`` transcript (Anthropic HH-RLHF).
 
     Args:
-        text: the transcript.
+        text: complete transcript.
 
     Raises:
-        DataError: text before the first marker.
+        DataError: There is text before the first marker.
     """
     parts = re.split(r"\n\n(Human|Assistant):", text)
     if parts[0].strip() or len(parts) < 3:
-        raise DataError(f"the transcript begins with {short(parts[0])}", fix=r"begin with '\n\nHuman:'")
+        raise DataError(f"the transcript starts with {short(parts[0])}", fix=r"start with '\n\nHuman:'")
     roles = {"Human": "user", "Assistant": "assistant"}
     return [{"role": roles[who], "content": said.strip()} for who, said in zip(parts[1::2], parts[2::2], strict=True)]
 
 
 def transcript(text: str, key: str, *, answer: bool) -> list[dict[str, str]] | None:
-    r"""Return the turns of a transcript in any common spelling, or None where ``text`` is plain.
+    r"""Return the turns of a transcript in any common spelling, or None if ``text`` is plain text.
 
-    ``Human:`` or ``User:``, ``Assistant:`` and ``System:`` at the start of a line, in any case, with or without blank
-    lines between turns. Turns must take turns; an ``Assistant:`` at the very end with nothing behind it waits for the
-    answer and is left out.
+    Labels are ``Human:`` or ``User:``, ``Assistant:`` and ``System:`` at the start of a line, in any case, with or
+    without blank lines between turns. Speakers must alternate. A final ``Assistant:`` without text is left out: it only
+    opens the response.
 
     Args:
-        text: a prompt, an answer or a whole conversation.
-        key: the column, for messages.
-        answer: text that should be an answer: a dialogue within it, not at its start, is the answer's own.
+        text: a prompt, a response or a complete conversation.
+        key: column name, for error messages.
+        answer: whether the text is a response. A dialogue that begins inside a response is part of its text.
 
     Raises:
-        DataError: labels of a transcript that cannot be read for certain.
+        DataError: The text has transcript labels whose turns are ambiguous.
     """
     if text.startswith(_HUMAN):
         return _without_header(human_assistant(text))
@@ -69,7 +69,7 @@ def transcript(text: str, key: str, *, answer: bool) -> list[dict[str, str]] | N
 
 
 def _refuse_letters(text: str, key: str, *, answer: bool) -> None:
-    """Refuse ``H: ... A: ...``, which may as well be a list; any other text is plain."""
+    """Refuse ``H: ... A: ...``, which could be a transcript or a list; accept any other text as plain."""
     labels = [label.group(1).lower() for label in _SHORT.finditer(text)]
     if set(labels) == {"h", "a"} and labels[0] == "h" and _SHORT.match(text.lstrip()):
         raise _unclear(key, text)
@@ -83,7 +83,6 @@ def _without_header(turns: list[dict[str, str]]) -> list[dict[str, str]]:
 
 def _unclear(key: str, text: str) -> DataError:
     return DataError(
-        f"'{key}' has labels of a transcript ('Human:', 'Assistant:') that cannot be read for certain "
-        f"({short(text, 60)})",
-        fix=f"{_FIX}; text that is one turn as it stands can be given so too",
+        f"'{key}' has transcript labels ('Human:', 'Assistant:') whose turns are ambiguous ({short(text, 60)})",
+        fix=f"{_FIX}, even if the whole text is one turn",
     )

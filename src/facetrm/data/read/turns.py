@@ -1,6 +1,6 @@
-"""From one cell to turns: message lists, message lists written as text, rendered templates, transcripts, plain text.
+"""From one cell to turns: message lists (also as text), rendered chat templates, transcripts and plain text.
 
-What cannot be told apart for certain is refused by name; a message list is always taken as it stands.
+Ambiguous text is refused with an error. A message list is always used unchanged.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _LISTED = re.compile(r"\s*[\[{].{0,400}?['\"]role['\"]\s*:", re.DOTALL)
 @final
 @dataclass(frozen=True)
 class _Template:
-    """A template's marks: ``opens`` begins a turn of the role in group 1, ``close`` ends it, ``lead`` stands first."""
+    """Markers of a chat template: ``opens`` starts a turn (group 1: its role), ``close`` ends it, ``lead`` is first."""
 
     name: str
     opens: re.Pattern[str]
@@ -53,19 +53,19 @@ _MARKS = re.compile(
     r"|<extra_id_\d>(System|User|Assistant)|^###\s*(Instruction|Human|User|Input):.*^###\s*(Response|Assistant):",
     re.DOTALL | re.MULTILINE,
 )
-# A closing mark counts at the very end of the text alone, not at the end of any line.
+# A closing marker counts only at the very end of the text, not at the end of a line.
 _ANY_MARK = re.compile(_MARKS.pattern.replace(r"\s*$", r"\s*\Z"), re.DOTALL | re.MULTILINE)
 
 
 def messages(value: object, key: str) -> Turns:
-    """Return a message list, with fields that are null taken out of its messages.
+    """Return a message list, without the null fields of its messages.
 
     Args:
-        value: a list of messages, or text that :func:`conversation_text` reads.
-        key: the column, for messages.
+        value: list of messages, or text that contains a complete conversation.
+        key: column name, for error messages.
 
     Raises:
-        DataError: anything else.
+        DataError: ``value`` is neither.
     """
     if isinstance(value, str):
         value = conversation_text(value, key) or value
@@ -77,7 +77,7 @@ def messages(value: object, key: str) -> Turns:
 
 
 def _message(message: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a message without fields that are null or empty; content of one text part is its text."""
+    """Return a message without null or empty fields; content with a single text part becomes that text."""
     kept = {k: v for k, v in message.items() if k in ("role", "content") or (v is not None and v != [] and v != {})}
     content = kept.get("content")
     if isinstance(content, list) and len(content) == 1 and isinstance(content[0], Mapping):
@@ -90,18 +90,18 @@ def _message(message: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def turns(value: object, key: str, role: Literal["user", "assistant"]) -> Turns:
-    """Return the turns of a cell that holds text, or a message list in any form.
+    """Return the turns in a cell that contains text or a message list.
 
     Args:
-        value: plain text, a rendered template, a transcript, or what :func:`messages` takes.
-        key: the column, for messages.
-        role: who says plain text; ``user`` for a prompt, ``assistant`` for an answer.
+        value: plain text, a rendered chat template, a transcript, or a message list.
+        key: column name, for error messages.
+        role: speaker of plain text: ``user`` for a prompt, ``assistant`` for a response.
 
     Returns:
-        Messages. Of a rendered prompt, the header that waits for the answer is left out.
+        The messages, without the generation header at the end of a rendered prompt.
 
     Raises:
-        DataError: marks of a template or a transcript that are not a whole number of turns.
+        DataError: The template markers or transcript labels do not divide the text into complete turns.
     """
     if not isinstance(value, str):
         return messages(value, key)
@@ -115,14 +115,14 @@ def turns(value: object, key: str, role: Literal["user", "assistant"]) -> Turns:
 
 
 def conversation_text(value: str, key: str) -> Turns | None:
-    """Return the turns of text that holds a whole conversation: a list, a template or a transcript; else None.
+    """Return the turns of a text that is a complete conversation (list, template or transcript), else None.
 
     Args:
-        value: the text.
-        key: the column, for messages.
+        value: text to read.
+        key: column name, for error messages.
 
     Raises:
-        DataError: as :func:`turns`.
+        DataError: The template markers or transcript labels do not divide the text into complete turns.
     """
     listed = _listed(value, key)
     if listed is not None:
@@ -131,7 +131,7 @@ def conversation_text(value: str, key: str) -> Turns | None:
 
 
 def _listed(text: str, key: str) -> list[Any] | None:
-    """Return the message list that ``text`` writes out as JSON or as Python; None where it is no such thing."""
+    """Return the message list that ``text`` contains as JSON or as a Python literal; None if it contains none."""
     if not _LISTED.match(text):
         return None
     found: object = None
@@ -143,7 +143,7 @@ def _listed(text: str, key: str) -> list[Any] | None:
         except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
             if text.lstrip().startswith("["):
                 raise DataError(
-                    f"'{key}' looks like a message list written as text, and is neither JSON nor Python "
+                    f"'{key}' looks like a message list written as text, but is neither JSON nor Python "
                     f"({short(text, 60)})",
                     fix=_AS_LIST,
                 ) from None
@@ -154,7 +154,7 @@ def _listed(text: str, key: str) -> list[Any] | None:
 
 
 def _rendered(text: str, key: str) -> Turns | None:
-    """Return the turns of a rendered template, or None where ``text`` has no marks of one."""
+    """Return the turns of a rendered chat template, or None if ``text`` has no template markers."""
     if not ("<" in text or "[" in text or "###" in text) or not _ANY_MARK.search(text):
         return None
     for template in _TEMPLATES:
@@ -164,13 +164,13 @@ def _rendered(text: str, key: str) -> Turns | None:
             if found:
                 return found
     raise DataError(
-        f"'{key}' has marks of a chat template that cannot be read for certain ({short(text, 60)})",
-        fix="give the conversation as a list of {'role': ..., 'content': ...}, or plain text without the marks",
+        f"'{key}' has chat-template markers whose turns are ambiguous ({short(text, 60)})",
+        fix="give the conversation as a list of {'role': ..., 'content': ...}, or plain text without the markers",
     )
 
 
 def _without_close(text: str) -> str:
-    """Return an answer without the mark that closes it, where it has no other."""
+    """Return a response without its closing marker, if it has no other marker."""
     for template in _TEMPLATES:
         said = text.rstrip().removesuffix(template.close)
         if len(said) < len(text.rstrip()) and not _ANY_MARK.search(said):
@@ -179,7 +179,7 @@ def _without_close(text: str) -> str:
 
 
 def _blocks(text: str, template: _Template) -> Turns | None:
-    """Return the turns of ``text``, or None where something stands between them or within one."""
+    """Return the turns of ``text``, or None if there is text between turns or a marker within a turn."""
     found: Turns = []
     parts = template.opens.split(text + "\n\n")
     if parts[0].strip():

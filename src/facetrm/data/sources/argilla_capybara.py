@@ -1,4 +1,4 @@
-"""Argilla Capybara-Preferences: multi-turn conversations, two last answers rated 1 to 5 by GPT-4."""
+"""Argilla Capybara-Preferences: multi-turn conversations with two final responses, rated 1 to 5 by GPT-4."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def argilla_capybara(row: Row) -> Records:
     """Columns ``chosen, chosen_rating`` and ``rejected, rejected_rating``; both whole conversations are rated."""
     for messages, rating in _answers(row):
         if not messages or messages[-1]["role"] != "assistant":
-            yield Dropped("the last turn is not the assistant's")
+            yield Dropped("the last turn is not from the assistant")
             continue
         yield rated(
             messages[:-1],

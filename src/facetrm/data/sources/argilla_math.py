@@ -1,7 +1,7 @@
 """Argilla Math-Preferences: two answers per maths instruction, rated for following it.
 
-It has no objective of its own: ArmoRM reads it as ``ultrafeedback-instruction_following``. That the ratings lie on that
-scale, 1 to 5, is an inference; a rating outside it is an error, not a guess.
+ArmoRM reads its ratings as ``ultrafeedback-instruction_following``, so it declares no objective. That the ratings use
+that scale, 1 to 5, is an inference; a rating outside the scale is an error.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ OBJECTIVES = (
     citation="Argilla 2024, distilabel Orca Pairs, on Intel/orca_dpo_pairs",
 )
 def argilla_openorca(row: Row) -> Records:
-    """``rating[i]`` belongs to ``generations[i]``; ``system``, where there is one, goes before ``input``.
+    """``rating[i]`` belongs to ``generations[i]``; ``system``, if present, goes before ``input``.
 
     Some rows were never rated (``rating`` null) and are dropped. The range 1 to 10 is an inference.
     """

@@ -1,9 +1,9 @@
 """The merged set of ArmoRM: messages and its 19 objectives, in the order of the published checkpoint.
 
-Its values are already mapped to [0, 1]. ``armorm`` maps them back to the scales of the sources, so that predictions
-read as there; ``armorm-unit`` keeps them as they stand. Only the maps of HelpSteer, of the UltraFeedback overall score
-and of BeaverTails are published; the others are inferred (bin centres), and ``armorm`` refuses a value that does not
-fit.
+Its values are already mapped to [0, 1]. ``armorm`` maps them back to the scales of the sources, so that predictions are
+on those scales; ``armorm-unit`` keeps the values unchanged. Only the maps of HelpSteer, of the UltraFeedback overall
+score and of BeaverTails are published. The others are inferred (bin centres), and ``armorm`` refuses a value that does
+not fit.
 Reference: ArmoRM (arXiv 2406.12845), section 3.1.
 """
 
@@ -56,14 +56,14 @@ UNIT_OBJECTIVES: tuple[Objective, ...] = tuple(
 
 
 def _to_source_scale(objective: Objective, unit: float | None) -> float | None:
-    """Return the raw rating of a mapped one, with the noise of the map's rounding (below 1e-6) removed."""
+    """Map a rating in [0, 1] back to the source's scale, and remove rounding noise below 1e-6."""
     if unit is None:
         return None
     raw = round(objective.from_unit(unit), 6)
     if not objective.low <= raw <= objective.high:
         raise DataError(
             f"'{objective.name}' is {unit:g}, which is {raw:g} on the scale {objective.low:g}..{objective.high:g}",
-            fix="load 'armorm-unit', which keeps the values as they stand",
+            fix="load 'armorm-unit', which keeps the values unchanged",
         )
     return raw
 
@@ -71,7 +71,7 @@ def _to_source_scale(objective: Objective, unit: float | None) -> float | None:
 def _read(row: Row, *, keep_unit: bool) -> Records:
     messages = chat_turns(row, "messages")
     if not messages or messages[-1]["role"] != "assistant":
-        yield Dropped("the last turn is not the assistant's")
+        yield Dropped("the last turn is not from the assistant")
         return
     ratings = {o.name: number(row, o.name) for o in ARMORM_OBJECTIVES}
     if not keep_unit:
@@ -88,13 +88,13 @@ def _read(row: Row, *, keep_unit: bool) -> Records:
 
 @source("armorm", hub=_HUB, kind="rating", objectives=ARMORM_OBJECTIVES, licence=_LICENCE, citation=_CITATION)
 def armorm(row: Row) -> Records:
-    """Columns ``messages`` and the 19 names, null where not rated; mapped back to the sources' own scales."""
+    """Columns ``messages`` and the 19 names, null if not rated; values are mapped back to the sources' scales."""
     yield from _read(row, keep_unit=False)
 
 
 @source("armorm-unit", hub=_HUB, kind="rating", objectives=UNIT_OBJECTIVES, licence=_LICENCE, citation=_CITATION)
 def armorm_unit(row: Row) -> Records:
-    """Columns ``messages`` and the 19 names, null where not rated; the values in [0, 1] as they stand."""
+    """Columns ``messages`` and the 19 names, null if not rated; values stay in [0, 1]."""
     yield from _read(row, keep_unit=True)
 
 

@@ -1,4 +1,4 @@
-"""Anthropic HH-RLHF: pairs of dialogues, better for being helpful, or for being harmless (red-teaming prompts)."""
+"""Anthropic HH-RLHF: pairs of dialogues, ranked by helpfulness or by harmlessness (red-teaming prompts)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Load a source by name: from the Hub, or from local files in the same schema."""
+"""Loading a source by name, from the Hub or from local files with the same schema."""
 
 from __future__ import annotations
 
@@ -31,19 +31,21 @@ def load_source(
     """Load a registered source.
 
     Args:
-        name: its name in ``SOURCES``.
-        path: a file or folder with rows in the data set's own schema; None loads from the Hub by name.
-        split: the split; of a folder, the files whose path has the word (all files where none names a split).
-        limit: the number of records to stop at.
-        on_error: ``raise`` at the first malformed row, or ``skip`` such rows into a side file and count them.
-        skipped_to: the folder of the side file; None is beside ``path``, or the working folder.
+        name: name of the source in ``SOURCES``.
+        path: file or folder with rows in the data set's schema; None downloads the data set from the Hub.
+        split: name of the split. In a folder, it selects the files whose path contains it, or all files if no path
+            contains the name of a split.
+        limit: maximum number of records; None for all.
+        on_error: ``raise`` at the first malformed row, or ``skip`` such rows, write them to a side file and count them.
+        skipped_to: folder for the side file; None for the folder of ``path``, or the working folder without a path.
 
     Returns:
-        The records, with ``source`` and ``id`` filled in. What the source's rule leaves out is counted and announced.
+        The records, with ``source`` and ``id`` filled in. Rows left out by the source's rule are counted and logged.
 
     Raises:
-        ConfigError: an unknown name.
-        DataError: no such files, an unreachable Hub, or a malformed row (place, field, value and fix).
+        ConfigError: The name is unknown.
+        DataError: The files do not exist, the Hub is unreachable, or a row is malformed (the message gives its place,
+            field, value and fix).
     """
     source = SOURCES[name]
     place = Path(source.hub) if path is None else Path(path)
@@ -71,8 +73,8 @@ def load_source(
 
 
 def _hub_rows(source: Source, split: str, limit: int | None) -> Iterator[tuple[int, Row]]:
-    """Yield the rows of a split from the Hub; they are streamed where only the first few are wanted."""
-    from datasets import load_dataset  # heavy, and needed for the Hub only
+    """Yield the rows of a split from the Hub; they are streamed if ``limit`` is set."""
+    from datasets import load_dataset  # slow to import, and needed only for the Hub
 
     settings: dict[str, Any] = {"split": source.splits.get(split, split)}
     if source.files:
@@ -82,7 +84,7 @@ def _hub_rows(source: Source, split: str, limit: int | None) -> Iterator[tuple[i
         yield from enumerate((dict(row) for row in rows), start=1)
     except DataError:
         raise
-    except Exception as exc:  # the Hub's clients raise errors of many libraries
+    except Exception as exc:  # the Hub's clients raise errors from many libraries
         raise DataError(
             f"'{source.hub}' (split '{split}') cannot be loaded: {type(exc).__name__}: {str(exc).splitlines()[:1]}",
             place=source.name,
@@ -91,7 +93,7 @@ def _hub_rows(source: Source, split: str, limit: int | None) -> Iterator[tuple[i
 
 
 def _local_rows(source: Source, path: Path, split: str, skipped: SkippedRows) -> Iterator[tuple[int, Row]]:
-    """Yield the rows of local files; row numbers run on through the files of a folder."""
+    """Yield the rows of local files, numbered consecutively across the files of a folder."""
     offset = 0
     for file in _local_files(source, path, split):
         number = 0

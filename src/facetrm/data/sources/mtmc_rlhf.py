@@ -22,7 +22,7 @@ MTMC_TASKS = {
 
 
 def _texts(row: Row, key: str) -> list[str]:
-    """Return the texts in column ``key``; null stands for an empty one, and for an empty list."""
+    """Return the texts in column ``key``; a null item is an empty text, and a null column is an empty list."""
     found = [] if value(row, key) is None else items(row, key)
     for content in found:
         if content is not None and not isinstance(content, str):
@@ -31,7 +31,7 @@ def _texts(row: Row, key: str) -> list[str]:
 
 
 def _task(row: Row) -> tuple[str | None, str | None]:
-    """Return the label as it is written, and the task that it names: one of the five, in Chinese or by our name."""
+    """Return the label as written, and the task that it names: one of the five tasks, in Chinese or English."""
     label = value(row, "label")
     if label is not None and not isinstance(label, str):
         raise DataError(f"'label' is {short(label)}, not text", fix="write the name of the task, or null")
@@ -62,12 +62,12 @@ def _prompt(queries: Sequence[str], replies: Sequence[str]) -> RawTurns | Droppe
 def mtmc_rlhf(row: Row) -> Records:
     """Columns ``label, src, tgt, response, rank``: the whole dialogue is the prompt, the lowest rank is the best reply.
 
-    A row without equal ranks is one record of all its replies, best first. Equal ranks are no preference, and a record
-    cannot hold a tie: such a row becomes one record for every two replies of unequal rank, so that either way the pairs
-    are exactly those of unequal ranks. Replies without a rank, and pairs of the same text, are left out.
+    A row without equal ranks becomes one record with all its replies, best first. A record cannot represent a tie, so a
+    row with equal ranks becomes one record for every two replies of unequal rank. Replies without a rank, and pairs
+    with the same text, are left out.
 
-    ``task`` is the label where it names one of the five tasks; on other rows (logic, mathematics, code, translation) it
-    is absent, for a router to fill in. ``subset`` keeps the label as it is written.
+    ``task`` is the label if it names one of the five tasks. On other rows (logic, mathematics, code, translation) it is
+    absent, and a router can predict it. ``subset`` keeps the label as written.
     """
     label, task = _task(row)
     prompt = _prompt(_texts(row, "src"), _texts(row, "tgt"))

@@ -17,9 +17,9 @@ from facetrm.data.sources.registry import Dropped, Records, source
     task="safety",
 )
 def pku_saferlhf(row: Row) -> Records:
-    """``safer_response_id`` decides; which answer is more helpful and which are safe stands in ``meta``.
+    """``safer_response_id`` decides; the verdicts on helpfulness and safety go to ``meta``.
 
-    That the gate of ArmoRM was fitted on the safety verdict is an inference.
+    That ArmoRM's gate was fitted on the safety verdict is an inference.
     """
     safer = number(row, "safer_response_id")
     if safer not in (0.0, 1.0):

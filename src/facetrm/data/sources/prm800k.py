@@ -33,11 +33,11 @@ def _steps(row: Row) -> str:
     group_by=lambda row: text(_question(row), "problem"),
 )
 def prm800k(rows: list[Row]) -> Records:
-    """A solution whose steps all passed, over one in which an error was found, of the same problem.
+    """A solution whose steps are all correct is preferred to one with an error, for the same problem.
 
-    ``label.finish_reason`` is ``solution`` or ``found_error``; each wrong solution makes one pair, with the right ones
-    taken in turn. Quality-control rows, problems without one of each, and reports (``bad_problem``, ``give_up``) are
-    dropped. How ArmoRM made its pairs is not published: this rule is ours.
+    ``label.finish_reason`` is ``solution`` or ``found_error``. Each wrong solution is paired with one right solution,
+    and the right ones are used in turn. Quality-control rows, problems without both kinds, and reports
+    (``bad_problem``, ``give_up``) are dropped. ArmoRM's rule is not published; this one is ours.
     """
     right: list[str] = []
     wrong: list[str] = []

@@ -1,4 +1,4 @@
-"""Reading raw rows of public data sets: fields that must be there, numbers written as text, pairs from scores."""
+"""Reading raw rows of public data sets: required fields, numbers written as text, and pairs from scores."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ RawTurns = list[dict[str, str]]
 
 
 def value(row: Row, key: str) -> Any:
-    """Return the column ``key`` of a raw row; null is a value.
+    """Return the column ``key`` of a raw row, which may be null.
 
     Raises:
-        DataError: the row has no such column: it does not follow the data set's schema.
+        DataError: The row has no such column, so it does not follow the data set's schema.
     """
     if not isinstance(row, dict):
         raise DataError(f"{short(row)} is not an object", fix=f"give an object with '{key}'")
@@ -30,7 +30,7 @@ def value(row: Row, key: str) -> Any:
 
 
 def text(row: Row, key: str) -> str:
-    """Return the column ``key`` of ``row``, which must hold text; DataError otherwise."""
+    """Return the column ``key`` of ``row``; raise DataError unless it is text."""
     found = value(row, key)
     if not isinstance(found, str):
         raise DataError(f"'{key}' is {short(found)}, not text", fix="fix the row")
@@ -38,7 +38,7 @@ def text(row: Row, key: str) -> str:
 
 
 def items(row: Row, key: str) -> list[Any]:
-    """Return the column ``key`` of ``row``, which must hold a list; DataError otherwise."""
+    """Return the column ``key`` of ``row``; raise DataError unless it is a list."""
     found = value(row, key)
     if not isinstance(found, list):
         raise DataError(f"'{key}' is {short(found)}, not a list", fix="fix the row")
@@ -49,7 +49,7 @@ def number(row: Row, key: str) -> float | None:
     """Return the column ``key`` of ``row``: a number, a boolean, or a number as text; None for null, NaN and ``N/A``.
 
     Raises:
-        DataError: anything else.
+        DataError: The column has any other value.
     """
     found = value(row, key)
     if found is None or (isinstance(found, str) and found.strip().upper() in ("N/A", "NA", "")):
@@ -73,7 +73,15 @@ def user(content: str) -> RawTurns:
 def rated(
     prompt: RawTurns, response: str, ratings: dict[str, float | None], objectives: Sequence[Objective], **side: Any
 ) -> Rating | Dropped:
-    """Return one rated ``response`` to ``prompt``; ``ratings`` are checked against ``objectives``, None is left out."""
+    """Return one rated response.
+
+    Args:
+        prompt: turns of the prompt.
+        response: text of the response.
+        ratings: rating by objective name; None is left out.
+        objectives: declared objectives, to check the ratings against.
+        side: further fields of the record, such as ``subset`` and ``meta``.
+    """
     kept = clean_ratings(ratings, {objective.name: objective for objective in objectives})
     if not kept:
         return Dropped("not rated")
@@ -84,7 +92,15 @@ def rated(
 def preferred(
     prompt: RawTurns, chosen: str, rejected: str, *, strength: float | None = None, **side: Any
 ) -> Preference:
-    """Return one pair: ``chosen`` over ``rejected`` as answers to ``prompt``, with its ``strength`` where known."""
+    """Return one preference pair.
+
+    Args:
+        prompt: turns of the prompt.
+        chosen: text of the better response.
+        rejected: text of the worse response.
+        strength: how clear the preference is, 0 to 1; None if unknown.
+        side: further fields of the record, such as ``subset`` and ``meta``.
+    """
     responses = [{"role": "assistant", "content": content} for content in (chosen, rejected)]
     return cast(
         Preference, validate(Preference, {"prompt": prompt, "responses": responses, "strength": strength, **side})
@@ -94,12 +110,12 @@ def preferred(
 def pairs_by_score(
     prompt: RawTurns, answers: Sequence[tuple[str, float | None]], *, width: float, **side: Any
 ) -> Iterator[Preference | Dropped]:
-    """Yield every pair of answers with unequal scores, ``strength = |score gap| / width``.
+    """Yield every pair of responses with unequal scores, with ``strength = |score gap| / width``.
 
     Args:
-        prompt: the shared prompt.
-        answers: texts with scores; None is not rated.
-        width: the largest gap that the scale allows.
+        prompt: turns of the shared prompt.
+        answers: texts of the responses with their scores; None means not rated.
+        width: largest gap that the scale allows.
         side: further fields of the records, such as ``subset`` and ``meta``.
     """
     for (a, score_a), (b, score_b) in itertools.combinations(answers, 2):
@@ -115,13 +131,13 @@ def pairs_by_score(
 
 
 def same_but_last(chosen: RawTurns, rejected: RawTurns, **side: Any) -> Preference | Dropped:
-    """Return the pair of two conversations, ``chosen`` and ``rejected``, that differ in the last turn; else why not."""
+    """Return the pair of two conversations that differ only in the last turn, or a :class:`Dropped` with the reason."""
     if chosen == rejected:
         return Dropped("chosen and rejected are the same")
     if not chosen or not rejected or chosen[:-1] != rejected[:-1]:
         return Dropped("chosen and rejected differ before the last turn")
     if any(turns[-1]["role"] != "assistant" for turns in (chosen, rejected)):
-        return Dropped("the last turn is not the assistant's")
+        return Dropped("the last turn is not from the assistant")
     if not all(str(turn["content"]).strip() for turn in (*chosen, rejected[-1])):
         return Dropped("an empty turn")
     if len(chosen) < 2 or chosen[-2]["role"] != "user":
@@ -130,7 +146,7 @@ def same_but_last(chosen: RawTurns, rejected: RawTurns, **side: Any) -> Preferen
 
 
 def chat_turns(row: Row, key: str) -> RawTurns:
-    """Return the messages in column ``key`` of ``row``, reduced to role and content; DataError where these lack."""
+    """Return the role and content of each message in column ``key``; raise DataError if one is missing."""
     found = []
     for message in items(row, key):
         if not isinstance(message, dict) or "role" not in message or "content" not in message:

@@ -1,7 +1,7 @@
-"""Sources: public data sets by name, each one file that turns its raw rows into records.
+"""Sources: public data sets by name. Each source is one file that turns raw rows into records.
 
-A new source is one file: a generator over one raw row (or, with ``group_by``, over all raw rows of a prompt), under
-:func:`source`. What a generator leaves out it yields as :class:`Dropped`, so that everything left out is counted.
+To add a source, write one file with a generator over one raw row (or, with ``group_by``, over all raw rows of a prompt)
+and decorate it with :func:`source`. The generator yields :class:`Dropped` for what it leaves out, so it is counted.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ GroupKey: TypeAlias = Callable[[Row], str]
 @final
 @dataclass(frozen=True)
 class Dropped:
-    """Something that a source leaves out by its documented rule, with the reason under which it is counted."""
+    """A row or pair that a source leaves out by its documented rule, with the reason under which it is counted."""
 
     reason: str
 
@@ -37,17 +37,17 @@ class Source:
     """A public data set.
 
     Attributes:
-        name: how we call it, unique.
-        hub: its name on the Hub.
-        kind: the records it gives.
-        licence: licence of the data.
-        citation: how to cite the data.
-        read: turns one raw row, or with ``group_by`` the raw rows of one group, into records.
-        objectives: what its ratings mean; every rating is declared here and within range.
-        task: the task of all its rows, where it has one.
-        splits: our split name -> the Hub's, where they differ.
-        files: the files of a split inside the data set, where a split is not simply a split; ``{split}`` is filled in.
-        group_by: the key of a prompt, for sources that must see all answers to it.
+        name: Unique name of the source in facetrm.
+        hub: Name of the data set on the Hub.
+        kind: Kind of its records.
+        licence: Licence of the data set.
+        citation: Citation of the data set.
+        read: Generator of records from one raw row, or with ``group_by`` from the raw rows of one group.
+        objectives: Objectives of its ratings; every rating must be declared here and be within range.
+        task: Task of all its rows, or None.
+        splits: Map from our split names to the Hub's, if they differ.
+        files: Files of a split in the data set, if the Hub does not define the split; ``{split}`` is filled in.
+        group_by: Function that returns the prompt's key of a raw row, for sources that need all responses to a prompt.
     """
 
     name: str
@@ -64,11 +64,11 @@ class Source:
 
     @property
     def rule(self) -> str:
-        """How raw rows become records: the docstring of ``read``."""
+        """The rule that turns raw rows into records, from the docstring of ``read``."""
         return (self.read.__doc__ or "").strip()
 
     def records(self, rows: Iterable[Row]) -> Records:
-        """Yield the records of raw rows; a malformed row raises (see ``load_source`` for places and skipping)."""
+        """Yield the records of raw rows; raise DataError at a malformed row."""
 
         def reject(error: DataError, number: int, row: Row) -> None:
             raise error
@@ -79,11 +79,11 @@ class Source:
     def units(
         self, rows: Iterable[tuple[int, Row]], reject: Callable[[DataError, int, Row], None]
     ) -> Iterator[tuple[int, Any]]:
-        """Yield what ``read`` takes, each with the number of its first row: single rows, or groups of rows.
+        """Yield the inputs of ``read`` (single rows or groups of rows), each with the number of its first row.
 
         Args:
-            rows: numbered raw rows.
-            reject: what to do with a row that has no group key.
+            rows: raw rows with their numbers.
+            reject: function called with error, number and row for a row without a group key.
         """
         if self.group_by is None:
             yield from rows
@@ -120,19 +120,19 @@ def source(
     """Return a decorator that registers a generator of records as a source.
 
     Args:
-        name: as in :class:`Source`.
-        hub: as in :class:`Source`.
-        kind: as in :class:`Source`.
-        licence: as in :class:`Source`.
-        citation: as in :class:`Source`.
-        objectives: as in :class:`Source`, where they are needed.
-        task: as in :class:`Source`.
-        splits: as in :class:`Source`.
-        files: as in :class:`Source`.
-        group_by: as in :class:`Source`.
+        name: unique name of the source in facetrm.
+        hub: name of the data set on the Hub.
+        kind: kind of its records.
+        licence: licence of the data set.
+        citation: citation of the data set.
+        objectives: objectives of its ratings.
+        task: task of all its rows; None if they have different tasks.
+        splits: map from our split names to the Hub's, if they differ.
+        files: files of a split in the data set; ``{split}`` is filled in.
+        group_by: function that returns the prompt's key of a raw row; None reads every row alone.
 
     Raises:
-        ConfigError: the name is taken.
+        ConfigError: The name is already registered.
     """
 
     def register(read: F) -> F:

@@ -20,9 +20,9 @@ MAX_PAIRS = 5
     group_by=lambda row: text(row, "post_id"),
 )
 def shp(rows: list[Row]) -> Records:
-    """Only pairs with ``score_ratio`` > 2, and at most 5 a post (the first in the file), as RLHFlow did.
+    """Only pairs with ``score_ratio`` > 2, and at most the first 5 per post, as in RLHFlow.
 
-    ``labels`` 1 says that ``human_ref_A`` is the better comment.
+    ``labels`` is 1 if ``human_ref_A`` is the better comment.
     """
     taken = 0
     for row in rows:

@@ -1,7 +1,7 @@
-"""The world's latent qualities: each writes its level into text, and reads it back.
+"""The world's latent qualities. Each one can write its level into text and read it back.
 
-A latent has ``slots`` clauses in every answer; its level is how many of them are good (0..slots). Good and bad clauses
-are made of the same words wherever that is possible: only their order, or the prompt, tells them apart.
+A latent has ``slots`` clauses in every answer; its level is the number of good ones (0 to slots). Where possible, good
+and bad clauses use the same words, and only the word order or the prompt distinguishes them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from facetrm.data.world import words as w
 class Scene:
     """What a prompt asks for: its task, two topics (a site and a thing), the persona to speak as, and an audience.
 
-    No latent depends on the audience: it makes prompts differ that want the same.
+    No latent depends on the audience; it only makes prompts with equal demands differ.
     """
 
     task: str
@@ -38,11 +38,12 @@ class Latent:
     """One quality of an answer.
 
     Attributes:
-        name: a readable name.
-        meaning: one sentence for readers.
-        slots: the highest level.
-        write: (random, scene, level) -> clauses that realise the level.
-        read: (clause, scene) -> (good, judged) counts in that clause, or None where the clause is about something else.
+        name: Readable name.
+        meaning: Meaning in one sentence.
+        slots: Highest level.
+        write: Function (random, scene, level) that returns clauses with that level.
+        read: Function (clause, scene) that returns the (good, judged) counts of the clause, or None if the clause
+            belongs to another latent.
     """
 
     name: str
@@ -130,7 +131,7 @@ def _is_ordered(match: re.Match[str], scene: Scene) -> tuple[int, int]:
 
 
 def _swapped(pattern: str, left: tuple[str, ...], right: tuple[str, ...], slots: int = 2) -> tuple[Write, ReadClause]:
-    """Return writer and reader of a clause that is good with ``left`` first and bad with the two swapped."""
+    """Return writer and reader of a clause that is good if ``left`` comes first and bad if the two are swapped."""
 
     def one(random: Random, scene: Scene, good: bool) -> str:
         pair = (random.choice(left), random.choice(right))

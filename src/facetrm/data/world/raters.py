@@ -1,4 +1,4 @@
-"""Six simulated rating sources: each sees some latents, on its own scale, with noise, bias and gaps."""
+"""Six simulated rating sources. Each rates some latents on its own scale, with noise, bias and missing ratings."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from facetrm.data.world.words import TASKS
 
 @dataclass(frozen=True)
 class Rater:
-    """A source of ratings.
+    """A simulated source of ratings.
 
     Attributes:
-        name: the source; its objectives are called ``name-latent``.
-        latents: what it rates.
-        low: the lower end of the rater's scale.
-        high: the upper end of the rater's scale.
-        kind: of the scale: integer, boolean or continuous.
-        direction: whether a higher rating is better.
-        noise: standard deviation of its error, in units of the whole scale, relative to the world's ``rater_noise``.
-        tasks: the tasks of the prompts that it saw.
+        name: Name of the source; its objectives are named ``name-latent``.
+        latents: Names of the latents that it rates.
+        low: Lower end of its scale.
+        high: Upper end of its scale.
+        kind: Kind of scale: integer, boolean or continuous.
+        direction: Whether higher or lower ratings are better.
+        noise: Standard deviation of its error, relative to the world's ``rater_noise``.
+        tasks: Tasks of the prompts that it rates.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Rater:
     tasks: tuple[str, ...] = TASKS
 
     def objectives(self) -> tuple[Objective, ...]:
-        """Return one objective per latent it rates."""
+        """Return one objective for each latent that it rates."""
         meaning = {latent.name: latent.meaning for latent in LATENTS} | {VERBOSITY: "how much padding it holds"}
         return tuple(
             Objective(
@@ -57,14 +57,14 @@ class Rater:
     def rate(
         self, random: Random, levels: Mapping[str, float], *, bias: float, noise: float, gaps: float
     ) -> dict[str, float]:
-        """Rate one answer: ``share + bias * padding + error``, written on this source's scale; some are left out.
+        """Rate one answer: ``share + bias * padding + error``, on this source's scale. Some ratings are left out.
 
         Args:
-            random: the draw.
-            levels: true levels, the number of fillers under ``verbosity``; what it lacks is not rated.
-            bias: what a fully padded answer gains (in units of the scale) on every other latent.
-            noise: the world's error.
-            gaps: probability that a single rating is missing (one always stays).
+            random: random number generator.
+            levels: true level of each latent, with the number of fillers as ``verbosity``; absent ones are not rated.
+            bias: how much a fully padded answer gains on every other latent, as a share of the scale.
+            noise: standard deviation of the world's rating error, as a share of the scale.
+            gaps: probability that a single rating is missing (at least one is kept).
         """
         padding = levels[VERBOSITY] / MOST_FILLERS
         rated: dict[str, float] = {}

@@ -1,4 +1,4 @@
-"""What is true in the world: how much each task cares for each latent, and how annotators err."""
+"""The world's ground truth: the weight of each latent for each task, and how annotators err."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ _WEIGHTS: Final[dict[str, dict[str, float]]] = {
 TASK_WEIGHTS: Final[Mapping[str, Mapping[str, float]]] = {
     task: {name: _WEIGHTS[task].get(name, 0.0) for name in LATENT_NAMES} for task in TASKS
 }
-"""Task x latent, all >= 0, each row sums to 1. Verbosity has no weight anywhere."""
+"""Weights by task and latent: all are >= 0, and each task's weights sum to 1. Verbosity has no weight."""
 
 SLOTS: Final = {latent.name: latent.slots for latent in LATENTS}
 
@@ -100,7 +100,7 @@ def draw_levels(random: Random) -> dict[str, int]:
 
 
 def draw_pair(random: Random, task: str) -> tuple[dict[str, int], dict[str, int]]:
-    """Draw from ``random`` the levels of two answers whose utilities for ``task`` differ, the better one first."""
+    """Draw the levels of two answers with different utilities for ``task``, the better one first."""
     while True:
         a, b = draw_levels(random), draw_levels(random)
         difference = utility(a, task) - utility(b, task)
@@ -109,14 +109,21 @@ def draw_pair(random: Random, task: str) -> tuple[dict[str, int], dict[str, int]
 
 
 def error_probability(difference: float, temperature: float) -> float:
-    """Return a Bradley-Terry annotator's P(prefers the worse answer) ``= sigmoid(-difference / temperature)``."""
+    """Return the probability that a Bradley-Terry annotator prefers the worse answer.
+
+    It is ``sigmoid(-difference / temperature)``.
+
+    Args:
+        difference: utility of the better answer minus that of the worse one.
+        temperature: temperature of the annotator, > 0.
+    """
     if temperature == 0.0:
         return 0.0
     return 1.0 / (1.0 + math.exp(min(difference / temperature, 700.0)))
 
 
 def annotator_temperature(noise: float) -> float:
-    """Return the temperature at which ``noise`` of all labels are wrong (bisection on a fixed sample of pairs)."""
+    """Return the temperature at which a share ``noise`` of labels is wrong (bisection on a fixed sample of pairs)."""
     if noise == 0.0:
         return 0.0
     random = Random("annotator")

@@ -1,4 +1,4 @@
-"""The world's closed vocabulary: about 230 words, all that a tiny backbone has to learn."""
+"""The world's closed vocabulary: about 230 words, which are all that a tiny backbone has to learn."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""The world: a seeded, endless source of conversations whose truth is known.
+"""The world: a seeded, endless source of synthetic conversations with known ground truth.
 
 It is a test bench. Its language is a closed vocabulary of stock clauses, its latents are independent by design, and its
-annotators follow one Bradley-Terry law: a method that fails here is broken, one that works here may fail on people.
-What it shares with real data: several raters on different scales who saw different rows, labels that disagree with the
-truth, raters (not users) who like padding, and tasks that want different things. It is read by word order and context,
-not by single words.
+annotators follow one Bradley-Terry law: a method that fails here is broken, but one that works here may fail on people.
+It shares with real data: several raters with different scales who rated different rows, labels that disagree with the
+truth, raters (not users) who like padding, and tasks with different demands. Word order and context carry the
+information, not single words.
 """
 
 from __future__ import annotations
@@ -55,11 +55,11 @@ class WorldConfig(Section):
     """Settings of the world.
 
     Attributes:
-        seed: of everything that it writes.
-        noise: share of preference labels, in total, that disagree with the true order.
-        rater_noise: standard deviation of a rating's error, in units of its scale.
-        verbosity_bias: what a fully padded answer gains in every other rating, in units of the scale.
-        gaps: probability that a single rating is missing within its source.
+        seed: Random seed of everything that the world generates.
+        noise: Share of all preference labels that disagree with the true order.
+        rater_noise: Standard deviation of a rating's error, as a share of its scale.
+        verbosity_bias: How much a fully padded answer gains in every other rating, as a share of the scale.
+        gaps: Probability that a single rating of a source is missing.
 
     Example:
         >>> from facetrm import World, WorldConfig
@@ -75,9 +75,9 @@ class WorldConfig(Section):
 
 
 class World:
-    """A generator of ratings and preferences with known levels, utilities and weights (the *gold* reward).
+    """A generator of ratings and preferences with known latent levels and a known *gold* reward.
 
-    Every row is a function of (seed, part, number): streams are endless, deterministic, and can be read from anywhere.
+    Every row is a function of (seed, part, number): streams are endless and deterministic, and can start at any row.
     Parts (``backbone, heads, gate, test``) never share a prompt.
 
     Example:
@@ -97,15 +97,19 @@ class World:
 
     @cached_property
     def temperature(self) -> float:
-        """The annotators' Bradley-Terry temperature that gives the configured share of wrong labels."""
+        """The annotators' Bradley-Terry temperature, which gives the configured share of wrong labels."""
         return annotator_temperature(self.config.noise)
 
     def ratings(
         self, count: int, *, part: Part = "heads", start: int = 0, every_rater: bool = False
     ) -> Iterator[Rating]:
-        """Yield ``count`` rated conversations of ``part`` from number ``start`` on; neighbours share prompt and rater.
+        """Yield rated conversations. Neighbouring rows share a prompt and a rater.
 
-        ``every_rater``: every source rates every row, instead of one source a prompt.
+        Args:
+            count: number of rows.
+            part: part of the world, which shares no prompt with the other parts.
+            start: number of the first row.
+            every_rater: whether every source rates every row, instead of one source per prompt.
         """
         for i in range(start, start + count):
             random = self._random("prompt", part, i // 2)
@@ -121,10 +125,15 @@ class World:
             yield Rating(id=f"{part}-r{i}", source=source, task=scene.task, messages=(*prompt, answer), ratings=ratings)
 
     def lessons(self, count: int, *, part: Part = "backbone", start: int = 0) -> Iterator[Rating]:
-        """Yield ``count`` short answers from number ``start`` on: each realises one latent, which every source rates.
+        """Yield conversations with short answers. Each answer expresses one latent, which every source rates.
 
-        They teach a backbone one thing at a time; latents that compare words with each other or with the prompt come
-        twice as often. The rows of heads, gate and test are never short.
+        They teach a backbone one latent at a time. Latents that compare words with each other or with the prompt occur
+        twice as often. The rows of :meth:`ratings` and :meth:`preferences` are never short.
+
+        Args:
+            count: number of rows.
+            part: part of the world, which shares no prompt with the other parts.
+            start: number of the first row.
         """
         for i in range(start, start + count):
             random = self._random("lesson", part, i)
@@ -148,9 +157,14 @@ class World:
         return rated
 
     def preferences(self, count: int, *, part: Part = "gate", start: int = 0) -> Iterator[Preference]:
-        """Yield ``count`` labelled pairs of ``part`` from number ``start`` on.
+        """Yield labelled preference pairs.
 
         ``meta["agrees"]`` says whether the label follows the true order.
+
+        Args:
+            count: number of pairs.
+            part: part of the world, which shares no prompt with the other parts.
+            start: number of the first pair.
         """
         for i in range(start, start + count):
             random = self._random("preference", part, i)
@@ -172,10 +186,16 @@ class World:
     def preferences_of(
         self, tasks: Collection[str], count: int, *, part: Part = "gate", start: int = 0
     ) -> Iterator[Preference]:
-        """Yield the first ``count`` labelled pairs of ``part`` whose task is one of ``tasks``, from ``start`` on.
+        """Yield the first labelled pairs with one of the given tasks.
+
+        Args:
+            tasks: names of the tasks.
+            count: number of pairs.
+            part: part of the world, which shares no prompt with the other parts.
+            start: number of the first pair to consider.
 
         Raises:
-            DataError: an unknown task, or none.
+            DataError: A task is unknown, or ``tasks`` is empty.
         """
         unknown = next((task for task in tasks if task not in w.TASKS), None)
         if unknown is not None:
@@ -186,10 +206,10 @@ class World:
         yield from itertools.islice((p for p in every if p.task in tasks), count)
 
     def scene(self, messages: Sequence[Message]) -> Scene:
-        """Return what the last user turn asks for.
+        """Return the scene that the last user turn asks for.
 
         Raises:
-            DataError: the conversation is not of this world.
+            DataError: The conversation was not generated by this world.
         """
         asked = next((m.content for m in reversed(messages) if m.role == "user"), "")
         found = _ASKED.fullmatch(asked)
@@ -198,9 +218,9 @@ class World:
         return Scene(_TASK_OF[found[5]], (found[3], found[4]), persona=found[1], audience=found[2])
 
     def levels(self, messages: Sequence[Message]) -> dict[str, float]:
-        """Read the latent levels back out of any answer, the number of padding phrases under ``verbosity``.
+        """Read the latent levels back from an answer, with the number of padding phrases as ``verbosity``.
 
-        ``level = slots * good / max(slots, judged)``: a missing clause is not good, surplus ones are averaged in.
+        ``level = slots * good / max(slots, judged)``: missing clauses count as bad, and extra ones are averaged in.
         """
         scene = self.scene(messages[:-1])
         good, judged = dict.fromkeys(SLOTS, 0), dict.fromkeys(SLOTS, 0)
