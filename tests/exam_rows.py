@@ -1,7 +1,7 @@
 """An exam for adapters: rankings whose rule is planted, on a random decoder that was never taught the rule.
 
 A response holds one word of each of three couples, in any order, among three filler words (none for parity, which is
-hard enough). Which word of a couple it holds is a bit. The better response has the value 1 of its rule, the worse one 0:
+hard enough). Which word of a couple it holds is a bit. The better response has the value 1 of its rule, the worse 0:
 
     xor       bits 1 and 2 differ
     parity    an odd number of the three bits is 1

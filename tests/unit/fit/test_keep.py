@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
@@ -105,6 +106,7 @@ def test_one_prompt_proves_nothing():
     decision = decide_kept(values, errors=1.0)
     assert (decision.look, decision.best, decision.error) == (0, 1, math.inf)
     assert decision.to_dict()["gain_error"] is None
+    assert KeepDecision.from_json(json.loads(json.dumps(decision.to_json(), allow_nan=False))) == decision
     assert decide_kept(values, errors=0.0).look == 1
 
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
@@ -197,7 +197,7 @@ def fit_adapter(
         folds=len(splits),
         counts={"train": len(split.training), "validation": len(split.held)},
         spent=read_spent(folder, ended.rows),
-        decision=KeepDecision(**kept.pop("decision")),
+        decision=KeepDecision.from_json(kept.pop("decision")),
         **kept,
     )
     log("expert", name=name, **fit.to_dict())
@@ -311,7 +311,7 @@ def _keep(
         "best_step": step,
         "rate": float(config.trainer.learning_rate),
         "change": 0.0 if step == 0 else _change(plan, ended, held[:_COMPARED]),
-        "decision": asdict(decision),
+        "decision": decision.to_json(),
     }
     if PartialState().is_main_process:
         write_json(folder / _KEPT, kept)

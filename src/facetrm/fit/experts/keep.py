@@ -16,8 +16,8 @@ Shapes: S looks, P held-out prompts.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, Self
 
 import numpy as np
 
@@ -47,10 +47,24 @@ class KeepDecision:
     looks: int
     prompts: int
 
+    def to_json(self) -> dict[str, Any]:
+        """Return all fields; an infinite error is None."""
+        return {**asdict(self), "error": self.error if np.isfinite(self.error) else None}
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> Self:
+        """Return the decision that :meth:`to_json` has written."""
+        error = fields["error"]
+        return cls(**{**fields, "error": float("inf") if error is None else error})
+
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON-ready figures; an infinite error is None."""
-        error = self.error if np.isfinite(self.error) else None
-        return {"gain": self.gain, "gain_error": error, "looks": self.looks, "held_out_prompts": self.prompts}
+        return {
+            "gain": self.gain,
+            "gain_error": self.to_json()["error"],
+            "looks": self.looks,
+            "held_out_prompts": self.prompts,
+        }
 
 
 def decide_kept(
