@@ -135,7 +135,7 @@ def test_a_conversation_that_memory_does_not_hold_is_an_error(folders, monkeypat
 
     monkeypatch.setattr(encoder.model, "forward", full)
     tokens = len(encoder.tokenize(ROWS[0]).ids)
-    with pytest.raises(BackboneError, match=rf"does not hold a conversation of {tokens} tokens; lower"):
+    with pytest.raises(BackboneError, match=rf"a conversation of {tokens} tokens does not fit into memory; lower"):
         encoder.encode(ROWS[:1])
 
 

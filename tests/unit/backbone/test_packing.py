@@ -70,7 +70,7 @@ def test_what_does_not_attend_through_the_interface_is_noticed() -> None:
 def test_the_attention_is_for_packs_only() -> None:
     model = made("llama")
     model.config._attn_implementation = ATTENTION
-    with pytest.raises(PackingError, match="outside of a pack"):
+    with pytest.raises(PackingError, match="outside a pack"):
         alone(model, ROWS[0])
 
 

@@ -1,10 +1,10 @@
-"""Many conversations in one row without padding, each prompt computed once: a tree of segments.
+"""Packing with prefix sharing: many conversations in one row without padding, each prompt computed once.
 
     [ prompt A | answer A1 | answer A2 | prompt B | answer B1 | ... ]      T tokens, positions restart with each prompt
 
-Every token sees its own conversation alone: a prompt sees itself, an answer sees its prompt and itself, both from left
-to right. The linear layers of the model see T tokens and nothing else, so no work goes into padding or into reading a
-prompt again. :mod:`facetrm.backbone.passes.attention` lets a model attend within the trees.
+A prompt and its answers form a tree of segments. Every token attends causally, and only to its own conversation: prompt
+tokens to the prompt, answer tokens to the prompt and the answer. The linear layers process exactly T tokens, so no work
+is spent on padding or repeated prompts. :mod:`facetrm.backbone.passes.attention` implements the attention.
 """
 
 from __future__ import annotations
@@ -15,16 +15,22 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Tree:
-    """One prompt and the answers to it: ``[start, stop)`` is the prompt, then come the answers' spans."""
+    """One prompt and its answers, as token spans of a pack.
+
+    Attributes:
+        start: Index of the first token of the prompt.
+        stop: Index after the last token of the prompt.
+        tails: Span ``(start, stop)`` of each answer.
+    """
 
     start: int
     stop: int
     tails: tuple[tuple[int, int], ...]
 
     def segments(self) -> Iterator[tuple[int, int, int]]:
-        """Yield ``(start, stop, shared)`` in the order of the tokens, which see ``shared`` more of the prompt's.
+        """Yield each segment as ``(start, stop, shared)``: its span and the number of prompt tokens it also attends to.
 
-        The first answer stands right behind its prompt, so both are one segment that shares nothing.
+        The first answer directly follows its prompt, so the two form one segment with ``shared`` 0.
         """
         yield self.start, self.tails[0][1] if self.tails else self.stop, 0
         for start, stop in self.tails[1:]:
@@ -33,15 +39,15 @@ class Tree:
 
 @dataclass(frozen=True)
 class PackedPass:
-    """One forward pass.
+    """The input of one forward pass.
 
     Attributes:
-        ids: of T tokens.
-        positions: of each within its conversation.
-        trees: who sees whom.
-        rows: the numbers of the conversations in it.
-        ends: where each of their prompts ends.
-        lasts: their last tokens.
+        ids: Token ids of the T tokens.
+        positions: Position of each token within its conversation.
+        trees: Trees that define which tokens attend to each other.
+        rows: Indices of the conversations in the pack.
+        ends: Index of the last prompt token of each conversation.
+        lasts: Index of the last token of each conversation.
     """
 
     ids: list[int]
@@ -52,9 +58,9 @@ class PackedPass:
     lasts: list[int]
 
     def prompts(self) -> tuple[PackedPass, list[int]]:
-        """Return a pack of the prompts alone, and where its tokens stand in this one.
+        """Return a pack of only the prompts, and the indices of its tokens in this pack.
 
-        Its rows are those of this one, ``ends`` and ``lasts`` both where their prompts end.
+        The new pack has the same rows, and both its ``ends`` and ``lasts`` are the last prompt tokens.
         """
         kept = [token for tree in self.trees for token in range(tree.start, tree.stop)]
         place = {token: n for n, token in enumerate(kept)}
@@ -67,16 +73,16 @@ class PackedPass:
 def pack_rows(
     ids: Sequence[tuple[int, ...]], prompts: Sequence[int], *, token_budget: int, enough: int | None = None
 ) -> Iterator[PackedPass]:
-    """Yield packs of at most ``token_budget`` tokens that hold every conversation, answers to one prompt together.
+    """Yield packs that together contain every conversation, with answers to the same prompt next to each other.
 
-    Equal conversations are held once. A prompt whose answers do not fit into one pack is held in several; a
-    conversation above the budget has a pack of its own. The packs depend on the arguments only.
+    Duplicate conversations are packed once. If the answers to a prompt do not fit into one pack, the prompt is repeated
+    in several; a conversation longer than the budget gets its own pack. The packs depend only on the arguments.
 
     Args:
-        ids: tokens of N conversations.
-        prompts: number of tokens of each one's prompt, at least 1 and less than all.
-        token_budget: the most tokens of a pack.
-        enough: tokens beyond which a pack begins no further prompt; the budget by default.
+        ids: token ids of N conversations.
+        prompts: number of prompt tokens of each conversation, at least 1 and less than its length.
+        token_budget: maximum tokens per pack.
+        enough: pack size in tokens above which no further prompt is added; by default the budget.
     """
     trees: dict[tuple[int, ...], dict[tuple[int, ...], list[int]]] = {}
     for n, (row, prompt) in enumerate(zip(ids, prompts, strict=True)):
@@ -102,7 +108,7 @@ def pack_rows(
 
 
 class _Builder:
-    """A pack in the making."""
+    """Builds a pack."""
 
     def __init__(self) -> None:
         self.ids: list[int] = []
@@ -116,14 +122,19 @@ class _Builder:
         return len(self.ids)
 
     def begin(self, prompt: tuple[int, ...]) -> None:
-        """Begin a tree."""
+        """Start a new tree with ``prompt``."""
         start = len(self.ids)
         self.ids.extend(prompt)
         self.positions.extend(range(len(prompt)))
         self.trees.append((start, len(self.ids), []))
 
     def add(self, tail: tuple[int, ...], rows: list[int]) -> None:
-        """Add an answer, that of ``rows``, to the last tree."""
+        """Add an answer to the last tree.
+
+        Args:
+            tail: token ids of the answer.
+            rows: indices of the conversations that have this answer.
+        """
         start, stop, tails = self.trees[-1]
         here = len(self.ids)
         self.ids.extend(tail)
@@ -134,6 +145,6 @@ class _Builder:
         self.lasts.extend([len(self.ids) - 1] * len(rows))
 
     def close(self) -> PackedPass:
-        """Return the pack."""
+        """Return the finished pack."""
         trees = tuple(Tree(start, stop, tuple(tails)) for start, stop, tails in self.trees)
         return PackedPass(self.ids, self.positions, trees, self.rows, self.ends, self.lasts)
