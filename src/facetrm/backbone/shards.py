@@ -29,7 +29,7 @@ _VERSION: Final = 1
 STORE_MANIFEST: Final = "manifest.json"
 _SHARD: Final = re.compile(r"(?:shard-\d{5,}|open-\d{5,}-\d+-\d+)\.safetensors")
 OURS: Final = re.compile(rf"manifest\.json|lock|{_SHARD.pattern}|\..+\.tmp")
-_AGAIN: Final = "encode the same rows into this folder again; undamaged shards are kept"
+_AGAIN: Final = "encode again: the same rows into this folder; undamaged shards are kept"
 _MISSING: Final = "a shard that the manifest names is missing"
 
 

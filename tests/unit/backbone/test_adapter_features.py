@@ -37,7 +37,7 @@ def test_features_of_adapters_are_kept_by_name_and_fingerprint(base, tmp_path):
     with pytest.raises(StoreError, match="its adapter 'code' is a different one"):
         FeatureStore(tmp_path / "f", encoder=encoder)
     encoder.remove_adapter("code")
-    with pytest.raises(StoreError, match="read by style-2, code, not by style-2"):
+    with pytest.raises(StoreError, match="encoded by style-2, code, not by style-2"):
         FeatureStore(tmp_path / "f", encoder=encoder)
 
 

@@ -207,7 +207,7 @@ def test_a_damaged_adapter_is_an_error_that_names_the_tensor(base, tmp_path, dam
 def test_an_adapter_of_another_trunk_is_an_error_that_says_so(base, tmp_path):
     other = tiny_decoder(tmp_path / "other", hidden_size=64)
     save_adapter(adapted(other).model, tmp_path / "a")
-    with pytest.raises(BackboneError, match=r"shape \[4, 128\].*asks for \[4, 64\].*trained on .*other"):
+    with pytest.raises(BackboneError, match=r"shape \[4, 128\].*needs \[4, 64\].*trained on .*other"):
         load_encoder(BackboneConfig(path=str(base), adapter=str(tmp_path / "a")))
     bert = tiny_encoder(tmp_path / "bert")
     with pytest.raises(BackboneError, match="does not fit a BertModel"):

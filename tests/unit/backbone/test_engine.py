@@ -83,7 +83,7 @@ def test_a_model_that_cannot_be_packed_is_read_in_batches_and_the_log_says_so(fo
     assert encoder._engine._packs is False
     said = capfd.readouterr().err
     assert "packing is off" in said
-    assert "2 of 3 layers attend" in said
+    assert "2 of 3 layers use" in said
     assert worst(features, loaded(folders["decoder"]).encode(ROWS)) < 1e-5
 
 

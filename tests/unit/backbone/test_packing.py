@@ -63,7 +63,7 @@ def test_what_does_not_attend_through_the_interface_is_noticed() -> None:
         read_packed(sinks, pack)
     llama = made("llama")
     llama.config.num_hidden_layers = 4
-    with pytest.raises(PackingError, match="3 of 4 layers attend"):
+    with pytest.raises(PackingError, match="3 of 4 layers use"):
         read_packed(llama, pack)
 
 
