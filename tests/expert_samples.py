@@ -49,7 +49,17 @@ def turned(preference: Preference) -> Preference:
 def settings(**given: Any) -> ExpertConfig:
     """Return settings for the easy task; ``trainer`` adds to those of TRAINER."""
     trainer = {**TRAINER, **given.pop("trainer", {})}
-    return ExpertConfig.model_validate({"evaluate_every": 10, "gain": 0.0, **given, "trainer": trainer})
+    return ExpertConfig.model_validate(
+        {
+            "evaluate_every": 10,
+            "gain": 0.0,
+            "folds": 0,
+            "patience": 0,
+            "select": "accuracy",
+            **given,
+            "trainer": trainer,
+        }
+    )
 
 
 def opened(backbone: Path, **given: Any) -> TransformerEncoder:
@@ -63,7 +73,7 @@ def random_head(size: int, seed: int = 0) -> torch.Tensor:
 
 def trained(encoder: TransformerEncoder, folder: Path, config: ExpertConfig | None = None, **given: Any) -> ExpertFit:
     """Train one adapter on GROUPS from a random head, or as ``given`` says."""
-    asked = {"preferences": GROUPS, "name": "mine", "head_D": random_head(encoder.hidden_size), "lora": LORA, **given}
+    asked = {"preferences": GROUPS, "name": "mine", "head": random_head(encoder.hidden_size), "lora": LORA, **given}
     return fit_adapter(encoder, asked.pop("preferences"), config=config or settings(), folder=folder, **asked)
 
 

@@ -111,6 +111,9 @@ def run_report() -> RunReport:
             length={name: None if k == 3 else 0.3 - 0.1 * k for k, name in enumerate(NAMES)},
             reward_length=0.04,
             decided=Decided(400, Interval(0.31, 0.27, 0.35), dict.fromkeys(NAMES, 0.06)),
+            length_interval={name: Interval(0.3 - 0.1 * k, 0.21 - 0.1 * k, 0.37) for k, name in enumerate(NAMES)},
+            reward_length_interval=Interval(0.04, -0.05, 0.13),
+            prompts=380,
         ),
         ablation=AblationTable(
             pairs=400,

@@ -87,24 +87,24 @@ MODELS: dict[str, tuple[Spoil, Sequence[str]]] = {
     "not UTF-8": (bytes_of("manifest.json", b"\xff"), ["manifest.json", "not UTF-8"]),
     "a list": (bytes_of("manifest.json", b"[]"), ["kind is 'list'", "RewardModel.save"]),
     "another kind": (rewrite(lambda m: m.update(kind="lora")), ["kind is 'lora'", "facetrm-reward-model"]),
-    "a newer format": (rewrite(lambda m: m.update(format=9)), ["format version 9", "this release reads 1"]),
+    "a newer format": (rewrite(lambda m: m.update(format=9)), ["format version is 9", "this release reads 1"]),
     "edited by hand": (
         rewrite(lambda m: m["provenance"].update(data="x"), sign=False),
-        ["hash does not fit", "edited by hand"],
+        ["does not match its hash", "edited by hand"],
     ),
     "no mixtures": (rewrite(lambda m: m.pop("mixtures")), ["key 'mixtures' is missing"]),
     "provenance is text": (rewrite(lambda m: m.update(provenance="x")), ["manifest.json", "provenance is 'x'"]),
     "mixtures are a number": (rewrite(lambda m: m.update(mixtures=3)), ["malformed"]),
     "no weights": (without("mixture-0.safetensors"), ["mixture-0.safetensors' is missing", "again"]),
     "other weights": (bytes_of("mixture-0.safetensors", b"junk"), ["mixture-0.safetensors", "sha256", "was changed"]),
-    "weights outside": (rewrite(lambda m: m["mixtures"][0].update(file="../x")), ["'../x' lies outside the folder"]),
+    "weights outside": (rewrite(lambda m: m["mixtures"][0].update(file="../x")), ["'../x' is outside the folder"]),
     "weights not numbers": (
         weights(lambda t: t["experts.weight_KD"].fill_(float("nan"))),
         ["a weight is not finite", "fit the experts again"],
     ),
     "a tensor missing": (weights(lambda t: t.pop("experts.bias_K")), ["bias_K"]),
     "a tensor more": (weights(lambda t: t.update(extra=torch.zeros(1))), ["'extra' is unexpected", "again"]),
-    "a tensor of another shape": (
+    "a tensor the response has another format": (
         weights(lambda t: t.update({"experts.bias_K": torch.zeros(3)})),
         ["bias", "3"],
     ),

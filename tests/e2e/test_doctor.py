@@ -177,7 +177,10 @@ def test_the_culprit_is_the_mistake_that_gives_the_servers_rewards(healthy: Path
     with servers.served(healthy, fault="double BOS") as url:
         said = command("doctor", url, "--data", pairs, "--against", healthy, "--json", "--device", "cpu")
     (finding,) = diagnosed(said)["findings"]
-    assert (finding["code"], finding["culprit"]) == ("server-drift", "it gives what 'double BOS' gives")
+    assert (finding["code"], finding["culprit"]) == (
+        "server-drift",
+        "it gives the same rewards as the reading 'double BOS'",
+    )
 
 
 def test_a_server_alone_is_probed_too(healthy: Path, pairs: Path) -> None:

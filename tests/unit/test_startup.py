@@ -102,6 +102,48 @@ def test_auto_classes_know_our_folders_in_either_order(order: str, tiny_run: Run
     assert int(size) > 0
 
 
+BASE = LOADED + "from transformers import AutoConfig, AutoModel, AutoTokenizer, LlamaModel"
+OURS = {"facetrm", "typer", "shellingham", "pydantic", "pydantic_core", "typing_inspection"} | {
+    "annotated_types",
+    "annotated_doc",
+}
+
+
+def test_scoring_loads_little_beyond_the_model_class(tiny_run: Run, tmp_path: Path) -> None:
+    row = {"messages": [{"role": "user", "content": "as pirate"}, {"role": "assistant", "content": "two plus two"}]}
+    (tmp_path / "row.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    *_, base = run(BASE)
+    out, _, loaded = run(VERB, "score", tiny_run.folder, "--data", tmp_path / "row.jsonl")
+    assert "reward" in json.loads(out)
+    others = {name for name in loaded - base if name.split(".")[0] not in OURS | sys.stdlib_module_names}
+    assert not others, "modules that no score of a JSONL row needs"
+
+
+@pytest.mark.parametrize(("start", "least"), [("start", 100_000), ("main", 0)])
+def test_a_process_of_ours_keeps_what_it_imports_out_of_collections(
+    start: str, least: int, tiny_run: Run, tmp_path: Path
+) -> None:
+    """The objects of PyTorch and Transformers are frozen in a process of ours, and never in one that only calls us."""
+    row = {"messages": [{"role": "user", "content": "as pirate"}, {"role": "assistant", "content": "two plus two"}]}
+    (tmp_path / "row.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    program = (
+        "import atexit, gc, json, sys\n"
+        "atexit.register(lambda: print(json.dumps([gc.get_freeze_count(), gc.isenabled()]), file=sys.stderr))\n"
+        f"sys.argv = ['facetrm', *sys.argv[1:]]\nfrom facetrm.cli import {start}\n{start}()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, "score", str(tiny_run.folder), "--data", str(tmp_path / "row.jsonl")],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    frozen, enabled = json.loads(done.stderr.rstrip("\n").rpartition("\n")[2])
+    assert enabled, "the collector goes on after the imports"
+    assert frozen >= least
+    assert (frozen == 0) == (least == 0)
+
+
 def test_scoring_loads_no_trainer_and_no_peft(tiny_run: Run, tmp_path: Path) -> None:
     row = {"messages": [{"role": "user", "content": "as pirate"}, {"role": "assistant", "content": "two plus two"}]}
     (tmp_path / "row.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")

@@ -179,9 +179,13 @@ def _header(path: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
         if length > min(size - 8, _LONGEST_HEADER):
             raise ValueError(f"a header of {length:,} bytes in a file of {size:,}")
         header = json.loads(handle.read(length))
+    end = 0
     for name, entry in header.items():
         if name != "__metadata__":
+            end = max(end, int(entry["data_offsets"][1]))
             yield name, tuple(int(n) for n in entry["shape"])
+    if 8 + length + end != size:
+        raise ValueError(f"its tensors end at byte {8 + length + end:,}, the file at {size:,}")
 
 
 def _integers(value: Any, *, depth: int, key: str = "") -> Iterator[tuple[str, int]]:

@@ -142,7 +142,7 @@ def _check_ours(folder: Path) -> None:
 
 
 def stored_tensors(folder: Path, manifest: Manifest, keys: Sequence[bytes], features: Features) -> dict[str, Tensor]:
-    """Return the tensors of a shard with the given rows.
+    """Return the tensors of a shard with the given rows; tensors that share memory are copied.
 
     Args:
         folder: feature folder, for error messages.
@@ -163,6 +163,12 @@ def stored_tensors(folder: Path, manifest: Manifest, keys: Sequence[bytes], feat
         "truncated": features.truncated_N.to(torch.bool),
         "unknown": features.unknown_N.to(torch.float32),
     }
+    seen: set[int] = set()
+    # safetensors refuses tensors that share memory, such as when the encoder returns one tensor for both vectors.
+    for name, tensor in tensors.items():
+        if (memory := tensor.untyped_storage().data_ptr()) in seen:
+            tensors[name] = tensor.clone()
+        seen.add(memory)
     if len(features) != len(keys):
         raise StoreError(
             f"the encoder gave {len(features)} rows for {len(keys)} conversations", place=folder, fix="fix the encoder"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import sys
 from typing import Annotated
@@ -14,7 +16,7 @@ from facetrm.cli.train import run
 from facetrm.cli.use import explain, export, score
 from facetrm.cli.verbs import add_verb
 from facetrm.core.errors import FacetrmError, printable
-from facetrm.core.lazy import load_name
+from facetrm.core.lazy import frozen_imports, load_name
 from facetrm.core.printed import tolerant_streams
 
 TRACEBACK = "FACETRM_TRACEBACK"
@@ -49,6 +51,16 @@ def program(
 
 for verb in (run, encode, label, score, explain, export, doctor):
     add_verb(app, verb)
+
+
+def start() -> None:
+    """Run the command line in a process of its own, which nothing goes on after: modules stay, and exit looks at none.
+
+    The interpreter's last search for garbage among them would cost as much as loading PyTorch does.
+    """
+    atexit.register(gc.freeze)
+    with frozen_imports():
+        main()
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ import typer
 from facetrm import core, recipes
 from facetrm import data as records
 from facetrm import doctor as examination
-from facetrm.cli.options import ReadingSets
+from facetrm.cli.options import ReadingSets, Trust
 from facetrm.core.errors import BackboneError, ConfigError, did_you_mean
 from facetrm.core.printed import print_json
 from facetrm.doctor.findings import CODES, THRESHOLD
@@ -29,6 +29,7 @@ def doctor(
     allow: Annotated[list[str], typer.Option(metavar="CODE", help="A finding that does not count.")] = [],  # noqa: B006
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
+    trust_remote_code: Trust = False,
     sets: ReadingSets = [],  # noqa: B006
     timeout: Annotated[float, typer.Option(min=0.1, max=86400.0, help="Seconds for one request to a server.")] = 60.0,
     key_env: Annotated[
@@ -46,6 +47,7 @@ def doctor(
         "device": device,
         "allowed": allow,
         "settings": core.apply_sets({}, sets),
+        "trust_remote_code": trust_remote_code,
     }
     served = model.lower().startswith(("http:", "https:"))
     if key_env is not None and not served:

@@ -1,15 +1,20 @@
 """Lazy imports: exported names load their module on first use (PEP 562).
 
 They keep ``import facetrm`` and the command-line help fast: neither loads torch or transformers. This is the only place
-that imports our own modules by name.
+that imports our own modules by name. It imports without the garbage collector: PyTorch and Transformers make a million
+objects, none of them garbage, and each full collection on the way would look at all of them.
 """
 
 from __future__ import annotations
 
+import gc
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
+
+_frozen = False
 
 
 def load_name(module: str, name: str) -> Any:
@@ -19,7 +24,38 @@ def load_name(module: str, name: str) -> Any:
         module: full module name.
         name: name of the object.
     """
-    return getattr(import_module(module), name)
+    if module in sys.modules:
+        return getattr(import_module(module), name)
+    with _uncollected():
+        return getattr(import_module(module), name)
+
+
+@contextmanager
+def frozen_imports() -> Iterator[None]:
+    """Take what is imported here out of all later collections, for a process that is the program's alone.
+
+    It freezes every object of the process, so a library must not: garbage that stands then is never collected.
+    """
+    global _frozen
+    before, _frozen = _frozen, True
+    try:
+        yield
+    finally:
+        _frozen = before
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Import without the garbage collector, which is on afterwards if it was before."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if _frozen:
+            gc.freeze()
+        if collects:
+            gc.enable()
 
 
 def lazy(

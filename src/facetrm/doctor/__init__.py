@@ -1,4 +1,4 @@
-"""The doctor: reads a model's files, runs the same conversations in many ways, and names what makes scores wrong."""
+"""The doctor checks a model's files, scores the same conversations in several ways, and reports what is wrong."""
 
 from typing import TYPE_CHECKING
 

@@ -1,6 +1,6 @@
-"""A model folder as its files say it is, without loading weights: configuration, tensors by name, tokenizer.
+"""The files of a model folder, read without loading the weights: configuration, tensor names, tokenizer.
 
-A broken folder is read as far as it goes; what is wrong with it is the business of the checks.
+A broken folder is read as far as possible. The checks report what is wrong with it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,12 @@ _INDEX: Final = "model.safetensors.index.json"
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """Where a tensor stands, and its shape; ``file`` is None where only an index names it."""
+    """The location and the shape of one tensor.
+
+    Attributes:
+        shape: the shape of the tensor; empty if only the index lists it.
+        file: the file that holds the tensor, or None if only the index lists it.
+    """
 
     shape: tuple[int, ...]
     file: Path | None
@@ -41,14 +46,14 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class Expected:
-    """What ``AutoModelForSequenceClassification`` builds from the configuration: the shapes of its tensors.
+    """The tensors of the model that ``AutoModelForSequenceClassification`` builds from the configuration.
 
     Attributes:
-        head: shapes of the tensors outside the trunk.
-        trunk: shapes of the trunk's tensors, without its prefix.
-        prefix: prefix of the trunk's names in a checkpoint, such as ``model.``.
+        head: the shapes of the tensors outside the trunk, by name.
+        trunk: the shapes of the trunk's tensors, by name without the prefix.
+        prefix: the prefix of the trunk's tensor names in a checkpoint, such as ``model.``.
         embedding: the name of the input embedding inside the trunk.
-        reads_last: whether the class looks for the last token by the padding id; others pool the first token.
+        reads_last: whether the class finds the last token by the padding id. Other classes pool the first token.
     """
 
     head: Mapping[str, tuple[int, ...]]
@@ -63,14 +68,14 @@ class Artefact:
     """The files of one model.
 
     Attributes:
-        name: as it was asked for.
-        folder: where its files lie.
-        kind: what its files make it.
-        config: configuration of the model, as parsed JSON; {} if there is none.
-        tokenizer_config: configuration of the tokenizer; {} if there is none.
-        adapter_config: configuration of an adapter; {} if there is none.
-        tensors: by name.
-        unreadable: what could not be read, and why.
+        name: the folder or hub id that the user gave.
+        folder: the local folder that holds the files.
+        kind: the kind of model, judged by its files.
+        config: the parsed ``config.json``; {} if there is none.
+        tokenizer_config: the parsed ``tokenizer_config.json``; {} if there is none.
+        adapter_config: the parsed ``adapter_config.json``; {} if there is none.
+        tensors: the tensors of the weights, by name.
+        unreadable: one message for each file that could not be read.
     """
 
     name: str
@@ -89,17 +94,17 @@ class Artefact:
 
     @property
     def has_own_class(self) -> bool:
-        """Whether ``AutoModelForSequenceClassification`` reads it: a classifier, or one of ours with its door open."""
+        """Whether ``AutoModelForSequenceClassification`` can load it: a classifier, or our folder with config.json."""
         return self.kind == "classifier" or (self.kind == "native" and self.config.get("model_type") == MODEL_TYPE)
 
     def read(self, name: str) -> Tensor | None:
-        """Return the tensor ``name``, on the CPU; None where PyTorch has no such type.
+        """Return one tensor on the CPU, or None if PyTorch does not support its dtype.
 
         Args:
-            name: name of the tensor.
+            name: the name of the tensor.
 
         Raises:
-            ModelError: only an index names it.
+            ModelError: the index lists the tensor, but no file holds it.
         """
         file = self.tensors[name].file
         if file is None:
@@ -108,33 +113,33 @@ class Artefact:
             return _tensor(handle, name)
 
     def each(self) -> Iterator[tuple[str, Tensor | None]]:
-        """Yield every tensor that is there, one at a time; None for one of a type that PyTorch does not have."""
+        """Yield the name and value of every tensor; the value is None if PyTorch does not support its dtype."""
         for file in sorted({info.file for info in self.tensors.values() if info.file is not None}):
             with safe_open(file, framework="pt") as handle:
-                for name in handle.keys():  # noqa: SIM118  (it is no mapping)
+                for name in handle.keys():  # noqa: SIM118  (not a mapping)
                     yield name, _tensor(handle, name)
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase | None:
-        """The tokenizer, None where it cannot be loaded."""
+        """The tokenizer, or None if it cannot be loaded."""
         try:
             with quiet_transformers():
                 found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
                     str(self.folder), trust_remote_code=False
                 )
-        except Exception:  # loaders raise errors of every kind on files that others wrote
+        except Exception:  # Transformers raises many kinds of errors on broken files
             return None
         return found if isinstance(found.model_max_length, int | float) else None
 
     def render(self, turns: Sequence[Mapping[str, str]], *, opened: bool = False) -> str:
-        """Return a conversation as the chat template writes it.
+        """Render a conversation with the chat template.
 
         Args:
-            turns: role and content of each.
-            opened: whether the next answer is opened, as for generating.
+            turns: the turns, each with ``role`` and ``content``.
+            opened: whether to add the generation prompt.
 
         Raises:
-            ModelError: there is no template, or it refuses.
+            ModelError: there is no tokenizer or no template, or the template raises an error.
         """
         if self.tokenizer is None:
             raise ModelError("the tokenizer cannot be loaded", place=self.folder, fix="save it into the folder")
@@ -142,13 +147,13 @@ class Artefact:
             template = GuardedTemplate(str(self.tokenizer.get_chat_template()))
             messages = [dict(turn) for turn in turns]
             return template.render(self.tokenizer, messages, date=None, place="chat template", opened=opened)
-        except Exception as exc:  # a template is a program that others wrote
+        except Exception as exc:  # a template is foreign code and can raise anything
             reason = f"{type(exc).__name__}: {' '.join(str(exc).split())}"
-            raise ModelError(f"the template refuses ({short(reason, 200)})", place=self.folder) from None
+            raise ModelError(f"the chat template raises an error ({short(reason, 200)})", place=self.folder) from None
 
     @cached_property
     def expected(self) -> Expected | None:
-        """What Transformers would build, None where the configuration does not say, or needs code of its own."""
+        """The model that Transformers would build, or None if the configuration is incomplete or needs remote code."""
         try:
             with quiet_transformers(), torch.device("meta"):
                 config = AutoConfig.from_pretrained(str(self.folder), trust_remote_code=False)
@@ -168,13 +173,13 @@ class Artefact:
 
 
 def read_artefact(name: str) -> Artefact:
-    """Return what the files of a folder, or of a model on the Hub, say.
+    """Read the files of a model, without its weights.
 
     Args:
-        name: a folder of facetrm (a run folder, too) or of Hugging Face, or a hub id.
+        name: a model or run folder of facetrm, a Hugging Face folder, or ``hf://owner/name``.
 
     Raises:
-        ModelError: no such folder or model.
+        ModelError: the folder or model does not exist.
     """
     folder = local_folder(name)
     if (folder / MODEL_MANIFEST).is_file():
@@ -208,7 +213,7 @@ def _tensor(handle: Any, name: str) -> Tensor | None:
 
 
 def _looks_for_padding(kind: type) -> bool:
-    """Return whether the head of a class finds its token by the padding id: its ``forward`` then reads that id."""
+    """Return whether the ``forward`` of a model class reads ``pad_token_id`` to find the last token."""
     try:
         return "pad_token_id" in inspect.getsource(cast(Any, kind).forward)
     except (OSError, TypeError):
@@ -216,7 +221,7 @@ def _looks_for_padding(kind: type) -> bool:
 
 
 def names_in(value: object) -> list[str]:
-    """Return the strings of a list in JSON; nothing where ``value`` is no list."""
+    """Return the strings in a JSON list; an empty list if ``value`` is not a list."""
     return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
 
 
@@ -240,7 +245,7 @@ def _json(path: Path, unreadable: list[str]) -> dict[str, Any]:
         unreadable.append(f"{path.name} is not JSON ({exc})")
         return {}
     if not isinstance(value, dict):
-        unreadable.append(f"{path.name} holds no object")
+        unreadable.append(f"{path.name} does not hold a JSON object")
         return {}
     return value
 
@@ -252,8 +257,8 @@ def _tensors(folder: Path, unreadable: list[str]) -> dict[str, TensorInfo]:
             with safe_open(file, framework="pt") as handle:
                 for name in handle.keys():  # noqa: SIM118
                     found[name] = TensorInfo(tuple(handle.get_slice(name).get_shape()), file)
-        except Exception as exc:  # the library raises errors of several kinds, among them a bare one of its own
-            unreadable.append(f"{file.name} is not a whole safetensors file ({' '.join(str(exc).split())[:80]})")
+        except Exception as exc:  # safetensors raises several kinds of errors, including a bare one of its own
+            unreadable.append(f"{file.name} is not a complete safetensors file ({' '.join(str(exc).split())[:80]})")
     index = _json(folder / _INDEX, unreadable).get("weight_map")
     if isinstance(index, dict):
         found = {str(name): TensorInfo((), None) for name in index if name not in found} | found

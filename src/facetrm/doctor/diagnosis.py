@@ -1,4 +1,4 @@
-"""One model, examined: its files, its readings, or the server that answers at an address."""
+"""Diagnose one model: its files and its rewards, or the rewards of a running server."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ from facetrm.doctor.words import check_words, knower
 from facetrm.hub.load import load_model
 
 _READABLE: Final = frozenset({"pad-mismatch", "double-bos"})
-"""Errors of a folder that do not keep its own class from reading it."""
+"""Errors of a folder that do not prevent its own Transformers class from loading it."""
 _WHY: Final = ("head-", "gated-", "adapter-", "weights-", "tokenizer-", "template-", "vocabulary", "does-not-load")
-"""Beginnings of the codes of errors that say why a model does not load."""
+"""Prefixes of the error codes that explain why a model does not load."""
 
 Groups = Sequence[Sequence[Conversation]]
 
@@ -51,38 +51,52 @@ def diagnose(
     device: str = "auto",
     allowed: Sequence[str] = (),
     settings: Mapping[str, object] | None = None,
+    trust_remote_code: bool = False,
 ) -> Diagnosis:
-    """Return what is wrong with a model in files.
+    """Check a model folder and, with data, its rewards.
 
     Args:
-        model: a folder or a hub id.
-        groups: the answers to each prompt, as whole conversations; none to look at the files alone.
-        threshold: drift, in spreads of the rewards, above which readings disagree.
-        device: where to compute.
-        allowed: codes that do not count for the exit code.
-        settings: settings of the backbone of a third-party model, as ``load_model`` takes them; float32 by default.
+        model: a folder or ``hf://owner/name``.
+        groups: the responses to each prompt, as full conversations; if empty, only the files are checked.
+        threshold: the drift that counts as a fault, in standard deviations of the rewards.
+        device: the device to compute on: ``auto``, ``cpu`` or ``cuda``.
+        allowed: the codes of findings that do not affect the exit code.
+        settings: backbone settings of a third-party model, as in ``load_model``; its dtype is float32 by default.
+        trust_remote_code: whether Python code that comes with the model may run when it is scored. Inspecting the files
+            never runs it, and nothing in a folder can ask for it.
 
     Raises:
-        ModelError: no such model.
-        ConfigError: a setting that the model does not take.
-        BackboneError: a conversation that cannot be read, and no fault of the template explains it.
+        ModelError: the model does not exist.
+        ConfigError: a setting is invalid or cannot be changed.
+        BackboneError: a conversation cannot be read, and no finding about the template explains it.
     """
     artefact = read_artefact(model)
     if artefact.kind == "native" and settings:
         problem = f"the setting '{next(iter(settings))}' cannot be changed: the model is read as it was fitted"
-        raise ConfigError(problem, place="--set", fix="take it out")
+        raise ConfigError(problem, place="--set", fix="remove it")
     found = inspect_files(artefact)
     skipped: list[str] = []
     table: tuple[Variant, ...] = ()
     if not groups:
         skipped.append("no score was computed: give --data FILE")
-        found += _without_data(artefact, found, allowed=allowed, device=device, settings=settings)
+        found += _without_data(
+            artefact, found, allowed=allowed, device=device, settings=settings, trusted=trust_remote_code
+        )
     else:
         try:
-            more, table = _probe(artefact, groups, found=found, threshold=threshold, device=device, settings=settings)
+            more, table = _probe(
+                artefact,
+                groups,
+                found=found,
+                threshold=threshold,
+                device=device,
+                settings=settings,
+                trusted=trust_remote_code,
+            )
             found += more
             if 0 < sum(map(len, groups)) < FEW:
-                skipped.append(f"{sum(map(len, groups))} rewards have hardly a spread to measure drift by: give {FEW}")
+                few = f"{sum(map(len, groups))} rewards are too few to measure drift reliably"
+                skipped.append(f"{few}: give at least {FEW} conversations")
         except ConfigError:
             raise
         except FacetrmError as exc:
@@ -115,30 +129,35 @@ def diagnose_server(
     allowed: Sequence[str] = (),
     settings: Mapping[str, object] | None = None,
     key: ServerKey | None = None,
+    trust_remote_code: bool = False,
 ) -> Diagnosis:
-    """Return what is wrong with the rewards of a running server.
+    """Check the rewards of a running server.
 
     Args:
-        url: its address, or that of one endpoint.
-        groups: the answers to each prompt, as whole conversations; at least one.
-        against: a local copy of the model, a folder or a hub id.
-        threshold: drift, in spreads of the rewards, above which readings disagree.
-        device: where the local copy computes.
-        timeout: seconds for one request, from the connection to the last byte of the answer.
-        allowed: codes that do not count for the exit code.
-        settings: settings of the local copy's backbone, as ``load_model`` takes them.
-        key: API key of the server.
+        url: the address of the server or of one endpoint.
+        groups: the responses to each prompt, as full conversations; at least one conversation.
+        against: a local copy of the model to compare with: a folder or ``hf://owner/name``.
+        threshold: the drift that counts as a fault, in standard deviations of the rewards.
+        device: the device of the local copy: ``auto``, ``cpu`` or ``cuda``.
+        timeout: the seconds allowed for one request, from the connection to the last byte of the response.
+        allowed: the codes of findings that do not affect the exit code.
+        settings: backbone settings of the local copy, as in ``load_model``.
+        key: the API key of the server.
+        trust_remote_code: whether Python code that comes with the local copy may run. Nothing in a folder can ask for
+            it.
 
     Raises:
-        ModelError: the server cannot be reached or is no reward server, or the local copy cannot be loaded.
-        BackboneError: a conversation that the local copy cannot read.
+        ModelError: the server cannot be reached or is not a reward server, or the local copy cannot be loaded.
+        BackboneError: the local copy cannot read a conversation.
     """
     conversations = [answer for group in groups for answer in group]
     address = server_address(url)
     if not conversations:
-        raise ModelError("a server has no files to look at", place=address, fix="give --data FILE")
+        raise ModelError("a server can only be checked with data", place=address, fix="give --data FILE")
     local, render = (
-        (None, None) if against is None else _local_copy(against, conversations, device=device, settings=settings)
+        (None, None)
+        if against is None
+        else _local_copy(against, conversations, device=device, settings=settings, trusted=trust_remote_code)
     )
     server = connect(url, conversations[0], render=render, timeout=timeout, key=key)
     reference = None if local is None else local.rewards()
@@ -158,25 +177,33 @@ def diagnose_server(
         threshold=threshold,
         findings=worst_first(found),
         variants=table,
-        skipped=() if local is not None else ("nothing tells whether the rewards are right: give --against MODEL",),
+        skipped=() if local is not None else ("the rewards were not compared with a local copy: give --against MODEL",),
         allowed=tuple(allowed),
     )
 
 
 def _local_copy(
-    against: str, conversations: Sequence[Conversation], *, device: str, settings: Mapping[str, object] | None
+    against: str,
+    conversations: Sequence[Conversation],
+    *,
+    device: str,
+    settings: Mapping[str, object] | None,
+    trusted: bool,
 ) -> tuple[Probed, RenderConversation | None]:
-    """Return the readings of a local copy, and what renders a conversation as it reads it."""
-    model = load_model(against, device=device, settings=_settings(read_artefact(against), settings))
+    """Return the readings of a local copy, and a function that renders a conversation with its chat template."""
+    read = _settings(read_artefact(against), settings)
+    model = load_model(against, device=device, settings=read, trust_remote_code=trusted)
     probed, _ = probe_model(model, conversations, plain=False)
     return probed, renderer(model.encoder)
 
 
 def renderer(encoder: Encoder) -> RenderConversation | None:
-    """Return what renders a conversation as a decoder reads it, None for another kind; the trunk is not kept.
+    """Return a function that renders conversations with the encoder's chat template; None if it is not a decoder.
+
+    The function does not keep the model's weights in memory.
 
     Args:
-        encoder: encoder of the model.
+        encoder: the encoder of the model.
     """
     if not isinstance(encoder, TransformerEncoder) or encoder.kind != "decoder":
         return None
@@ -197,13 +224,14 @@ def _without_data(
     allowed: Sequence[str],
     device: str,
     settings: Mapping[str, object] | None,
+    trusted: bool,
 ) -> list[Finding]:
-    """Return what loading says, which is what ``score`` would say, and whether the tokenizer knows plain English."""
+    """Try to load the model, as ``score`` would, and check that its tokenizer knows plain English."""
     tokenizer = None if artefact.kind == "native" else artefact.tokenizer
     try:
-        # Half the memory is enough to see whether it loads.
+        # bfloat16 halves the memory and is enough to see whether the model loads.
         read = {} if artefact.kind == "native" else {"dtype": "bfloat16", **(settings or {})}
-        model = load_model(artefact.folder, device=device, settings=read)
+        model = load_model(artefact.folder, device=device, settings=read, trust_remote_code=trusted)
     except ConfigError:
         raise
     except FacetrmError as exc:
@@ -212,7 +240,7 @@ def _without_data(
         more = []
         tokenizer = tokenizer or getattr(model.encoder, "tokenizer", None)
         if artefact.kind == "native" and isinstance(model.encoder, TransformerEncoder):
-            # The files of a foreign folder were asked already.
+            # For a foreign folder, inspect_files has already checked the template.
             more += dropped_turns(model.encoder.unrendered_turns())
     return more if tokenizer is None else [*more, *check_words(tokenizer, ())]
 
@@ -225,15 +253,17 @@ def _probe(
     threshold: float,
     device: str,
     settings: Mapping[str, object] | None,
+    trusted: bool,
 ) -> tuple[list[Finding], tuple[Variant, ...]]:
-    """Return findings and readings; a classifier that our engine cannot load is read by its own class."""
+    """Return findings and the table of readings. A classifier that facetrm cannot load is scored by its own class."""
     conversations = [answer for group in groups for answer in group]
     more: list[Finding] = []
     place = torch.device("cpu")
     tokenizer = artefact.tokenizer
     render: RenderConversation | None = _render_of(artefact)
     try:
-        model = load_model(artefact.folder, device=device, settings=_settings(artefact, settings))
+        settings = _settings(artefact, settings)
+        model = load_model(artefact.folder, device=device, settings=settings, trust_remote_code=trusted)
     except FacetrmError as exc:
         wrong = any(finding.severity == "error" and finding.code not in _READABLE for finding in found)
         if artefact.kind != "classifier" or wrong or isinstance(exc, ConfigError):
@@ -248,9 +278,9 @@ def _probe(
         more += [] if tokenizer is None else check_words(tokenizer, conversations)
         probed, rows = probe_model(model, conversations, plain=not artefact.has_own_class)
         place = getattr(getattr(model.encoder, "model", None), "device", place)
-        del model  # its own class takes as much memory again
+        del model  # the Transformers class needs the same memory again
     if artefact.has_own_class and rows:
-        probe_own_forward(probed, artefact, rows, device=place)
+        probe_own_forward(probed, artefact, rows, device=place, trusted=trusted)
     table = tabulate(probed, pairs_P2=answer_pairs([len(group) for group in groups]), threshold=threshold)
     rewards = probed.rewards()
     if rewards is not None:
@@ -259,7 +289,7 @@ def _probe(
 
 
 def _tokenized(encoder: Encoder, conversations: Sequence[Conversation]) -> list[Tokenized]:
-    """Return the rows as an encoder reads them; none for one that does not say."""
+    """Return the tokenised conversations; an empty list if the encoder is not a TransformerEncoder."""
     if not isinstance(encoder, TransformerEncoder):
         return []
     rows = []
@@ -277,7 +307,7 @@ def _render_of(artefact: Artefact) -> RenderConversation:
 
 
 def _settings(artefact: Artefact, settings: Mapping[str, object] | None) -> dict[str, object]:
-    """Return how to read a model: one of ours as it was fitted, others in float32, so that bfloat16 is a reading."""
+    """Return the backbone settings. Third-party models are read in float32, so that bfloat16 can be compared."""
     return {**({} if artefact.kind == "native" else {"dtype": "float32"}), **(settings or {})}
 
 
@@ -285,15 +315,15 @@ def _read_by_others(exc: FacetrmError) -> Finding:
     return Finding(
         "does-not-load",
         "note",
-        "facetrm cannot load it; it was read only by its own class of Transformers",
+        "facetrm cannot load the model; it was scored only by its own Transformers class",
         str(exc),
-        "an architecture or a naming of tensors that facetrm's loader does not know",
-        "nothing, to use it elsewhere",
+        "facetrm's loader does not know the architecture or the tensor names",
+        "no fix is needed to use the model outside facetrm",
     )
 
 
 def _explained(found: Sequence[Finding], allowed: Sequence[str]) -> bool:
-    """Return whether a finding that counts says why the model does not load."""
+    """Return whether a finding that is not allowed already explains why the model does not load."""
     return any(
         finding.severity == "error" and finding.code not in allowed and finding.code.startswith(_WHY)
         for finding in found
@@ -306,6 +336,6 @@ def _not_loaded(exc: FacetrmError) -> Finding:
         "error",
         "the model cannot be loaded",
         exc.problem if exc.place is None else f"{exc.place}: {exc.problem}",
-        "what facetrm score says, too: files are missing, changed or of another kind, or it is no reward model",
+        "files are missing, changed or of another kind, or it is not a reward model; facetrm score fails too",
         exc.fix or "fetch or save the whole folder again",
     )

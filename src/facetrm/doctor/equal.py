@@ -1,7 +1,7 @@
-"""Answers that differ and are read as one, or get one reward: which, and what made them equal.
+"""Find different answers that become the same tokens or get the same reward, and find the cause.
 
-Each cause is tested before it is named: the answer was cut; its words are unknown; the template does not write it; the
-tokenizer reads both texts alike; or all of it is read and the reward does not depend on it.
+Each cause is tested before it is named: the difference was truncated; its words are unknown to the tokenizer; the chat
+template drops it; the tokenizer maps both texts to the same tokens; or the reward does not depend on the tokens.
 """
 
 from __future__ import annotations
@@ -20,24 +20,25 @@ RenderConversation = Callable[[Conversation], str]
 
 _CAUSES = {
     "cut": (
-        "conversations are cut before they are read, and what differs is cut away",
-        "raise the limit of tokens, or score shorter conversations",
+        "conversations are truncated, and the part that differs is cut off",
+        "raise max_tokens, or score shorter conversations",
     ),
     "unknown": (
-        "the words that differ are unknown to the tokenizer: all of them are one token",
-        "take a model whose tokenizer knows the text",
+        "the words that differ are unknown to the tokenizer: they all become the same token",
+        "use a model whose tokenizer knows the text",
     ),
     "template": (
-        "the chat template renders both alike: it leaves out what differs",
-        "give a template that writes the content of each turn as it is",
+        "the chat template renders both the same: it leaves out the part that differs",
+        "use a template that writes the content of each turn unchanged",
     ),
     "tokenizer": (
-        "the rendered texts differ, and the tokenizer reads both as the same tokens",
+        "the rendered texts differ, but the tokenizer maps both to the same tokens",
         "use the tokenizer that the model was trained with",
     ),
     "head": (
-        "the tokens differ, and the reward does not depend on them: it is read before the answer, or from a constant",
-        "check where the head reads, and its weights",
+        "the tokens differ, but the reward does not depend on them: the head reads a token before the answer, or is "
+        "constant",
+        "check which token the head reads, and check its weights",
     ),
 }
 
@@ -50,14 +51,14 @@ def check_answers(
     render: RenderConversation | None = None,
     knows: Callable[[str], bool] | None = None,
 ) -> list[Finding]:
-    """Return a finding for each cause that made answers to one prompt equal; none where all differ.
+    """Return one finding for each cause that makes different answers to one prompt equal.
 
     Args:
-        groups: the answers to each prompt, as whole conversations.
-        rows: all of them as the model reads them, in order; empty where nothing tells.
-        rewards: of all of them.
-        render: gives the text that the template makes, None where there is no template.
-        knows: whether the tokenizer knows a word, None where nothing tells.
+        groups: the answers to each prompt, as full conversations.
+        rows: the tokenised conversations, in order; empty if unknown.
+        rewards: the rewards of all conversations, in order.
+        render: renders a conversation with the chat template; None if there is none.
+        knows: tells whether the tokenizer knows a word; None if that cannot be tested.
     """
     pairs = list(_pairs(groups))
     if not pairs:
@@ -77,7 +78,7 @@ def check_answers(
 
 
 def _pairs(groups: Sequence[Sequence[Conversation]]) -> Iterator[tuple[int, int]]:
-    """Yield the numbers of answers to one prompt whose texts differ by more than white space."""
+    """Yield the row numbers of every two answers to one prompt whose texts differ by more than white space."""
     start = 0
     for group in groups:
         for (a, one), (b, other) in combinations(enumerate(group, start), 2):
@@ -101,7 +102,7 @@ def _cause(
             if render(a) == render(b):
                 return "template"
         except FacetrmError:
-            pass  # the template refuses to render them alone: the tokens must tell
+            pass  # the template cannot render them: the cause must be found in the tokens
     one, other = a[-1].content.split(), b[-1].content.split()
     apart = [word for word in (*one, *other) if word not in one or word not in other]
     return "unknown" if knows is not None and any(not knows(word) for word in apart) else "tokenizer"
@@ -109,7 +110,7 @@ def _cause(
 
 def _finding(cause: str, count: int, pairs: int, flat: Sequence[Conversation], a: int, b: int) -> Finding:
     culprit, fix = _CAUSES[cause]
-    what = "get the same reward" if cause == "head" else "are read as the same tokens"
+    what = "get the same reward" if cause == "head" else "become the same tokens"
     texts = f"{short(flat[a][-1].content, 50)} and {short(flat[b][-1].content, 50)}"
     return Finding(
         "answers-equal",

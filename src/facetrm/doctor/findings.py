@@ -1,6 +1,6 @@
-"""What the doctor says: a :class:`Finding` per fault, a :class:`Variant` per way of reading, the :class:`Diagnosis`.
+"""The doctor's results: one :class:`Finding` per fault, one :class:`Variant` per reading, and the :class:`Diagnosis`.
 
-exit code 3   when an error or a warning was found that is not allowed;  0 otherwise (notes never count)
+The exit code is 3 if there is an error or a warning whose code is not allowed, and 0 otherwise. Notes never count.
 """
 
 from __future__ import annotations
@@ -14,67 +14,67 @@ Severity = Literal["error", "warning", "note"]
 DriftVerdict = Literal["agrees", "fault", "moves", "not run"]
 
 THRESHOLD: Final = 0.01
-"""Drift that is a fault by default: a hundredth of the rewards' standard deviation."""
+"""The default threshold of a fault: a drift of one hundredth of the rewards' standard deviation."""
 
 CODES: Final[Mapping[str, str]] = {
     # the folder
     "does-not-load": "the model cannot be loaded",
-    "weights-missing": "tensors of the architecture, or files of the index, are not there",
-    "weights-not-finite": "a tensor of the trunk holds NaN or infinity",
-    "weights-unread": "tensors of a type that PyTorch cannot read as numbers",
-    "remote-code": "the folder needs code of its own",
+    "weights-missing": "tensors of the architecture, or files of the index, are missing",
+    "weights-not-finite": "a tensor of the backbone holds NaN or infinity",
+    "weights-unread": "tensors have a dtype that PyTorch cannot read as numbers",
+    "remote-code": "the folder comes with Python code",
     # the head
-    "head-missing": "no reward head in the weights: loaders draw one at random",
-    "head-shape": "the head's shape is not that of the configuration",
+    "head-missing": "the weights have no reward head: loaders initialise one at random",
+    "head-shape": "the head's shape does not match the configuration",
     "head-untrained": "the head is zero or constant",
     "head-not-finite": "the head holds NaN or infinity",
-    "gated-head": "a gated reward model that plain loaders take for a classifier",
-    "adapter-head": "an adapter without the head that was trained with it",
-    "num-labels": "the classifier has another number of outputs than one",
-    "activation": "servers will squash the reward through a sigmoid or softmax",
+    "gated-head": "plain loaders would load this gated reward model as a classifier",
+    "adapter-head": "the adapter comes without its trained reward head",
+    "num-labels": "the classifier does not have exactly one output",
+    "activation": "servers will apply a sigmoid or softmax to the reward",
     # the padding
     "pad-is-eos": "the padding token is the end token",
     "pad-missing": "there is no padding token",
-    "pad-mismatch": "tokenizer and model name different padding tokens",
+    "pad-mismatch": "the tokenizer and the model have different padding tokens",
     # the tokenizer
     "tokenizer-missing": "the tokenizer cannot be loaded",
-    "vocabulary": "the tokenizer makes ids that the model does not have",
-    "max-length": "the tokenizer lets through more tokens than the model has positions",
+    "vocabulary": "the tokenizer's ids do not fit the model's embedding",
+    "max-length": "the tokenizer allows more tokens than the model has positions",
     "double-bos": "the beginning-of-text token is written twice",
     "no-bos": "the beginning-of-text token is never written",
     "unknown-words": "the tokenizer does not know more than a tenth of the text",
     # the template
     "template-missing": "there is no chat template",
-    "template-fails": "the chat template refuses an ordinary conversation",
-    "template-drops": "the chat template leaves out what a turn says",
+    "template-fails": "the chat template raises an error on an ordinary conversation",
+    "template-drops": "the chat template leaves out the content of a turn",
     "template-date": "the chat template writes today's date",
-    "template-think": "the chat template writes a thinking block that nobody wrote",
-    "template-rewrites": "the chat template renders a turn otherwise when later turns follow",
-    "no-end-of-turn": "nothing closes the last answer",
+    "template-think": "the chat template adds a thinking block that is not in the conversation",
+    "template-rewrites": "the chat template renders a turn differently when later turns follow",
+    "no-end-of-turn": "no end-of-turn token follows the last answer",
     # the readings
     "scores-not-finite": "a reward is NaN or infinite",
-    "scores-constant": "all rewards are equal: they have no spread",
-    "answers-equal": "answers that differ are read as one, or get one reward",
-    "unstable": "the same reading twice gives different rewards",
-    "packing-drift": "prompts shared in packs give other rewards than conversations alone",
-    "transformers-drift": "plain Transformers gives other rewards than the engine",
-    "batch-drift": "a reward depends on the rows beside it",
+    "scores-constant": "all rewards are equal",
+    "answers-equal": "different answers become the same tokens or get the same reward",
+    "unstable": "scoring the same conversations twice gives different rewards",
+    "packing-drift": "packed conversations get different rewards than single ones",
+    "transformers-drift": "plain Transformers gives different rewards than facetrm's engine",
+    "batch-drift": "a reward depends on the other rows in the batch",
     "padding-drift": "a reward changes when its row is padded on the right",
-    "padding-side": "a reward depends on the side of the padding",
+    "padding-side": "a reward changes when its row is padded on the left",
     "precision-drift": "bfloat16 and float32 give different rewards",
     "bf16-crowded": "rewards are so close that bfloat16 ties them",
     # a server
-    "server-fails": "the server fails on a request of the probes",
-    "server-labels": "the server gives several numbers for one conversation",
-    "server-constant": "the server gives every conversation the same number",
-    "server-unstable": "the server gives the same conversation different numbers",
-    "server-order": "a reward depends on what was asked before",
-    "server-batch": "a reward depends on what is asked at the same time",
-    "server-activation": "the server squashes rewards",
-    "server-truncates": "the server cuts long conversations without a word",
-    "server-drift": "the server gives other rewards than the local copy",
+    "server-fails": "the server fails on a request of the doctor",
+    "server-labels": "the server returns several numbers for one conversation",
+    "server-constant": "the server gives every conversation the same reward",
+    "server-unstable": "the server gives the same conversation different rewards",
+    "server-order": "a reward depends on earlier requests",
+    "server-batch": "a reward depends on concurrent requests",
+    "server-activation": "the server applies a sigmoid to the rewards",
+    "server-truncates": "the server truncates long conversations silently",
+    "server-drift": "the server gives different rewards than the local copy",
 }
-"""Every code and what it means; ``docs/doctor.md`` has the fixes."""
+"""Every code and its meaning; the fixes are in ``docs/doctor.md``."""
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,9 @@ class Finding:
 
     Attributes:
         code: one of :data:`CODES`.
-        severity: ``error`` (scores are wrong), ``warning`` (they are wrong in a common use), ``note``.
+        severity: ``error`` (scores are wrong), ``warning`` (scores are wrong in a common use), or ``note``.
         problem: what is wrong, with the offending value.
-        measured: the figures or the value that show it.
+        measured: the numbers or values that show it.
         culprit: the likely cause.
         fix: what to do.
     """
@@ -104,18 +104,18 @@ class Finding:
 
 @dataclass(frozen=True)
 class Drift:
-    """How far rewards moved from those they are compared with.
+    """How far rewards moved from the rewards that they are compared with.
 
     Attributes:
-        largest: largest |difference|, in reward.
-        mean: mean |difference|, in reward.
-        spread: standard deviation of the compared rewards, the unit of the next two; their size where they have none.
-        largest_spreads: the largest in units of the spread.
-        mean_spreads: the mean in units of the spread.
-        pairs: number of pairs of answers compared.
-        flips: number of pairs whose order is reversed.
-        ties: number of pairs that became equal.
-        spreads: whether the compared rewards have a spread: they differ by more than rounding.
+        largest: the largest absolute difference, in reward.
+        mean: the mean absolute difference, in reward.
+        spread: the standard deviation of the compared rewards; their size if they are all equal.
+        largest_spreads: the largest difference divided by ``spread``.
+        mean_spreads: the mean difference divided by ``spread``.
+        pairs: the number of pairs of answers compared.
+        flips: the number of pairs whose order is reversed.
+        ties: the number of pairs that became equal.
+        spreads: whether the compared rewards differ by more than rounding.
     """
 
     largest: float
@@ -131,15 +131,15 @@ class Drift:
 
 @dataclass(frozen=True)
 class Variant:
-    """One way of reading the conversations, compared with another.
+    """One reading (one way to compute the rewards), compared with another.
 
     Attributes:
-        name: name of the reading.
-        against: the way it is compared with.
-        expected: whether the two should ``agree``, or one is a mistake whose cost is shown (``moves``).
-        drift: what was measured, None where it was not run.
-        verdict: ``agrees`` or ``fault``; ``moves`` for a mistake; ``not run``.
-        note: why it was not run.
+        name: the name of the reading.
+        against: the name of the reading that it is compared with.
+        expected: ``agree`` if the two should agree; ``moves`` if this reading is a known mistake whose effect is shown.
+        drift: the measured drift, or None if the reading was not run.
+        verdict: ``agrees`` or ``fault``; ``moves`` for a known mistake; ``not run``.
+        note: why the reading was not run.
     """
 
     name: str
@@ -152,17 +152,17 @@ class Variant:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Everything that was found about one model.
+    """The diagnosis of one model or server.
 
     Attributes:
-        model: folder, hub id or URL.
-        kind: what it was taken for.
-        conversations: how many were read, 0 without data.
-        threshold: drift that counts as a fault, in spreads.
-        findings: worst first.
+        model: the folder, hub id or URL.
+        kind: the kind of model folder, or the API of the server.
+        conversations: the number of conversations scored; 0 without data.
+        threshold: the drift that counts as a fault, in standard deviations of the rewards.
+        findings: the findings, worst first.
         variants: the table of readings.
-        skipped: what was not looked at, and why.
-        allowed: codes that do not count.
+        skipped: the checks that were skipped, with the reasons.
+        allowed: the codes that do not affect the exit code.
     """
 
     model: str
@@ -181,7 +181,7 @@ class Diagnosis:
 
     @property
     def exit_code(self) -> int:
-        """3 with a counted finding, else 0."""
+        """The exit code: 3 if any finding counts, else 0."""
         return 3 if self.counted else 0
 
     def to_dict(self) -> dict[str, Any]:
@@ -190,13 +190,13 @@ class Diagnosis:
 
 
 def worst_first(findings: Sequence[Finding]) -> tuple[Finding, ...]:
-    """Return errors, then warnings, then notes, each once and otherwise in order."""
+    """Return errors, then warnings, then notes, without duplicates and otherwise in the given order."""
     rank = {"error": 0, "warning": 1, "note": 2}
     return tuple(sorted(dict.fromkeys(findings), key=lambda f: rank[f.severity]))
 
 
 def _finite(value: Any) -> Any:
-    """Return the value with None for numbers that JSON does not have."""
+    """Return the value with NaN and infinity replaced by None, since JSON has neither."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

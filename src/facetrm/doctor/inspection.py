@@ -1,4 +1,4 @@
-"""Everything that the files of a model tell, without a score."""
+"""All checks of a model's files that need no scores."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from facetrm.doctor.weights import check_weights
 
 
 def inspect_files(artefact: Artefact) -> list[Finding]:
-    """Return what is wrong with a foreign folder; one of ours checks itself when it is loaded.
+    """Check the files of a third-party model. A facetrm folder and a GGUF file are checked by the loader.
 
     Args:
-        artefact: its files; of a GGUF file the loader says what it is.
+        artefact: the files of the model.
     """
     if artefact.kind in ("native", "gguf"):
         return []

@@ -1,4 +1,4 @@
-"""The numbers of tensors that others wrote, whatever their type: float8, packed 4-bit, integers, complex numbers."""
+"""Read the numbers of tensors of any dtype: float8, packed 4-bit, integers, complex numbers."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _PLAIN: Final = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.f
 
 
 def numbers(tensor: Tensor) -> Tensor | None:
-    """Return the values of ``tensor`` in a type that every operation of PyTorch knows, None where it has no such form.
+    """Return ``tensor`` in a floating dtype that all PyTorch operations support, or None if it cannot be cast.
 
     Args:
-        tensor: of any type that a file of weights may hold; complex numbers become pairs.
+        tensor: a tensor of any dtype that a weight file may hold. Complex numbers become pairs of real numbers.
     """
     if tensor.dtype in _PLAIN:
         return tensor
@@ -22,15 +22,15 @@ def numbers(tensor: Tensor) -> Tensor | None:
         return torch.view_as_real(tensor.to(torch.complex64))
     try:
         return tensor.to(torch.float32)
-    except (RuntimeError, TypeError):  # packed types have no cast
+    except (RuntimeError, TypeError):  # packed dtypes cannot be cast
         return None
 
 
 def all_finite(tensor: Tensor) -> bool | None:
-    """Return whether no value is NaN or infinite, None where the type cannot be read.
+    """Return whether all values are finite, or None if the dtype cannot be read.
 
     Args:
-        tensor: of any type; integers are always finite.
+        tensor: a tensor of any dtype. Integers are always finite.
     """
     if not (tensor.is_floating_point() or tensor.is_complex()):
         return True

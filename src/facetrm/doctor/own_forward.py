@@ -1,4 +1,4 @@
-"""What users of a published classifier get: ``AutoModelForSequenceClassification(...).logits[:, 0]``."""
+"""The rewards that users of a published classifier get: ``AutoModelForSequenceClassification(...).logits[:, 0]``."""
 
 from __future__ import annotations
 
@@ -18,27 +18,30 @@ from facetrm.hub.auto import register
 
 @final
 class OwnForward:
-    """A model read by the class that ``AutoModelForSequenceClassification`` finds for it, in float32.
-
-    ``pad`` is the id that batches are padded with, ``stated`` the one in ``config.json``; ``left_out`` names the
-    tensors of the folder that the class does not have.
+    """A model loaded by ``AutoModelForSequenceClassification``, in float32.
 
     Args:
-        artefact: the folder.
-        device: where it computes.
+        artefact: the model folder.
+        device: the device to compute on.
+        trusted: whether code that comes with the model may run.
+
+    Attributes:
+        pad: the id that batches are padded with.
+        stated: the padding id in ``config.json``.
+        left_out: the names of tensors in the folder that the class does not use.
 
     Raises:
-        ModelError: Transformers cannot load it.
+        ModelError: Transformers cannot load the folder, or would initialise some tensors at random.
     """
 
-    def __init__(self, artefact: Artefact, *, device: torch.device) -> None:
+    def __init__(self, artefact: Artefact, *, device: torch.device, trusted: bool = False) -> None:
         register()
         try:
             with quiet_transformers():
                 model, report = AutoModelForSequenceClassification.from_pretrained(
-                    str(artefact.folder), dtype=torch.float32, output_loading_info=True, trust_remote_code=False
+                    str(artefact.folder), dtype=torch.float32, output_loading_info=True, trust_remote_code=trusted
                 )
-        except Exception as exc:  # the loaders raise errors of every kind on files that others wrote
+        except Exception as exc:  # Transformers raises many kinds of errors on broken files
             reason = " ".join(str(exc).split())[:200]
             raise ModelError(
                 f"Transformers cannot load it ({type(exc).__name__}: {reason})",
@@ -48,7 +51,7 @@ class OwnForward:
         drawn = sorted(report["missing_keys"])
         if drawn:
             raise ModelError(
-                f"Transformers draws {', '.join(drawn[:3])} at random",
+                f"Transformers initialises {', '.join(drawn[:3])} at random",
                 place=artefact.folder,
                 fix="save or fetch the whole folder again",
             )
@@ -59,13 +62,13 @@ class OwnForward:
         self.left_out = tuple(sorted(report["unexpected_keys"]))
 
     def in_company(self, rows: Sequence[Tokenized]) -> list[float]:
-        """Return the first logit of each row that shares a pass with a row of the same length, without padding.
+        """Return the first logit of each row when it is batched with a row of equal length, without padding.
 
         Args:
-            rows: N conversations, as rendered.
+            rows: N tokenised conversations.
 
         Raises:
-            ModelError: the class refuses the batch.
+            ModelError: the class raises an error on the batch.
         """
         pairs = zip(rows, companions(rows), strict=True)
         return [self.rewards([row.ids, beside], side="right")[0] for row, beside in pairs]
@@ -74,12 +77,12 @@ class OwnForward:
         """Return the first logit of each row, in order.
 
         Args:
-            rows: ids of N conversations, as rendered.
-            side: how they are batched and padded.
-            pad: the id of the padding, the tokenizer's by default.
+            rows: the token ids of N conversations.
+            side: the padding side, or ``alone`` for batches of one.
+            pad: the padding id; None uses ``self.pad``.
 
         Raises:
-            ModelError: the class refuses the batch.
+            ModelError: the class raises an error on the batch.
         """
         found: list[float] = []
         fill = pad if pad is not None else self.pad or 0
@@ -90,6 +93,6 @@ class OwnForward:
                 try:
                     output = self._model(input_ids=ids_NL.to(device), attention_mask=mask_NL.to(device))
                 except ValueError as exc:
-                    raise ModelError(f"the model's own class refuses the batch ({exc})") from None
+                    raise ModelError(f"the model's own class fails on the batch ({exc})") from None
                 found += output.logits[:, 0].float().tolist()
         return found

@@ -1,4 +1,4 @@
-"""The probes of a local model: one table of readings, and a finding for each pair that should agree and does not.
+"""The readings of a local model: the same conversations scored in many ways.
 
 should agree     again; packs; plain Transformers one by one; in company; padded right; padded left; bfloat16
 shows the cost   double BOS, no BOS, no end of turn, cut at the end, oldest dropped
@@ -34,26 +34,26 @@ FP32: Final = "float32 trunk"
 ROUNDED: Final = "rewards in bfloat16"
 DROPPED: Final = "oldest dropped"
 
-# What a second test said of a reading that moved (the keys of ``Probed.evidence``).
+# The names of the follow-up tests (the keys of ``Probed.evidence``).
 SEED_DECIDES: Final = "one seed gives one reward"
 PACKS_AGREE_IN_FLOAT32: Final = "packs agree in float32"
 STATED_PAD_AGREES: Final = "padded with the id of config.json, rows agree"
 RIGHT_ID_COUNTS: Final = "another padding id moves rows padded on the right"
 LEFT_ID_COUNTS: Final = "another padding id moves rows padded on the left"
 ENDS_WITH_PAD: Final = "conversations end with the padding id of config.json"
-NOT_IN_FLOAT32: Final = "no copy in float32 can be made, without which rounding cannot be told from a fault"
+NOT_IN_FLOAT32: Final = "no copy in float32 can be made, so rounding cannot be told from a fault"
 
 
 @dataclass(frozen=True)
 class ProbeReading:
-    """The rewards of one way of reading.
+    """The rewards of one reading.
 
     Attributes:
-        name: name of the reading.
-        against: the name of the one it is compared with.
-        expected: whether they should agree.
-        rewards: one per conversation, None where it was not run.
-        note: why it was not run.
+        name: the name of the reading.
+        against: the name of the reading that it is compared with; empty for the reference.
+        expected: ``agree`` if the two should agree, ``moves`` if this reading is a known mistake.
+        rewards: one reward per conversation, or None if the reading was not run.
+        note: why the reading was not run.
     """
 
     name: str
@@ -68,10 +68,10 @@ class Probed:
     """All readings of one model.
 
     Attributes:
-        readings: by name.
+        readings: the readings, by name.
         full_precision: whether the trunk computes in float32.
-        absolute_positions: whether the trunk adds a vector per position to its input.
-        evidence: what second tests said of readings that moved, by the name of the test.
+        absolute_positions: whether the trunk has absolute position embeddings.
+        evidence: the results of the follow-up tests on readings that moved, by the name of the test.
     """
 
     readings: dict[str, ProbeReading] = field(default_factory=dict)
@@ -82,20 +82,20 @@ class Probed:
     def add(
         self, name: str, against: str, read: Callable[[], list[float] | None], *, moves: bool = False, note: str = ""
     ) -> None:
-        """Run ``read`` and keep what it gives, or why it does not.
+        """Run one reading and keep its rewards, or the reason why it failed.
 
         Args:
-            name: name of the reading.
-            against: the name of the one it is compared with.
-            read: gives the rewards, None where there is nothing to read.
-            moves: whether it is a mistake, expected to move rewards.
-            note: why there is nothing to read.
+            name: the name of the reading.
+            against: the name of the reading that it is compared with; empty for the reference.
+            read: returns the rewards, or None if the reading does not apply.
+            moves: whether the reading is a known mistake, expected to move rewards.
+            note: why the reading does not apply.
         """
         rewards: list[float] | None = None
         try:
             rewards = read()
         except torch.OutOfMemoryError:
-            note = "memory does not hold it"
+            note = "out of memory"
         except FacetrmError as exc:
             note = exc.problem
         self.readings[name] = ProbeReading(
@@ -103,10 +103,10 @@ class Probed:
         )
 
     def test(self, key: str, run: Callable[[], bool]) -> None:
-        """Keep what a second test says, and nothing where it cannot be run.
+        """Run a follow-up test and keep its result; if it cannot be run, keep nothing.
 
         Args:
-            key: key of the ``evidence``.
+            key: the name of the test in ``evidence``.
             run: the test.
         """
         try:
@@ -115,7 +115,7 @@ class Probed:
             self.evidence.pop(key, None)
 
     def rewards(self, name: str | None = None) -> list[float] | None:
-        """Return the rewards of a reading by ``name`` (the one that others are compared with), None where not run."""
+        """Return the rewards of a reading (None: the reference), or None if it was not run."""
         wanted = next((key for key, r in self.readings.items() if not r.against), "") if name is None else name
         return self.readings[wanted].rewards if wanted in self.readings else None
 
@@ -123,18 +123,21 @@ class Probed:
 def probe_model(
     model: RewardModel, conversations: Sequence[Conversation], *, plain: bool = True
 ) -> tuple[Probed, list[Tokenized]]:
-    """Return the readings of our engine, and of plain Transformers with the model's heads, and the rows that were read.
+    """Score the conversations with facetrm's engine, and with plain Transformers and the model's heads.
 
-    A trunk in bfloat16 is read by plain Transformers in float32, and compared with the engine in float32: what differs
-    there is no rounding.
+    Plain Transformers always runs in float32 and is compared with the engine in float32, so rounding cannot explain a
+    difference.
 
     Args:
-        model: loaded.
-        conversations: at least one.
-        plain: also read the bare trunk as a user of Transformers would; experts with adapters have no such user.
+        model: the loaded model.
+        conversations: the conversations to score; at least one.
+        plain: whether to also run the trunk with plain Transformers. Experts with adapters are never run this way.
+
+    Returns:
+        The readings, and the tokenised conversations (empty for encoders and for experts with adapters).
 
     Raises:
-        BackboneError: a conversation that cannot be read; it names the row.
+        BackboneError: a conversation cannot be read.
     """
     if getattr(model.encoder, "kind", None) != "decoder" or model.adapters:
         return _probe_encoder(model, conversations), []
@@ -157,7 +160,7 @@ def probe_model(
 
 
 def exact_reference(probed: Probed) -> str:
-    """Return the name of the engine's reading in float32, which plain Transformers is compared with; "" for none.
+    """Return the name of the engine's reading in float32, which plain Transformers is compared with; "" if none.
 
     Args:
         probed: the readings so far.
@@ -167,11 +170,11 @@ def exact_reference(probed: Probed) -> str:
 
 
 def moved(probed: Probed, name: str) -> bool:
-    """Return whether a reading differs from what it is compared with by more than a millionth of the spread.
+    """Return whether a reading differs from the one it is compared with by more than a millionth of the spread.
 
     Args:
         probed: the readings.
-        name: name of the reading.
+        name: the name of the reading.
     """
     reading = probed.readings.get(name)
     compared = None if reading is None else probed.rewards(reading.against)
@@ -184,15 +187,15 @@ def near(rewards: Sequence[float], others: Sequence[float], *, within: float) ->
     """Return whether no reward is further than ``within`` from its counterpart.
 
     Args:
-        rewards: rewards of one reading.
-        others: of another.
+        rewards: the rewards of one reading.
+        others: the rewards of another reading, in the same order.
         within: the largest difference allowed, in reward.
     """
     return all(abs(a - b) <= within for a, b in zip(rewards, others, strict=True))
 
 
 def _precision(probed: Probed, reader: Reader, rows: Sequence[Tokenized]) -> Reader | None:
-    """Read in the other precision; return the reader in float32, None where memory does not hold it."""
+    """Score in the other precision. Return the reader in float32, or None if no float32 copy can be made."""
     if probed.full_precision:
         probed.add(BF16, REFERENCE, lambda: reader.cast(torch.bfloat16).engine(rows, mode="exact"))
         return reader
@@ -209,7 +212,7 @@ def _precision(probed: Probed, reader: Reader, rows: Sequence[Tokenized]) -> Rea
 
 
 def _plain(probed: Probed, exact: Reader | None, rows: Sequence[Tokenized]) -> None:
-    """Read as a user of Transformers reads the trunk, in float32."""
+    """Score with plain Transformers, as a user of Transformers would, in float32."""
     against = exact_reference(probed)
     if exact is None or not against:
         probed.add(PLAIN, REFERENCE, lambda: None, note=NOT_IN_FLOAT32)
@@ -223,7 +226,7 @@ def _plain(probed: Probed, exact: Reader | None, rows: Sequence[Tokenized]) -> N
 
 
 def _mistakes(probed: Probed, reader: Reader, rows: Sequence[Tokenized], *, against: str) -> None:
-    """Read what people make of the rows by mistake."""
+    """Score the rows with known mistakes applied to them."""
     for mistake, change in mistakes(reader).items():
         changed = [change(row) for row in rows]
         differ = any(a.ids != b.ids for a, b in zip(rows, changed, strict=True))
@@ -232,12 +235,12 @@ def _mistakes(probed: Probed, reader: Reader, rows: Sequence[Tokenized], *, agai
             against or REFERENCE,
             lambda changed=changed, differ=differ: reader.engine(changed, mode="exact") if differ else None,  # type: ignore[misc]
             moves=True,
-            note="nothing to take away",
+            note="the mistake changes none of these rows",
         )
 
 
 def _second_padding(probed: Probed, read: Callable[[Side], list[float]]) -> None:
-    """Pad with another id where padding moved rewards: a mask that is followed hides what the padding says."""
+    """If padding moved rewards, pad with another id: the id has no effect if the attention mask is respected."""
     for name, side, key in ((RIGHT, "right", RIGHT_ID_COUNTS), (LEFT, "left", LEFT_ID_COUNTS)):
         first = probed.rewards(name)
         if first is None or not moved(probed, name):
@@ -255,19 +258,22 @@ def _seeded(reader: Reader, rows: Sequence[Tokenized]) -> list[float]:
         return reader.engine(rows, mode="exact")
 
 
-def probe_own_forward(probed: Probed, artefact: Artefact, rows: Sequence[Tokenized], *, device: torch.device) -> None:
-    """Add the readings of the class that Transformers finds for the model: what its users get, in float32.
+def probe_own_forward(
+    probed: Probed, artefact: Artefact, rows: Sequence[Tokenized], *, device: torch.device, trusted: bool = False
+) -> None:
+    """Add the readings of the model's own Transformers class, in float32. These are the rewards that its users get.
 
     Args:
         probed: the readings so far.
         artefact: the model's folder.
-        rows: as the engine read them.
-        device: where to compute.
+        rows: the tokenised conversations.
+        device: the device to compute on.
+        trusted: whether code that comes with the model may run.
 
     Raises:
         ModelError: Transformers cannot load the folder.
     """
-    own, ids = OwnForward(artefact, device=device), [row.ids for row in rows]
+    own, ids = OwnForward(artefact, device=device, trusted=trusted), [row.ids for row in rows]
     against = exact_reference(probed)
     if not against and REFERENCE in probed.readings:
         probed.add(PLAIN, REFERENCE, lambda: None, note=NOT_IN_FLOAT32)
@@ -288,14 +294,14 @@ def probe_own_forward(probed: Probed, artefact: Artefact, rows: Sequence[Tokeniz
 
 
 def rendered(artefact: Artefact, conversations: Sequence[Conversation]) -> list[Tokenized]:
-    """Return the rows as the folder's own tokenizer and template make them, for a model that our engine cannot read.
+    """Tokenise the conversations with the folder's own tokenizer and template, for a model that facetrm cannot load.
 
     Args:
-        artefact: the folder, with a tokenizer and a template.
-        conversations: to be rendered.
+        artefact: the model folder, with a tokenizer and a template.
+        conversations: the conversations to tokenise.
 
     Raises:
-        ModelError: the template refuses one.
+        ModelError: the template raises an error on a conversation.
     """
     rows: list[Tokenized] = []
     tokenizer = artefact.tokenizer
@@ -310,11 +316,11 @@ def rendered(artefact: Artefact, conversations: Sequence[Conversation]) -> list[
 
 
 def closest(rewards: Sequence[float], candidates: Mapping[str, Sequence[float]], *, within: float) -> str | None:
-    """Return the name of the candidate nearest to ``rewards``, None where none is ``within`` that largest difference.
+    """Return the name of the candidate closest to ``rewards``, or None if none is close enough.
 
     Args:
-        rewards: to be explained.
-        candidates: rewards by the name of what would explain them.
+        rewards: the rewards to be explained.
+        candidates: the rewards that each possible explanation would give, by name.
         within: the largest difference allowed, in reward.
     """
     gaps = {
@@ -326,7 +332,7 @@ def closest(rewards: Sequence[float], candidates: Mapping[str, Sequence[float]],
 
 
 def _probe_encoder(model: RewardModel, conversations: Sequence[Conversation]) -> Probed:
-    """Read through ``encode`` alone: what every encoder has; with adapters through the router and each task's own."""
+    """Score through ``encode``, which every encoder has, or through ``score`` if experts have adapters."""
     trunk = getattr(model.encoder, "model", None)
     probed = Probed(full_precision=getattr(trunk, "dtype", torch.float32) == torch.float32)
 
@@ -346,7 +352,7 @@ def _probe_encoder(model: RewardModel, conversations: Sequence[Conversation]) ->
 
 
 def _absolute_positions(reader: Reader) -> bool:
-    """Whether the trunk adds a vector per position to its input."""
+    """Return whether the trunk has absolute position embeddings."""
     names = ("wpe", "position_embeddings", "embed_positions")
     return any(
         name.endswith(names) for name, module in reader.trunk.named_modules() if hasattr(module, "num_embeddings")

@@ -1,4 +1,4 @@
-"""The forward passes of the probes: the same conversations, read in ways that users and servers read them.
+"""The forward passes behind the readings: the same conversations, scored the ways that users and servers do.
 
 Shapes: N conversations, L tokens of the longest row of a batch, D hidden size.
 """
@@ -25,17 +25,17 @@ from facetrm.data.records import Conversation
 from facetrm.model.reward_model import RewardModel
 
 BATCH: Final = 8
-"""Rows of a padded batch, in the order of the file, so that short rows stand beside long ones."""
+"""The number of rows per padded batch. Rows keep the order of the file, so short and long rows share batches."""
 
 Side = Literal["alone", "right", "left"]
 
 
 def rewards_of(model: RewardModel, features: Features) -> list[float]:
-    """Return the rewards of N rows, also those that are not finite.
+    """Return the rewards of N rows, including any that are not finite.
 
     Args:
-        model: whose heads read the features.
-        features: features of the rows.
+        model: the model whose heads read the features.
+        features: the features of N rows.
     """
     reward_N = torch.zeros(len(features))
     tasks_N = model.route(features)
@@ -48,12 +48,15 @@ def rewards_of(model: RewardModel, features: Features) -> list[float]:
 
 
 def padded_on(rows: Sequence[Ids], *, pad: int, side: Side) -> tuple[Tensor, Tensor, list[int]]:
-    """Return ``ids_NL`` and ``mask_NL`` of a batch padded with the id ``pad`` on a ``side``, and where each row begins.
+    """Pad a batch.
 
     Args:
-        rows: the ids of N conversations.
-        pad: any id.
-        side: ``left`` or ``right``; ``alone`` is for one row, which needs none.
+        rows: the token ids of N conversations.
+        pad: the padding id.
+        side: ``left`` or ``right``; ``alone`` for a single row, which needs no padding.
+
+    Returns:
+        The ids [N, L], the attention mask [N, L], and the index of each row's first token.
     """
     width = max(map(len, rows))
     ids_NL, mask_NL = torch.full((len(rows), width), pad), torch.zeros(len(rows), width, dtype=torch.int64)
@@ -65,35 +68,35 @@ def padded_on(rows: Sequence[Ids], *, pad: int, side: Side) -> tuple[Tensor, Ten
 
 
 def in_batches(rows: Sequence[Any], side: Side) -> list[Sequence[Any]]:
-    """Return ``rows`` in batches: of one where ``side`` is ``alone``, else of :data:`BATCH`."""
+    """Split ``rows`` into batches: of one row if ``side`` is ``alone``, else of :data:`BATCH` rows."""
     size = 1 if side == "alone" else BATCH
     return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 
 @final
 class Reader:
-    """Reads tokenised conversations with the trunk of a decoder, and rates them with the model's own heads.
+    """Runs tokenised conversations through a decoder trunk and scores them with the model's own heads.
 
     Args:
-        model: the reward model; its encoder is a decoder's :class:`TransformerEncoder`.
-        trunk: what reads in place of the model's own trunk, such as a copy in another precision.
+        model: the reward model; its encoder must be a :class:`TransformerEncoder` of a decoder.
+        trunk: a trunk to use in place of the model's own, such as a copy in another precision.
 
     Raises:
-        BackboneError: the encoder is another kind.
+        BackboneError: the encoder is not a decoder.
     """
 
     def __init__(self, model: RewardModel, *, trunk: PreTrainedModel | None = None) -> None:
         if not isinstance(model.encoder, TransformerEncoder) or model.encoder.kind != "decoder":
-            raise BackboneError("no decoder", fix="probe it through encode alone")
+            raise BackboneError("the backbone is not a decoder", fix="score it through encode only")
         self.model, self.encoder = model, model.encoder
         self.trunk: PreTrainedModel = model.encoder.model if trunk is None else trunk
         self.pad = model.encoder.tokenizer.pad_token_id or 0
 
     def tokenized(self, conversations: Sequence[Conversation]) -> list[Tokenized]:
-        """Return the rows as the engine reads them.
+        """Tokenise the conversations as the engine does.
 
         Raises:
-            BackboneError: a conversation that cannot be read; it names the row.
+            BackboneError: a conversation cannot be read.
         """
         rows = []
         for n, messages in enumerate(conversations):
@@ -105,17 +108,22 @@ class Reader:
         return rows
 
     def engine(self, rows: Sequence[Tokenized], *, mode: Mode) -> list[float]:
-        """Return the rewards as our engine gives them in a ``mode``."""
+        """Return the rewards from facetrm's engine.
+
+        Args:
+            rows: the tokenised conversations.
+            mode: ``exact`` (one conversation per pass) or ``fast`` (packed).
+        """
         return self._engine_of(self.trunk, rows, mode=mode)
 
     def cast(self, dtype: torch.dtype) -> Reader:
         """Return a reader with a copy of the trunk in ``dtype``; the heads stay in float32.
 
         Args:
-            dtype: type of the copy.
+            dtype: the dtype of the copy.
 
         Raises:
-            BackboneError: the trunk cannot be cast, as quantised ones cannot.
+            BackboneError: the trunk cannot be cast, for example because it is quantised.
         """
         try:
             trunk: Any = copy.deepcopy(self.trunk)
@@ -127,12 +135,12 @@ class Reader:
             raise BackboneError(f"the trunk cannot be cast to {dtype} ({reason})") from None
 
     def plain(self, rows: Sequence[Tokenized], *, side: Side, pad: int | None = None) -> list[float]:
-        """Return the rewards as a user of Transformers reads the trunk: mask, no ``position_ids``, padded on a side.
+        """Return the rewards from plain Transformers: padded batches with an attention mask, no ``position_ids``.
 
         Args:
-            rows: as the engine reads them.
-            side: how they are batched and padded.
-            pad: the id of the padding, the tokenizer's by default.
+            rows: the tokenised conversations.
+            side: the padding side, or ``alone`` for batches of one.
+            pad: the padding id; None uses the tokenizer's.
         """
         prompt, response = [], []
         takes = inspect.signature(self.trunk.forward).parameters
@@ -149,10 +157,10 @@ class Reader:
         return self._rated(rows, torch.stack(prompt), torch.stack(response))
 
     def in_company(self, rows: Sequence[Tokenized]) -> list[float]:
-        """Return the rewards of rows that each share a pass with a row of the same length, without any padding.
+        """Return the reward of each row when it is batched with a row of equal length, without padding.
 
         Args:
-            rows: as the engine reads them.
+            rows: the tokenised conversations.
         """
         found = []
         for row, beside in zip(rows, companions(rows), strict=True):
@@ -161,7 +169,7 @@ class Reader:
         return found
 
     def oldest_dropped(self, conversations: Sequence[Conversation], *, tokens: int) -> list[float]:
-        """Return the rewards where conversations are cut to ``tokens`` by dropping the oldest text."""
+        """Return the rewards when conversations are truncated to ``tokens`` tokens by dropping the oldest text."""
         config = self.encoder.config.model_copy(
             update={"max_tokens": tokens, "truncation": "drop_oldest", "mode": "exact"}
         )
@@ -191,10 +199,10 @@ class Reader:
 
 
 def companions(rows: Sequence[Tokenized]) -> list[Ids]:
-    """Return a row of other text for each row, of the same length and with the same prompt and last token.
+    """Return, for each row, ids of equal length with the same prompt and last token but another response.
 
     Args:
-        rows: of N conversations.
+        rows: N tokenised conversations.
     """
     found = []
     for n, row in enumerate(rows):
@@ -206,7 +214,7 @@ def companions(rows: Sequence[Tokenized]) -> list[Ids]:
 
 
 def mistakes(reader: Reader) -> dict[str, Callable[[Tokenized], Tokenized]]:
-    """Return what people do to a tokenised conversation by mistake, by name; what changes nothing leaves it equal."""
+    """Return the known mistakes by name, each a function that applies the mistake to a tokenised conversation."""
     tokenizer = reader.encoder.tokenizer
     bos = tokenizer.bos_token_id
     special = {*tokenizer.all_special_ids, *(i for i, t in tokenizer.added_tokens_decoder.items() if t.special)}

@@ -1,4 +1,4 @@
-"""The probes of a running server: again, in reverse, at once, too long, and against a local copy."""
+"""The readings of a running server: repeated, in reverse order, concurrent, very long, and against a local copy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final
 from facetrm.core.errors import ModelError
 from facetrm.data.records import Conversation, Message
 from facetrm.doctor.causes import show_drift
-from facetrm.doctor.drift import spread
+from facetrm.doctor.drift import equal_rewards, spread
 from facetrm.doctor.findings import Finding, Variant
 from facetrm.doctor.probes import BF16, REFERENCE, Probed, closest
 from facetrm.doctor.server import AT_ONCE, RewardServer, ServedAnswer
@@ -26,7 +26,12 @@ _TEXTS: Final = ("that is all there is to say", "no , I take all of it back", "w
 
 @dataclass(frozen=True)
 class Cut:
-    """A server that drops text: in conversations of so many ``words``, the ``side`` (beginning, end) does not count."""
+    """Evidence that a server truncates silently.
+
+    Attributes:
+        words: the approximate length in words at which text is dropped.
+        side: the side that is dropped: ``beginning`` or ``end``.
+    """
 
     words: int
     side: str
@@ -35,12 +40,12 @@ class Cut:
 def probe_server(
     server: RewardServer, conversations: Sequence[Conversation], *, local: Sequence[float] | None = None
 ) -> tuple[Probed, list[Finding]]:
-    """Return the readings of a server, and what it failed at.
+    """Return the readings of a server, and findings for requests that failed.
 
     Args:
-        server: connected.
-        conversations: to be scored.
-        local: the rewards of a local copy, to compare with.
+        server: the connected server.
+        conversations: the conversations to score.
+        local: the rewards of a local copy of the model, one per conversation; None if there is no copy.
     """
     probed: Probed = Probed()
     found: list[Finding] = []
@@ -72,14 +77,14 @@ def probe_server(
 
 
 def probe_length(server: RewardServer, messages: Conversation) -> tuple[Cut | None, list[Finding]]:
-    """Return whether the server cuts long conversations without a word, and what it failed at.
+    """Test whether the server truncates long conversations silently, and return findings for requests that failed.
 
-    The answer is repeated until it is long; then other endings, and a long text before the prompt, must give other
-    rewards. A server that refuses the length with a 4xx status, or says ``truncated``, does right.
+    The answer is repeated until it is long. Then other endings, and long texts before the prompt, must change the
+    reward. A server that refuses the length with a 4xx status, or reports ``truncated``, is correct.
 
     Args:
-        server: connected.
-        messages: a conversation to grow.
+        server: the connected server.
+        messages: a conversation to lengthen.
     """
     for words in _LENGTHS:
         whole = _grown(messages, words)
@@ -104,19 +109,19 @@ def probe_length(server: RewardServer, messages: Conversation) -> tuple[Cut | No
 
 
 def judge_server(table: Sequence[Variant], probed: Probed, *, local: Probed | None, threshold: float) -> list[Finding]:
-    """Return the findings of a server's readings.
+    """Return the findings from a server's readings.
 
     Args:
-        table: table of the readings.
+        table: the table of readings with verdicts.
         probed: the server's readings.
-        local: the readings of a local copy, where one was given.
-        threshold: largest drift, in spreads, that is no fault.
+        local: the readings of a local copy; None if there is no copy.
+        threshold: the largest drift that is not a fault, in standard deviations of the rewards.
     """
     rewards = probed.rewards(SERVED)
     if rewards is None:
         return []
-    if len(rewards) > 1 and max(rewards) == min(rewards):
-        return [_constant(rewards)]
+    if equal := equal_rewards(rewards):
+        return [_constant(equal)]
     lines = {line.name: line for line in table}
     found = _unsteady(lines)
     reference = None if local is None else local.rewards(REFERENCE)
@@ -126,26 +131,26 @@ def judge_server(table: Sequence[Variant], probed: Probed, *, local: Probed | No
 
 
 def suspect_activation(rewards: Sequence[float]) -> list[Finding]:
-    """Return a finding where all ``rewards`` lie strictly between 0 and 1 and no local copy tells why."""
+    """Return a finding if all ``rewards`` lie strictly between 0 and 1, which suggests a sigmoid."""
     if not all(0.0 < reward < 1.0 for reward in rewards):
         return []
     return [_squashed("warning", f"all {len(rewards)} lie between 0 and 1 ({min(rewards):.4g} to {max(rewards):.4g})")]
 
 
 def truncates(cut: Cut) -> Finding:
-    """Return the finding of a server that cuts (see :func:`probe_length`)."""
+    """Return the finding for a server that truncates silently, from the result of :func:`probe_length`."""
     return Finding(
         "server-truncates",
         "error",
-        "long conversations are cut without a word",
+        "long conversations are truncated silently",
         f"at {cut.words} words, {1 + len(_TEXTS)} conversations that differ at the {cut.side} get the same reward",
-        f"a limit of tokens below the model's, cut at the {cut.side}",
-        "raise the server's limit of tokens, and let it refuse what is longer",
+        f"the server's token limit is below the model's, and it truncates at the {cut.side}",
+        "raise the server's token limit, and make it refuse longer conversations",
     )
 
 
 def _unsteady(lines: Mapping[str, Variant]) -> list[Finding]:
-    """Return what moves: order or company where they move rewards more than asking again does, else instability."""
+    """Return findings for rewards that depend on order or concurrency, or else for rewards that are unstable."""
     again = lines.get(SERVED_AGAIN)
     base = 0.0 if again is None or again.drift is None else again.drift.mean
     found = []
@@ -153,16 +158,16 @@ def _unsteady(lines: Mapping[str, Variant]) -> list[Finding]:
         (
             REVERSED,
             "server-order",
-            "rewards depend on what was asked before",
-            "a cache of prefixes whose states were computed in another batch, or state kept between requests",
-            "switch the prefix cache off (vLLM: --no-enable-prefix-caching), and report it",
+            "rewards depend on earlier requests",
+            "a prefix cache with hidden states computed in another batch, or state kept between requests",
+            "turn the prefix cache off (vLLM: --no-enable-prefix-caching), and report the problem",
         ),
         (
             TOGETHER,
             "server-batch",
-            "rewards depend on what is asked at the same time",
-            "padding without a mask, or kernels that round by the size of the batch",
-            "ask one by one, or switch on batch invariance (vLLM: VLLM_BATCH_INVARIANT=1); serve in float32",
+            "rewards depend on concurrent requests",
+            "padding without an attention mask, or kernels that round differently for different batch sizes",
+            "send one request at a time, or turn on batch invariance (vLLM: VLLM_BATCH_INVARIANT=1); serve in float32",
         ),
     ):
         line = lines.get(name)
@@ -175,7 +180,7 @@ def _unsteady(lines: Mapping[str, Variant]) -> list[Finding]:
                 "error",
                 "the same conversation gets different rewards",
                 show_drift(again.drift),
-                "dropout left on, several different models behind one address, or sampling",
+                "dropout is on, sampling is used, or different models run behind one address",
                 "put the model into evaluation mode; check that all replicas serve the same weights",
             )
         )
@@ -190,27 +195,27 @@ def _drifted(
     unit = min(within, threshold * spread(squashed))
     measured = "" if line.drift is None else show_drift(line.drift)
     if closest(rewards, {"sigmoid": squashed}, within=unit) is not None:
-        return _squashed("error", f"they are the sigmoid of the local copy's; {measured}")
+        return _squashed("error", f"they equal the sigmoid of the local copy's rewards; {measured}")
     others = {r.name: r.rewards for r in local.readings.values() if r.rewards is not None and r.name != REFERENCE}
     name = closest(rewards, others, within=within)
     if name is None and line.drift is not None and line.drift.mean <= 2 * _moved_by_bf16(local, reference):
         return Finding(
             "server-drift",
             "note",
-            "the server differs from the local copy as far as bfloat16 would",
+            "the server differs from the local copy by no more than bfloat16 rounding",
             measured,
             "the server computes in bfloat16",
-            "nothing, if that is near enough; else serve in float32",
+            "none needed if that is precise enough; otherwise serve in float32",
         )
     return Finding(
         "server-drift",
         "error",
-        "the server gives other rewards than the local copy",
+        "the server gives different rewards than the local copy",
         measured,
-        f"it gives what '{name}' gives" if name else "other weights, another template, or another head",
-        "serve the template and tokens that the model was trained with: see the culprit"
+        f"it gives the same rewards as the reading '{name}'" if name else "other weights, another template or head",
+        "serve the model with the chat template and tokens that it was trained with"
         if name
-        else "compare the template and the weights of server and copy",
+        else "compare the chat template and the weights of the server and the copy",
     )
 
 
@@ -226,11 +231,11 @@ def _squashed(severity: str, measured: str) -> Finding:
     return Finding(
         "server-activation",
         "error" if certain else "warning",
-        "the server squashes rewards" if certain else "the server may squash rewards",
+        "the server applies a sigmoid to the rewards" if certain else "the server may apply a sigmoid to the rewards",
         measured,
-        "an activation after the head: servers of classifiers take a sigmoid by default",
+        "an activation after the head: classifier servers apply a sigmoid by default",
         "send use_activation: false, or write problem_type: regression into config.json"
-        + ("" if certain else "; give --against MODEL to know, --allow server-activation if its rewards lie there"),
+        + ("" if certain else "; give --against MODEL to be sure, or --allow server-activation if this is intended"),
     )
 
 
@@ -238,10 +243,10 @@ def _fails(where: str, problem: str) -> Finding:
     return Finding(
         "server-fails",
         "error",
-        "the server fails on a request of the probes",
+        "the server fails on a request of the doctor",
         f"{where}: {problem}",
         "see the server's log",
-        "fix what the log shows; a server should refuse what it cannot score with a 4xx status",
+        "fix the error in the log; a server should answer conversations that it cannot score with a 4xx status",
     )
 
 
@@ -249,21 +254,21 @@ def _several(numbers: int) -> Finding:
     return Finding(
         "server-labels",
         "error",
-        "the server gives several numbers for one conversation",
-        f"{numbers} numbers; the first is taken here",
-        "a classifier of several labels, whose numbers are softmaxed by default",
+        "the server returns several numbers for one conversation",
+        f"{numbers} numbers; the first is used here",
+        "a classifier with several labels, to which servers apply a softmax by default",
         "serve a model with one label",
     )
 
 
-def _constant(rewards: Sequence[float]) -> Finding:
+def _constant(measured: str) -> Finding:
     return Finding(
         "server-constant",
         "error",
-        "every conversation gets the same number",
-        f"{len(rewards)} conversations, each {rewards[0]:g}",
-        "a head that was not loaded, or a server that gives 1 where it finds no end token",
-        "send messages, so that the server renders them with the model's own template; check the head",
+        "every conversation gets the same reward",
+        measured,
+        "the head was not loaded, or the server returns 1 because it finds no end token",
+        "send messages, so that the server renders them with the model's chat template; check the head",
     )
 
 
@@ -279,7 +284,7 @@ def _with_end(messages: Conversation, text: str) -> Conversation:
 
 
 def _with_start(messages: Conversation, text: str, words: int) -> Conversation:
-    """Return the conversation with so many words before it: enough that a reward must feel them."""
+    """Return the conversation with about ``words`` words of ``text`` before it."""
     prefix = " ".join([text] * max(1, words // len(text.split())))
     first = messages[0]
     return (Message(role=first.role, content=f"{prefix} {first.content}"), *messages[1:])

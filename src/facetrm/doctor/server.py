@@ -1,4 +1,4 @@
-"""A client of reward servers, for the probes: one conversation a request, in the dialect that the server speaks.
+"""A client of reward servers: one conversation per request, in the API that the server speaks.
 
 POST /v1/rewards   {"conversations": [[{role, content}, ...]]} -> {"scores": [{"reward": 1.2}]}       facetrm
 POST /classify     {"messages": [...], "use_activation": false} -> {"data": [{"probs": [1.2]}]}       vLLM
@@ -27,23 +27,23 @@ PATHS: Final[Mapping[Dialect, str]] = {"facetrm": "/v1/rewards", "vLLM": "/class
 AT_ONCE: Final = 8
 _ABSENT: Final = frozenset({404, 405, 501})
 _FIX: Final = {
-    "unreachable": "check the address, and that the server is up",
-    "untrusted": "give a server whose certificate is valid; SSL_CERT_FILE names further certificates to trust",
-    "silent": "check that the server is up; a slow one needs --timeout SECONDS",
-    "broken": "check the address, and that it is a reward server",
+    "unreachable": "check the address, and check that the server is running",
+    "untrusted": "use a server with a valid certificate, or set SSL_CERT_FILE to a file of certificates to trust",
+    "silent": "check that the server is running; for a slow server, raise --timeout SECONDS",
+    "broken": "check the address, and check that it belongs to a reward server",
 }
 
 
 @dataclass(frozen=True)
 class ServedAnswer:
-    """What a server said to one conversation.
+    """A server's response to one conversation.
 
     Attributes:
-        reward: None where it refused.
-        numbers: how many it gave.
-        truncated: whether it says that it cut something.
-        status: of HTTP.
-        problem: what it said when it refused, or what is wrong with its answer.
+        reward: the reward, or None if the server gave none.
+        numbers: how many numbers the server returned.
+        truncated: whether the server reports that it truncated the conversation.
+        status: the HTTP status.
+        problem: the server's error message, or what is wrong with its response.
     """
 
     reward: float | None
@@ -58,12 +58,12 @@ class RewardServer:
     """A server that gives rewards.
 
     Args:
-        address: without the path of an endpoint.
-        dialect: what it speaks.
-        render: a conversation to text, for OpenRLHF, whose clients render.
-        timeout: seconds for one request, from the connection to the last byte of the answer.
-        model: the name that vLLM serves the model under.
-        key: sent with each request.
+        address: the address of the server, without the path of an endpoint.
+        dialect: the API that the server speaks.
+        render: renders a conversation as text. OpenRLHF needs it, because its clients send rendered text.
+        timeout: the seconds allowed for one request, from the connection to the last byte of the response.
+        model: the name under which vLLM serves the model.
+        key: the API key, sent with each request.
     """
 
     def __init__(
@@ -81,18 +81,22 @@ class RewardServer:
         self._client = HttpClient(address, key=key, timeout=timeout)
 
     def ask(self, messages: Conversation) -> ServedAnswer:
-        """Return what the server says to one conversation.
+        """Score one conversation.
 
         Raises:
-            ModelError: it cannot be reached, does not answer in time, or answers with what is not JSON.
+            ModelError: the server cannot be reached, does not answer in time, or does not answer with JSON.
         """
         return run_request(self._ask(messages))
 
     def ask_all(self, conversations: Sequence[Conversation], *, at_once: int = 1) -> list[ServedAnswer]:
-        """Return the answers in the order of the ``conversations``, asked ``at_once`` many at a time.
+        """Score several conversations, one per request, and return the answers in order.
+
+        Args:
+            conversations: the conversations to score.
+            at_once: the number of concurrent requests.
 
         Raises:
-            ModelError: see :meth:`ask`; the first such error ends all.
+            ModelError: the server cannot be reached, does not answer in time, or does not answer with JSON.
         """
 
         async def all_of_them() -> list[ServedAnswer]:
@@ -131,18 +135,18 @@ def connect(
     timeout: float = 60.0,
     key: ServerKey | None = None,
 ) -> RewardServer:
-    """Return the server at ``url``, which speaks the first dialect that answers.
+    """Connect to the server at ``url``, using the first known API that it answers.
 
     Args:
-        url: its address, or that of one endpoint.
-        sample: a conversation to ask.
-        render: a conversation to text, for OpenRLHF.
-        timeout: seconds for one request.
-        key: API key of the server.
+        url: the address of the server or of one endpoint.
+        sample: a conversation to test the server with.
+        render: renders a conversation as text, for OpenRLHF.
+        timeout: the seconds allowed for one request.
+        key: the API key of the server.
 
     Raises:
-        ModelError: the address is not one or holds a secret, nothing is there, it speaks no dialect that is known, or
-            it refuses the sample.
+        ModelError: the address is invalid or contains a secret, the server cannot be reached or speaks no known API,
+            or it does not score the sample.
     """
     base = url.rstrip("/")
     named = [dialect for dialect, path in PATHS.items() if base.endswith(path)]
@@ -159,7 +163,7 @@ def connect(
             raise ModelError(
                 "the server speaks OpenRLHF's /get_reward, which takes rendered text",
                 place=address,
-                fix="give --against MODEL, whose chat template then renders the conversations",
+                fix="give --against MODEL, so that its chat template renders the conversations",
             )
         model = run_request(_served_name(client)) if dialect == "vLLM" else None
         server = RewardServer(address, dialect=dialect, render=render, timeout=timeout, model=model, key=key)
@@ -172,17 +176,17 @@ def connect(
             )
         return server
     raise ModelError(
-        f"none of {', '.join(PATHS.values())} is there",
+        f"the server has none of the endpoints {', '.join(PATHS.values())}",
         place=address,
-        fix="give the address of a server of facetrm, vLLM (task classify) or OpenRLHF, without further path",
+        fix="give the address of a facetrm, vLLM (task classify) or OpenRLHF server, without a path",
     )
 
 
 def server_address(url: str) -> Address:
-    """Return the address that ``url`` is.
+    """Parse the address of a server.
 
     Raises:
-        ModelError: it is not an http address, or holds a user, a password or a query. It is shown without these.
+        ModelError: it is not an http address, or holds a user, a password or a query, which the message leaves out.
     """
     return read_address(url, place=shown_address(url), error=ModelError)
 
@@ -200,9 +204,9 @@ def _answer(value: Any, dialect: Dialect) -> ServedAnswer:
             raise TypeError
         reward = float(found[0])
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError):
-        return ServedAnswer(None, problem=f"an answer of another shape: {_start(value)}")
+        return ServedAnswer(None, problem=f"the response has another format: {_start(value)}")
     if not math.isfinite(reward):
-        return ServedAnswer(None, numbers=len(found), problem=f"a reward of {reward}")
+        return ServedAnswer(None, numbers=len(found), problem=f"the reward is {reward}")
     return ServedAnswer(reward, numbers=len(found), truncated=cut)
 
 
@@ -210,7 +214,7 @@ async def _served_name(client: HttpClient) -> str | None:
     try:
         name = (await client.send("/v1/models")).json()["data"][0]["id"]
     except (RequestError, ValueError, KeyError, IndexError, TypeError):
-        return None  # the name is optional: a server of one model needs none
+        return None  # the name is optional if the server has only one model
     return name if isinstance(name, str) else None
 
 
@@ -227,13 +231,13 @@ def _value(reply: HttpReply, client: HttpClient) -> Any:
     except ValueError:
         shown = client.clean(short(reply.text(80)))
         fix = "give the address of a reward server"
-        raise ModelError(f"the answer is not JSON ({shown})", place=client.address, fix=fix) from None
+        raise ModelError(f"the response is not JSON ({shown})", place=client.address, fix=fix) from None
 
 
 def _refusal(reply: HttpReply, client: HttpClient) -> str:
     if 300 <= reply.status < 400:
         to = shown_address(reply.headers.get("location", ""))
-        return client.clean(f"HTTP {reply.status}: it sends on to '{to}', and conversations are not sent on")
+        return client.clean(f"HTTP {reply.status}: the server redirects to '{to}', and redirects are not followed")
     return client.clean(f"HTTP {reply.status}: {reply.text(400)}")
 
 
@@ -244,7 +248,7 @@ def _unlock(reply: HttpReply, key: ServerKey | None) -> str:
 
 
 def _start(value: Any) -> str:
-    """Return the start of a JSON value, without a walk through the whole of it."""
+    """Return the start of a JSON value without formatting all of it."""
     try:
         return short(value, 160)
     except RecursionError:

@@ -1,4 +1,4 @@
-"""What a chat template and its tokenizer do to a conversation: dates, thinking blocks, history, beginning and end."""
+"""Check what the chat template and the tokenizer do to a conversation: dates, thinking blocks, history, BOS, end."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ _SHOWN: Final = 60
 
 
 def check_template(artefact: Artefact) -> Iterator[Finding]:
-    """Yield what is wrong with the tokenizer's chat template."""
+    """Yield findings about the tokenizer and its chat template."""
     tokenizer = artefact.tokenizer
     if tokenizer is None:
         yield Finding(
             "tokenizer-missing",
             "error",
             "the tokenizer cannot be loaded",
-            f"tokenizer_config.json: {'there' if artefact.tokenizer_config else 'missing'}; "
-            f"tokenizer.json: {'there' if (artefact.folder / 'tokenizer.json').is_file() else 'missing'}",
+            f"tokenizer_config.json: {'present' if artefact.tokenizer_config else 'missing'}; "
+            f"tokenizer.json: {'present' if (artefact.folder / 'tokenizer.json').is_file() else 'missing'}",
             "it was not saved with the model, or the copy is broken",
             "save the tokenizer that the model was trained with into the folder",
         )
@@ -44,9 +44,9 @@ def check_template(artefact: Artefact) -> Iterator[Finding]:
             "template-missing",
             "error",
             "the tokenizer has no chat template",
-            "each caller then writes the conversation in its own way",
+            "every caller then renders conversations differently",
             "it was not saved with the model",
-            "save the template of training as chat_template.jinja beside tokenizer.json",
+            "save the chat template of training as chat_template.jinja next to tokenizer.json",
         )
         return
 
@@ -56,9 +56,9 @@ def check_template(artefact: Artefact) -> Iterator[Finding]:
         yield Finding(
             "template-fails",
             "error",
-            "the chat template refuses a user turn and an answer",
+            "the chat template raises an error on a user turn and an answer",
             exc.problem,
-            "the template wants variables or roles that callers do not give",
+            "the template needs variables or roles that callers do not give",
             "fix the template: it must render user and assistant turns without further arguments",
         )
         return
@@ -75,16 +75,16 @@ def _dropped(artefact: Artefact) -> list[Finding]:
         try:
             return artefact.render(turns)
         except ModelError as exc:
-            raise ValueError(exc.problem) from None  # a probe that is refused is passed over
+            raise ValueError(exc.problem) from None  # unrendered_turns skips a probe that cannot be rendered
 
     return dropped_turns(unrendered_turns(render))
 
 
 def dropped_turns(turns: Sequence[UnrenderedTurn]) -> list[Finding]:
-    """Return a finding where there are turns whose text a template does not write: no score can depend on it.
+    """Return a finding if the template leaves out text of some turns, since no score can depend on that text.
 
     Args:
-        turns: what the probes of ``unrendered_turns`` found.
+        turns: the result of ``unrendered_turns``.
     """
     if not turns:
         return []
@@ -94,14 +94,14 @@ def dropped_turns(turns: Sequence[UnrenderedTurn]) -> list[Finding]:
         Finding(
             "template-drops",
             "error" if said else "warning",
-            "the chat template leaves out what a turn says: answers that differ only there get the same score"
+            "the chat template leaves out the content of a turn: answers that differ only there get the same score"
             if said
             else "the chat template leaves out an answer's reasoning, or a system turn: no score can depend on it",
-            f"not in the rendering of a probe: {shown}",
-            "a template for content in parts (images, tools) or for other roles, or one that cuts texts"
+            f"missing in the rendering of a test conversation: {shown}",
+            "a template for multi-part content (images, tools) or for other roles, or one that truncates texts"
             if said
-            else "a template made for generating, which cuts what a reader of the chat should not see",
-            "give a template that writes the content of each turn as it is",
+            else "a template made for generation, which hides these parts from later turns",
+            "use a template that writes the content of each turn unchanged",
         )
     ]
 
@@ -117,8 +117,8 @@ def _date(tokenizer: PreTrainedTokenizerBase, text: str) -> Iterator[Finding]:
             "warning",
             "the chat template writes today's date",
             f"rendered today: {short(shown)}" if shown is not None else "it calls strftime_now",
-            "a template made for chatting: the same conversation gets another score tomorrow",
-            "write a fixed date into the template, or pass one (facetrm reads with a fixed date by itself)",
+            "a template made for chat: the same conversation gets another score tomorrow",
+            "write a fixed date into the template, or pass one (facetrm always renders with a fixed date)",
         )
 
 
@@ -127,16 +127,17 @@ def _thinking(text: str, artefact: Artefact) -> Iterator[Finding]:
     try:
         opened = None if in_text else _THINK.search(artefact.render([_U1], opened=True))
     except ModelError:
-        return  # it opens no answers: nothing is generated with it
+        return  # the template has no generation prompt
     if in_text or opened:
         yield Finding(
             "template-think",
             "warning",
-            "the chat template writes a thinking block that nobody wrote",
+            "the chat template adds a thinking block that is not in the conversation",
             f"{'in a rendered answer' if in_text else 'in the generation prompt'}: "
             f"{short(str((in_text or opened).group()))}",  # type: ignore[union-attr]
-            "a template made for generating: answers are read behind an empty block, or lack the block they open with",
-            "score with a template that writes the turns as they are",
+            "a template made for generation: answers are scored after an empty block, or without the block that they "
+            "were generated with",
+            "score with a template that writes the turns unchanged",
         )
 
 
@@ -150,10 +151,10 @@ def _history(artefact: Artefact) -> Iterator[Finding]:
         yield Finding(
             "template-rewrites",
             "warning",
-            "the chat template renders a turn otherwise when later turns follow",
+            "the chat template renders a turn differently when later turns follow",
             f"alone {short(short_text[at:], _SHOWN)}, later {short(long_text[at : at + _SHOWN], _SHOWN)}",
-            "the template drops or marks earlier turns",
-            "give a template that renders a turn without looking at the later ones",
+            "the template drops or changes earlier turns",
+            "use a template that renders each turn independently of later ones",
         )
 
 
@@ -173,19 +174,19 @@ def _beginning(tokenizer: PreTrainedTokenizerBase, text: str) -> Iterator[Findin
             f"{in_both} x {tokenizer.bos_token!r} at the start of a rendered text "
             f"{'in every way of tokenising it' if always else 'that is tokenised with special tokens'}",
             "the template writes it" + (" twice" if always else ", and the tokenizer adds it again"),
-            "take one out of the template"
+            "remove one of them from the template"
             if always
-            else "take it out of the template or the tokenizer; callers: add_special_tokens=False for rendered text "
+            else "remove it from the template or the tokenizer; callers: add_special_tokens=False for rendered text "
             "(vLLM: send messages, or add_special_tokens: false)",
         )
     elif in_template == 0 and in_both == 0:
         yield Finding(
             "no-bos",
             "warning",
-            f"{tokenizer.bos_token!r} is the beginning-of-text token, and is never written",
+            f"{tokenizer.bos_token!r} is the beginning-of-text token, but it is never written",
             f"a rendered text begins with {tokenizer.convert_ids_to_tokens(special[:2])!r}",
-            "neither template nor tokenizer writes it",
-            "write {{ bos_token }} into the template if the model was trained with it; else set bos_token to null",
+            "neither the template nor the tokenizer writes it",
+            "write {{ bos_token }} into the template if the model was trained with it; otherwise set bos_token to null",
         )
 
 
@@ -196,10 +197,10 @@ def _end(tokenizer: PreTrainedTokenizerBase, text: str) -> Iterator[Finding]:
         yield Finding(
             "no-end-of-turn",
             "warning",
-            "nothing closes the last answer",
+            "no end-of-turn token follows the last answer",
             f"a rendered conversation ends with {short(text[-30:])}",
             "the template writes no end-of-turn token after the assistant's turn",
-            "write the end token after each assistant turn: the reward is read there, and a cut answer shows",
+            "write the end token after each assistant turn: the reward is read there, and a cut-off answer then shows",
         )
 
 

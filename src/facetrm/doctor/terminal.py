@@ -1,4 +1,4 @@
-"""A diagnosis for people: the findings, worst first, and the table of readings."""
+"""Print a diagnosis to the terminal: the findings, worst first, and the table of readings."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def show_diagnosis(diagnosis: Diagnosis, *, file: IO[str] | None = None, width: 
     """Print a diagnosis: coloured on a terminal, plain elsewhere.
 
     Args:
-        diagnosis: what to print.
-        file: where to; standard output by default.
-        width: columns; the terminal's, or 80, by default.
+        diagnosis: the diagnosis to print.
+        file: the stream to print to; None is standard output.
+        width: the width in columns; None uses the terminal's width, or 80.
     """
     console = Console(file=file, width=width, highlight=False, markup=False, emoji=False)
     console.print(Text.assemble(("doctor ", "bold"), _clean(f"{diagnosis.model} ({diagnosis.kind})")))
@@ -32,7 +32,7 @@ def show_diagnosis(diagnosis: Diagnosis, *, file: IO[str] | None = None, width: 
         console.print()
         console.print(_table(diagnosis))
     for reason in diagnosis.skipped:
-        console.print(Text(_clean(f"not looked at: {reason}"), style="dim"))
+        console.print(Text(_clean(f"not checked: {reason}"), style="dim"))
     console.print(Text(_verdict(diagnosis), style="bold"))
 
 
@@ -50,7 +50,7 @@ def _show_finding(console: Console, finding: Finding, *, allowed: bool) -> None:
 def _table(diagnosis: Diagnosis) -> Table:
     unit = "in spreads (standard deviations) of the rewards"
     if any(line.drift is not None and not line.drift.spreads for line in diagnosis.variants):
-        unit = "as a part of the rewards' size: they have no spread"
+        unit = "relative to the rewards' size, since all rewards are equal"
     title = f"{diagnosis.conversations} conversations; drift {unit}"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for name in ("reading", "against"):
@@ -79,7 +79,7 @@ def _because(line: Variant) -> str:
 def _verdict(diagnosis: Diagnosis) -> str:
     counted = diagnosis.counted
     if not counted and any(finding.code == "does-not-load" for finding in diagnosis.findings):
-        return "\nnothing counts against it, but facetrm does not load it, and score refuses it"
+        return "\nno finding counts, but facetrm cannot load the model, so score cannot use it"
     if not counted:
         return f"\nhealthy at a threshold of {diagnosis.threshold:g} spreads"
     errors = sum(finding.severity == "error" for finding in counted)
@@ -88,5 +88,5 @@ def _verdict(diagnosis: Diagnosis) -> str:
 
 
 def _clean(text: str) -> str:
-    """Return ``text`` with control characters and direction marks as U+FFFD: names in foreign files are data."""
+    """Replace control characters and direction marks by U+FFFD, since names in foreign files can hold anything."""
     return "".join("\ufffd" if unicodedata.category(c) in ("Cc", "Cf") and c != "\n" else c for c in text)

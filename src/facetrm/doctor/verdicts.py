@@ -1,9 +1,9 @@
-"""Readings to a table with verdicts, and to findings with the likely culprit.
+"""Turn readings into a table with verdicts, and into findings with the likely cause.
 
-in float32    a fault when the largest drift is above the threshold
-in bfloat16   a fault when the mean drift is above ten thresholds: at 0.1 spreads, some 4 pairs in 100 turn
-              (plain Transformers reads in float32 whatever the trunk's precision, so that rounding is no explanation)
-bf16-crowded  one step of bfloat16 at the rewards' size is above 1/20 of their spread: some 14 pairs in 1000 tie
+in float32    a fault if the largest drift is above the threshold
+in bfloat16   a fault if the mean drift is above ten times the threshold: at 0.1 spreads, about 4 pairs in 100 flip
+              (plain Transformers always runs in float32, so rounding cannot explain its drift)
+bf16-crowded  one bfloat16 step at the rewards' size is above 1/20 of their spread: about 14 pairs in 1000 tie
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from facetrm.doctor import probes
 from facetrm.doctor.artefact import Artefact
 from facetrm.doctor.causes import name_cause, unexplained
-from facetrm.doctor.drift import bf16_step, drift, has_spread, resolution, spread
+from facetrm.doctor.drift import bf16_step, drift, equal_rewards, spread
 from facetrm.doctor.findings import Drift, DriftVerdict, Finding, Variant
 from facetrm.doctor.probes import Probed
 
@@ -31,8 +31,8 @@ def tabulate(probed: Probed, *, pairs_P2: NDArray[int64], threshold: float) -> t
 
     Args:
         probed: the readings.
-        pairs_P2: which answers compete.
-        threshold: largest drift, in spreads, that is no fault.
+        pairs_P2: the pairs of rows to compare, from :func:`facetrm.doctor.drift.answer_pairs`.
+        threshold: the largest drift that is not a fault, in standard deviations of the rewards.
     """
     table = []
     for reading in probed.readings.values():
@@ -40,7 +40,7 @@ def tabulate(probed: Probed, *, pairs_P2: NDArray[int64], threshold: float) -> t
         if not reading.against:
             continue
         if reading.rewards is None or compared is None:
-            note = reading.note or "what it is compared with was not run"
+            note = reading.note or "the reading that it is compared with was not run"
             table.append(Variant(reading.name, reading.against, reading.expected, None, "not run", note))
             continue
         moved = drift(reading.rewards, compared, pairs_P2=pairs_P2)
@@ -54,21 +54,21 @@ def tabulate(probed: Probed, *, pairs_P2: NDArray[int64], threshold: float) -> t
 
 
 def judge_readings(probed: Probed, table: Sequence[Variant], *, artefact: Artefact, threshold: float) -> list[Finding]:
-    """Return the findings of the readings.
+    """Return the findings from the readings.
 
     Args:
         probed: the readings.
-        table: of them, as :func:`tabulate` made it.
+        table: the table of the readings, from :func:`tabulate`.
         artefact: the model's files, which may explain a fault.
-        threshold: as in the table.
+        threshold: the largest drift that is not a fault, in standard deviations of the rewards.
     """
     rewards = probed.rewards()
     if rewards is None:
         return []
     if not all(map(math.isfinite, rewards)):
         return [_not_finite(rewards)]
-    if len(rewards) > 1 and not has_spread(rewards):
-        return [_constant(rewards)]
+    if equal := equal_rewards(rewards):
+        return [_constant(equal)]
     found = [name_cause(line, probed, artefact, threshold=threshold) for line in unexplained(table, probed)]
     step, unit = bf16_step(rewards), spread(rewards)
     if artefact.kind != "native" and len(rewards) > 1 and step > CROWDED * unit:
@@ -79,7 +79,7 @@ def judge_readings(probed: Probed, table: Sequence[Variant], *, artefact: Artefa
 def _is_fault(name: str, moved: Drift, probed: Probed, *, threshold: float) -> bool:
     coarse = name in (probes.BF16, probes.FP32)
     if not probed.full_precision and name in (probes.AGAIN, probes.PACKED):
-        coarse = True  # the engine reads in the trunk's precision, plain Transformers in float32
+        coarse = True  # these readings run in the trunk's precision
     if coarse:
         return moved.mean_spreads > PRECISION_FACTOR * threshold
     return moved.largest_spreads > threshold
@@ -92,18 +92,18 @@ def _not_finite(rewards: Sequence[float]) -> Finding:
         "rewards are not finite",
         f"{sum(not math.isfinite(r) for r in rewards)} of {len(rewards)}",
         "a weight or an activation is NaN or infinite",
-        "score in float32 or bfloat16 instead of float16; take an earlier checkpoint",
+        "score in float32 or bfloat16 instead of float16; use an earlier checkpoint",
     )
 
 
-def _constant(rewards: Sequence[float]) -> Finding:
+def _constant(measured: str) -> Finding:
     return Finding(
         "scores-constant",
         "error",
-        "all rewards are equal: they have no spread",
-        f"{len(rewards)} conversations, each {rewards[0]:g}, to within {resolution(rewards):.1g}",
-        "the head is zero or reads the same in all, or the conversations are one to the model",
-        "see the findings beside this one; where there is none, check the head's weights",
+        "all rewards are equal",
+        measured,
+        "the head is zero, it reads the same token in every conversation, or all conversations become the same tokens",
+        "see the other findings; if there are none, check the head's weights",
     )
 
 
@@ -113,8 +113,8 @@ def _crowded(table: Sequence[Variant], *, step: float, unit: float) -> Finding:
     return Finding(
         "bf16-crowded",
         "warning",
-        "rewards are close together for bfloat16",
-        f"spread {unit:.3g}, one step of bfloat16 {step:.3g}{ties}",
-        "a head that is served in bfloat16 rounds rewards to steps that are coarse against their spread",
-        "compute the head in float32 (facetrm does), or shift and scale the head so that rewards lie around zero",
+        "rewards are too close together for bfloat16",
+        f"standard deviation {unit:.3g}, one bfloat16 step {step:.3g}{ties}",
+        "a head served in bfloat16 rounds rewards to steps that are coarse compared with their standard deviation",
+        "compute the head in float32 (as facetrm does), or shift the head so that rewards lie around zero",
     )

@@ -1,4 +1,4 @@
-"""What the weights of a foreign folder say: a head that is missing, untrained, not finite, or never saved."""
+"""Check the weights of a third-party model: heads that are missing, untrained or not finite, missing tensors."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _SHOWN = 3
 
 
 def check_weights(artefact: Artefact) -> Iterator[Finding]:
-    """Yield what is wrong with the weights."""
+    """Yield findings about the weights."""
     if artefact.unreadable:
         yield Finding(
             "does-not-load",
             "error",
             "files cannot be read",
             "; ".join(artefact.unreadable),
-            "an interrupted copy or download, or no model folder",
-            "copy or fetch the folder again; give one written by save_pretrained",
+            "a copy or download was interrupted, or this is not a model folder",
+            "copy or fetch the folder again; give a folder written by save_pretrained",
         )
     if artefact.kind == "adapter":
         yield from _adapter(artefact)
@@ -37,7 +37,7 @@ def check_weights(artefact: Artefact) -> Iterator[Finding]:
                 "error",
                 "no weights in safetensors",
                 f"{len(pickles)} pickle files" + (f": {', '.join(pickles[:_SHOWN])}" if pickles else ""),
-                "weights were not saved, or only in a format that can run code",
+                "the weights were not saved, or only in the pickle format, which can run code",
                 "save them with save_pretrained, which writes model.safetensors",
             )
         return
@@ -50,7 +50,7 @@ def check_weights(artefact: Artefact) -> Iterator[Finding]:
 
 
 def head_names(artefact: Artefact) -> list[str]:
-    """Return the tensors of the weights that belong to a head: the classifier's, or the gated model's."""
+    """Return the names of the tensors that belong to the head of a classifier or of a gated model."""
     if artefact.kind == "gated":
         return sorted(name for name in artefact.tensors if name.startswith(GATED_KEYS))
     expected = artefact.expected
@@ -68,10 +68,10 @@ def _adapter(artefact: Artefact) -> Iterator[Finding]:
         "adapter-head",
         "error",
         "the adapter has no reward head",
-        f"{len(artefact.tensors)} tensors, none of a head; {named}; task_type "
+        f"{len(artefact.tensors)} tensors, but no head; {named}; task_type "
         f"{artefact.adapter_config.get('task_type')!r}",
-        "the head was trained but not saved with the adapter, so that each load draws another one",
-        "train with task_type SEQ_CLS or modules_to_save: [score]; where the trained head is still in memory, save it",
+        "the head was trained but not saved with the adapter, so every load initialises a new one at random",
+        "train with task_type SEQ_CLS or modules_to_save: [score]; if the trained head is still in memory, save it",
     )
 
 
@@ -81,8 +81,8 @@ def _gated(artefact: Artefact) -> Iterator[Finding]:
         yield Finding(
             "head-missing",
             "error",
-            f"a gated reward model without {', '.join(missing)}",
-            f"{len(head_names(artefact))} tensors of a head",
+            f"the gated reward model has no {', '.join(missing)}",
+            f"{len(head_names(artefact))} tensors of the head found",
             "the gate or the heads were not exported",
             "export the whole model; fetch the folder again",
         )
@@ -93,13 +93,13 @@ def _gated(artefact: Artefact) -> Iterator[Finding]:
         "error" if plain else "note",
         f"gated weights under the architecture {', '.join(architectures) or 'none'}"
         if plain
-        else "AutoModelForSequenceClassification without the model's own code takes it for a plain classifier",
-        f"weights hold {', '.join(n for n in head_names(artefact)[:_SHOWN])} ...; a plain classifier has 'score', "
-        "which is not there and is drawn at random",
-        "config.json names a class without gate" if plain else "generic loaders and servers know no gated class",
-        "write the gated architecture into config.json, and load it with facetrm"
+        else "AutoModelForSequenceClassification without the model's own code loads it as a plain classifier",
+        f"the weights hold {', '.join(n for n in head_names(artefact)[:_SHOWN])} ...; a plain classifier needs "
+        "'score', which is missing and would be initialised at random",
+        "config.json names a class without a gate" if plain else "generic loaders and servers have no gated class",
+        "write the gated architecture into config.json, and load the model with facetrm"
         if plain
-        else "load it with facetrm; never through a plain classifier",
+        else "load it with facetrm, never as a plain classifier",
     )
     yield from _values(artefact, [n for n in head_names(artefact) if not n.endswith(("bias", "num_batches_tracked"))])
 
@@ -116,10 +116,10 @@ def _classifier_head(artefact: Artefact) -> Iterator[Finding]:
             "head-missing",
             "error",
             f"no '{missing[0]}' in the weights (architecture {architecture})",
-            f"heads found: {', '.join(other[:_SHOWN]) or 'none'}; AutoModelForSequenceClassification draws "
-            f"{', '.join(missing[:_SHOWN])} at random, differently each time",
-            "a base or language model, or a reward model whose head was not saved or has another name",
-            f"save the trained head as '{missing[0]}'; without one, this is no reward model",
+            f"heads found: {', '.join(other[:_SHOWN]) or 'none'}; AutoModelForSequenceClassification initialises "
+            f"{', '.join(missing[:_SHOWN])} at random, differently on each load",
+            "it is a base or language model, or a reward model whose head was not saved or has another name",
+            f"save the trained head as '{missing[0]}'; without a head, this is not a reward model",
         )
         return
     for name, shape in expected.head.items():
@@ -128,10 +128,10 @@ def _classifier_head(artefact: Artefact) -> Iterator[Finding]:
             yield Finding(
                 "head-shape",
                 "error",
-                f"'{name}' has shape {list(found)}, the configuration wants {list(shape)}",
+                f"'{name}' has shape {list(found)}, but the configuration needs {list(shape)}",
                 f"{found[0]} rows for {artefact.config.get('id2label')!r}",
-                "num_labels in config.json is not what was trained, or the head is another model's",
-                "write as many labels as the head has rows; a scalar reward has one",
+                "num_labels in config.json differs from training, or the head belongs to another model",
+                "write as many labels into config.json as the head has rows; a scalar reward has one",
             )
     yield from _values(artefact, [name for name in expected.head if name.endswith("weight")])
 
@@ -151,7 +151,7 @@ def _values(artefact: Artefact, names: Sequence[str]) -> Iterator[Finding]:
                 f"'{name}' is not finite",
                 f"{int((~torch.isfinite(tensor)).sum())} of {tensor.numel()} values are NaN or infinite",
                 "training diverged, or a cast to float16 overflowed",
-                "take an earlier checkpoint, or train again with a lower learning rate in float32 or bfloat16",
+                "use an earlier checkpoint, or train again with a lower learning rate in float32 or bfloat16",
             )
         elif tensor.numel() > 1 and float(tensor.max()) == float(tensor.min()):
             yield Finding(
@@ -172,7 +172,7 @@ def _trunk(artefact: Artefact) -> Iterator[Finding]:
         named = any(name.startswith(prefix) for name in artefact.tensors)
         inside = (name for name in artefact.tensors if name.startswith(prefix) or not named)
         held = {name.removeprefix(prefix) for name in inside if name not in head_names(artefact)}
-        # Loaders rename some checkpoints (fused experts, older names): with an unknown name, nothing can be said.
+        # Loaders rename the tensors of some checkpoints (fused experts, older names), so unknown names end the check.
         known = all(name in trunk or name.endswith("inv_freq") for name in held)
         holes = [name for name in trunk if name not in held] if held and known else []
     if lost or holes:
@@ -180,9 +180,11 @@ def _trunk(artefact: Artefact) -> Iterator[Finding]:
         yield Finding(
             "weights-missing",
             "error",
-            f"{len(names)} tensors of the trunk are not there" if not lost else "the index names tensors of no file",
+            f"{len(names)} tensors of the backbone are missing"
+            if not lost
+            else "the index lists tensors that are in no file",
             _listed(names),
-            "an interrupted download or a partial save: a loader draws them at random",
+            "an interrupted download or a partial save; a loader would initialise them at random",
             "fetch or save the whole folder again",
         )
 
@@ -198,24 +200,24 @@ def _finite(artefact: Artefact) -> Iterator[Finding]:
             elif not finite and name not in heads:
                 bad.append(name)
     except (SafetensorError, OSError):
-        return  # the file was named already: it cannot be read
+        return  # the unreadable file is already reported
     if unknown:
         yield Finding(
             "weights-unread",
             "note",
-            f"{len(unknown)} tensors are of a type that PyTorch cannot read as numbers",
+            f"{len(unknown)} tensors have a dtype that PyTorch cannot read as numbers",
             _listed(unknown),
-            "weights packed by a quantiser",
-            "nothing, if the model loads: they were not looked at for NaN or zero",
+            "the weights were packed by a quantiser, so they were not checked for NaN or infinity",
+            "no fix is needed if the model loads",
         )
     if bad:
         yield Finding(
             "weights-not-finite",
             "error",
-            f"{len(bad)} tensors of the trunk are not finite",
+            f"{len(bad)} tensors of the backbone are not finite",
             _listed(bad),
             "training diverged, or a cast to float16 overflowed",
-            "take an earlier checkpoint, or save in float32 or bfloat16",
+            "use an earlier checkpoint, or save in float32 or bfloat16",
         )
 
 

@@ -1,4 +1,4 @@
-"""How much of a text a tokenizer does not know: what it reads as the unknown token, or as nothing at all."""
+"""Measure how much of a text becomes the tokenizer's unknown token, or no token at all."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from facetrm.data.records import Conversation
 from facetrm.doctor.findings import Finding
 
 MANY: Final = 0.1
-"""Share of unknown tokens above which scores are in doubt."""
+"""The share of unknown tokens above which the doctor reports a finding."""
 _MOST: Final = 0.5
 _ENGLISH: Final = (
     "How do I boil an egg so that the yolk stays soft?",
@@ -26,12 +26,12 @@ _SHOWN: Final = 5
 
 @dataclass(frozen=True)
 class UnknownWords:
-    """What a tokenizer does not know of a text.
+    """The part of a text that a tokenizer does not know.
 
     Attributes:
-        tokens: number of tokens of the text; a word that gives no token counts as one.
-        unknown: number of tokens that are unknown or missing.
-        examples: the first words that are not known.
+        tokens: the number of tokens of the text. A word that gives no token counts as one.
+        unknown: the number of tokens that are unknown or missing.
+        examples: the first few unknown words.
     """
 
     tokens: int
@@ -40,16 +40,16 @@ class UnknownWords:
 
     @property
     def share(self) -> float:
-        """Of all tokens, 0 for no text."""
+        """The share of unknown tokens, 0 to 1; 0 for an empty text."""
         return self.unknown / self.tokens if self.tokens else 0.0
 
 
 def unknown_words(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> UnknownWords:
-    """Return what ``tokenizer`` does not know of ``texts``, word by word.
+    """Count the tokens of ``texts`` that the tokenizer does not know, word by word.
 
     Args:
-        tokenizer: the model's.
-        texts: what people write.
+        tokenizer: the model's tokenizer.
+        texts: the texts to tokenise.
     """
     unk = tokenizer.unk_token_id
     tokens, unknown, examples = 0, 0, dict[str, None]()
@@ -69,20 +69,20 @@ def unknown_words(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> U
 
 
 def knower(tokenizer: PreTrainedTokenizerBase | None) -> Callable[[str], bool] | None:
-    """Return what tells whether a word is known, None without a tokenizer.
+    """Return a function that tells whether the tokenizer knows a word, or None without a tokenizer.
 
     Args:
-        tokenizer: the model's.
+        tokenizer: the model's tokenizer.
     """
     return None if tokenizer is None else lambda word: not unknown_words(tokenizer, [word]).unknown
 
 
 def check_words(tokenizer: PreTrainedTokenizerBase, conversations: Iterable[Conversation]) -> list[Finding]:
-    """Return a finding where more than a tenth of the tokens are unknown.
+    """Return a finding if more than a tenth of the tokens are unknown.
 
     Args:
-        tokenizer: the model's.
-        conversations: what is scored; none to ask about plain English.
+        tokenizer: the model's tokenizer.
+        conversations: the conversations to score; if empty, plain English sentences are tested instead.
     """
     texts = [message.content for messages in conversations for message in messages]
     found = unknown_words(tokenizer, texts or _ENGLISH)
@@ -95,8 +95,8 @@ def check_words(tokenizer: PreTrainedTokenizerBase, conversations: Iterable[Conv
             "error" if texts and found.share > _MOST else "warning",
             f"the tokenizer does not know {found.share:.0%} of the tokens of {what}",
             f"{found.unknown} of {found.tokens} tokens are unknown: {', '.join(map(short, found.examples))}",
-            "a vocabulary made for other text: all unknown words are one word to the model",
-            "score only text of the kind the model was trained on, or take a model whose tokenizer knows the text"
-            + ("" if texts else "; give --data FILE to measure it on yours"),
+            "the vocabulary was made for other text, and all unknown words look the same to the model",
+            "score only text like that of training, or use a model whose tokenizer knows the text"
+            + ("" if texts else "; give --data FILE to measure it on your data"),
         )
     ]

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -21,13 +21,15 @@ import torch
 
 from facetrm.backbone.encoder import Features
 from facetrm.core.errors import ModelError
-from facetrm.core.statistics import Floats, Interval, bootstrap_mean, spearman
+from facetrm.core.statistics import Floats, Interval, bootstrap_mean, bootstrap_spearman
 from facetrm.explain.prompts import prompt_groups
 from facetrm.model.output import RewardOutput
 from facetrm.model.reward_model import RewardModel
 
 MIN_ANSWERS: Final = 10
 """Answers below which no correlation is given."""
+FEW_PROMPTS: Final = 20
+"""Prompts below which a correlation is marked: resampling so few makes intervals that are too narrow."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,9 @@ class OverallExplanation:
             them is constant or there are fewer than 10 answers (two always give +1 or -1).
         reward_length: the same for the reward.
         decided: None where no pairs were given.
+        length_interval: intervals of ``length`` from resampling prompts, for the correlations that are given.
+        reward_length_interval: the same for ``reward_length``.
+        prompts: how many the answers belong to.
     """
 
     everyone: GroupView
@@ -69,6 +74,9 @@ class OverallExplanation:
     length: dict[str, float | None]
     reward_length: float | None
     decided: Decided | None
+    length_interval: dict[str, Interval] = field(default_factory=dict)
+    reward_length_interval: Interval | None = None
+    prompts: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dict."""
@@ -154,13 +162,19 @@ def _explain(
             for label in sorted(set(labels))
         }
 
+    prompts = list(groups) * len(outputs)
+    ranks = {name: _rank(contributions_NK[:, k], lengths_N, prompts, seed) for k, name in enumerate(names)}
+    of_reward = _rank(rewards_N, lengths_N, prompts, seed)
     return OverallExplanation(
         everyone=_view(names, weights_NK, contributions_NK),
         by_task=view(tasks),
         by_source=view(sources),
-        length={name: _rank(contributions_NK[:, k], lengths_N) for k, name in enumerate(names)},
-        reward_length=_rank(rewards_N, lengths_N),
+        length={name: None if rank is None else rank.value for name, rank in ranks.items()},
+        reward_length=None if of_reward is None else of_reward.value,
         decided=None if len(outputs) < 2 else _decided(names, outputs, groups, seed),
+        length_interval={name: rank for name, rank in ranks.items() if rank is not None and math.isfinite(rank.low)},
+        reward_length_interval=None if of_reward is None or not math.isfinite(of_reward.low) else of_reward,
+        prompts=len(set(groups)),
     )
 
 
@@ -184,11 +198,11 @@ def _decided(names: Sequence[str], outputs: Sequence[RewardOutput], groups: Sequ
     )
 
 
-def _rank(x_N: Floats, y_N: Floats) -> float | None:
+def _rank(x_N: Floats, y_N: Floats, prompts: Sequence[str], seed: int) -> Interval | None:
     if len(x_N) < MIN_ANSWERS:
         return None
-    value = spearman(x_N, y_N)
-    return value if math.isfinite(value) else None
+    found = bootstrap_spearman(x_N, y_N, prompts, seed=seed)
+    return found if math.isfinite(found.value) else None
 
 
 def _numpy(tensor: torch.Tensor) -> Floats:

@@ -11,8 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from facetrm.core.shown import show_fixed
+from facetrm.core.statistics import Interval
 from facetrm.explain.ablation import AblationTable
-from facetrm.explain.overall import OverallExplanation
+from facetrm.explain.overall import FEW_PROMPTS, OverallExplanation
 from facetrm.explain.terminal import clean
 
 
@@ -41,6 +42,11 @@ class WholeView:
         decided = self.overall.decided
         if decided is not None:
             said.append(f"{100 * decided.share.value:.0f}% of {decided.pairs} margins are decided by one expert")
+        if self.overall.length_interval and self.overall.prompts < FEW_PROMPTS:
+            said.append(
+                f"The correlations with length rest on {self.overall.prompts} prompts. With fewer than {FEW_PROMPTS}, "
+                "the intervals are too narrow."
+            )
         return tuple(said)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -66,6 +72,13 @@ class WholeView:
                 Text(clean(name)),
                 *([f"{everyone.weights[name]:.3f}"] if everyone.weights else []),
                 show_fixed(everyone.contributions[name]),
-                "-" if length is None else show_fixed(length, 2, signed=True),
+                "-" if length is None else _correlation(length, self.overall.length_interval.get(name)),
                 "-" if line is None else f"{show_fixed(100 * line.accuracy_change.value, 1, signed=True)} points",
             ]
+
+
+def _correlation(value: float, interval: Interval | None) -> str:
+    shown = show_fixed(value, 2, signed=True)
+    if interval is None:
+        return shown
+    return f"{shown} ({show_fixed(interval.low, 2, signed=True)} to {show_fixed(interval.high, 2, signed=True)})"

@@ -43,7 +43,8 @@ if TYPE_CHECKING:
     from facetrm.fit.bradley_terry import BradleyTerryConfig, fit_bradley_terry
     from facetrm.fit.debias import Debias, DebiasConfig, fit_debias
     from facetrm.fit.experts.adapters import ExpertFit, fit_adapter
-    from facetrm.fit.experts.concat import ConcatConfig, ConcatFit, fit_concat_mlp
+    from facetrm.fit.experts.concat import ConcatFit, fit_concat_mlp
+    from facetrm.fit.experts.concat_start import ConcatConfig
     from facetrm.fit.experts.config import ExpertConfig
     from facetrm.fit.finetune.config import FineTuneConfig
     from facetrm.fit.finetune.fit import fine_tune
@@ -63,7 +64,8 @@ else:
             "facetrm.fit.bradley_terry": ["BradleyTerryConfig", "fit_bradley_terry"],
             "facetrm.fit.debias": ["Debias", "DebiasConfig", "fit_debias"],
             "facetrm.fit.experts.adapters": ["ExpertFit", "fit_adapter"],
-            "facetrm.fit.experts.concat": ["ConcatConfig", "ConcatFit", "fit_concat_mlp"],
+            "facetrm.fit.experts.concat": ["ConcatFit", "fit_concat_mlp"],
+            "facetrm.fit.experts.concat_start": ["ConcatConfig"],
             "facetrm.fit.experts.config": ["ExpertConfig"],
             "facetrm.fit.finetune.config": ["FineTuneConfig"],
             "facetrm.fit.finetune.fit": ["fine_tune"],

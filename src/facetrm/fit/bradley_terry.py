@@ -154,7 +154,7 @@ def fit_bradley_terry_blocks(
     best = min(sorted(losses, reverse=True), key=lambda ridge: losses[ridge])
     everyone_N = np.ones(len(pairs), dtype=bool)
     weight_1D = torch.from_numpy(fit(w_N, everyone_N, best) / spread_D)[None]
-    return BradleyTerryFit(_mixture(weight_1D, pairs), best, losses)
+    return BradleyTerryFit(_mixture(weight_1D, pairs, w_N), best, losses)
 
 
 @dataclass(frozen=True)
@@ -186,10 +186,12 @@ def _differences(pairs: PairBlocks) -> Iterator[Tensor]:
         yield x_ND
 
 
-def _mixture(weight_1D: Tensor, pairs: PairBlocks) -> Mixture:
-    """Return the head as one expert, with its mean over the training answers as the reference."""
+def _mixture(weight_1D: Tensor, pairs: PairBlocks, w_N: Floats) -> Mixture:
+    """Return the head as one expert; the reference is the mean training answer, weighted as the pairs are."""
     experts = LinearExperts([PREFERENCE], weight_1D.float(), torch.zeros(1))
-    reference_K = torch.cat(expert_scores(experts, pairs)).double().mean(dim=0).float()
+    weights_N, (chosen_NK, rejected_NK) = torch.from_numpy(w_N).double(), expert_scores(experts, pairs)
+    total_K = weights_N @ (chosen_NK.double() + rejected_NK.double())
+    reference_K = (total_K / (2.0 * weights_N.sum())).float()
     return fixed_mixture(experts, torch.eye(1), weights_K=[1.0], reference_K=reference_K)
 
 

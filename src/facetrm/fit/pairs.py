@@ -54,6 +54,11 @@ class ScoredPairs:
         difference_NK = (self.chosen_NK.double() - self.rejected_NK.double()) @ debias_KK.double()
         return np.asarray(difference_NK.numpy(), dtype=np.float64)
 
+    def typical_scores(self) -> Tensor:
+        """Return the mean scores of all answers, [K], where each weighs as its pair does in the fit."""
+        total = self.weights_N.double() @ (self.chosen_NK.double() + self.rejected_NK.double())
+        return (total / (2.0 * self.weights_N.double().sum())).float()
+
     def fingerprint(self) -> str:
         """Return the sha256 of all that a fit reads."""
         digest = hashlib.sha256()

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol, cast
@@ -32,6 +32,7 @@ from facetrm.core.errors import ConfigError, FitError
 from facetrm.core.files import new_file, read_json, write_json, write_text
 from facetrm.core.progress import log
 from facetrm.fit.finetune.config import TrainerSection
+from facetrm.fit.schedule import without_zero_rate
 
 TRAINED: Final = "trained.safetensors"
 _FIX: Final = "fix these arguments of transformers.TrainingArguments, or start with accelerate launch"
@@ -155,6 +156,18 @@ class HeadsTrainer(Trainer):
         self._parts.append({name: part for name, part in outputs.items() if name != "loss"})
         return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
 
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """Return the schedule; a warm-up of w steps goes from 1/w to 1, so that no step has rate 0.
+
+        Args:
+            num_training_steps: as in ``Trainer.create_scheduler``.
+            optimizer: as in ``Trainer.create_scheduler``.
+        """
+        warm = self.args.get_warmup_steps(num_training_steps)
+        return without_zero_rate(super().create_scheduler(num_training_steps, optimizer), warm=warm)
+
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Return, log and announce the figures of ``judge``.
 
@@ -264,13 +277,22 @@ def write_trained(trainer: HeadsTrainer, folder: Path) -> None:
     """
     state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     if trainer.args.should_save:
-        kept = {name: state[name].detach().cpu().contiguous() for name in sorted(trainer.kept)}
-        bad = [name for name, tensor in kept.items() if not bool(torch.isfinite(tensor).all())]
-        if bad:
-            raise FitError(f"'{bad[0]}' is not finite after training", place=folder, fix="lower trainer.learning_rate")
-        with new_file(folder / TRAINED) as handle:
-            save_file(kept, handle.name, metadata={"format": "pt"})
+        write_result({name: state[name] for name in trainer.kept}, folder)
     trainer.accelerator.wait_for_everyone()
+
+
+def write_result(state: Mapping[str, Tensor], folder: Path) -> None:
+    """Write the tensors of a finished training, by name, to ``folder``.
+
+    Raises:
+        FitError: a tensor that is not finite.
+    """
+    kept = {name: state[name].detach().cpu().contiguous() for name in sorted(state)}
+    bad = [name for name, tensor in kept.items() if not bool(torch.isfinite(tensor).all())]
+    if bad:
+        raise FitError(f"'{bad[0]}' is not finite after training", place=folder, fix="lower trainer.learning_rate")
+    with new_file(folder / TRAINED) as handle:
+        save_file(kept, handle.name, metadata={"format": "pt"})
 
 
 def read_trained(model: torch.nn.Module, folder: Path) -> None:
@@ -336,8 +358,8 @@ def claim(folder: Path, question: dict[str, Any]) -> None:
         raise FitError(
             f"holds a training with other settings ({', '.join(changed)})", place=folder, fix="give another run folder"
         )
-    for old in folder.glob("*.safetensors"):  # how the other training would have started
-        old.unlink()
+    for old in (*folder.glob("*.safetensors"), folder / "looks.json", folder / "kept.json"):  # of the other training
+        old.unlink(missing_ok=True)
     (folder / "log.jsonl").unlink(missing_ok=True)
     write_json(path, question)
 

@@ -1,9 +1,9 @@
-"""A reward model that was trained with PEFT: a LoRA and a linear head on a base that lies here.
+"""A reward model trained with PEFT: a LoRA and a linear head on a base model in a local folder.
 
     reward = head.weight @ hidden state of the conversation's last token (+ head.bias), base with the LoRA added
 
-The base is only read from a folder on this machine: ``base_model_name_or_path`` of a foreign file is no reason to ask
-the Hub.
+The base is read only from a folder on this machine. ``base_model_name_or_path`` comes from a foreign file, so it never
+triggers a download.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ _MERGE: Final = "merge the adapter into its base with PEFT, and give the merged 
 
 
 def read_adapter(folder: Path, settings: Mapping[str, object]) -> RewardModel:
-    """Return the model of a folder with a LoRA and a saved head, as PEFT writes it for sequence classification.
+    """Read a LoRA with a saved head, in the format that PEFT writes for sequence classification.
 
     Args:
-        folder: with adapter_config.json and adapter_model.safetensors.
-        settings: of the backbone.
+        folder: the folder with adapter_config.json and adapter_model.safetensors.
+        settings: settings of the backbone, as in ``load_model``.
 
     Raises:
-        ModelError: it is an adapter of another kind, has no head of one label, or its base is not on this machine.
+        ModelError: the adapter is of another kind, has no head with one output, or its base is not on this machine.
     """
     config = read_json(folder / CONFIG_FILE, ModelError, fix="fetch it again")
     kind, task = (config.get(key) if isinstance(config, dict) else None for key in ("peft_type", "task_type"))
     if kind != "LORA" or task not in ("SEQ_CLS", None):
         raise ModelError(
-            f"an adapter of PEFT ({short(kind)}, made for {short(task)}), no reward model by itself",
+            f"a PEFT adapter ({short(kind)}, made for {short(task)}) is not a reward model",
             place=folder,
-            fix="as a backbone's adapter, give it in backbone.adapter; for a reward model, "
-            "give one of peft_type LORA and task_type SEQ_CLS",
+            fix="to use it as the adapter of a backbone, give it in backbone.adapter; a reward model needs peft_type "
+            "LORA and task_type SEQ_CLS",
         )
     weights = _head(folder)
     head = find_head(weights, place=folder)
@@ -63,14 +63,16 @@ def read_adapter(folder: Path, settings: Mapping[str, object]) -> RewardModel:
 
 
 def _head(folder: Path) -> dict[str, Any]:
-    """Return the tensors beside the LoRA's and the trunk's, in float32."""
+    """Return the tensors that belong neither to the LoRA nor to the trunk, in float32."""
     path = folder / ADAPTER_WEIGHTS
     if not path.is_file():
-        raise ModelError(f"an adapter of PEFT without {ADAPTER_WEIGHTS}", place=folder, fix="save it as safetensors")
+        raise ModelError(f"the PEFT adapter has no {ADAPTER_WEIGHTS}", place=folder, fix="save it as safetensors")
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError) as exc:
-        raise ModelError(f"cannot be read ({' '.join(str(exc).split())[:200]})", place=path, fix="fetch it") from None
+        raise ModelError(
+            f"cannot be read ({' '.join(str(exc).split())[:200]})", place=path, fix="fetch it again"
+        ) from None
     names = {name: name.removeprefix(_PREFIX) for name in tensors if "lora_" not in name}
     return {short_name: tensors[name].float() for name, short_name in names.items()}
 
@@ -83,25 +85,27 @@ def _base(folder: Path, config: Mapping[str, Any]) -> Path:
                 check_files(place, ModelError)
                 return place
     raise ModelError(
-        f"an adapter of PEFT whose base {short(name)} is no folder on this machine",
+        f"the base {short(name)} of this PEFT adapter is not a folder on this machine",
         place=folder,
         fix=f"write the folder of its base into 'base_model_name_or_path' of {CONFIG_FILE}, or {_MERGE}",
     )
 
 
 def _check_tokenizer(folder: Path, encoder: TransformerEncoder, *, templated: bool) -> None:
-    """Check that the tokenizer beside the adapter, where there is one, reads as the base's does."""
+    """Check that the adapter's tokenizer, if it has one, is the same as that of the base."""
     if not (folder / "tokenizer_config.json").is_file():
         return
     try:
         with quiet_transformers():
             own = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except Exception as exc:  # loaders raise errors of every kind on files that others wrote
+    except Exception as exc:  # loaders raise all kinds of error on malformed files
         reason = f"{type(exc).__name__}: {' '.join(str(exc).split())[:200]}"
-        raise ModelError(f"its tokenizer cannot be loaded ({reason})", place=folder, fix=_MERGE) from None
+        raise ModelError(f"the adapter's tokenizer cannot be loaded ({reason})", place=folder, fix=_MERGE) from None
     if tokenizer_fingerprint(own) != tokenizer_fingerprint(encoder.tokenizer):
-        raise ModelError("its tokenizer is not that of its base", place=folder, fix=_MERGE)
+        raise ModelError("the adapter's tokenizer differs from that of its base", place=folder, fix=_MERGE)
     if not templated and own.chat_template not in (None, encoder.tokenizer.chat_template):
         raise ModelError(
-            "its chat template is not that of its base", place=folder, fix="write it to chat_template.jinja beside it"
+            "the adapter's chat template differs from that of its base",
+            place=folder,
+            fix="write the template to chat_template.jinja in the adapter's folder",
         )

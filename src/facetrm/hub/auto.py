@@ -1,9 +1,9 @@
-"""Our folders through ``AutoModelForSequenceClassification``: importing facetrm registers the class, no remote code.
+"""Load facetrm folders with ``AutoModelForSequenceClassification``. Importing facetrm registers the class.
 
     logits [B, 1] = reward      problem_type: regression      id2label: the objectives
 
-Programs that tokenise themselves (TRL with ``reward_funcs=FOLDER``) render with the folder's template, pad as they like
-and call the model; the prompt ends where ``gating_token_pattern`` stands for the last time, and heads compute in
+Programs that tokenise themselves (TRL with ``reward_funcs=FOLDER``) render with the folder's template, pad on either
+side and call the model. The prompt ends at the last occurrence of ``gating_token_pattern``. The heads compute in
 float32 even inside an autocast or after ``.to(bfloat16)``.
 
 Shapes: B conversations, L tokens, D hidden size, K objectives.
@@ -33,7 +33,7 @@ from facetrm.model.output import RewardOutput
 from facetrm.model.reward_model import RewardModel
 
 _READ: Final = frozenset({"config", "dtype", "torch_dtype", "device_map", "revision", "output_loading_info"})
-# What Auto classes add, and what makes no difference here: no code of the folder runs, and weights are safetensors.
+# Arguments that the Auto classes add, and arguments without effect here.
 _HARMLESS: Final = frozenset(
     {"trust_remote_code", "low_cpu_mem_usage", "use_safetensors", "_from_auto", "_commit_hash", "adapter_kwargs"}
 )
@@ -41,16 +41,16 @@ _HARMLESS: Final = frozenset(
 
 @dataclass
 class RewardModelOutput(ModelOutput):
-    """What a model gives for B conversations.
+    """The output of a model for B conversations.
 
     Attributes:
-        logits: [B, 1], the reward.
-        rewards: [B, K], the experts' scores; None if the model has several tasks.
-        contributions: [B, K], what each expert adds to ``base``; None if the model has several tasks.
-        gating_output: [B, K], the weights; None if the model has several tasks.
-        base: [B].
-        hidden_state: [B, D], what the heads read.
-        prompt_embedding: [B, D], what the gate reads.
+        logits: the rewards, [B, 1].
+        rewards: the experts' scores, [B, K]; None if the model has several tasks.
+        contributions: each expert's contribution to the reward, [B, K]; None if the model has several tasks.
+        gating_output: the gate's weights, [B, K]; None if the model has several tasks or no gated sum.
+        base: the base of each reward, [B]. The reward is the base plus the contributions.
+        hidden_state: the hidden state at the last token of each conversation, [B, D]. The experts read it.
+        prompt_embedding: the hidden state at the token that closes the prompt, [B, D]. The gate and the router read it.
     """
 
     logits: Tensor | None = None
@@ -63,7 +63,7 @@ class RewardModelOutput(ModelOutput):
 
 
 class _Float32(nn.ModuleDict):
-    """Heads that go where the trunk goes and stay in float32."""
+    """Heads that move to the trunk's device but stay in float32."""
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> _Float32:
         here = next(self.parameters(), torch.empty(0))
@@ -74,14 +74,14 @@ class _Float32(nn.ModuleDict):
 
 @final
 class FacetrmForSequenceClassification(PreTrainedModel):
-    """A reward model of ours behind the interface of a Transformers classifier.
+    """A facetrm reward model behind the interface of a Transformers classifier.
 
     Args:
-        config: configuration of its folder.
-        reward_model: whose trunk and heads it holds.
+        config: the configuration of the model folder.
+        reward_model: the model whose trunk and heads it uses.
 
     Raises:
-        ModelError: the backbone is no decoder, or experts read adapters of their own.
+        ModelError: the backbone is not a decoder, or experts have their own adapters.
     """
 
     config_class = FacetrmConfig
@@ -96,11 +96,11 @@ class FacetrmForSequenceClassification(PreTrainedModel):
         encoder = reward_model.encoder
         if not isinstance(encoder, TransformerEncoder) or encoder.kind != "decoder":
             raise ModelError(
-                "the backbone is no decoder", place=config.name_or_path or None, fix="score with facetrm.load_model"
+                "the backbone is not a decoder", place=config.name_or_path or None, fix="score with facetrm.load_model"
             )
         if reward_model.adapters:
             raise ModelError(
-                f"its experts read {len(reward_model.adapters)} adapters, a classifier makes one pass",
+                f"the experts use {len(reward_model.adapters)} adapters, but a classifier makes a single pass",
                 place=config.name_or_path or None,
                 fix="score with facetrm.load_model",
             )
@@ -114,22 +114,22 @@ class FacetrmForSequenceClassification(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """Return the model of a folder that ``RewardModel.save`` or ``facetrm run`` wrote, or of one on the Hub.
+        """Load a model that ``RewardModel.save`` or ``facetrm run`` wrote.
 
         Args:
-            pretrained_model_name_or_path: the folder, or a name on the Hub.
-            args: none.
+            pretrained_model_name_or_path: a model folder, or the name of a model on the Hub.
+            args: positional arguments are refused.
             kwargs: ``config``, ``dtype``, ``device_map`` (one device), ``revision``, and what AutoModel passes on.
 
         Raises:
-            ModelError: a broken folder, or an argument that this loader cannot follow.
+            ModelError: the folder is broken, or an argument is not supported.
         """
         place = str(pretrained_model_name_or_path)
         given = {name: v for name, v in kwargs.items() if v is not None and v is not False}
         unknown = sorted(given.keys() - _READ - _HARMLESS)
         if args or unknown:
             raise ModelError(
-                f"argument {unknown[0] if unknown else args[0]!r} cannot be followed",
+                f"argument {unknown[0] if unknown else args[0]!r} is not supported",
                 place=place,
                 fix="give only dtype, device_map, revision or config",
             )
@@ -154,16 +154,16 @@ class FacetrmForSequenceClassification(PreTrainedModel):
     def save_pretrained(  # type: ignore[override]
         self, save_directory: str | Path, is_main_process: bool = True, push_to_hub: bool = False, **kwargs: Any
     ) -> None:
-        """Write our own folder, backbone included.
+        """Write a facetrm model folder, including the backbone.
 
         Args:
-            save_directory: new, empty, or an earlier folder of ours.
-            is_main_process: of several processes, one writes.
-            push_to_hub: must be False: ``facetrm.push_to_hub`` writes the card as well.
-            kwargs: how Transformers would split its files; not used.
+            save_directory: a new or empty folder, or an earlier facetrm model folder.
+            is_main_process: whether this process writes; with several processes, only one may.
+            push_to_hub: must be False. Use ``facetrm.push_to_hub``, which also writes the model card.
+            kwargs: other arguments of Transformers; ignored.
 
         Raises:
-            ModelError: the folder holds other things.
+            ModelError: the folder holds other files, or ``push_to_hub`` is True.
         """
         if push_to_hub:
             raise ModelError("push_to_hub is given", place=save_directory, fix="use facetrm.push_to_hub")
@@ -180,15 +180,15 @@ class FacetrmForSequenceClassification(PreTrainedModel):
         """Return the rewards of B rendered conversations.
 
         Args:
-            input_ids: [B, L], rendered with the folder's chat template and tokenised without special tokens.
-            attention_mask: [B, L]; without it, padding is what equals ``pad_token_id`` at either end.
-            position_ids: as the trunk takes them.
+            input_ids: the token ids, [B, L], rendered with the folder's chat template and without extra special tokens.
+            attention_mask: 1 for tokens and 0 for padding, [B, L]. If None, ``pad_token_id`` at either end is padding.
+            position_ids: the positions for the trunk, [B, L]. If None, they count from each row's first token.
 
         Raises:
-            ValueError: no ids, or a conversation whose response's opening is not found.
+            ValueError: ``input_ids`` is None, or a row does not contain the tokens that open the response.
         """
         if input_ids is None:
-            raise ValueError("the prompt's end is found in input_ids: give them")
+            raise ValueError("input_ids are missing; they are needed to find the end of the prompt")
         mask = attention_mask
         if mask is None:
             mask = real_tokens(input_ids, pad=self.config.pad_token_id, opening=self.config.opening_token_id)
@@ -249,6 +249,6 @@ def _device(device_map: Any, place: str) -> str:
 
 
 def register() -> None:
-    """Let Transformers' Auto classes know our folders; a second call changes nothing."""
+    """Register facetrm folders with Transformers' Auto classes. Calling it again has no effect."""
     AutoConfig.register(MODEL_TYPE, FacetrmConfig, exist_ok=True)
     AutoModelForSequenceClassification.register(FacetrmConfig, FacetrmForSequenceClassification, exist_ok=True)

@@ -1,9 +1,9 @@
-"""Any scalar reward model of Transformers as a :class:`RewardModel` of one expert, read by our engine.
+"""Load a scalar reward model of Transformers as a :class:`RewardModel` with one expert.
 
     reward = score.weight @ hidden state of the conversation's last token (+ score.bias)
 
-Transformers' own head looks for the last token by the padding id, and reads the one before it where padding and end of
-turn are the same token; here the last token is known from the lengths.
+Transformers' own head finds the last token by the padding id. If padding and end of turn are the same token, it reads
+the token before the last one. facetrm finds the last token from the length of each row instead.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from facetrm.model.reward_model import RewardModel
 
 
 def read_classifier(folder: Path, encoder: TransformerEncoder, *, architecture: str) -> RewardModel:
-    """Return the model of a folder that holds a trunk and one linear head with one row.
+    """Read a folder with a trunk and one linear head with one output.
 
     Args:
-        folder: with safetensors.
-        encoder: of the folder's trunk and tokenizer.
-        architecture: as ``config.json`` names it.
+        folder: the folder with the safetensors files.
+        encoder: the encoder with the folder's trunk and tokenizer.
+        architecture: the architecture that ``config.json`` names.
 
     Raises:
-        ModelError: the head is missing (Transformers would draw it at random), has several labels, or is none.
+        ModelError: the head is missing, is not a single linear layer, or has several outputs.
     """
     files, trunk = tensor_files(folder), f"{encoder.model.base_model_prefix}."
     found = sorted(name for name in files if not name.startswith(trunk))
@@ -49,37 +49,37 @@ def read_classifier(folder: Path, encoder: TransformerEncoder, *, architecture: 
 def linear_model(
     encoder: TransformerEncoder, tensors: Mapping[str, Tensor], head: str, *, place: Path, layout: str
 ) -> RewardModel:
-    """Return a model of one expert, the linear layer ``head`` on the last token.
+    """Return a model with one expert: a linear layer on the hidden state of the last token.
 
     Args:
-        encoder: of the trunk and its tokenizer.
-        tensors: ``HEAD.weight`` [1, D] and maybe ``HEAD.bias`` [1], float32.
-        head: the layer's name.
-        place: the folder.
-        layout: what the folder is, for the model's provenance.
+        encoder: the encoder with the trunk and the tokenizer.
+        tensors: ``HEAD.weight`` [1, D] and optionally ``HEAD.bias`` [1], float32.
+        head: the name of the layer.
+        place: the folder, for error messages.
+        layout: a description of the folder, for the model's provenance.
 
     Raises:
-        ModelError: the head has several rows, or another width than the trunk.
+        ModelError: the head has several outputs, or its width differs from the trunk's hidden size.
     """
     if head != SCORE and not _is_decoder(encoder, place):
         raise ModelError(
-            f"'{head}' reads a model that is no decoder ('{encoder.model.config.model_type}'): it need not read the "
-            "last token",
+            f"the trunk of '{head}' is not a decoder ('{encoder.model.config.model_type}'), so the head may not "
+            "read the last token",
             place=place,
             fix="give a reward model on a decoder",
         )
     weight_KD = tensors[f"{head}.weight"]
     if weight_KD.ndim != 2 or weight_KD.shape[0] != 1:
         raise ModelError(
-            f"'{head}.weight' has shape {list(weight_KD.shape)}: {weight_KD.shape[0]} labels, and no rule to mix them",
+            f"'{head}.weight' has shape {list(weight_KD.shape)}, and it is not defined how to combine several labels",
             place=place,
             fix="give a reward model with num_labels 1, or one in ArmoRM's layout",
         )
     bias_K = tensors.get(f"{head}.bias", torch.zeros(1))
     if weight_KD.shape[1] != encoder.hidden_size or bias_K.shape != (1,):
         raise ModelError(
-            f"'{head}' has the shapes {list(weight_KD.shape)} and {list(bias_K.shape)}, the trunk gives "
-            f"{encoder.hidden_size} numbers",
+            f"the weight and bias of '{head}' have shapes {list(weight_KD.shape)} and {list(bias_K.shape)}, but the "
+            f"trunk's hidden size is {encoder.hidden_size}",
             place=place,
             fix="give the trunk that the head was trained on",
         )
@@ -90,7 +90,7 @@ def linear_model(
 
 
 def _is_decoder(encoder: TransformerEncoder, place: Path) -> bool:
-    """Return whether the trunk is known to read from left to right, whatever it was loaded as."""
+    """Return whether the trunk is a known decoder, regardless of the ``kind`` it was loaded with."""
     try:
         return model_kind(encoder.model.config, place=str(place)) == "decoder"
     except BackboneError:

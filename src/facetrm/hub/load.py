@@ -1,9 +1,9 @@
-"""Reward models in, whatever wrote them: the loader looks at what is there and never lets a tensor be made up.
+"""Load reward models of all supported kinds. The loader never initialises a missing tensor at random.
 
-manifest.json                                      a folder of facetrm (or of a run: its ``model`` folder)
-architectures: [*ForRewardModelWithGating]         ArmoRM's layout, QRM's variant of it, our exports
+manifest.json                                      a facetrm model folder (or the ``model`` folder of a run)
+architectures: [*ForRewardModelWithGating]         ArmoRM's layout, QRM's variant of it, facetrm's exports
 architectures: [*ForSequenceClassification]        a trunk and one linear head: a scalar reward model
-adapter_config.json                                a LoRA of PEFT and a linear head, on a base that lies here
+adapter_config.json                                a PEFT LoRA and a linear head, on a base in a local folder
 """
 
 from __future__ import annotations
@@ -41,24 +41,24 @@ def load_model(
     settings: Mapping[str, object] | None = None,
     trust_remote_code: bool = False,
 ) -> RewardModel:
-    """Read a reward model: a folder of ours, ArmoRM's or QRM's checkpoint, or a scalar reward model of Transformers.
+    """Load a reward model: a facetrm folder, an ArmoRM or QRM checkpoint, or a scalar reward model of Transformers.
 
     Args:
-        folder: the model's, or a run's (its ``model`` folder is taken), or ``hf://owner/name`` on the Hub.
-        device: where the backbone computes: ``auto``, ``cpu``, ``cuda``.
-        mode: ``exact`` (one conversation a pass) or ``fast``; None keeps what the model was fitted with.
-        token_budget: tokens of one pass; None keeps what the model was fitted with.
+        folder: a model folder, a run folder (its ``model`` folder is used), or ``hf://owner/name`` on the Hub.
+        device: the device of the backbone: ``auto``, ``cpu`` or ``cuda``.
+        mode: ``exact`` (one conversation per pass) or ``fast`` (packed); None keeps the saved mode.
+        token_budget: the most tokens per forward pass; None keeps the saved value.
         revision: a commit or branch on the Hub.
-        settings: of the backbone, such as ``{"dtype": "bfloat16", "truncation": "drop_oldest"}``. One of ours is read
-            as it was fitted, so only ``truncation`` and a smaller ``max_tokens`` may change; each score says so.
-        trust_remote_code: let Python code that comes with the backbone run. Nothing in a folder can ask for it.
+        settings: settings of the backbone, such as ``{"dtype": "bfloat16", "truncation": "drop_oldest"}``. For a
+            facetrm model only ``truncation`` and a smaller ``max_tokens`` may change, and each score reports it.
+        trust_remote_code: whether to run Python code that comes with the backbone. A folder cannot turn this on itself.
 
     Returns:
-        The model; its scores are those of the model that was saved.
+        The model. Its scores equal those of the model that was saved.
 
     Raises:
-        ModelError: no model, a broken or changed one, or one with a tensor missing or unexpected.
-        BackboneError: its backbone is not available.
+        ModelError: the model does not exist, is broken or was changed, or has missing or unexpected tensors.
+        BackboneError: the backbone is not available.
 
     Example:
         >>> from tempfile import mkdtemp
@@ -81,9 +81,9 @@ def load_model(
     other = next((key for key in settings or {} if key not in ("truncation", "max_tokens")), None)
     if other is not None:
         raise ModelError(
-            f"the setting '{other}' cannot be changed: the model is read as it was fitted",
+            f"the setting '{other}' cannot be changed after fitting",
             place=place,
-            fix="take it out, or fit the model with it (truncation and max_tokens can be changed)",
+            fix="remove it, or fit the model with it (truncation and max_tokens can be changed)",
         )
 
     def make(spec: dict[str, object]) -> Encoder:
@@ -96,9 +96,9 @@ def load_model(
 
 
 def _shortened(model: RewardModel, settings: Mapping[str, object], place: Path) -> RewardModel:
-    """Return one of our models, reading less of long conversations."""
+    """Return a facetrm model with other truncation settings."""
     if not isinstance(model.encoder, TransformerEncoder):
-        raise ModelError(f"a {type(model.encoder).__name__} has no limit of tokens", place=place, fix="take --set out")
+        raise ModelError(f"a {type(model.encoder).__name__} has no token limit", place=place, fix="remove --set")
     asked = parse_config(BackboneConfig, {"path": str(place), **settings}, place="--set")
     wanted = asked.model_dump(include=set(settings))
     routing = {} if model.fallback is None else model.fallback.to_dict()
@@ -107,20 +107,22 @@ def _shortened(model: RewardModel, settings: Mapping[str, object], place: Path) 
 
 
 def local_folder(folder: str | Path, *, revision: str | None = None) -> Path:
-    """Return the folder of a model that lies here, or is fetched from the Hub where ``hf://`` asks for it.
+    """Return the local folder of a model. A model named ``hf://owner/name`` is downloaded from the Hub.
 
     Args:
-        folder: a model's, a run's, or ``hf://owner/name``. A name without ``hf://`` is never looked up on the Hub.
+        folder: a model folder, a run folder, or ``hf://owner/name``. Other names are never looked up on the Hub.
         revision: a commit or branch on the Hub.
 
     Raises:
-        ModelError: there is none.
+        ModelError: the folder does not exist, or the download failed.
     """
     name = str(folder)
     if (hub_name := name_on_hub(name)) is not None:
         return _fetched(hub_name, revision=revision)
     if name.startswith(("http:/", "https:/")):
-        raise ModelError("an address of a server", place=folder, fix="only 'facetrm doctor' reads from a server")
+        raise ModelError(
+            "the address of a server, not a model folder", place=folder, fix="only 'facetrm doctor' reads from a server"
+        )
     place = Path(folder).expanduser()
     if place.is_dir():
         inner = place / "model"
@@ -137,29 +139,29 @@ def _fetched(name: str, *, revision: str | None) -> Path:
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as exc:
         reason = " ".join(str(exc).split())[:200]
         raise ModelError(
-            f"not to be had from the Hub ({type(exc).__name__}: {reason})",
+            f"cannot be downloaded from the Hub ({type(exc).__name__}: {reason})",
             place=f"hf://{name}",
             fix="check the name, the network and your access, or give a folder",
         ) from None
 
 
 def _check_backbone(config: BackboneConfig, path: Path, *, trusted: bool) -> None:
-    """Refuse what a manifest must not decide: code that runs, and weights that are not safetensors.
+    """Refuse remote code that the caller has not allowed, and weights that are not safetensors.
 
     Args:
-        config: the encoder of the manifest.
-        path: the manifest.
-        trusted: whether the caller lets code run.
+        config: the backbone settings in the manifest.
+        path: the path of the manifest.
+        trusted: whether the caller allows remote code.
 
     Raises:
-        ModelError: names the key.
+        ModelError: the manifest asks for remote code, or the backbone is not in safetensors.
     """
     if config.trust_remote_code and not trusted:
         raise ModelError(
-            "'encoder.spec.trust_remote_code' is true: the backbone needs code that comes with it",
+            "'encoder.spec.trust_remote_code' is true: the backbone needs Python code from its folder",
             place=path,
-            fix="read that code, then give trust_remote_code=True (--trust-remote-code)",
+            fix="review that code, then give trust_remote_code=True (--trust-remote-code)",
         )
     folder = Path(config.path).expanduser()
     if folder.is_dir() and not any(folder.glob("*.safetensors")):
-        raise ModelError("its backbone is not in safetensors", place=folder, fix="save the model again")
+        raise ModelError("the backbone is not stored as safetensors", place=folder, fix="save the model again")

@@ -1,4 +1,4 @@
-"""Floor 2: which of two replies is better in which capability, from an LLM behind an OpenAI-compatible API."""
+"""Floor 2: an LLM behind an OpenAI-compatible API labels which of two replies is better in each capability."""
 
 from typing import TYPE_CHECKING
 

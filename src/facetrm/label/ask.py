@@ -1,9 +1,9 @@
-"""Asking: many questions at once, each until it is answered or given up, within rate, budget and patience.
+"""Ask many questions concurrently, within the rate limit and the budget. Each is retried until answered or given up.
 
-One question goes ahead of the others: a server that is not there, that refuses all, or that is no such API ends the run
-before the others are sent.
+One question is sent before the others. If the server is unreachable, refuses every request or does not speak the OpenAI
+API, the run ends before the other questions are sent.
 
-wait before try n + 1 = min(longest, first * 2^(n - 1)) * u,  u uniform in [0.5, 1)
+wait before try n + 1 = min(longest_wait, first_wait * 2^(n - 1)) * u,  u uniform in [0.5, 1)
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ _SILENCES: Final = 2
 @final
 @dataclass
 class AskingOutcome:
-    """What came of it.
+    """The result of asking all questions.
 
     Attributes:
-        answered: questions answered in this run.
-        failures: question key -> why it was given up.
-        permanent: those of them that the server refused for good, so that asking again is in vain.
-        requests: sent in this run.
-        stopped: why the run ended before the last question, or None.
-        fatal: whether that is an error.
-        fix: what the user can do about it; empty where nothing is known.
+        answered: the number of questions answered in this run.
+        failures: for each question that was given up, the reason, by question key.
+        permanent: the keys of the failed questions that the server refuses. Asking them again will not help.
+        requests: the number of requests sent in this run.
+        stopped: the reason why the run ended early, or None if it did not.
+        fatal: whether ending early is an error.
+        fix: what the user can do about it; empty if unknown.
     """
 
     answered: int = 0
@@ -61,19 +61,19 @@ async def ask_all(
     heard: Callable[[str, JudgeVerdict | None], None],
     proven: bool = False,
 ) -> AskingOutcome:
-    """Ask every question and keep each answer in the store as soon as it is there.
+    """Ask every question and store each answer as soon as it arrives.
 
     Args:
-        questions: what to ask; those that a stop leaves over are not drawn from it.
-        judge: answers.
-        store: where answers go, before anything else.
-        config: in_flight, rate, tries, waits and budgets.
-        heard: called with the key and the verdict of each question that ended; None where it was given up.
-        proven: this judge has answered such questions before, so one that it refuses, or cannot answer in the right
-            form, is no sign that it would refuse all.
+        questions: the questions to ask. If the run is stopped, the remaining ones are not drawn from the iterator.
+        judge: the judge that answers them.
+        store: the store that every answer is written to first.
+        config: the settings: concurrency, rate limit, tries, waits and budgets.
+        heard: called for each finished question with its key and its verdict, or None if it was given up.
+        proven: whether this judge has answered questions like these before. If so, a question that it refuses or
+            answers in the wrong form does not count as a sign that the server refuses everything.
 
     Raises:
-        StoreError: an answer cannot be kept.
+        StoreError: the store cannot be written.
     """
     asking = _Asking(questions, judge, store, config, heard, proven)
     try:
@@ -88,7 +88,7 @@ async def ask_all(
 
 @final
 class _Asking:
-    """The state that the workers of one run share."""
+    """The state shared by the workers of one run."""
 
     def __init__(
         self,
@@ -112,9 +112,10 @@ class _Asking:
         self._written: asyncio.Future[dict[str, str]] | None = None
 
     async def go_ahead(self) -> None:
-        """Ask one question alone; where what comes is not an answer of such an API, up to two others before the end.
+        """Ask one question before the others. If the reply is not usable, ask up to two more and then stop the run.
 
-        Several, since a question may be to blame: one that such a server hangs up on would else end every run.
+        More than one is tried because the question itself may be the cause. A server can hang up on one particular
+        question, and that question alone must not end every run.
         """
         self._alone = True
         doubts = list[Fault]()
@@ -133,14 +134,14 @@ class _Asking:
             await self._wait(len(doubts), 0.0)
         else:
             common = Counter(fault.reason for fault in doubts).most_common(1)[0][0]
-            fix = "give the address of an OpenAI-compatible API; a slow server needs a longer timeout"
+            fix = "give the address of an OpenAI-compatible API, or raise timeout if the server is slow"
             self._stop(f"no usable answer to {len(doubts)} requests: {common}", fatal=True, fix=fix)
             for question in self._put_back:
                 self._fail(question, common)
         self._alone = False
 
     async def work(self) -> None:
-        """Take questions until there is none, or the run is stopped."""
+        """Ask questions until none is left or the run is stopped."""
         while self.asked.stopped is None:
             question = self._put_back.pop(0) if self._put_back else next(self.questions, None)
             if question is None:
@@ -148,7 +149,11 @@ class _Asking:
             await self._one(question)
 
     async def _one(self, question: Question) -> Fault | None:
-        """Ask until there is an answer or none is to be had; the one that goes ahead returns what is doubtful."""
+        """Ask until the question is answered or given up.
+
+        Returns:
+            While the first question is tried on its own: a fault that suggests the server is unusable. Otherwise None.
+        """
         config, key = self.config, question.key
         unread = 0
         plain = False
@@ -168,7 +173,7 @@ class _Asking:
                     verdict: JudgeVerdict = "cannot_say" if said.refused else read_verdict(said.text)
                 except LabelError as exc:
                     unread += 1
-                    reason = f"{exc}; it was cut: raise max_tokens" if said.cut else str(exc)
+                    reason = f"{exc}; it was cut off: raise max_tokens" if said.cut else str(exc)
                     self.store.spend(1, tokens_in=said.tokens_in, tokens_out=said.tokens_out)
                 else:
                     await self._keep(question, verdict, said, schema=schema)
@@ -177,7 +182,7 @@ class _Asking:
                 reason = said.reason
                 self.store.spend(1, tokens_in=0, tokens_out=0)
                 if said.kind == "refused" and schema and not (self._settled and self._schema):
-                    # Perhaps it is the schema that the server refuses: only the same question without it can tell.
+                    # The server may be refusing the schema. Only the same question without a schema can tell.
                     plain = True
                     continue
                 if self._is_over(said):
@@ -197,10 +202,10 @@ class _Asking:
 
     def _is_over(self, fault: Fault) -> bool:
         if fault.kind == "stop":
-            told = "the server refuses all" if fault.cause == "status" else "the server cannot be used"
+            told = "the server refuses every request" if fault.cause == "status" else "the server cannot be used"
             self._stop(f"{told}: {fault.reason}", fatal=True, fix=fault.fix)
         elif self._alone and fault.cause == "unreachable":
-            fix = "check the address, and that the server is up"
+            fix = "check the address, and check that the server is running"
             self._stop(f"the server cannot be reached: {fault.reason}", fatal=True, fix=fix)
             return True
         return fault.kind != "again" or fault.wait > self.config.longest_wait
@@ -217,7 +222,11 @@ class _Asking:
         return self.heard(question.key, verdict)
 
     async def _put(self, key: str, answer: StoredAnswer) -> str | None:
-        """Return when the answer is on the disk, or why it cannot be there; those that come together are one write."""
+        """Wait until the answer is on disk; answers that arrive together share one write.
+
+        Returns:
+            None, or the reason why the answer cannot be stored.
+        """
         self._unwritten[key] = answer
         if self._written is None:
             loop = asyncio.get_running_loop()
@@ -230,19 +239,19 @@ class _Asking:
         try:
             written.set_result(self.store.put(answers))
         except BaseException as exc:
-            # Whoever waits for it must wake up, whatever happened.
+            # The coroutines that await this write must wake up, whatever happened.
             written.set_exception(exc if isinstance(exc, Exception) else asyncio.CancelledError())
             if not isinstance(exc, Exception):
                 raise
 
     def _fail(self, question: Question, reason: str, *, own: bool = False, permanent: bool = False) -> None:
-        """Give the question up.
+        """Give a question up.
 
         Args:
-            question: which.
-            reason: why.
-            own: it may be the question's own fault, not the server's.
-            permanent: asking again is in vain.
+            question: the question to give up.
+            reason: why it is given up.
+            own: whether the question itself, not the server, may be the cause.
+            permanent: whether asking again would not help.
         """
         self.asked.failures[question.key] = reason
         if permanent:
@@ -258,12 +267,12 @@ class _Asking:
             self._over.set()
 
     async def _sleep(self, seconds: float) -> None:
-        """Sleep, but not beyond the end of the run."""
+        """Sleep for ``seconds``, or until the run is stopped."""
         with suppress(TimeoutError):
             await asyncio.wait_for(self._over.wait(), timeout=seconds)
 
     async def _turn(self) -> bool:
-        """Wait until a request may be sent and count it; False where the budget does not allow one more."""
+        """Wait until a request may be sent, and count it. Return False if the run stopped or the budget is spent."""
         config = self.config
         if config.requests_per_minute is not None:
             now = time.monotonic()
@@ -287,7 +296,7 @@ class _Asking:
         return True
 
     async def _wait(self, tries: int, wanted: float) -> None:
-        """Wait before the next try; a server that says how long is left alone that long by everyone."""
+        """Wait before the next try. A wait that the server asked for (``wanted`` seconds) applies to all workers."""
         config = self.config
         backoff = min(config.longest_wait, config.first_wait * 2.0 ** min(tries - 1, 60))
         if wanted > 0.0:

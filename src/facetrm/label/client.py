@@ -1,6 +1,6 @@
-"""The judge behind an OpenAI-compatible API: one request in, a :class:`Reply` or a :class:`Fault` out; no retries here.
+"""The judge behind an OpenAI-compatible API. One request gives a :class:`Reply` or a :class:`Fault`, without retries.
 
-The key is read from the environment and is taken out of every text that comes back.
+The key is read from the environment and is removed from every text that the server returns.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ _LONE: Final = re.compile(r"[\x00\ud800-\udfff]")
 @final
 @dataclass(frozen=True)
 class Reply:
-    """What a judge said.
+    """A judge's reply to one question.
 
     Attributes:
-        text: to be read.
-        model: the judge's name of itself.
-        tokens_in: as the server counts them; 0 where it does not.
-        tokens_out: likewise.
-        refused: it would not answer.
-        cut: it ran into ``max_tokens``.
+        text: the text of the reply.
+        model: the model name in the response.
+        tokens_in: the number of prompt tokens that the server reports; 0 if it reports none.
+        tokens_out: the number of completion tokens that the server reports; 0 if it reports none.
+        refused: whether the model refused to answer.
+        cut: whether the reply was cut off at ``max_tokens``.
     """
 
     text: str
@@ -56,14 +56,15 @@ class Reply:
 @final
 @dataclass(frozen=True)
 class Fault:
-    """Why there is no reply.
+    """Why a request has no reply.
 
     Attributes:
-        kind: ``again`` may pass, ``refused`` is about this question or the form of it, ``stop`` about every question.
-        reason: for people, without secrets.
-        wait: seconds that the server asks to wait; 0 where it says nothing.
-        cause: ``status`` where the server itself answered so, ``unreachable`` where nothing is there, ``silent`` where
-            the time was over, ``garbage`` where what came is not an answer of such an API.
+        kind: ``again`` if a retry may succeed, ``refused`` if the server refuses this question or its format, ``stop``
+            if the server would refuse every question.
+        reason: the reason to show to the user. It holds no secrets.
+        wait: the seconds that the server asks to wait; 0 if it asks for none.
+        cause: ``status`` for an HTTP error status, ``unreachable`` if there was no connection, ``silent`` for a
+            timeout, ``garbage`` if the response does not follow the OpenAI API.
         fix: what the user can do about a ``stop``.
     """
 
@@ -75,10 +76,15 @@ class Fault:
 
 
 class Judge(Protocol):
-    """Whoever answers a question: the seam between the run and the API."""
+    """The interface between a labelling run and whatever answers its questions."""
 
     async def ask(self, messages: Sequence[Mapping[str, str]], *, schema: bool) -> Reply | Fault:
-        """Ask once. ``schema``: let the server enforce the JSON schema of a verdict."""
+        """Ask one question once.
+
+        Args:
+            messages: the chat messages of the question, with ``role`` and ``content``.
+            schema: whether to let the server enforce the JSON schema of a verdict.
+        """
 
 
 @final
@@ -86,10 +92,10 @@ class OpenAIJudge:
     """A model behind an OpenAI-compatible API.
 
     Args:
-        config: the model, its address, and the name of the variable that holds the key.
+        config: the model, its address, and the name of the environment variable that holds the key.
 
     Raises:
-        ConfigError: the address is not one or holds a secret, or there is no key for a server beyond this network.
+        ConfigError: the address is invalid or contains a secret, or a public server has no key.
     """
 
     def __init__(self, config: LabelConfig) -> None:
@@ -103,7 +109,12 @@ class OpenAIJudge:
         self._fields = fields
 
     async def ask(self, messages: Sequence[Mapping[str, str]], *, schema: bool) -> Reply | Fault:
-        """Send ``messages`` once and return the reply, or what went wrong; ``schema`` is sent along if wanted."""
+        """Send one question once.
+
+        Args:
+            messages: the chat messages of the question, with ``role`` and ``content``.
+            schema: whether to send the JSON schema of a verdict with it.
+        """
         value = {**self._fields, "messages": list(messages)}
         if schema:
             form = {"name": "verdict", "strict": True, "schema": VERDICT_SCHEMA}
@@ -121,24 +132,24 @@ class OpenAIJudge:
         reason = self._clean(f"HTTP {status}: {text}")
         if 300 <= status < 400:
             to = shown_address(reply.headers.get("location", ""))
-            reason = self._clean(f"HTTP {status}: the server sends on to '{to}', and questions are not sent on")
+            reason = self._clean(f"HTTP {status}: the server redirects to '{to}', and redirects are not followed")
             return Fault("stop", reason, fix="if that address is the right one, give it as base_url")
         if schema and status == 404 and not _NO_MODEL.search(text):
-            # Routers of many models say so where none of them knows schemas.
+            # A router in front of several models answers 404 if none of them supports schemas.
             return Fault("refused", reason)
         if status in (401, 403):
             return Fault("stop", reason, fix=f"check the key in {self._config.api_key_env}")
         if status < 500 and _NO_MODEL.search(text):
             return Fault(
-                "stop", reason, fix=f"the server does not know '{self._config.model}': give its name of a model"
+                "stop", reason, fix=f"the server has no model '{self._config.model}': give the name of one that it has"
             )
         if status in _STOP or "insufficient_quota" in text:
-            fix = "check base_url: most end in /v1" if status in (404, 405) else ""
+            fix = "check base_url: most addresses end in /v1" if status in (404, 405) else ""
             return Fault("stop", reason, fix=fix)
         if status in _AGAIN or (status >= 500 and status != 501):
             return Fault("again", reason, retry_after(reply.headers))
         if status < 300:
-            return Fault("again", self._clean(f"HTTP {status} is not an answer: {text}"), cause="garbage")
+            return Fault("again", self._clean(f"HTTP {status} instead of 200: {text}"), cause="garbage")
         return Fault("refused", reason)
 
     def _read(self, reply: HttpReply) -> Reply | Fault:
@@ -151,11 +162,11 @@ class OpenAIJudge:
             counts, finish = [usage.get("prompt_tokens"), usage.get("completion_tokens")], choice.get("finish_reason")
         except (ValueError, RecursionError, TypeError, KeyError, IndexError, AttributeError):
             shown = reply.text(200)
-            return Fault("again", self._clean(f"the body is no chat completion: {shown!r}"), cause="garbage")
+            return Fault("again", self._clean(f"the body is not a chat completion: {shown!r}"), cause="garbage")
         try:
             sent, received = map(_count, counts)
         except ValueError as exc:
-            return Fault("again", f"the body is no chat completion: {exc}", cause="garbage")
+            return Fault("again", f"the body is not a chat completion: {exc}", cause="garbage")
         model = self._clean(model)
         if refusal or (finish == "content_filter" and not text):
             said = refusal if isinstance(refusal, str) else "content filter" if not refusal else "refused"
@@ -164,40 +175,41 @@ class OpenAIJudge:
             said = _LONE.sub("�", self._clean(text or "", cut=False))
             return Reply(said, model, sent, received, cut=finish == "length")
         kind = type(text).__name__
-        return Fault("again", f"the body is no chat completion: its content is a {kind}, not text", cause="garbage")
+        reason = f"the body is not a chat completion: its content has the type {kind}, not text"
+        return Fault("again", reason, cause="garbage")
 
     def _clean(self, text: str, *, cut: bool = True) -> str:
         return self._client.clean(text, cut=cut)
 
 
 def judge_address(config: LabelConfig) -> str:
-    """Return the address that ``config`` names: its own, that of the environment, or OpenAI's."""
+    """Return the address of the API: ``config.base_url``, else ``OPENAI_BASE_URL``, else that of OpenAI."""
     return config.base_url or os.environ.get(_ADDRESS_VARIABLE, "").strip() or DEFAULT_ADDRESS
 
 
 def _no_response(exc: RequestError) -> Fault:
     if exc.kind == "untrusted":
-        fix = "give a server whose certificate is valid; SSL_CERT_FILE names further certificates to trust"
+        fix = "use a server with a valid certificate, or set SSL_CERT_FILE to a file of certificates to trust"
         return Fault("stop", exc.reason, cause="unreachable", fix=fix)
     cause: Literal["unreachable", "silent", "garbage"] = "garbage" if exc.kind == "broken" else exc.kind
     return Fault("again", exc.reason, cause=cause)
 
 
 def _count(value: object) -> int:
-    """Return a number of tokens; what cannot be one is an answer that cannot be believed.
+    """Return the number of tokens in a ``usage`` field; 0 if it is not an integer.
 
     Raises:
-        ValueError: it is negative, or larger than any text has.
+        ValueError: it is negative or impossibly large.
     """
     if not isinstance(value, int) or isinstance(value, bool):
         return 0
     if not 0 <= value <= _MOST_TOKENS:
-        raise ValueError(f"it counts {value:.3g} tokens" if abs(value) < 10**100 else "it counts tokens without end")
+        raise ValueError(f"it reports {value:.3g} tokens" if abs(value) < 10**100 else "its token count is too large")
     return value
 
 
 def retry_after(headers: Mapping[str, str]) -> float:
-    """Return the seconds that a response's ``headers`` ask to wait; 0 where they say none."""
+    """Return the seconds that a response's ``headers`` ask the client to wait; 0 if they ask for none."""
     for name, factor in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         try:
             seconds = float(headers.get(name, "")) * factor

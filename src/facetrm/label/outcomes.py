@@ -1,10 +1,10 @@
-"""From two verdicts to one outcome, and from outcomes to records.
+"""Combine the two verdicts on a pair into one outcome, and turn outcomes into preference records.
 
-A preference is kept only if the judge names the same reply whichever stands first. Everything else has a name and is
-counted: ``tie`` (twice), ``cannot_say`` (at least once), ``first_twice`` and ``second_twice`` (the place decided, not
-the reply), ``half_tie`` (a tie one way, a winner the other).
-Reference: DMoERM (arXiv 2403.01197), the labelling of capability points: asked twice with swapped order, kept only if
-consistent. Ours differs in what a verdict is (JSON, never the first digit of a text), and keeps what was dropped.
+Each pair is judged twice, in both orders. A preference is kept only if the judge picks the same reply both times. Every
+other outcome has a name and is counted: ``tie`` (both times), ``cannot_say`` (at least once), ``first_twice`` and
+``second_twice`` (the judge picked the same position both times), ``half_tie`` (one tie, one winner), ``unanswered``.
+Reference: DMoERM (arXiv 2403.01197), the labelling of capability points: ask twice with swapped order, keep consistent
+labels. Ours differs in two ways: a verdict is JSON, not the first digit of a text, and dropped pairs are recorded.
 """
 
 from __future__ import annotations
@@ -24,22 +24,27 @@ KEPT: frozenset[Outcome] = frozenset({"first", "second"})
 @final
 @dataclass(frozen=True)
 class Judged:
-    """One judgement with its two verdicts (None: no answer) and what they come to."""
+    """One pair in one capability, with the judge's verdicts.
+
+    Attributes:
+        judgement: the pair and the capability.
+        verdicts: the verdict on the pair as it stands and the one with the replies swapped; None if unanswered.
+    """
 
     judgement: PairInCapability
     verdicts: tuple[JudgeVerdict | None, JudgeVerdict | None]
 
     @property
     def outcome(self) -> Outcome:
-        """``first`` and ``second`` are replies of the pair as it stands in the file."""
+        """The combined outcome. ``first`` and ``second`` refer to the order of the replies in the file."""
         return decide(*self.verdicts)
 
     def record(self, *, model: str, rubric: str) -> Preference:
-        """Return the preference of a kept outcome: the better reply first, about ``task/capability``.
+        """Return a kept outcome as a preference, with the better reply first and ``task/capability`` as its aspect.
 
         Args:
-            model: the judge.
-            rubric: the name of the rubric; both go to ``meta``.
+            model: the name of the judge, written to ``meta``.
+            rubric: the name of the rubric, written to ``meta``.
         """
         pair = self.judgement.pair
         return Preference(
@@ -56,11 +61,11 @@ class Judged:
 
 
 def decide(straight: JudgeVerdict | None, swapped: JudgeVerdict | None) -> Outcome:
-    """Return what two verdicts on one pair come to.
+    """Combine the two verdicts on one pair into one outcome.
 
     Args:
-        straight: the verdict on the pair as it stands.
-        swapped: the verdict with the second reply shown first.
+        straight: the verdict on the pair as it stands; None if unanswered.
+        swapped: the verdict with the second reply shown first; None if unanswered.
     """
     if straight is None or swapped is None:
         return "unanswered"
@@ -74,7 +79,12 @@ def decide(straight: JudgeVerdict | None, swapped: JudgeVerdict | None) -> Outco
 
 
 def judge_all(judgements: Iterable[PairInCapability], verdicts: Mapping[str, JudgeVerdict]) -> Iterator[Judged]:
-    """Yield each of ``judgements`` with what was said: ``verdicts`` maps question key -> verdict."""
+    """Yield each judgement together with its two verdicts.
+
+    Args:
+        judgements: the pairs in their capabilities.
+        verdicts: the verdicts so far, by question key. A missing key means that the question is unanswered.
+    """
     for judgement in judgements:
         first, second = (verdicts.get(key) for key in judgement.keys)
         yield Judged(judgement, (first, second))

@@ -1,4 +1,4 @@
-"""Pairs of replies to be judged, from preferences or from ratings, with what is known about them already."""
+"""Pairs of replies to be judged, made from preferences or ratings, with the labels that they already have."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from facetrm.data.views import as_pairs
 @final
 @dataclass(frozen=True)
 class Pair:
-    """Two replies to one prompt, in an order that means nothing.
+    """Two replies to one prompt. Their order carries no meaning.
 
     Attributes:
-        id: of the row, or a fingerprint of the texts.
+        id: the id of the row, or a fingerprint of the texts if the row has none.
         prompt: the turns before the replies.
         replies: the two replies to compare.
         task: the row's task.
         source: the row's source.
         subset: the row's subset.
         split: the row's split.
-        given: what is known already: aspect or objective -> +1 where the first reply is the better one (of ratings: has
-            the higher number), -1 where the second is. Only compared with, never shown to a judge.
+        given: the labels that the data already has, by aspect or objective: +1 if the first reply is better (for
+            ratings: has the higher number), -1 if the second is. They are compared with the judge's, never shown to it.
     """
 
     id: str
@@ -49,24 +49,25 @@ class Pair:
 
 
 def read_pairs(path: Path) -> list[Pair]:
-    """Read the pairs of a file of preferences, or of ratings (every two answers to one prompt).
+    """Read pairs from a file of preferences, or of ratings (every two answers to the same prompt).
 
     Args:
         path: a file in any convention of :mod:`facetrm.data.read.formats`.
 
     Raises:
-        DataError: a bad row (file, line, field, value, fix), or no pair at all.
+        DataError: a row is invalid, or the file yields no pair.
     """
     records = read_records(path)
     ratings = [record for record in records if isinstance(record, Rating)]
     pairs = rating_pairs(ratings) or preference_pairs(r for r in records if isinstance(r, Preference))
     if not pairs:
-        raise DataError("no two replies to one prompt", place=path, fix="give preferences, or several rated answers")
+        fix = "give preferences, or several rated answers to each prompt"
+        raise DataError("no prompt has two replies", place=path, fix=fix)
     return pairs
 
 
 def preference_pairs(preferences: Iterable[Preference]) -> list[Pair]:
-    """Return every two responses of each of ``preferences``; given is that the first is better in its aspect."""
+    """Return every two responses of each preference as a pair. The first is known to be better in its aspect."""
     return [
         Pair(
             id=pair.id or _name(pair.prompt, pair.responses),
@@ -84,17 +85,17 @@ def preference_pairs(preferences: Iterable[Preference]) -> list[Pair]:
 
 
 def rating_pairs(ratings: Iterable[Rating]) -> list[Pair]:
-    """Return every two answers to the same prompt among ``ratings``; given are the objectives that tell them apart.
+    """Return every two rated answers to the same prompt as a pair, with the objectives whose ratings differ.
 
     Raises:
-        DataError: a prompt that does not end with a user message.
+        DataError: a prompt does not end with a user message.
     """
     groups: dict[str, list[Rating]] = defaultdict(list)
     for rating in ratings:
         if rating.prompt[-1].role != "user":
             raise DataError(
                 f"the prompt of rating '{rating.id}' ends with '{rating.prompt[-1].role}'",
-                fix="a pair's prompt ends with a user message",
+                fix="the prompt of a pair must end with a user message",
             )
         groups[conversation_key(rating.prompt)].append(rating)
     pairs = []

@@ -1,4 +1,4 @@
-"""The plan: which questions a file of pairs and a rubric come to, each named by its content."""
+"""The plan: all questions that follow from a file of pairs and a rubric. Each question is keyed by its content."""
 
 from __future__ import annotations
 
@@ -25,7 +25,14 @@ _VERDICT_TOKENS: Final = 10
 @final
 @dataclass(frozen=True)
 class PairInCapability:
-    """One pair in one capability; ``keys`` name its two questions: as it stands, and with the replies swapped."""
+    """One pair to be judged in one capability.
+
+    Attributes:
+        pair: the two replies and their prompt.
+        task: the task of the rubric that the pair belongs to.
+        capability: the capability to compare the replies in.
+        keys: the keys of its two questions: with the replies as they stand, and swapped.
+    """
 
     pair: Pair
     task: RubricTask
@@ -34,23 +41,32 @@ class PairInCapability:
 
     @property
     def aspect(self) -> str:
-        """``task/capability``: the objective that it is about."""
+        """The name of the objective, ``task/capability``."""
         return capability_name(self.task, self.capability)
 
 
 @final
 @dataclass(frozen=True)
 class Question:
-    """One request: its content key and its messages."""
+    """One question to a judge.
+
+    Attributes:
+        key: the fingerprint of the question, from :func:`question_key`.
+        messages: the chat messages to send, with ``role`` and ``content``.
+    """
 
     key: str
     messages: list[dict[str, str]]
 
 
 def question_key(messages: Sequence[dict[str, str]], config: LabelConfig) -> str:
-    """Return the identity of a question: sha256 of its rendered ``messages`` and of the sampling of ``config``.
+    """Return the key of a question: the sha256 of its messages and of the sampling settings.
 
-    The order of the replies is part of the messages. The address of the server is not: it may move.
+    The order of the replies is part of the messages. The server's address is left out because it may change.
+
+    Args:
+        messages: the rendered chat messages.
+        config: the settings. Only those in :meth:`LabelConfig.sampling` count.
     """
     return fingerprint([config.sampling(), list(messages)])
 
@@ -58,14 +74,14 @@ def question_key(messages: Sequence[dict[str, str]], config: LabelConfig) -> str
 @final
 @dataclass(frozen=True)
 class Plan:
-    """What is to be asked.
+    """All judgements to be made, and their questions.
 
     Attributes:
-        rubric: tasks and capabilities to ask about.
-        config: settings of the labelling.
+        rubric: the tasks and capabilities to ask about.
+        config: the settings of the labelling.
         pairs: the number of pairs read.
         judgements: every pair in every capability of its task, in the order of the file and of the rubric.
-        skipped: pairs that are not asked about, by reason.
+        skipped: the number of pairs that are left out, by reason.
     """
 
     rubric: Rubric
@@ -75,16 +91,21 @@ class Plan:
     skipped: dict[str, int]
 
     def messages(self, judgement: PairInCapability, *, swapped: bool) -> list[dict[str, str]]:
-        """Return the messages of one question of ``judgement``; ``swapped`` shows the second reply first."""
+        """Return the messages of one question.
+
+        Args:
+            judgement: the pair and the capability to ask about.
+            swapped: whether to show the second reply first.
+        """
         return _messages(judgement.pair, judgement.task, judgement.capability, self.rubric, self.config, swapped)
 
     @cached_property
     def keys(self) -> frozenset[str]:
-        """The keys of all questions; equal questions of several rows are one."""
+        """The keys of all questions. Rows with equal questions share one key."""
         return frozenset(key for judgement in self.judgements for key in judgement.keys)
 
     def questions(self, known: set[str]) -> Iterator[Question]:
-        """Yield every question once whose key is not ``known``; the two orders of a judgement stand together."""
+        """Yield each question once, except those whose keys are ``known``. The two orders of a pair come together."""
         seen = set(known)
         for judgement in self.judgements:
             for swapped, key in enumerate(judgement.keys):
@@ -93,10 +114,10 @@ class Plan:
                     yield Question(key, self.messages(judgement, swapped=bool(swapped)))
 
     def estimate(self, known: set[str]) -> dict[str, Any]:
-        """Return requests, tokens and cost of what is not ``known``, before anything is asked.
+        """Estimate requests, tokens and cost of the questions whose keys are not ``known``, without asking any.
 
-        Tokens are a guess from letters (four to a token, one Chinese, Japanese or Korean letter to one), and the
-        cost is as good as that guess. The largest is that of ``tries`` requests each, with answers of ``max_tokens``.
+        Tokens are estimated from characters: four per token, or one per token for Chinese, Japanese and Korean. The
+        cost is only as exact as that. ``largest_cost`` assumes ``tries`` requests per question and ``max_tokens`` each.
         """
         asked = tokens_in = 0
         for question in self.questions(known):
@@ -119,15 +140,15 @@ class Plan:
 
 
 def make_plan(pairs: Sequence[Pair], rubric: Rubric, config: LabelConfig) -> Plan:
-    """Return the questions about ``pairs`` in the capabilities of their tasks, both orders each.
+    """Plan two questions, one per order of the replies, for every pair and every capability of its task.
 
     Args:
-        pairs: what to compare. Replies with equal texts are skipped and counted: no judge is needed for them.
+        pairs: the pairs to compare. Pairs of equal replies are skipped and counted.
         rubric: the tasks and their capabilities.
-        config: ``task``, ``tasks`` and ``unknown_task`` say what happens to rows whose task the rubric does not have.
+        config: the settings. ``task``, ``tasks`` and ``unknown_task`` apply to rows whose task is not in the rubric.
 
     Raises:
-        DataError: a row with an unknown task, or without one where the rubric has several.
+        DataError: the task of a row is not in the rubric, or a row names no task and the rubric has several.
     """
     judgements = []
     skipped: Counter[str] = Counter()
@@ -171,11 +192,11 @@ def _task_of(pair: Pair, rubric: Rubric, config: LabelConfig) -> RubricTask | No
         return names[name]
     if config.unknown_task == "skip":
         return None
-    place = f"row '{pair.id}' (asked: {short(pair.prompt[-1].content, 40)})"
+    place = f"row '{pair.id}' (prompt: {short(pair.prompt[-1].content, 40)})"
     if name is None:
-        fix = f"say which of {', '.join(names)} such rows are: --set task=NAME; or --set unknown_task=skip"
-        raise DataError("it names no task", place=place, fix=fix)
-    fix = f"{did_you_mean(name, names)} Else --set tasks.NAME={next(iter(names))} or --set unknown_task=skip"
+        fix = f"set the task of rows without one to one of {', '.join(names)}: --set task=NAME; or skip them: "
+        raise DataError("the row names no task", place=place, fix=f"{fix}--set unknown_task=skip")
+    fix = f"{did_you_mean(name, names)} Otherwise --set tasks.NAME={next(iter(names))} or --set unknown_task=skip"
     raise DataError(f"task '{name}' is not in rubric '{rubric.name}'", place=place, fix=fix)
 
 

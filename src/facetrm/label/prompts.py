@@ -1,7 +1,7 @@
-"""The question to a judge, in English or Chinese: one capability, one conversation, two replies, a verdict in JSON.
+"""The prompt for the judge, in English or Chinese: one capability, one conversation, two replies, a verdict in JSON.
 
-What users and models wrote stands between marks that carry a number made from the texts themselves, so no text can
-close its own marks; the instructions say that nothing between them is an order.
+Text written by users and models is placed between marks. Each mark carries a hash of the texts, so no text can contain
+its own closing mark. The instructions tell the judge not to follow anything between the marks.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from facetrm.data.rubric import Capability, Language, RubricTask
 
 @dataclass(frozen=True)
 class _Words:
-    """The sentences of one language; ``{...}`` is filled in."""
+    """The prompt templates of one language. The placeholders ``{...}`` are filled in by :func:`render`."""
 
     instructions: str
     question: str
@@ -83,15 +83,15 @@ def render(
     language: Language,
     system_message: bool = True,
 ) -> list[dict[str, str]]:
-    """Return the messages of one question.
+    """Return the chat messages of one question.
 
     Args:
-        prompt: the whole conversation before the replies, every turn of it.
+        prompt: every turn of the conversation before the replies.
         replies: reply 1 and reply 2, in the order in which they are shown.
         task: the task of the prompt.
-        capability: what to compare the replies in.
-        language: of the rubric.
-        system_message: False puts the instructions into the user's message.
+        capability: the capability to compare the replies in.
+        language: the language of the rubric, used for the instructions.
+        system_message: whether the instructions are a system message. If False, they start the user message.
     """
     words = _WORDS[language]
     texts = [[message.role, message.content] for message in (*prompt, *replies)]

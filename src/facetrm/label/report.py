@@ -1,4 +1,4 @@
-"""The report on labels: what was kept, what the place of a reply did, and how far capabilities and ratings agree."""
+"""The report on labels: how many were kept, the judge's position bias, and how far capabilities and ratings agree."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from facetrm.label.outcomes import KEPT, Judged, Outcome
 
 
 def summarise(judged: Sequence[Judged]) -> dict[str, Any]:
-    """Return the figures of all judgements, and of each capability.
+    """Summarise all judgements, in total and per capability.
 
     Args:
         judged: every judgement, answered or not.
 
     Returns:
-        ``all``, ``capabilities`` (name -> the same figures), ``between_capabilities`` and ``with_given``; see
-        :func:`figures`, :func:`between_capabilities` and :func:`with_given`.
+        A dictionary with ``all`` (the :func:`figures` of all judgements), ``capabilities`` (the same figures by
+        capability), ``between_capabilities`` and ``with_given`` (from the functions of those names).
     """
     by_aspect: dict[str, list[Judged]] = defaultdict(list)
     for one in judged:
@@ -35,13 +35,14 @@ def summarise(judged: Sequence[Judged]) -> dict[str, Any]:
 
 
 def figures(judged: Sequence[Judged]) -> dict[str, Any]:
-    """Return counts of outcomes and the rates that follow from them; a rate over nothing is None.
+    """Count the outcomes of some judgements and compute their rates. A rate with a zero denominator is None.
 
-    ``keep_rate``: kept among answered. ``position_bias_rate``: the same place twice among judgements with two winners.
-    ``first_share``: of those, how many named the first place.
+    ``keep_rate`` is the share of answered judgements that were kept. ``position_bias_rate`` is, among judgements with a
+    winner in both orders, the share where the judge picked the same position twice. ``first_share`` is the share of
+    those position-biased judgements where it picked the first position.
 
     Args:
-        judged: the judgements.
+        judged: the judgements to count.
     """
     counts = Counter(one.outcome for one in judged)
     kept = sum(counts[name] for name in KEPT)
@@ -59,10 +60,13 @@ def figures(judged: Sequence[Judged]) -> dict[str, Any]:
 
 
 def between_capabilities(judged: Sequence[Judged]) -> list[dict[str, Any]]:
-    """Return, for every two capabilities of a task, on how many pairs both are kept, and the share that agrees.
+    """Measure how often two capabilities of one task get the same label.
 
     Args:
-        judged: the judgements.
+        judged: the judgements to compare.
+
+    Returns:
+        One row for every two capabilities: the number of pairs where both labels were kept, and the share that agrees.
     """
     winners: dict[int, list[Judged]] = defaultdict(list)
     for one in judged:
@@ -79,13 +83,17 @@ def between_capabilities(judged: Sequence[Judged]) -> list[dict[str, Any]]:
 
 
 def with_given(judged: Sequence[Judged]) -> dict[str, dict[str, Any]]:
-    """Return capability -> given name -> on how many pairs the two agree, with an interval over prompts.
+    """Measure how often the kept labels agree with the labels that the data already has (:attr:`Pair.given`).
 
-    What was given is the order of the rows in their own aspect, or which answer has the higher rating: where low
-    ratings are the good ones, agreement is expected below one half.
+    For ratings, the reply with the higher number counts as the better one. If low ratings are good, expect an agreement
+    below one half.
 
     Args:
-        judged: the judgements.
+        judged: the judgements to compare.
+
+    Returns:
+        By capability and by name of the given label: the number of pairs and the share that agrees, with a bootstrap
+        interval over prompts.
     """
     hits: dict[str, dict[str, list[tuple[float, str]]]] = defaultdict(lambda: defaultdict(list))
     for one in judged:

@@ -1,12 +1,12 @@
-"""Label a file: pairs in, a folder of labels out, which a later run goes on with.
+"""Label a file of pairs and write a folder of labels. A later run on the same folder continues where this one ended.
 
 ::
 
-    FOLDER/labels.sqlite        every answer, named by the content of its question
-    FOLDER/preferences.jsonl    what was kept, as preferences whose aspect is task/capability
-    FOLDER/undecided.jsonl      what was answered and not kept: ties, abstentions, the place deciding
+    FOLDER/labels.sqlite        every answer, keyed by the content of its question
+    FOLDER/preferences.jsonl    the kept labels, as preferences whose aspect is task/capability
+    FOLDER/undecided.jsonl      judgements that were answered but not kept: ties, abstentions, position bias
     FOLDER/failures.jsonl       the questions without an answer, each with its reason
-    FOLDER/report.json          the figures
+    FOLDER/report.json          counts, rates, tokens and cost
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ REPORT: Final = "report.json"
 @final
 @dataclass(frozen=True)
 class Labelled:
-    """What a run left.
+    """The result of a labelling run.
 
     Attributes:
         preferences: the labels that were kept.
-        failures: the questions without an answer.
-        report: as in ``report.json``.
+        failures: the questions without an answer, one row each as in ``failures.jsonl``.
+        report: the content of ``report.json``.
     """
 
     preferences: list[Preference]
@@ -64,23 +64,23 @@ def label_pairs(
 ) -> Labelled:
     """Ask every question of ``plan`` and write the folder ``out``.
 
-    Whatever is answered in ``out`` is not asked again. It starts an event loop; where one runs already, as in a
-    notebook, call it as ``await asyncio.to_thread(label_pairs, plan, out)``.
+    Questions that already have an answer in ``out`` are not asked again. The function starts an event loop. If one is
+    already running, as in a notebook, call it as ``await asyncio.to_thread(label_pairs, plan, out)``.
 
     Args:
-        plan: from :func:`facetrm.label.plan.make_plan`: pairs, rubric, judge and limits.
-        out: the folder to write, or to go on with.
-        make_judge: who answers; None is :class:`facetrm.label.client.OpenAIJudge`.
-        quiet: no progress.
+        plan: the plan from :func:`facetrm.label.plan.make_plan`.
+        out: the folder to write, or to continue.
+        make_judge: builds the judge from the plan's settings; None uses :class:`facetrm.label.client.OpenAIJudge`.
+        quiet: whether to hide the progress bar.
 
     Returns:
-        The labels; questions without an answer are in ``failures``, never silently absent.
+        The labels, the questions without an answer, and the report.
 
     Raises:
-        ConfigError: there is no key, or the address is not one.
-        LabelError: the server cannot be used, or no question was answered; what was answered before is kept. Or an
-            event loop is running.
-        StoreError: the store cannot be used, or another run uses it.
+        ConfigError: the address is invalid, or a public server has no key.
+        LabelError: the server cannot be used, no question was answered, or an event loop is already running. Earlier
+            answers are kept.
+        StoreError: the store cannot be used, or another run has it open.
     """
     _refuse_running_loop()
     judge = (make_judge or OpenAIJudge)(plan.config)
@@ -93,18 +93,18 @@ def label_pairs(
 
 
 def _raise_failure(plan: Plan, asked: AskingOutcome, labelled: Labelled, out: Path, *, place: object) -> None:
-    """Raise LabelError where the run ended before its time, or where no question was answered."""
+    """Raise LabelError if the run ended early because of an error, or if no question was answered."""
     questions, known = len(plan.keys), labelled.report["answered"]
-    kept = f"{known} of {questions} questions are answered and kept"
+    kept = f"{known} of {questions} questions are answered and stored"
     if asked.fatal:
         fix = f"{asked.fix}; {kept}" if asked.fix else f"{kept}; fix the cause and run it again"
         raise LabelError(str(asked.stopped), place=place, fix=fix)
-    # Only questions that this judge, who answered others, will not answer are no sign that something is wrong.
+    # If the judge answered other questions and refuses only these, nothing is wrong with the run.
     in_vain = known > 0 and asked.failures.keys() == asked.permanent
     if asked.failures and not asked.answered and not in_vain:
         reason, count = Counter(asked.failures.values()).most_common(1)[0]
-        problem = f"no question was answered; the commonest reason ({count} of {len(asked.failures)}): {reason}"
-        raise LabelError(problem, place=place, fix=f"every reason is in {out / FAILURES}; {kept}")
+        problem = f"no question was answered; the most common reason ({count} of {len(asked.failures)}): {reason}"
+        raise LabelError(problem, place=place, fix=f"all reasons are in {out / FAILURES}; {kept}")
 
 
 def _refuse_running_loop() -> None:
@@ -113,7 +113,7 @@ def _refuse_running_loop() -> None:
     except RuntimeError:
         return
     fix = "write await asyncio.to_thread(label_pairs, plan, out)"
-    raise LabelError("an event loop is running already, as in a notebook", place="label_pairs", fix=fix)
+    raise LabelError("an event loop is already running, as in a notebook", place="label_pairs", fix=fix)
 
 
 def _ask(
@@ -139,7 +139,7 @@ def _ask(
 
 @final
 class _Tally:
-    """Counts what is kept while answers arrive, for the progress bar."""
+    """Counts kept labels while answers arrive, for the progress bar."""
 
     def __init__(self, plan: Plan, store: LabelStore, verdicts: dict[str, JudgeVerdict], meter: Meter) -> None:
         self._config, self._store, self._verdicts, self._meter = plan.config, store, verdicts, meter

@@ -1,4 +1,4 @@
-"""Settings of labelling: whom to ask, how, how often, and for how much."""
+"""The settings of labelling: the judge, the request, retries, rate limits and budgets."""
 
 from __future__ import annotations
 
@@ -28,30 +28,30 @@ class LabelConfig(Section):
     Attributes:
         model: the judge's name, as the server knows it.
         base_url: the address of an OpenAI-compatible API, up to ``/v1``.
-        api_key_env: the name of the environment variable that holds the key. The key itself stands nowhere.
+        api_key_env: the name of the environment variable that holds the key. The key itself is never written down.
         task: the rubric's task for rows that name none.
-        tasks: from a row's own name of a task to the rubric's, where they differ.
-        unknown_task: ``raise`` refuses a row whose task the rubric does not have; ``skip`` leaves it out and counts it.
+        tasks: the rubric's task by the row's task, for rows that use other names.
+        unknown_task: ``raise`` refuses a row whose task is not in the rubric; ``skip`` leaves it out and counts it.
         answer_format: ``schema`` asks the server to enforce the JSON schema of a verdict, ``text`` does not, ``auto``
-            tries the first and takes the second where the server refuses. One strict parser reads all replies.
-        system_message: the instructions are a message of their own; off for models whose template has no such role.
-        temperature: sent with each request; null leaves it out, for servers that refuse it.
-        seed: sent with each request; null leaves it out.
-        max_tokens: the longest answer, in tokens; a model that thinks aloud needs more.
-        max_tokens_field: what the server calls it.
+            uses the schema unless the server refuses it. The same strict parser reads all replies.
+        system_message: whether the instructions are a system message. Turn it off for chat templates without one.
+        temperature: the sampling temperature; null leaves it out of the request, for servers that refuse it.
+        seed: the sampling seed; null leaves it out of the request.
+        max_tokens: the most tokens of one reply. A reasoning model needs more.
+        max_tokens_field: the name of that field in the server's API.
         extra: further fields of the request, such as ``{chat_template_kwargs: {enable_thinking: false}}``.
-        in_flight: requests at once.
-        requests_per_minute: the most that is sent; null sets no limit.
-        timeout: seconds for one request, from the connection to the last byte of the answer.
-        tries: requests for one question, until it is given up and named in the list of failures.
-        readings: replies to one question that are not a verdict, until it is given up.
-        first_wait: seconds before the second try; doubled for each further one, with jitter.
-        longest_wait: the longest such wait, in seconds; a server that asks for more ends the question.
-        give_up_after: questions that fail in a row, with no answer in between, until the run stops.
-        max_requests: the most requests of one run, repeated ones included; null sets no limit.
-        max_cost: the most that this folder may cost, in the unit of the prices; requests in flight are paid beyond it.
-        price_in: the price of a million tokens sent; without prices only tokens are counted.
-        price_out: the price of a million tokens received.
+        in_flight: the number of concurrent requests.
+        requests_per_minute: the most requests per minute; null sets no limit.
+        timeout: the seconds allowed for one request, from the connection to the last byte of the response.
+        tries: the most requests for one question. After that it is given up and listed in ``failures.jsonl``.
+        readings: the most replies to one question that hold no valid verdict. After that it is given up.
+        first_wait: the seconds before the second try. Each further wait is twice as long, with jitter.
+        longest_wait: the longest wait between tries, in seconds. If a server asks for more, the question is given up.
+        give_up_after: the number of questions that may fail in a row before the run stops.
+        max_requests: the most requests of one run, including retries; null sets no limit.
+        max_cost: the most that this folder may cost, in the currency of the prices. Requests in flight can exceed it.
+        price_in: the price of a million prompt tokens. Without prices only tokens are counted.
+        price_out: the price of a million completion tokens.
     """
 
     model: _Text = Field(min_length=1)
@@ -89,16 +89,21 @@ class LabelConfig(Section):
         try:
             json.dumps(extra, allow_nan=False, ensure_ascii=False).encode()
         except (TypeError, ValueError, RecursionError):
-            raise ValueError("it holds what JSON cannot, such as a date or .nan: quote it") from None
+            raise ValueError("it holds a value that JSON cannot express, such as a date or .nan: quote it") from None
         return extra
 
     def sampling(self) -> dict[str, Any]:
-        """Return what, beside the messages, decides the answer: part of a question's key."""
+        """Return the settings that affect the answer. They are part of a question's key."""
         fixed = {"temperature": self.temperature, "seed": self.seed, "max_tokens": self.max_tokens}
         return {"model": self.model, **fixed, "extra": self.extra}
 
     def cost(self, tokens_in: int, tokens_out: int) -> float | None:
-        """Return the price of so many tokens sent (``tokens_in``) and received (``tokens_out``); None if unknown."""
+        """Return the cost of a number of tokens, or None if the prices are unknown.
+
+        Args:
+            tokens_in: the number of prompt tokens.
+            tokens_out: the number of completion tokens.
+        """
         if self.price_in is None or self.price_out is None:
             return None
         return (tokens_in * self.price_in + tokens_out * self.price_out) / 1e6

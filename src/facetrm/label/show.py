@@ -1,4 +1,4 @@
-"""Estimate and report as text for a terminal."""
+"""The estimate and the report as text for the terminal."""
 
 from __future__ import annotations
 
@@ -10,23 +10,32 @@ _FEWEST_PAIRS: Final = 2
 
 
 def estimate_text(estimate: Mapping[str, Any]) -> str:
-    """Return the lines of an ``estimate`` of :meth:`facetrm.label.plan.Plan.estimate`."""
+    """Format an estimate for the terminal.
+
+    Args:
+        estimate: the result of :meth:`facetrm.label.plan.Plan.estimate`.
+    """
     lines = [
-        f"{estimate['pairs']} pairs, {estimate['judgements']} judgements (a pair in a capability), "
+        f"{estimate['pairs']} pairs, {estimate['judgements']} judgements (one per pair and capability), "
         f"{estimate['questions']} questions (both orders)",
-        f"answered before: {estimate['answered_before']}; to ask: {estimate['requests']}, "
+        f"already answered: {estimate['answered_before']}; to ask: {estimate['requests']}, "
         f"about {estimate['tokens_in']:,} tokens in and {estimate['tokens_out']:,} out",
     ]
     if estimate["cost"] is None:
-        lines.append("cost: unknown; give the prices of a million tokens: --set price_in=... --set price_out=...")
+        lines.append("cost: unknown; give the prices per million tokens: --set price_in=... --set price_out=...")
     else:
-        lines.append(f"cost: about {estimate['cost']:,.4g}, at the very most {estimate['largest_cost']:,.4g}")
+        lines.append(f"cost: about {estimate['cost']:,.4g}, at most {estimate['largest_cost']:,.4g}")
     lines += [f"skipped: {count} pairs whose {reason}" for reason, count in estimate["skipped"].items()]
     return "\n".join(lines)
 
 
 def report_text(report: Mapping[str, Any], out: Path) -> str:
-    """Return the lines of a ``report`` of :func:`facetrm.label.run.label_pairs`, which lies in folder ``out``."""
+    """Format a report for the terminal.
+
+    Args:
+        report: the report from :func:`facetrm.label.run.label_pairs`.
+        out: the folder that it was written to.
+    """
     names = report["capabilities"]
     wide = max([len("all"), *map(len, names)])
     lines = [f"{'':{wide}}  judged    kept  keep rate  same place  ties  cannot say"]
@@ -53,16 +62,16 @@ def _failures_text(report: Mapping[str, Any], out: Path) -> list[str]:
     failed, refused, file = report["failed"], report["refused"], out / "failures.jsonl"
     lines = []
     if failed > refused:
-        lines.append(f"{failed - refused} questions have no answer: {file}; run again to ask them")
+        lines.append(f"{failed - refused} questions have no answer (see {file}); run again to ask them")
     if refused:
-        lines.append(f"{refused} questions are refused for good: {file}; asking them again as they are is in vain")
+        lines.append(f"{refused} questions are refused by the server (see {file}); asking them again will not help")
     if failed:
-        lines.append(f"the commonest reason: {report['commonest_reason']}")
+        lines.append(f"the most common reason: {report['commonest_reason']}")
     return lines
 
 
 def _alike_text(between: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return a warning for each task whose capabilities, or some of them, got the same labels throughout."""
+    """Return a warning for each group of capabilities that got the same labels on all pairs."""
     by_task: dict[str, list[Mapping[str, Any]]] = {}
     for row in between:
         by_task.setdefault(row["capabilities"][0].partition("/")[0], []).append(row)
@@ -71,13 +80,13 @@ def _alike_text(between: Sequence[Mapping[str, Any]]) -> list[str]:
         alike = [row for row in rows if row["agreement"] == 1.0 and row["pairs"] >= _FEWEST_PAIRS]
         if len(alike) == len(rows):
             pairs = max(row["pairs"] for row in rows)
-            told = "the judge does not tell them apart, or the pairs differ in everything at once"
+            told = "the judge does not distinguish them, or the pairs differ in all of them at once"
             lines.append(f"warning: all capabilities of '{task}' got the same labels on all {pairs} pairs: {told}")
         else:
             for row in alike:
                 names = " and ".join(row["capabilities"])
                 told = f"got the same labels on all {row['pairs']} pairs"
-                lines.append(f"warning: {names} {told}: to the judge they are one")
+                lines.append(f"warning: {names} {told}: the judge does not distinguish them")
     return lines
 
 

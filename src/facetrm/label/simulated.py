@@ -1,10 +1,10 @@
-"""Labels without an API: the world's true levels, seen through a judge that errs, ties and likes the first place.
+"""Labels without an API: a simulated judge reads the world's true levels with noise, ties and position bias.
 
     x = level(shown first) - level(shown second) + place_bias + noise * e,   e logistic
     verdict = tie where |x| <= tie_width, else reply_1 where x > 0, else reply_2
 
-Levels are shares of their highest value. The same pairs, keys, outcomes, records and report as with an API; only who
-answers differs. From ratings the same records come from :func:`facetrm.data.views.ratings_to_preferences` with
+Levels are divided by their highest value. Pairs, keys, outcomes, records and report are the same as with an API; only
+the judge differs. To make such records from ratings, use :func:`facetrm.data.views.ratings_to_preferences` with
 ``aspect="task/capability"``.
 """
 
@@ -36,13 +36,13 @@ SIMULATED: Final = "simulated"
 
 
 class NoisyJudge(Section):
-    """A judge of the world.
+    """A simulated judge of the world, with noise and position bias.
 
     Attributes:
-        noise: scale of its logistic error, where 1 is the whole way from the worst level to the best.
-        place_bias: what the reply shown first gains.
-        tie_width: how near to equal is a tie.
-        seed: of its errors, which are fixed for each question.
+        noise: the scale of the logistic noise, where 1 is the distance from the lowest level to the highest.
+        place_bias: the bonus of the reply that is shown first, on the same scale.
+        tie_width: the largest difference that counts as a tie.
+        seed: the seed of the noise. The noise of a question depends only on this seed and the question's key.
     """
 
     noise: float = Field(default=0.15, ge=0.0)
@@ -51,7 +51,12 @@ class NoisyJudge(Section):
     seed: Seed = 0
 
     def verdict(self, difference: float, key: str) -> JudgeVerdict:
-        """Return the verdict on question ``key``; ``difference`` is how much better the reply shown first is."""
+        """Return the verdict on one question.
+
+        Args:
+            difference: the level of the reply shown first minus that of the other, between -1 and 1.
+            key: the key of the question.
+        """
         u = Random(f"{self.seed}|{key}").uniform(1e-12, 1.0 - 1e-12)
         x = difference + self.place_bias + self.noise * math.log(u / (1.0 - u))
         if abs(x) <= self.tie_width:
@@ -60,12 +65,12 @@ class NoisyJudge(Section):
 
 
 def world_rubric(*, least: float = 0.03, most: int | None = None, tasks: Sequence[str] = TASKS) -> Rubric:
-    """Return tasks of the world with the latents that count in them as capabilities, the weightiest first.
+    """Return a rubric whose tasks are those of the world and whose capabilities are their latents, by falling weight.
 
     Args:
-        least: the smallest true weight that makes a latent a capability of a task.
-        most: of them a task; None for all.
-        tasks: which.
+        least: the smallest true weight for which a latent becomes a capability of a task.
+        most: the most capabilities per task; None for no limit.
+        tasks: the tasks to include.
     """
     meanings = {latent.name: latent.meaning for latent in LATENTS}
     written = []
@@ -89,19 +94,20 @@ def label_world(
     part: Part = "gate",
     start: int = 0,
 ) -> Labelled:
-    """Return capability preferences on pairs of the world, with the report of any other labels.
+    """Label pairs of the world with a simulated judge.
 
     Args:
-        world: writes the pairs and knows their levels.
-        count: pairs.
-        judge: who errs; None is a judge with the default settings.
-        rubric: tasks and capabilities, which are latents; None is :func:`world_rubric`. Pairs of other tasks are
-            passed over.
-        part: which pairs, as in :meth:`facetrm.data.world.world.World.preferences`.
-        start: number of the first pair.
+        world: the world that writes the pairs and knows their true levels.
+        count: the number of pairs.
+        judge: the simulated judge; None uses the default settings.
+        rubric: the tasks and capabilities, which must be latents; None uses :func:`world_rubric`. Pairs of other tasks
+            are skipped.
+        part: the part of the world to draw from, as in :meth:`facetrm.data.world.world.World.preferences`.
+        start: the number of the first pair.
 
     Returns:
-        Records with ``aspect`` ``task/latent``. In the report's ``with_given``, ``true latent`` is the true order.
+        Preferences whose aspect is ``task/latent``, and the same report as for an API. In its ``with_given``, the names
+        ``true LATENT`` compare the labels with the true order.
     """
     judge, rubric = judge or NoisyJudge(), rubric or world_rubric()
     pairs, levels = [], {}

@@ -1,7 +1,7 @@
-"""The store of answers: one SQLite file, one row for each question, named by the question's content.
+"""The store of answers: one SQLite file with one row per question, keyed by the content of the question.
 
-An answer is committed, and flushed to the disk, before anything else happens with it: a process killed at any moment
-loses what was in flight and nothing more. The file is locked while it is open, so two runs cannot ask the same twice.
+An answer is committed and flushed to disk before it is used. A process killed at any moment loses only the requests in
+flight. The file is locked while it is open, so two runs cannot ask the same question.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ T = TypeVar("T")
 LABELS_FILE: Final = "labels.sqlite"
 _FORMAT: Final = 1
 _MOST_TOKENS: Final = 10**12
+_CHECK: Final = "check its permissions and the free disk space"
 _TABLES: Final = """
 CREATE TABLE answers (
     key TEXT PRIMARY KEY, verdict TEXT NOT NULL, reply TEXT NOT NULL, model TEXT NOT NULL,
@@ -37,14 +38,14 @@ INSERT INTO spent VALUES (0, 0, 0);
 @final
 @dataclass(frozen=True)
 class StoredAnswer:
-    """What was said to one question.
+    """The answer to one question.
 
     Attributes:
-        verdict: as read; ``cannot_say`` for a refusal too.
-        reply: the text, or why there is none.
-        model: as the server names what it runs.
-        tokens_in: tokens of the question, by the server's count; 0 without one.
-        tokens_out: tokens of the reply, by the server's count; 0 without one.
+        verdict: the verdict that was read; ``cannot_say`` if the model refused.
+        reply: the text of the reply, or of the refusal.
+        model: the model name in the response.
+        tokens_in: the number of prompt tokens that the server reports; 0 if it reports none.
+        tokens_out: the number of completion tokens that the server reports; 0 if it reports none.
     """
 
     verdict: JudgeVerdict
@@ -57,7 +58,13 @@ class StoredAnswer:
 @final
 @dataclass(frozen=True)
 class TokenCost:
-    """All requests of a folder, answered or not, and their tokens; of a killed run, those up to its last answer."""
+    """The requests of a folder, answered or not, and their tokens. A killed run counts up to its last answer.
+
+    Attributes:
+        requests: the number of requests.
+        tokens_in: the number of prompt tokens.
+        tokens_out: the number of completion tokens.
+    """
 
     requests: int
     tokens_in: int
@@ -66,14 +73,14 @@ class TokenCost:
 
 @final
 class LabelStore:
-    """The answers of one folder: open it in a ``with`` statement.
+    """The answers of one folder. Open it in a ``with`` statement.
 
     Args:
-        folder: where ``labels.sqlite`` is, or will be.
-        shown: the file's name in messages, where it is not that in the folder.
+        folder: the folder that holds ``labels.sqlite``. Both are created if they do not exist.
+        shown: the path to show in error messages; None uses the path of the file.
 
     Raises:
-        StoreError: the file is none of ours, is damaged or of another format, or another run has it open.
+        StoreError: the file is not a store of labels, is damaged, has another format, or is open in another run.
     """
 
     def __init__(self, folder: Path, *, shown: Path | None = None) -> None:
@@ -105,36 +112,38 @@ class LabelStore:
         return self._guard(lambda: {row[0] for row in self._base.execute("SELECT key FROM answers")})
 
     def verdicts(self) -> dict[str, JudgeVerdict]:
-        """Return question key -> verdict.
+        """Return the verdicts of all answered questions, by question key.
 
         Raises:
-            StoreError: a verdict that none of ours is.
+            StoreError: a stored verdict is not one of ``VERDICTS``.
         """
         found: dict[str, JudgeVerdict] = {}
         for key, verdict in self._guard(lambda: self._base.execute("SELECT key, verdict FROM answers").fetchall()):
             if verdict not in VERDICTS:
-                raise StoreError(f"the verdict {verdict!r}", place=self.path, fix="use another folder")
+                problem = f"unknown verdict {short(str(verdict))}"
+                raise StoreError(problem, place=self.path, fix="use another folder")
             found[key] = verdict
         return found
 
     def models(self) -> dict[str, int]:
-        """Return the models that answered, as their servers name them, with the number of answers."""
+        """Return the number of answers by model name, as the servers report it."""
         query = "SELECT model, count(*) FROM answers GROUP BY model ORDER BY model"
         return self._guard(lambda: dict(self._base.execute(query).fetchall()))
 
     def put(self, answers: Mapping[str, StoredAnswer]) -> dict[str, str]:
-        """Keep ``answers`` by the keys of their questions, all or none, and count a request for each.
+        """Write ``answers`` in one transaction and count one request for each. They are on disk when this returns.
 
-        The first answer to a question stands. When this returns they are on the disk.
+        A question that already has an answer keeps it.
 
         Args:
-            answers: question key -> answer.
+            answers: the answers by question key.
 
         Returns:
-            Question key -> why the database cannot hold that answer. It is not kept; its request counts.
+            The reasons, by question key, for answers that the database cannot hold. They are not stored, but their
+            requests are counted.
 
         Raises:
-            StoreError: nothing could be written; the store is as it was.
+            StoreError: the write failed; the store is unchanged.
         """
         noted, now = self._noted, time.time()
         rows, refused = [], {}
@@ -163,11 +172,11 @@ class LabelStore:
         return refused
 
     def _problem(self, one: StoredAnswer, row: tuple[object, ...]) -> str | None:
-        """Return why the database cannot hold ``row``: it is asked to bind it, which writes nothing."""
+        """Return why the database cannot hold ``row``, or None. The test binds the row without writing it."""
         if not all(isinstance(text, str) for text in (one.verdict, one.reply, one.model)):
-            return "its texts are not texts"
+            return "its verdict, reply and model must be text"
         if not all(isinstance(n, int) and 0 <= n <= _MOST_TOKENS for n in (one.tokens_in, one.tokens_out)):
-            return "its numbers of tokens cannot be"
+            return f"its token counts must be between 0 and {_MOST_TOKENS}"
         try:
             self._base.execute("SELECT ?, ?, ?, ?, ?, ?, ?", row).fetchone()
         except (sqlite3.Error, ArithmeticError, ValueError, TypeError) as exc:
@@ -175,7 +184,13 @@ class LabelStore:
         return None
 
     def spend(self, requests: int, *, tokens_in: int, tokens_out: int) -> None:
-        """Note ``requests`` without an answer, and their ``tokens_in`` and ``tokens_out``, until the next write."""
+        """Count requests that gave no answer. They are written with the next answer.
+
+        Args:
+            requests: the number of requests.
+            tokens_in: their prompt tokens.
+            tokens_out: their completion tokens.
+        """
         old = self._noted
         self._noted = TokenCost(old.requests + requests, old.tokens_in + tokens_in, old.tokens_out + tokens_out)
 
@@ -201,11 +216,12 @@ class LabelStore:
                 self._base.execute(statement)
             self._base.execute(f"PRAGMA user_version = {_FORMAT}")
         elif found != _FORMAT:
-            raise StoreError(f"a store of format {found}, not {_FORMAT}", place=self.path, fix="use another folder")
+            problem = f"the store has format {found}; this version reads format {_FORMAT}"
+            raise StoreError(problem, place=self.path, fix="use another folder")
         self._base.execute("COMMIT")
 
     def _guard(self, act: Callable[[], T]) -> T:
-        """Return what ``act`` returns; whatever fails in it leaves no half of a change, and is an error of ours."""
+        """Return what ``act`` returns. If it fails, roll back the transaction and raise StoreError."""
         try:
             return act()
         except Exception as exc:
@@ -227,24 +243,30 @@ class LabelStore:
         said = short(str(exc), 200)[1:-1]
         if isinstance(exc, sqlite3.OperationalError):
             if "locked" in said:
-                fix = "wait for it to end, or stop it; two runs would ask the same twice"
+                fix = "wait for that run to end, or stop it"
                 return StoreError("another run has these labels open", place=self.path, fix=fix)
-            return StoreError(f"cannot be used ({said})", place=self.path, fix="check its rights and the space")
+            return StoreError(f"cannot be used ({said})", place=self.path, fix=_CHECK)
         if isinstance(exc, sqlite3.DatabaseError):
-            return StoreError(f"no store of labels ({said})", place=self.path, fix="use another folder")
+            return StoreError(f"not a store of labels ({said})", place=self.path, fix="use another folder")
         if isinstance(exc, OSError):
-            return StoreError(f"cannot be used ({exc.strerror})", place=self.path, fix="check its rights and the space")
-        problem = f"what was to be written does not fit ({type(exc).__name__}: {said})"
-        return StoreError(problem, place=self.path, fix="nothing of it was kept; run again to go on")
+            return StoreError(f"cannot be used ({exc.strerror})", place=self.path, fix=_CHECK)
+        problem = f"an answer could not be written ({type(exc).__name__}: {said})"
+        return StoreError(problem, place=self.path, fix="nothing was stored; run again to continue")
 
 
 def stored_keys(folder: Path) -> set[str]:
-    """Return the keys of the answers in ``folder``, none where there is no store.
+    """Return the keys of the questions that are answered in ``folder``.
 
-    It reads a copy: nothing is made or changed in the folder, and no right to write there is needed.
+    It reads a copy, so nothing in the folder is changed and no write permission is needed.
+
+    Args:
+        folder: the folder of a labelling run.
+
+    Returns:
+        The question keys; an empty set if the folder has no store.
 
     Raises:
-        StoreError: see :class:`LabelStore`; or the file cannot be read.
+        StoreError: the file cannot be read, is not a store of labels, or has another format.
     """
     path = folder / LABELS_FILE
     try:
@@ -253,12 +275,12 @@ def stored_keys(folder: Path) -> set[str]:
         if not path.is_file():
             raise StoreError("not a file", place=path, fix="use another folder")
         with tempfile.TemporaryDirectory() as copy:
-            # A run that was killed leaves its last answers in the log beside the file.
+            # A killed run leaves its last answers in the write-ahead log next to the file.
             for name in (LABELS_FILE, f"{LABELS_FILE}-wal"):
                 if (folder / name).exists():
                     shutil.copyfile(folder / name, Path(copy) / name)
             with LabelStore(Path(copy), shown=path) as store:
                 return store.keys()
     except OSError as exc:
-        fix = "check that it can be read, and that there is room for a copy of it"
+        fix = "check that it can be read, and that there is disk space for a copy"
         raise StoreError(f"cannot be read ({exc.strerror or type(exc).__name__})", place=path, fix=fix) from None

@@ -1,4 +1,4 @@
-"""Verdicts: what a judge may say, the JSON schema of it, and the strict reader."""
+"""The verdicts that a judge may give, their JSON schema, and a strict parser."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ VERDICT_SCHEMA: Final[dict[str, Any]] = {
     "required": [KEY],
     "additionalProperties": False,
 }
-# A thought may begin before the reply, where the server's template opens it, and is then only closed in it.
+# Some chat templates open the reasoning before the reply, so the reply holds only its closing tag.
 _THOUGHT_ENDS: Final = (
     "</think>",
     "</thinking>",
@@ -34,14 +34,17 @@ _LONGEST: Final = 1000
 
 
 def read_verdict(text: str) -> JudgeVerdict:
-    """Return the verdict that ``text`` is: one JSON object ``{"better": ...}`` and nothing else.
+    """Parse a judge's reply, which must be one JSON object ``{"better": ...}`` and nothing else.
 
-    Around it only a Markdown code fence is let through, before it one thought that is closed (``<think>...</think>``;
-    its opening tag may be missing), after it the tokens that end a turn, such as ``<|im_end|>``. Nothing is guessed
-    from words or digits: "reply 2 beats reply 1" is no verdict.
+    Three things are ignored: a Markdown code fence around the object, closed reasoning before it
+    (``<think>...</think>``; the opening tag may be missing), and end-of-turn tokens after it, such as ``<|im_end|>``.
+    Nothing is guessed from words or digits: "reply 2 beats reply 1" is not a verdict.
+
+    Args:
+        text: the reply.
 
     Raises:
-        LabelError: it is anything else.
+        LabelError: the reply is anything else.
     """
     ends = [(at, mark) for mark in _THOUGHT_ENDS if (at := text.find(mark)) >= 0]
     at, mark = min(ends, default=(0, ""))
@@ -57,11 +60,11 @@ def read_verdict(text: str) -> JudgeVerdict:
     if isinstance(value, dict) and list(value) == [KEY] and value[KEY] in VERDICTS:
         return VERDICTS[VERDICTS.index(value[KEY])]
     wanted = " | ".join(VERDICTS)
-    raise LabelError(f"the reply {short(text)} is no verdict", fix=f'it should be {{"{KEY}": "{wanted}"}} alone')
+    raise LabelError(f"the reply {short(text)} is not a verdict", fix=f'it must be only {{"{KEY}": "{wanted}"}}')
 
 
 def _without_end(body: str) -> str:
-    """Return ``body`` without the tokens that end a turn; only so far from its end that a long text costs nothing."""
+    """Return ``body`` without end-of-turn tokens. A long text is too long to be a verdict and is not searched."""
     body = body.rstrip()
     return body if len(body) > 2 * _LONGEST else _END.sub("", body)
 
@@ -69,5 +72,5 @@ def _without_end(body: str) -> str:
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) < len(pairs):
-        raise ValueError("a key stands twice")
+        raise ValueError("a key appears twice")
     return value

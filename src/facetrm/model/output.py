@@ -1,4 +1,4 @@
-"""What a reward model gives: a :class:`RewardOutput` of tensors per mixture, a readable :class:`Score` per row.
+"""The output of a reward model: one :class:`RewardOutput` of tensors per mixture, one readable :class:`Score` per row.
 
 Shapes: N conversations, K experts of one mixture.
 """
@@ -19,10 +19,15 @@ from facetrm.data.records import Conversation
 
 @dataclass(frozen=True)
 class RewardOutput:
-    """``reward_N = base_N + contributions_NK.sum(-1)``, all float32.
+    """The tensors of one mixture for N conversations, float32: ``reward_N = base_N + contributions_NK.sum(-1)``.
 
-    ``scores_NK`` are the experts' unit ratings, ``weights_NK`` the gate's distribution, ``coefficients_NK`` what one
-    unit of each score adds to the reward; both are None where the reward is no weighted sum of ratings.
+    Attributes:
+        reward_N: the rewards.
+        base_N: the rewards of a reference answer to each prompt.
+        contributions_NK: each expert's contribution to the reward.
+        scores_NK: the experts' ratings on the [0, 1] scale, not clipped.
+        weights_NK: the gate's weights; None if the reward is not a weighted sum of ratings.
+        coefficients_NK: the reward per unit of each score; None if the reward is not a weighted sum of ratings.
 
     Example:
         >>> from facetrm import World, toy_model
@@ -43,27 +48,27 @@ class RewardOutput:
 
 @dataclass(frozen=True)
 class Score:
-    """One scored conversation, self-describing.
+    """The score of one conversation.
 
     Attributes:
-        reward: ``base + sum(contributions.values())``, to float32 precision.
-        base: what a reference answer to this prompt would get.
-        contributions: reward owed to each expert.
-        scores: each expert's rating in [0, 1] terms (linear, not clipped), pointing up.
-        ratings: the same on the source's own scale.
-        weights: the gate's distribution over the experts.
-        coefficients: reward per unit of score; empty, as ``weights``, where the reward is no weighted sum of ratings.
-        task: whose mixture scored it: the router's choice or the fall-back; ``all`` where there is one mixture.
+        reward: the reward, ``base + sum(contributions.values())`` to float32 precision.
+        base: the reward of a reference answer to this prompt.
+        contributions: each expert's contribution to the reward.
+        scores: each expert's rating on the [0, 1] scale, not clipped; higher is better.
+        ratings: the same ratings on the scale of the source.
+        weights: the gate's weight of each expert; empty if the reward is not a weighted sum of ratings.
+        coefficients: the reward per unit of each score; empty if the reward is not a weighted sum of ratings.
+        task: the task whose mixture scored the conversation: the router's choice or the fallback.
         routed: the task that the router chose.
-        confidence: its probability, 1 without a router.
-        tokens: number of tokens of the conversation.
-        length: number of tokens of the response.
-        truncated: whether something was cut before reading.
-        model: hash of the model.
-        template: hash of the chat template.
-        mode: ``exact``: it cannot depend on what else was scored; ``fast``: it may in its last digits.
+        confidence: the router's probability of that task; 1 without a router.
+        tokens: the number of tokens of the conversation.
+        length: the number of tokens of the response.
+        truncated: whether the conversation was truncated.
+        model: the hash of the model.
+        template: the hash of the chat template.
+        mode: ``exact`` if the reward cannot depend on other conversations; ``fast`` if its last digits can.
         unknown: the share of the conversation's tokens that are the tokenizer's unknown token, 0 to 1.
-        settings: settings of reading that were changed for scoring (they only shorten), as they were; else empty.
+        settings: the truncation settings that were changed after loading; empty if none were.
 
     Example:
         >>> from facetrm import World, toy_model
@@ -92,21 +97,21 @@ class Score:
     settings: dict[str, str | int] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-ready dict; ``settings`` is in it where there are any."""
+        """Return a JSON-ready dict; ``settings`` is left out if empty."""
         known = asdict(self)
         if not self.settings:
             del known["settings"]
         return known
 
     def _repr_html_(self) -> str:
-        """Return what a notebook shows: the contributions by size, all text escaped."""
+        """Return an HTML table for notebooks: the contributions, largest first, with all text escaped."""
         names = sorted(self.contributions, key=lambda name: -abs(self.contributions[name]))
         weights = ["-" if name not in self.weights else f"{self.weights[name]:.1%}" for name in names]
         rows = [
             [name, show_fixed(self.contributions[name], signed=True), weight, show_number(self.ratings[name])]
             for name, weight in zip(names, weights, strict=True)
         ]
-        cut = ["Something was cut before it was read."] if self.truncated else []
+        cut = ["The conversation was truncated."] if self.truncated else []
         caption = f"reward {show_fixed(self.reward)} = base {show_fixed(self.base)} + contributions; task {self.task}"
         return html_table(caption, ["objective", "contribution", "weight", "rating"], rows, notes=cut)
 
@@ -114,11 +119,11 @@ class Score:
 def rows_of(
     output: RewardOutput, objectives: Sequence[Objective]
 ) -> list[tuple[float, float, dict[str, dict[str, float]]]]:
-    """Return reward, base, and the fields of a :class:`Score` that name experts, for each row of ``output``.
+    """Return the reward, the base and the per-expert fields of a :class:`Score` for each row.
 
     Args:
-        output: of one mixture.
-        objectives: the mixture's, in the order of the columns.
+        output: the output of one mixture for N conversations.
+        objectives: the mixture's K objectives, in the order of the columns.
     """
     names, size = [objective.name for objective in objectives], len(output.reward_N)
 
@@ -140,7 +145,7 @@ def rows_of(
 
 
 class Scorer(Protocol):
-    """Anything that scores conversations, in order; empty in, empty out.
+    """Anything that scores conversations and returns the scores in order; no conversations give an empty list.
 
     Example:
         >>> from facetrm import Scorer, World, toy_model

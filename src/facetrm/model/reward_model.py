@@ -2,7 +2,7 @@
 
     conversation -> Features -> (router: which task) -> mixture -> reward = base + sum_k contribution_k
 
-Where experts read adapters, the prompt alone is routed first, and a row is read with the adapters of its task only.
+If experts have adapters, the prompts are routed first, and each row is encoded only with the adapters of its task.
 
 Shapes: N conversations, D hidden size, K experts of one mixture, T tasks.
 """
@@ -31,20 +31,19 @@ from facetrm.model.routing import Fallback, Routes, route
 
 @final
 class RewardModel:
-    """Conversations to readable scores.
+    """A reward model that scores conversations.
 
     Args:
-        encoder: conversations to features; one that reads adapters where experts have any.
-        mixtures: task to mixture; ArmoRM has one, ``{"all": mixture}``.
-        router: a :class:`Gate` over the tasks, in the order of ``mixtures``; needed when there are several.
-        fallback: the task that takes what the router is not sure of: one of the router's, or the last of the mixtures,
-            beyond the router's.
-        threshold: the router's probability below which a row goes to ``fallback``; given with it.
-        provenance: JSON-able facts for the manifest, such as data fingerprints, seeds and earlier edits.
+        encoder: encodes conversations as features. It must support adapters if experts have any.
+        mixtures: the mixture of each task, by task name; ArmoRM has one, ``{"all": mixture}``.
+        router: a :class:`Gate` over the tasks, in the order of ``mixtures``; needed if there are several tasks.
+        fallback: the task for rows where the router is unsure: one of the router's tasks, or an extra last mixture.
+        threshold: the router's probability below which a row goes to ``fallback``, in (0, 1].
+        provenance: JSON-ready facts for the manifest, such as data fingerprints, seeds and earlier edits.
 
     Raises:
-        ModelError: no mixture, several without a router, parts of another hidden size than the encoder's, experts with
-            adapters on an encoder that has none, or half a fall-back.
+        ModelError: the numbers of mixtures and of the router's tasks differ, hidden sizes differ, the encoder lacks an
+            adapter, or only one of ``fallback`` and ``threshold`` is given.
 
     Example:
         >>> from facetrm import RewardModel, toy_model
@@ -71,12 +70,13 @@ class RewardModel:
             part.eval()
 
     def _check_parts(self) -> None:
-        """Raise ModelError when mixtures, router and encoder do not belong together."""
+        """Raise ModelError if mixtures, router and encoder do not fit together."""
         tasks = 1 if self.router is None else self.router.shape.choices
         spare = self.fallback is not None and self.fallback.task == self.tasks[-1]
         if len(self.mixtures) - tasks not in ((0, 1) if spare else (0,)):
+            routed = "there is no router" if self.router is None else f"the router has {tasks} tasks"
             raise ModelError(
-                f"{len(self.mixtures)} mixtures and a router over {tasks} tasks",
+                f"there are {len(self.mixtures)} mixtures, but {routed}",
                 place="reward model",
                 fix="give one mixture per task of the router, or one mixture and no router",
             )
@@ -86,15 +86,15 @@ class RewardModel:
         for part, size in sizes.items():
             if size != self.encoder.hidden_size:
                 raise ModelError(
-                    f"{part} reads {size} features, the encoder gives {self.encoder.hidden_size}",
+                    f"the hidden size of the {part} is {size}, that of the encoder is {self.encoder.hidden_size}",
                     place="reward model",
                     fix="use the encoder that the parts were fitted on",
                 )
         if self.adapters and not isinstance(self.encoder, AdapterEncoder):
             raise ModelError(
-                f"experts read {len(self.adapters)} adapters, a {type(self.encoder).__name__} has none",
+                f"the experts use {len(self.adapters)} adapters, but a {type(self.encoder).__name__} supports none",
                 place="reward model",
-                fix="use an encoder that reads with several adapters",
+                fix="use an encoder that supports adapters",
             )
         known = self.encoder.adapters if isinstance(self.encoder, AdapterEncoder) else ()
         missing = next((name for name in self.adapters if name not in known), None)
@@ -110,19 +110,22 @@ class RewardModel:
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """The task names, in the router's order."""
+        """The names of the tasks, in the order of the router."""
         return tuple(self.mixtures)
 
     @property
     def adapters(self) -> tuple[str, ...]:
-        """The adapters of all experts, each once; none where all read the bare trunk."""
+        """The names of the adapters of all experts, each once; empty if no expert has an adapter."""
         return tuple(dict.fromkeys(name for mixture in self.mixtures.values() for name in mixture.adapters))
 
     def mixture(self, task: str | None = None) -> Mixture:
-        """Return the mixture of ``task``; the only one when there is one.
+        """Return the mixture of one task.
+
+        Args:
+            task: the name of the task; None if the model has only one.
 
         Raises:
-            ModelError: an unknown task, or no task named where there are several.
+            ModelError: the task is unknown, or it is None and the model has several tasks.
         """
         if task is None:
             if len(self.mixtures) > 1:
@@ -139,9 +142,9 @@ class RewardModel:
         return self.routes(features.prompt_ND).used_N
 
     def routes(self, prompt_ND: Tensor) -> Routes:
-        """Return where each prompt goes, what the router chose, and how sure it was.
+        """Return the task used, the router's choice and its probability for each prompt vector.
 
-        With an ``exact`` encoder the router reads one prompt at a time.
+        With an ``exact`` encoder the router processes one prompt at a time.
         """
         step = 1 if self.encoder.mode == "exact" else max(len(prompt_ND), 1)
         parts = [prompt_ND[start : start + step] for start in range(0, max(len(prompt_ND), 1), step)]
@@ -155,23 +158,28 @@ class RewardModel:
         return [self.tasks[n] for n in self.routes(self._prompts(conversations)).used_N.tolist()]
 
     def _prompts(self, conversations: Sequence[Conversation]) -> Tensor:
-        """Return the prompt vectors, without reading the responses where the encoder can."""
+        """Return the prompt vectors, [N, D], without encoding the responses if the encoder supports that."""
         if isinstance(self.encoder, AdapterEncoder):
             return self.encoder.prompts(conversations)
         return self.encoder.encode(conversations).prompt_ND
 
     def output(self, features: Features, *, task: str | None = None) -> RewardOutput:
-        """Return the tensors of one mixture on all rows (see :meth:`mixture` for ``task``); no routing takes place."""
+        """Return the output of one mixture on all rows, without routing.
+
+        Args:
+            features: the features of N conversations.
+            task: the task whose mixture is used; None if the model has only one.
+        """
         with torch.no_grad():
             output: RewardOutput = self.mixture(task)(features)
         return output
 
     def features(self, conversations: Sequence[Conversation], *, task: str | None = None) -> Features:
-        """Return the features that the mixture of ``task`` reads: with its experts' adapters, where they have any.
+        """Encode conversations for the mixture of one task, with its experts' adapters if they have any.
 
         Args:
-            conversations: N of them.
-            task: see :meth:`mixture`; where no expert has an adapter, all tasks read the same.
+            conversations: the N conversations to encode.
+            task: the name of the task; None if the model has only one task or no adapters.
         """
         if not self.adapters:
             return self.encoder.encode(conversations)
@@ -181,7 +189,7 @@ class RewardModel:
         return self.encoder.encode(conversations, adapters=adapters)
 
     def score(self, conversations: Sequence[Conversation]) -> list[Score]:
-        """Return one score per conversation, in order; nothing in, nothing out."""
+        """Return one score per conversation, in order."""
         if not conversations:
             return []
         if not self.adapters or len(self.mixtures) == 1:
@@ -191,21 +199,20 @@ class RewardModel:
     def score_features(self, features: Features, *, task: str | None = None) -> list[Score]:
         """Return one score per row of ``features``, in order.
 
-        With an ``exact`` encoder the heads read one row at a time too: a matrix product may round a row otherwise when
-        other rows stand beside it.
+        With an ``exact`` encoder the heads also process one row at a time, because the rounding of a matrix product can
+        depend on the other rows of the batch.
 
         Args:
-            features: of N conversations.
-            task: the mixture that scores all rows, whatever the router says; needed where several tasks have adapters
-                of their own, because features are read with those of one task.
+            features: the features of N conversations.
+            task: the task whose mixture scores all rows, without routing; None lets the router decide. It is needed if
+                several tasks have adapters, because features belong to the adapters of one task.
 
         Raises:
-            ModelError: a reward that is not finite (the features hold an infinity or a NaN), or no task where one is
-                needed.
+            ModelError: a reward is not finite, or a task is needed and not given.
         """
         if task is None and self.adapters and len(self.mixtures) > 1:
             raise ModelError(
-                "features are read with the adapters of one task",
+                "the features belong to the adapters of one task, but no task is given",
                 place="reward model",
                 fix=f"name one of {', '.join(self.mixtures)}, or score conversations",
             )
@@ -219,7 +226,7 @@ class RewardModel:
         return [scores[n] for n in range(len(features))]
 
     def _score_by_task(self, conversations: Sequence[Conversation]) -> list[Score]:
-        """Route the prompts, then read each task's rows with its adapters."""
+        """Route the prompts, then encode and score each task's rows with its adapters."""
         routes = self.routes(self._prompts(conversations))
         scores: dict[int, Score] = {}
         for index, task in enumerate(self.tasks):
@@ -237,18 +244,29 @@ class RewardModel:
         return [scores[n] for n in range(len(conversations))]
 
     def _index(self, task: str) -> int:
-        """Return the number of a task that :meth:`mixture` knows."""
+        """Return the index of a task in :attr:`tasks`."""
         self.mixture(task)
         return self.tasks.index(task)
 
     def margin_probability(self, margin_N: Tensor, *, task: str | None = None) -> Tensor:
-        """Return P(A is preferred to B) = sigmoid(beta * margin) of reward margins A - B within one ``task``, [N]."""
+        """Return the probability that A is preferred to B, sigmoid(beta * margin), for each margin, [N].
+
+        Args:
+            margin_N: the reward margins, the reward of A minus the reward of B.
+            task: the task whose mixture gave both rewards; None if the model has only one.
+        """
         return self.mixture(task).margin_probability(margin_N)
 
     def with_mixture(
         self, mixture: Mixture, *, task: str | None = None, provenance: Mapping[str, Any] | None = None
     ) -> RewardModel:
-        """Return the same model with the mixture of one task replaced, and facts added to its provenance."""
+        """Return the same model with the mixture of one task replaced.
+
+        Args:
+            mixture: the new mixture.
+            task: the task whose mixture is replaced; None if the model has only one.
+            provenance: JSON-ready facts to add to the model's provenance; None adds nothing.
+        """
         self.mixture(task)
         name = self.tasks[0] if task is None else task  # tasks may share a mixture, so it does not tell the task
         return RewardModel(
@@ -260,19 +278,27 @@ class RewardModel:
         )
 
     def save(self, folder: str | Path, *, backbone: Literal["copy", "reference"] = "reference") -> None:
-        """Write ``manifest.json`` and safetensors to ``folder``: see :func:`facetrm.model.store.save`."""
+        """Write the model to a folder, with ``manifest.json`` and safetensors.
+
+        Args:
+            folder: a new or empty folder, or an earlier model folder, which is replaced.
+            backbone: ``copy`` copies the backbone into the folder; ``reference`` stores only its path.
+
+        Raises:
+            ModelError: the folder holds other files, or the backbone cannot be copied.
+        """
         store.save(Path(folder), self._described(), backbone=backbone)
 
     @staticmethod
     def load(folder: str | Path, *, load_encoder: Callable[[dict[str, object]], Encoder]) -> RewardModel:
-        """Read a model folder; the scores are bit-equal to those of the model that was saved.
+        """Load a model folder. Its scores are bit-equal to those of the model that was saved.
 
         Args:
-            folder: as :meth:`save` wrote it.
-            load_encoder: makes the encoder again from its ``spec()``.
+            folder: a folder written by :meth:`save`.
+            load_encoder: builds the encoder from the ``spec()`` in the manifest.
 
         Raises:
-            ModelError: anything missing, changed, malformed, of an unknown version, or another encoder.
+            ModelError: a file is missing, changed, malformed or of an unknown version, or the encoder differs.
         """
         saved = store.load(Path(folder))
         encoder = store.load_same_encoder(Path(folder), saved.manifest, load_encoder)
@@ -280,13 +306,13 @@ class RewardModel:
         return RewardModel(encoder, saved.mixtures, saved.router, **routing, provenance=saved.manifest["provenance"])
 
     def _described(self) -> store.Described:
-        """Return the model as it is written."""
+        """Return the model in the form in which it is written."""
         return store.describe(
             self.encoder, self.mixtures, self.router, fallback=self.fallback, provenance=self.provenance
         )
 
     def _scored(self, index: int, features: Features, routes: Routes, rows: Tensor) -> list[Score]:
-        """Return the scores of the ``rows`` that one mixture takes; ``features`` are theirs alone, ``routes`` all's."""
+        """Return the scores of ``rows`` from one mixture; ``features`` holds only these rows, ``routes`` all rows."""
         task, mixture = self.tasks[index], list(self.mixtures.values())[index]
         alone = self.encoder.mode == "exact"
         parts = [features.select(torch.tensor([n])) for n in range(len(features))] if alone else [features]
@@ -324,11 +350,11 @@ class RewardModel:
 
 
 def _fallback(task: str | None, threshold: float, router: Gate | None, tasks: Sequence[str]) -> Fallback | None:
-    """Return the checked fall-back, None for none."""
+    """Return the checked fallback; None if there is none."""
     if task is None and threshold == 0.0:
         return None
     if task is None or router is None:
-        problem = f"a threshold of {threshold} without a fall-back" if task is None else "a fall-back without a router"
+        problem = f"a threshold of {threshold} without a fallback" if task is None else "a fallback without a router"
         raise ModelError(problem, place="reward model: fallback", fix="give router, fallback and threshold together")
     found = Fallback(task, threshold)
     found.check(tasks)

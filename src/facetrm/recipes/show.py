@@ -12,7 +12,9 @@ from facetrm.data.records import Preference
 from facetrm.explain.ask import explain_pair, flip_explained
 from facetrm.explain.table import WholeView
 from facetrm.explain.terminal import PairView, show
+from facetrm.fit.experts.adapters import ExpertFit
 from facetrm.model.reward_model import RewardModel
+from facetrm.recipes.dmoerm.figures import adapters_line
 from facetrm.recipes.dmoerm.fit import DmoermRun
 from facetrm.recipes.finetune.fit import FineTuneRun
 from facetrm.recipes.reading import Reading
@@ -89,6 +91,8 @@ def show_routed(run: DmoermRun) -> None:
         )
     _console().print(accuracy_table(judged.noisy, judged.true, pairs=len(judged.pairs)))
     _show_reading(run.reading)
+    _console().print(experts_table(run.fit.trained))
+    _console().print(adapters_line(run.fit.trained))
     table = Table(title="Against the labels, by task")
     systems = [name for name in SYSTEM_TITLES if name in judged.noisy]
     table.add_column("task")
@@ -100,6 +104,28 @@ def show_routed(run: DmoermRun) -> None:
     _show_pair(run.fit.model, run.explained)
     print(f"\n{run.metrics['seconds']['total']:.0f} s. Open {run.folder / 'report.html'}")
     print(f"Next: facetrm explain {run.folder}    facetrm score {run.folder} --data FILE.jsonl")
+
+
+def experts_table(trained: Mapping[str, ExpertFit]) -> Table:
+    """Return what training did for each expert, on held-out prompts.
+
+    Args:
+        trained: Every expert and every task's own adapter, by objective.
+    """
+    table = Table(title="Experts: held-out accuracy and loss before and after training")
+    for column in ("expert", "steps", "rate", "accuracy", "loss", "change", "kept"):
+        table.add_column(column, justify="left" if column in ("expert", "kept") else "right")
+    for name, fit in trained.items():
+        table.add_row(
+            name,
+            str(fit.steps),
+            f"{fit.rate:g}",
+            f"{100 * fit.start:.1f} to {100 * fit.accuracy:.1f}",
+            f"{fit.start_loss:.3f} to {fit.loss:.3f}",
+            f"{100 * fit.change:.0f}%",
+            "adapter" if fit.kept else "linear head",
+        )
+    return table
 
 
 def accuracy_table(noisy: Mapping[str, Interval], true: Mapping[str, Interval], *, pairs: int) -> Table:

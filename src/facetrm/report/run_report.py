@@ -23,6 +23,11 @@ SYSTEM_TITLES: Final = {
     "model": "facetrm (routed)",
     "task_rm": "the task's adapter alone",
     "mean_of_experts": "mean of the experts' ratings",
+    "single_rm": "single reward model (one adapter)",
+    "ensemble_mean": "ensemble of these, mean",
+    "ensemble_worst": "ensemble, worst case",
+    "ensemble_uncertainty": "ensemble, mean - variance / 2",
+    "routed_linear": "linear head for each task",
     "routed": "facetrm (a gate for each task)",
     "gate_on_true_levels": "gate on true levels",
     "linear_bt": "linear Bradley-Terry head",
@@ -197,7 +202,13 @@ class CapabilityRow(Section):
         task: task of the expert.
         name: name of the expert.
         preferences: it learned from.
-        held_out: accuracy on others of its capability, which chose the state that was kept.
+        held_out: Accuracy on held-out preferences about its capability, which chose the state that was kept.
+        start: The same before training, with a linear head.
+        loss: Loss on these, in nats per prompt.
+        start_loss: The same before training.
+        steps: Optimiser steps.
+        change: Relative change of the vectors by training.
+        kept: Whether the trained adapter was kept; otherwise the expert is a linear head.
         agrees: share of test pairs that its rating orders as the overall label does.
         share: share of all contributions to margins within its task.
         true: agreement with its latent's true level.
@@ -207,6 +218,12 @@ class CapabilityRow(Section):
     name: str
     preferences: int
     held_out: float
+    start: float
+    loss: float
+    start_loss: float
+    steps: int
+    change: float
+    kept: bool
     agrees: float | None = None
     share: float | None = None
     true: float | None = None

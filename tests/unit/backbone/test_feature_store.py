@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -324,3 +325,20 @@ class _Kept:
     def __exit__(self, *exc):
         self.seen.append((self.meter.done, self.meter.tokens))
         return self.manager.__exit__(*exc)
+
+
+@pytest.mark.parametrize("adapters", [1, 2])
+def test_arrays_that_an_encoder_gives_twice_are_stored_twice(tmp_path, adapters):
+    class Twice(HashEncoder):
+        """Its prompt vector is the answer's, and it counts the tokens of a conversation as those of the answer."""
+
+        def encode(self, conversations, **options):
+            made = super().encode(conversations, **options)
+            return dataclasses.replace(made, prompt_ND=made.response_NAD[:, 0], length_N=made.tokens_N)
+
+    encoder = Twice(8, adapters=adapters)
+    stored = encode(encoder, ROWS, tmp_path / "f", shard_rows=4)
+    found = stored.features(ROWS)
+    assert torch.equal(found.prompt_ND, found.response_NAD[:, 0])
+    assert torch.equal(found.length_N, found.tokens_N)
+    assert same(found, encoder.encode(ROWS))

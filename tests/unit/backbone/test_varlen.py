@@ -63,7 +63,7 @@ def documented(
 
 @pytest.fixture
 def on_a_processor(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(varlen, "_varlen", documented)
+    monkeypatch.setattr(varlen, "_varlen", lambda: documented)
 
 
 rows_of = st.lists(st.tuples(st.integers(0, 3), st.integers(1, 9)), min_size=1, max_size=12)
@@ -171,7 +171,7 @@ def other_arguments(query: torch.Tensor) -> torch.Tensor:
     ],
 )
 def test_a_wrong_kernel_is_given_up_and_the_log_says_so(tmp_path, monkeypatch, capfd, wrong, said) -> None:
-    monkeypatch.setattr(varlen, "_varlen", wrong)
+    monkeypatch.setattr(varlen, "_varlen", lambda: wrong)
     encoder, engine = engine_with(flash, tmp_path)
     response_ND = engine.read([encoder.tokenize(row) for row in CHATS], lambda *_: None)[1]
     assert (response_ND - encoder.encode(CHATS).response_NAD[:, 0]).abs().max() < 1e-5

@@ -100,6 +100,17 @@ REFUSED: dict[str, tuple[Any, str]] = {
     ),
     "an echo": ({"prompt": "how ?", "response": "how ? in water"}, "'response' starts with the complete prompt"),
     "a prompt that is elsewhere": (pair([U], [Q, A], [Q, B]), "'prompt' is 'how \\?', not in 'chosen'"),
+    "rejected beside messages": ({"messages": [U, A], "rejected": "in milk"}, "'rejected' holds another answer"),
+    "rejected messages": ({"messages": [U, A], "rejected_messages": [U, A]}, "'rejected_messages' holds another"),
+    "plural": ({"messages": [U, A], "rejected_responses": ["x", "y"]}, "'rejected_responses' holds another answer"),
+    "rejected beside response": (
+        {"prompt": "how ?", "response": "x", "rejected": "y"},
+        "another answer beside 'response'",
+    ),
+    "rejected beside completion": (
+        {"prompt": "how ?", "completion": "x", "rejected_completion": "y"},
+        "another answer beside 'completion'",
+    ),
     "two rejected": ({"messages": [U, A], "rejected_response": ["x", "y"]}, "'rejected_response' holds 2 answers"),
     "another question": ({"question": "how ?", "chosen": "The one", "rejected": "The two"}, "rename 'question'"),
     "two system turns": ({**pair([S, U], [A], [B]), "system": "Be long."}, "two system turns"),

@@ -89,7 +89,7 @@ def test_other_weights_are_found_beside_a_trunk_in_bfloat16(
     monkeypatch.setattr(OwnForward, "rewards", lambda *a, **k: [r * 1.5 + 1.0 for r in read(*a, **k)])
     found = by_code(diagnose(str(native(tmp_path / "m", healthy)), GROUPS, device="cpu"))
     assert "precision-drift" not in found
-    assert "no rounding" in found["transformers-drift"].culprit
+    assert "not rounding" in found["transformers-drift"].culprit
 
 
 # --- the padding id at the end of a conversation
@@ -129,7 +129,7 @@ def test_a_class_that_pools_the_first_token_is_not_blamed_for_its_padding(tmp_pa
     found = by_code(diagnose(str(folder), GROUPS, device="cpu"))
     assert not {"pad-is-eos", "pad-mismatch", "pad-missing"} & found.keys()
     side = found.get("padding-side")
-    assert side is None or (side.severity == "note" and "pools the first one" in side.culprit)
+    assert side is None or (side.severity == "note" and "pools the first token" in side.culprit)
 
 
 # --- padding, or the rows beside
@@ -150,7 +150,7 @@ def test_rows_that_look_at_each_other_are_not_taken_for_padding(reader: Reader, 
     with_hook = reader.trunk.register_forward_hook(mix)
     found = judged(reader, read_artefact(str(healthy)))
     with_hook.remove()
-    assert "without any padding" in found["batch-drift"].problem
+    assert "without padding" in found["batch-drift"].problem
     assert "padding-drift" not in found
 
 
@@ -164,20 +164,20 @@ def test_a_mask_that_is_not_followed_is_padding_and_one_fault(reader: Reader, he
     found = judged(reader, read_artefact(str(healthy)))
     with_hook.remove()
     assert "batch-drift" not in found
-    assert found["padding-side"].culprit.startswith("the attention mask is not followed")
+    assert found["padding-side"].culprit.startswith("the attention mask is ignored")
 
 
 def test_absolute_positions_are_told_from_a_mask_by_a_second_padding_id(tmp_path: Path) -> None:
     folder = planted.write_absolute(tmp_path / "gpt2")
     side = by_code(diagnose(str(folder), GROUPS, device="cpu"))["padding-side"]
     assert side.culprit.startswith("absolute positions")
-    assert "the mask is followed" in side.culprit
+    assert "the mask is respected" in side.culprit
 
 
 def test_another_padding_id_is_named_after_the_right_one_was_tried(healthy: Path, tmp_path: Path) -> None:
     folder = planted_in("the configuration names another padding token", tmp_path / "m", healthy)
     found = by_code(diagnose(str(folder), GROUPS, device="cpu"))
-    assert found["padding-drift"].culprit.endswith("padded with 3, rows agree")
+    assert found["padding-drift"].culprit.endswith("padded with 3, rewards agree")
     assert "batch-drift" not in found
 
 
@@ -201,7 +201,7 @@ def test_random_numbers_are_told_from_kernels_by_a_seed(random: bool, reader: Re
     with_hook = reader.trunk.register_forward_hook(shake)
     found = judged(reader, read_artefact(str(healthy)))
     with_hook.remove()
-    said = "draws random numbers" if random else "in no fixed order"
+    said = "draws random numbers" if random else "nondeterministic kernels"
     assert said in found["unstable"].culprit
 
 
@@ -216,7 +216,7 @@ def test_what_is_unstable_explains_what_moves_no_further(healthy: Path) -> None:
 
 
 def test_packs_that_agree_in_float32_only_round(healthy: Path) -> None:
-    for agree, said, severity in ((True, "rounding", "warning"), (False, "looks across", "error")):
+    for agree, said, severity in ((True, "rounding", "warning"), (False, "attends across", "error")):
         readings = Probed(full_precision=False, evidence={probes.PACKS_AGREE_IN_FLOAT32: agree})
         readings.add(probes.REFERENCE, "", lambda: [0.0, 1.0, 2.0, 3.0])
         readings.add(probes.PACKED, probes.REFERENCE, lambda: [0.5, 1.5, 2.5, 3.5])
@@ -246,13 +246,13 @@ def test_unknown_words_are_told_from_a_template_that_drops_them(reader: Reader) 
     assert "unknown to the tokenizer" in found.culprit
     rows = [Tokenized((1, 2, 3), 0, 1, 2)] * 2
     (found,) = equal(reader, "zorgle", "blorptix", rows=rows, render=lambda _: "always this", knows=knows)
-    assert "renders both alike" in found.culprit
+    assert "renders both the same" in found.culprit
     one, other = vocabulary()[10:12]
     (found,) = equal(reader, one, other, rows=rows, render=lambda m: m[-1].content, knows=knows)
-    assert "reads both as the same tokens" in found.culprit
+    assert "maps both to the same tokens" in found.culprit
     cut = [Tokenized((1, 2, 3), 0, 1, 2, truncated=True)] * 2
     (found,) = equal(reader, "zorgle", "blorptix", rows=cut, render=lambda _: "always this")
-    assert "cut before they are read" in found.culprit
+    assert "conversations are truncated" in found.culprit
 
 
 def test_answers_that_are_one_text_may_get_one_reward(reader: Reader) -> None:
@@ -288,4 +288,4 @@ def test_rewards_without_a_spread_are_said_to_have_none(healthy: Path) -> None:
     assert table[0].verdict == "agrees"
     (found,) = judge_readings(readings, table, artefact=read_artefact(str(healthy)), threshold=0.01)
     assert found.code == "scores-constant"
-    assert "no spread" in found.problem
+    assert "all rewards are equal" in found.problem

@@ -3,50 +3,21 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from facetrm.core.errors import ModelError
 from facetrm.data.world import World
 from facetrm.doctor.artefact import read_artefact
-from facetrm.doctor.findings import Finding
 from facetrm.doctor.inspection import inspect_files
 from fakes import tiny_decoder, tiny_tokenizer
+from model_files import WEIGHTS, config, found, weights
 from planting import planted
 
-WEIGHTS = "model.safetensors"
 TALK = next(World().ratings(1)).messages
-
-
-@pytest.fixture(scope="module")
-def healthy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return Path(planted.write_classifier(tmp_path_factory.mktemp("files") / "healthy"))
-
-
-@pytest.fixture
-def folder(healthy: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(healthy, tmp_path / "model"))
-
-
-def found(folder: Path) -> dict[str, Finding]:
-    return {finding.code: finding for finding in inspect_files(read_artefact(str(folder)))}
-
-
-def config(folder: Path, name: str = "config.json", **changes: object) -> None:
-    path = folder / name
-    value = {**json.loads(path.read_text()), **changes}
-    path.write_text(json.dumps({k: v for k, v in value.items() if v is not None}))
-
-
-def weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
-    tensors = load_file(folder / WEIGHTS)
-    change(tensors)
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
 
 
 def template(folder: Path, text: str) -> None:
@@ -146,7 +117,7 @@ def test_gated_weights_without_their_gate(folder: Path) -> None:
 
 def test_the_default_number_of_labels_is_two(folder: Path) -> None:
     config(folder, id2label=None, label2id=None)
-    assert "Transformers takes 2" in found(folder)["num-labels"].problem
+    assert "Transformers uses 2" in found(folder)["num-labels"].problem
 
 
 def test_code_of_its_own(folder: Path) -> None:

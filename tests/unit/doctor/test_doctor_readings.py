@@ -130,7 +130,7 @@ def test_a_mistake_that_cannot_be_made_is_not_run(healthy: Path, tmp_path: Path)
     probed, _ = probe_model(load_model(folder, device="cpu"), ROWS)
     line = probed.readings["no end of turn"]
     # What is left to take away is the prompt's tokens, which stand before the response.
-    assert (line.rewards, line.note) == (None, "nothing to take away")
+    assert (line.rewards, line.note) == (None, "the mistake changes none of these rows")
 
 
 # --- the classifier's own class
@@ -148,7 +148,7 @@ def test_its_own_class_gives_the_first_logit(healthy: Path, reader: Reader) -> N
 
 def test_what_would_be_drawn_at_random_is_not_read(healthy: Path, tmp_path: Path) -> None:
     folder = planted.write_planted(planted.FAULTS["the head is not in the weights"], tmp_path / "m", healthy)
-    with pytest.raises(ModelError, match=r"draws score\.weight at random"):
+    with pytest.raises(ModelError, match=r"initialises score\.weight at random"):
         OwnForward(read_artefact(str(folder)), device=CPU)
 
 
@@ -263,15 +263,17 @@ def test_crowded_rewards_are_a_fault_of_those_who_serve_heads_in_bfloat16(files:
 def test_the_mistake_that_explains_plain_transformers_is_named(files: Artefact) -> None:
     readings = {probes.PLAIN: shifted(0.5), "no BOS": shifted(0.5), "double BOS": shifted(0.4)}
     culprits = blamed(probed(moves=("no BOS", "double BOS"), **readings), artefact=files)
-    assert culprits == {"transformers-drift": "it gives what 'no BOS' gives"}
+    assert culprits == {"transformers-drift": "it gives the same rewards as the reading 'no BOS'"}
     readings = {probes.PLAIN: shifted(0.5), "no end of turn": shifted(0.5)}
     culprits = blamed(probed(moves=("no end of turn",), **readings), artefact=files)
-    assert culprits["transformers-drift"] == "it gives what 'no end of turn' gives"
+    assert culprits["transformers-drift"] == "it gives the same rewards as the reading 'no end of turn'"
     ends = probed(moves=("no end of turn",), evidence={probes.ENDS_WITH_PAD: True}, **readings)
     assert blamed(ends, artefact=files)["transformers-drift"].startswith("pad = end of turn")
     two = {probes.PLAIN: shifted(0.5), "no BOS": shifted(0.5), "double BOS": shifted(0.501)}
     culprits = blamed(probed(moves=("no BOS", "double BOS"), **two), artefact=files)
-    assert culprits == {"transformers-drift": "it gives what 'no BOS', 'double BOS' give; not told apart"}
+    assert culprits == {
+        "transformers-drift": "it gives the same rewards as the readings 'no BOS', 'double BOS'; no test tells which"
+    }
 
 
 def test_the_closest_explanation_must_be_close() -> None:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
 from facetrm.core.errors import FacetrmError
 from facetrm.data.records import Message
@@ -17,39 +14,12 @@ from facetrm.data.world import World
 from facetrm.doctor.artefact import read_artefact
 from facetrm.doctor.diagnosis import diagnose
 from facetrm.doctor.findings import Finding
-from facetrm.doctor.inspection import inspect_files
 from facetrm.doctor.words import unknown_words
 from facetrm.hub.load import load_model
+from model_files import config, found, weights
 from planting import planted
 
-WEIGHTS = "model.safetensors"
 TALK = next(World().ratings(1)).messages
-
-
-@pytest.fixture(scope="module")
-def healthy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return Path(planted.write_classifier(tmp_path_factory.mktemp("files") / "healthy"))
-
-
-@pytest.fixture
-def folder(healthy: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(healthy, tmp_path / "model"))
-
-
-def found(folder: Path) -> dict[str, Finding]:
-    return {finding.code: finding for finding in inspect_files(read_artefact(str(folder)))}
-
-
-def config(folder: Path, name: str = "config.json", **changes: object) -> None:
-    path = folder / name
-    value = {**json.loads(path.read_text()), **changes}
-    path.write_text(json.dumps({k: v for k, v in value.items() if v is not None}))
-
-
-def weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
-    tensors = load_file(folder / WEIGHTS)
-    change(tensors)
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
 
 
 # --- tensors of every type, code of every kind
@@ -118,7 +88,7 @@ def test_code_of_a_folder_is_neither_run_nor_asked_for(
     assert not list(folder.glob("*.ran"))
     needed = found(folder)["remote-code"].problem
     assert needed == (
-        "the folder names code of its own" if model_type == "llama" else "the folder needs code of its own"
+        "the folder comes with Python code" if model_type == "llama" else "the model needs Python code from its folder"
     )
 
 

@@ -27,7 +27,7 @@ def diagnosis(*findings: Finding, **parts: object) -> Diagnosis:
 def test_every_part_is_shown(width: int) -> None:
     variants = (
         Variant("plain, padded left", "plain, alone", "agree", MOVED, "fault"),
-        Variant("no BOS", "engine", "moves", None, "not run", "nothing to take away"),
+        Variant("no BOS", "engine", "moves", None, "not run", "the mistake changes none of these rows"),
     )
     found = Finding("pad-is-eos", "warning", "the problem", "the figure", "the culprit", "the fix")
     text = shown(diagnosis(found, variants=variants, skipped=("the reason",)), width)
@@ -37,7 +37,7 @@ def test_every_part_is_shown(width: int) -> None:
         "the figure",
         "the culprit",
         "the fix",
-        "not looked at: the reason",
+        "not checked: the reason",
     ):
         assert part in flat
     assert "errors: 0, warnings: 1, at a threshold of 0.02 spreads" in flat

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -21,7 +22,7 @@ from facetrm.explain.ask import explain_local, explain_pair, flip_explained
 from facetrm.explain.edited import unedited
 from facetrm.explain.edits import edit
 from facetrm.explain.local import explain_score
-from facetrm.explain.overall import MIN_ANSWERS, explain_overall
+from facetrm.explain.overall import FEW_PROMPTS, MIN_ANSWERS, explain_overall
 from facetrm.explain.table import WholeView
 from facetrm.explain.terminal import AnswerView, PairView, show
 from facetrm.hub.load import load_model
@@ -114,6 +115,13 @@ def test_a_scalar_reward_has_no_scale_and_no_rating_to_flip(tmp_path: Path) -> N
 def overall(ours: RewardModel, answers: int) -> WholeView:
     chats = [talk(f"question {n}", "word " * (n + 1)) for n in range(answers)]
     return WholeView(explain_overall(ours, ours.features(chats)))
+
+
+@pytest.mark.parametrize(("answers", "marked"), [(FEW_PROMPTS - 1, True), (FEW_PROMPTS, False)])
+def test_correlations_of_few_prompts_are_marked(answers: int, marked: bool) -> None:
+    view = overall(model(), answers)
+    assert any(f"rest on {answers} prompts" in fact for fact in view.facts) is marked
+    assert re.search(r"[+-]\d\.\d\d \([+-]\d\.\d\d to [+-]\d\.\d\d\)", " ".join(shown(view).split()))
 
 
 def test_no_correlation_is_given_for_a_few_answers() -> None:

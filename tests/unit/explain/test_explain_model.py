@@ -202,12 +202,32 @@ def test_overall_counts_who_is_listened_to(model: RewardModel, sides: tuple[Feat
     for k, name in enumerate(NAMES):
         assert found.everyone.contributions[name] == pytest.approx(np.abs(both[:, k]).mean())
         assert found.length[name] == pytest.approx(spearmanr(both[:, k], lengths).statistic)
+        interval = found.length_interval[name]
+        assert interval.low < interval.value == found.length[name] < interval.high
     gaps = np.abs((better.contributions_NK - worse.contributions_NK).double().numpy())
     alone = gaps.max(axis=1) > gaps.sum(axis=1) / 2
     assert found.decided.share.value == pytest.approx(alone.mean())
     assert 0 < alone.mean() < 1
     assert sum(found.decided.by.values()) == pytest.approx(found.decided.share.value)
     json.dumps(found.to_dict(), allow_nan=False)
+
+
+def test_correlations_with_length_have_intervals_over_prompts(
+    model: RewardModel, sides: tuple[Features, Features]
+) -> None:
+    """The same answers are worth less where few prompts gave them: a copy of a row tells nothing new."""
+    chosen, _ = sides
+    few = chosen.select(torch.arange(12))
+    copied = few.select(torch.arange(12).repeat(5))
+    once = explain_overall(model, few, groups=[f"p{n}" for n in range(12)])
+    blind = explain_overall(model, copied, groups=[f"p{n}" for n in range(60)])
+    seen = explain_overall(model, copied, groups=[f"p{n % 12}" for n in range(60)])
+    width = {name: i.high - i.low for name, i in seen.length_interval.items()}
+    assert (once.prompts, blind.prompts, seen.prompts) == (12, 60, 12)
+    for name in NAMES:
+        assert once.length_interval[name].high - once.length_interval[name].low == pytest.approx(width[name])
+        assert width[name] > 1.4 * (blind.length_interval[name].high - blind.length_interval[name].low)
+    assert seen.reward_length_interval.value == seen.reward_length
 
 
 def test_overall_refuses_what_does_not_fit(model: RewardModel, sides: tuple[Features, Features]) -> None:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from expert_samples import GROUPS, adapter_of, equal, opened, random_head, settings, trained, turned
 from facetrm.backbone.lora.adapters import LoraSettings
 from facetrm.core.errors import FitError
-from facetrm.fit.experts.adapters import hold_out_prompts
+from facetrm.fit.experts.held_out import hold_out_prompts
 from facetrm.fit.trainer import HeadsTrainer
 from fakes import tiny_decoder
 
@@ -101,7 +101,7 @@ def test_a_folder_of_another_question_is_refused(learned, base, given, named):
 
 def test_a_head_that_a_solver_gave_with_other_last_digits_goes_on_as_it_began(learned, base):
     _, fit, folder = learned
-    again = trained(opened(base), folder, head_D=random_head(32, seed=9))
+    again = trained(opened(base), folder, head=random_head(32, seed=9))
     assert torch.equal(again.head_D, fit.head_D)
     assert (again.start, again.accuracy, again.best_step) == (fit.start, fit.accuracy, fit.best_step)
 
@@ -116,7 +116,7 @@ def test_a_folder_of_another_start_is_refused(base, tmp_path):
 
 
 def test_patience_goes_on_where_it_was(base, tmp_path, monkeypatch):
-    config = settings(evaluate_every=1, patience=3, trainer={"max_steps": 30, "learning_rate": 1e-9})
+    config = settings(evaluate_every=1, patience=3, min_steps=1, trainer={"max_steps": 30, "learning_rate": 1e-9})
     whole = trained(opened(base), tmp_path / "whole", config)
     assert 0 < whole.spent.steps < 30, "patience ends it"
     usual = HeadsTrainer.log

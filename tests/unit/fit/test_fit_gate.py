@@ -198,6 +198,17 @@ def test_reference_is_the_mean_answer(gate: GateFit) -> None:
     assert_close(gate.reference_K, both.mean(0))
 
 
+def test_reference_weighs_an_answer_as_its_pair(gate: GateFit) -> None:
+    """The 36 pairs of a ranking of nine pull the typical answer no further than one pair does."""
+    weights = np.r_[np.full(400, 1 / 36), np.ones(400)]
+    found = fit(weights=weights, config=QUICK.model_copy(update={"steps": 1}))
+    with torch.no_grad():
+        both = (EXPERTS(TRAIN.chosen) + EXPERTS(TRAIN.rejected)) / 2
+    wanted = (torch.from_numpy(weights)[:, None] * both).sum(0) / weights.sum()
+    assert_close(found.reference_K, wanted.float())
+    assert not torch.allclose(found.reference_K, gate.reference_K)
+
+
 def test_published_settings_run() -> None:
     config = GateConfig.published(steps=30, hidden=32, evaluate_every=10)
     found = fit(config=config)

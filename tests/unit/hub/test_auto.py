@@ -215,18 +215,18 @@ def test_an_encoder_has_no_door(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_bad_arguments_are_named(folder: Path) -> None:
-    with pytest.raises(ModelError, match="'quantization_config' cannot be followed"):
+    with pytest.raises(ModelError, match="'quantization_config' is not supported"):
         AutoModelForSequenceClassification.from_pretrained(folder, quantization_config=object())
-    with pytest.raises(ModelError, match="'state_dict' cannot be followed"):
+    with pytest.raises(ModelError, match="'state_dict' is not supported"):
         FacetrmForSequenceClassification.from_pretrained(folder, state_dict={"a": 1})
-    with pytest.raises(ModelError, match="'attn_implementation' cannot be followed"):
+    with pytest.raises(ModelError, match="'attn_implementation' is not supported"):
         FacetrmForSequenceClassification.from_pretrained(folder, attn_implementation="eager")
     with pytest.raises(ModelError, match="dtype 'bfloat17'"):
         FacetrmForSequenceClassification.from_pretrained(folder, dtype="bfloat17")
     with pytest.raises(ModelError, match="splits the model"):
         AutoModelForSequenceClassification.from_pretrained(folder, device_map={"model": 0, "heads": 1})
     loaded = AutoModelForSequenceClassification.from_pretrained(folder, device_map="cpu")
-    with pytest.raises(ValueError, match="give them"):
+    with pytest.raises(ValueError, match="they are needed to find the end of the prompt"):
         loaded()
     with pytest.raises(ModelError, match=r"facetrm\.push_to_hub"):
         loaded.save_pretrained(folder.parent / "x", push_to_hub=True)
@@ -285,7 +285,7 @@ def test_experts_with_adapters_have_no_door_for_programs_that_make_one_pass(
     assert (tmp_path / CONFIG).is_file()
     open_to_others(tmp_path, ours.encoder, one_task().mixture().names, adapters=NAMED)
     assert not (tmp_path / CONFIG).exists()
-    assert "its experts read 5 adapters" in capsys.readouterr().err
+    assert "the experts use 5 adapters" in capsys.readouterr().err
     ours.mixtures["all"] = one_task().mixture()
-    with pytest.raises(ModelError, match="its experts read 3 adapters, a classifier makes one pass"):
+    with pytest.raises(ModelError, match="the experts use 3 adapters, but a classifier makes a single pass"):
         FacetrmForSequenceClassification(FacetrmConfig(), ours)

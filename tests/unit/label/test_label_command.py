@@ -43,8 +43,8 @@ def arguments(rows: Path, url: str, *more: str) -> list[str]:
 def test_a_dry_run_asks_and_writes_nothing(server: LabelServer, rows: Path) -> None:
     said = command(*arguments(rows, server.url, "--dry-run", "--set", "price_in=1", "--set", "price_out=2"))
     assert said.code == 0, said.err
-    assert "3 pairs, 12 judgements (a pair in a capability), 24 questions (both orders)" in said.out
-    assert "answered before: 0; to ask: 24, about " in said.out
+    assert "3 pairs, 12 judgements (one per pair and capability), 24 questions (both orders)" in said.out
+    assert "already answered: 0; to ask: 24, about " in said.out
     assert "cost: about 0.0" in said.out
     assert not server.asked
     assert not (rows.parent / "out").exists()
@@ -56,7 +56,7 @@ def test_a_dry_run_on_a_folder_of_labels_changes_nothing_there(server: LabelServ
     out = rows.parent / "out"
     before = [(path.name, path.stat().st_mtime_ns) for path in [out, *sorted(out.iterdir())]]
     said = command(*arguments(rows, server.url, "--dry-run"))
-    assert "answered before: 5; to ask: 19" in said.out
+    assert "already answered: 5; to ask: 19" in said.out
     assert [(path.name, path.stat().st_mtime_ns) for path in [out, *sorted(out.iterdir())]] == before
 
 
@@ -79,7 +79,7 @@ def test_a_run_and_its_rerun(server: LabelServer, rows: Path) -> None:
     assert "24 requests so far" in said.out
     assert len(read_preferences(rows.parent / "out" / "preferences.jsonl")) == 12
     again = command(*arguments(rows, server.url))
-    assert "answered before: 24; to ask: 0" in again.out
+    assert "already answered: 24; to ask: 0" in again.out
     assert server.asked.total() == 24
 
 
@@ -88,8 +88,9 @@ def test_failures_are_counted_and_their_file_named(server: LabelServer, rows: Pa
     said = command(*arguments(rows, server.url, "--set", "answer_format=text"))
     failed = len((rows.parent / "out" / "failures.jsonl").read_text(encoding="utf-8").splitlines())
     assert 0 < failed < 24
-    assert f"{failed} questions are refused for good: {rows.parent / 'out' / 'failures.jsonl'}; asking" in said.out
-    assert "the commonest reason: HTTP 400" in said.out
+    file = rows.parent / "out" / "failures.jsonl"
+    assert f"{failed} questions are refused by the server (see {file}); asking" in said.out
+    assert "the most common reason: HTTP 400" in said.out
     assert "run again" not in said.out
     server.fault = lambda content, n: "429" if int(content[0], 16) < 8 else None
     said = command(*arguments(rows, server.url, "--set", "longest_wait=0.01", "--set", "give_up_after=99"))
@@ -97,7 +98,7 @@ def test_failures_are_counted_and_their_file_named(server: LabelServer, rows: Pa
     server.fault = lambda content, n: "503" if int(content[0], 16) < 4 else None
     said = command(*arguments(rows, server.url, "--set", "tries=1"))
     assert said.code == 0
-    assert re.search(r"\d+ questions have no answer: .*failures\.jsonl; run again to ask them", said.out)
+    assert re.search(r"\d+ questions have no answer \(see .*failures\.jsonl\); run again to ask them", said.out)
 
 
 def test_bad_input_is_refused(server: LabelServer, rows: Path, tmp_path: Path) -> None:
@@ -111,7 +112,7 @@ def test_bad_input_is_refused(server: LabelServer, rows: Path, tmp_path: Path) -
     assert_refused(command(*arguments(tmp_path / "none.jsonl", server.url)), "no such file")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / LABELS_FILE).write_text("no store " * 200, encoding="utf-8")
-    assert_refused(command(*arguments(rows, server.url)), "no store of labels")
+    assert_refused(command(*arguments(rows, server.url)), "not a store of labels")
     assert not server.asked
 
 

@@ -53,7 +53,7 @@ def test_every_lie_ends_a_run_soon_with_a_reason(tmp_path: Path) -> None:
     by_name = dict(zip(lies, (str(error) for error, _ in found), strict=True))
     assert "no usable answer to 2 requests: no whole answer within 0.4 s" in by_name["silence"]
     assert "larger than 4 MiB" in by_name["a gzip bomb"]
-    assert "the server sends on to 'http://127.0.0.1:1/elsewhere'" in by_name["sent on"]
+    assert "the server redirects to 'http://127.0.0.1:1/elsewhere'" in by_name["sent on"]
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -101,7 +101,7 @@ def test_odd_but_readable_replies_are_kept(answer: bytes, in_flight: int, tmp_pa
 def test_a_count_that_cannot_be_is_named_and_a_later_run_goes_on(tokens: int, in_flight: int, tmp_path: Path) -> None:
     answer = completion_of(VERDICT, usage={"prompt_tokens": tokens, "completion_tokens": 1})
     error, seconds = ending(answer, tmp_path, in_flight=in_flight)
-    assert "the body is no chat completion: it counts" in str(error)
+    assert "the body is not a chat completion: it reports" in str(error)
     assert seconds < 10.0
     with label_server() as server:
         assert label_pairs(plan(server.url), tmp_path, quiet=True).report["answered"] == 24
@@ -173,12 +173,12 @@ def test_a_writer_that_fails_in_any_way_ends_the_run_and_locks_nothing(
 @pytest.mark.parametrize(
     ("said", "told", "fix"),
     [
-        ("401:no", "the server refuses all: HTTP 401", "check the key in OPENAI_API_KEY"),
-        ("403:no", "the server refuses all: HTTP 403", "check the key in OPENAI_API_KEY"),
-        ("404:no", "the server refuses all: HTTP 404", "most end in /v1"),
-        ("404:The model `m` does not exist", "HTTP 404", "the server does not know 'judge'"),
-        ("400:model_not_found", "HTTP 400", "the server does not know 'judge'"),
-        ("422:unknown model judge", "HTTP 422", "the server does not know 'judge'"),
+        ("401:no", "the server refuses every request: HTTP 401", "check the key in OPENAI_API_KEY"),
+        ("403:no", "the server refuses every request: HTTP 403", "check the key in OPENAI_API_KEY"),
+        ("404:no", "the server refuses every request: HTTP 404", "most addresses end in /v1"),
+        ("404:The model `m` does not exist", "HTTP 404", "the server has no model 'judge'"),
+        ("400:model_not_found", "HTTP 400", "the server has no model 'judge'"),
+        ("422:unknown model judge", "HTTP 422", "the server has no model 'judge'"),
     ],
 )
 def test_one_question_finds_what_is_wrong_for_all(said: str, told: str, fix: str, tmp_path: Path) -> None:

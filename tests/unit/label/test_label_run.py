@@ -86,9 +86,9 @@ REASONS = {
     "timeout": "no whole answer within 1.5 s",
     "drop": "the connection failed",
     "half": "the connection failed",
-    "html": "the body is no chat completion: '<html>busy</html>'",
-    "no_choices": "the body is no chat completion",
-    "chatter": "the reply '1. Reply 2 beats reply 1.' is no verdict",
+    "html": "the body is not a chat completion: '<html>busy</html>'",
+    "no_choices": "the body is not a chat completion",
+    "chatter": "the reply '1. Reply 2 beats reply 1.' is not a verdict",
     "400:too long": "HTTP 400",
 }
 
@@ -187,7 +187,9 @@ def test_a_refusal_of_everything_stops_at_once(server: LabelServer, status: int,
     label_pairs(plan(server.url, max_requests=5, in_flight=1), tmp_path, quiet=True)
     server.fault = lambda content, n: f"{status}:no such thing"
     server.asked.clear()
-    with pytest.raises(LabelError, match=f"the server refuses all: HTTP {status}.*5 of 24 questions are answered"):
+    with pytest.raises(
+        LabelError, match=f"the server refuses every request: HTTP {status}.*5 of 24 questions are answered"
+    ):
         label_pairs(plan(server.url), tmp_path, quiet=True)
     assert server.asked.total() <= (8 if status == 404 else 4), "a 404 can be about the schema: asked without it too"
     assert len(stored_keys(tmp_path)) == 5
@@ -196,7 +198,7 @@ def test_a_refusal_of_everything_stops_at_once(server: LabelServer, status: int,
 
 def test_a_spent_quota_is_not_waited_for(server: LabelServer, tmp_path: Path) -> None:
     server.fault = lambda content, n: "429:insufficient_quota"
-    with pytest.raises(LabelError, match="the server refuses all: HTTP 429"):
+    with pytest.raises(LabelError, match="the server refuses every request: HTTP 429"):
         label_pairs(plan(server.url), tmp_path, quiet=True)
     assert server.asked.total() <= 4
 
@@ -246,10 +248,10 @@ def test_requests_per_minute_are_kept(server: LabelServer, tmp_path: Path) -> No
 def test_a_cut_answer_says_what_to_do(server: LabelServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cut = {"message": {"role": "assistant", "content": "<think>well"}, "finish_reason": "length"}
     monkeypatch.setattr("label_server.completion", lambda body, message: {"choices": [cut]})
-    with pytest.raises(LabelError, match=r"no question was answered.*it was cut: raise max_tokens"):
+    with pytest.raises(LabelError, match=r"no question was answered.*it was cut off: raise max_tokens"):
         label_pairs(plan(server.url, give_up_after=99), tmp_path, quiet=True)
     failures = lines(tmp_path / "failures.jsonl")
-    assert all("it was cut: raise max_tokens" in row["reason"] for row in failures)
+    assert all("it was cut off: raise max_tokens" in row["reason"] for row in failures)
     assert len(failures) == 24
 
 
@@ -274,7 +276,7 @@ def test_a_store_that_fails_ends_the_run_with_its_error(
 
 def test_a_notebook_is_told_how(server: LabelServer, tmp_path: Path) -> None:
     async def notebook() -> int:
-        with pytest.raises(LabelError, match=r"an event loop is running already.*await asyncio\.to_thread"):
+        with pytest.raises(LabelError, match=r"an event loop is already running.*await asyncio\.to_thread"):
             label_pairs(plan(server.url), tmp_path, quiet=True)
         labelled = await asyncio.to_thread(label_pairs, plan(server.url), tmp_path, quiet=True)
         return len(labelled.preferences)

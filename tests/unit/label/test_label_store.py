@@ -59,7 +59,7 @@ def test_a_change_that_fails_is_taken_back(tmp_path: Path) -> None:
         store.put({"a": answer()})
         store.spend(1, tokens_in=2**62, tokens_out=2**62)
         store.spend(1, tokens_in=2**62, tokens_out=2**62)
-        with pytest.raises(StoreError, match=r"labels\.sqlite: what was to be written does not fit \(OverflowError"):
+        with pytest.raises(StoreError, match=r"labels\.sqlite: an answer could not be written \(OverflowError"):
             store.put({"b": answer()})
         assert store.keys() == {"a"}
         store._noted = TokenCost(0, 0, 0)
@@ -94,18 +94,18 @@ def test_one_run_at_a_time(tmp_path: Path) -> None:
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / LABELS_FILE).write_text("no store " * 200, encoding="utf-8")
-    with pytest.raises(StoreError, match=r"labels\.sqlite: no store of labels .*; use another folder"):
+    with pytest.raises(StoreError, match=r"labels\.sqlite: not a store of labels .*; use another folder"):
         LabelStore(tmp_path)
     (tmp_path / LABELS_FILE).unlink()
     with sqlite3.connect(tmp_path / LABELS_FILE) as base:
         base.execute("PRAGMA user_version = 9")
     base.close()
-    with pytest.raises(StoreError, match="a store of format 9, not 1"):
+    with pytest.raises(StoreError, match="the store has format 9; this version reads format 1"):
         LabelStore(tmp_path)
     (tmp_path / LABELS_FILE).unlink()
     with LabelStore(tmp_path) as store:
         store._base.execute("INSERT INTO answers VALUES ('k', '1', '', '', 0, 0, 0)")
-        with pytest.raises(StoreError, match="the verdict '1'"):
+        with pytest.raises(StoreError, match="unknown verdict '1'"):
             store.verdicts()
 
 

@@ -146,11 +146,12 @@ def test_tasks_of_rows() -> None:
     assert [j.task.name for j in make_plan(rows, own, config).judgements[::4]] == ["code", "code", "chat"]
     with pytest.raises(
         DataError,
-        match=r"row 'row1' \(asked: 'question 1 '\): task 'coding' is not in rubric 'general'; did you mean 'code'",
+        match=r"row 'row1' \(prompt: 'question 1 '\): task 'coding' is not in rubric 'general'; did you mean 'code'",
     ):
         make_plan(rows, own, LabelConfig(model="m", task="chat"))
     with pytest.raises(
-        DataError, match=r"row 'row2' \(asked: 'question 2 '\): it names no task; say which of chat, reasoning"
+        DataError,
+        match=r"row 'row2' \(prompt: 'question 2 '\): the row names no task; set the task of rows without one to one",
     ):
         make_plan(rows, own, LabelConfig(model="m", tasks={"coding": "code"}))
     skipping = make_plan(rows, own, LabelConfig(model="m", unknown_task="skip"))
@@ -179,7 +180,7 @@ def test_ratings_become_pairs_with_what_was_given(tmp_path: Path) -> None:
     assert dict(pair.given) == {"x": -1}
     assert len(pair.id) == 16
     path.write_text(rows[0], encoding="utf-8")
-    with pytest.raises(DataError, match="no two replies to one prompt"):
+    with pytest.raises(DataError, match="no prompt has two replies"):
         read_pairs(path)
 
 

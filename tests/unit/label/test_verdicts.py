@@ -74,7 +74,7 @@ def test_every_verdict_is_read_in_every_allowed_dress(verdict: str) -> None:
     ],
 )
 def test_anything_else_is_no_verdict(text: str) -> None:
-    with pytest.raises(LabelError, match=r"is no verdict; it should be \{\"better\""):
+    with pytest.raises(LabelError, match=r"is not a verdict; it must be only \{\"better\""):
         read_verdict(text)
 
 

@@ -61,12 +61,14 @@ def systems(value: float) -> dict[str, Accuracy]:
     return {"model": Accuracy(value=value, low=value - 0.01, high=value + 0.01), "task_rm": Accuracy(value=0.611)}
 
 
+TRAINED = {"start": 0.6611, "loss": 0.5432, "start_loss": 0.6543, "steps": 219, "change": 0.3141, "kept": True}
+LINEAR = {"start": 0.5, "loss": 0.691, "start_loss": 0.691, "steps": 200, "change": 0.0, "kept": False}
 EXPERTS = (
     CapabilityRow(
-        task="chat", name="chat/wit", preferences=1417, held_out=0.7321, agrees=0.6012, share=0.417, true=0.9
+        task="chat", name="chat/wit", preferences=1417, held_out=0.7321, agrees=0.6012, share=0.417, true=0.9, **TRAINED
     ),
-    CapabilityRow(task="chat", name="chat/overall", preferences=98, held_out=0.5, agrees=0.71, share=0.583),
-    CapabilityRow(task="code", name="code/<b>", preferences=77, held_out=0.81),
+    CapabilityRow(task="chat", name="chat/overall", preferences=98, held_out=0.5, agrees=0.71, share=0.583, **LINEAR),
+    CapabilityRow(task="code", name="code/<b>", preferences=77, held_out=0.81, **TRAINED),
 )
 
 
@@ -99,6 +101,7 @@ def test_every_figure_of_router_tasks_and_experts_is_shown() -> None:
         "1,234", "87.3%", "85.1% to 89.5%", "51.2%", "81.2%", "431", "17", "29", "757", "0.017", "0.083", "1.38",
         "Below a confidence of 0.55", "3,001", "2,002", "115", "0.95", "33.7%", "98.8%", "77.7%", *NAMES,
         "chat/wit", "1,417", "73.2%", "60.1%", "41.7%", "90.0%", "58.3%", "code/<b>", "81.0%", "true level",
+        "66.1%", "0.543", "0.654", "219", "31.4%", "adapter", "linear head", "0.691",
         "73.3%", "65.4%", "unlabelled", "the task's adapter alone",
         "61.1%", "70.2%", "80.4%", "experts of chat",
         "2 tasks, 3 experts on one backbone.", "of held-out prompts routed right, 2 tasks",

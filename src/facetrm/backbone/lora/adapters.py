@@ -45,11 +45,9 @@ CONFIG_FILE, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors
 _PEFT_PREFIX: Final = "base_model.model."
 # Settings that do not affect an adapter's output, or only through its tensors and the scale of each layer.
 _TOLD: Final = frozenset(
-    """
-    alpha_pattern auto_mapping base_model_name_or_path exclude_modules inference_mode init_lora_weights
-    layers_pattern layers_to_transform lora_alpha lora_dropout peft_version r
-    rank_pattern revision target_modules task_type use_rslora
-    """.split()  # noqa: SIM905
+    """alpha_pattern auto_mapping base_model_name_or_path exclude_modules inference_mode init_lora_weights
+    layers_to_transform lora_alpha lora_dropout peft_version r rank_pattern revision target_modules task_type
+    use_rslora layers_pattern""".split()  # noqa: SIM905
 )
 
 
@@ -64,6 +62,10 @@ class LoraSettings(Section):
         rslora: Whether to scale by alpha / sqrt(R) instead of alpha / R.
         layers: Transformer layers to adapt: ``all`` (the default), ``last 8``, or ``8-15``, counted from 0. Several
             adapters share the computation of the layers below the first adapted one.
+
+    Example:
+        >>> from facetrm import LoraSettings
+        >>> assert LoraSettings(rank=8).rank == 8
     """
 
     rank: int = Field(default=16, ge=1)

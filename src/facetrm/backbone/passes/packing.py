@@ -5,12 +5,19 @@
 A prompt and its answers form a tree of segments. Every token attends causally, and only to its own conversation: prompt
 tokens to the prompt, answer tokens to the prompt and the answer. The linear layers process exactly T tokens, so no work
 is spent on padding or repeated prompts. :mod:`facetrm.backbone.passes.attention` implements the attention.
+
+Some backends keep memory for every new T (oneDNN compiles and caches code for each shape). There, a filler at the end
+of the pack rounds T up, so that only few values of T occur.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final
+
+_STEP: Final = 32  # filled packs have multiples of this many tokens; above 32 steps, the step grows with the pack
+_TAIL: Final = 896  # a pack of at most this many tokens that follows another pack counts as a remainder
 
 
 @dataclass(frozen=True)
@@ -57,17 +64,46 @@ class PackedPass:
     ends: list[int]
     lasts: list[int]
 
-    def prompts(self) -> tuple[PackedPass, list[int]]:
+    def prompts(self, *, pad: int | None = None) -> tuple[PackedPass, list[int]]:
         """Return a pack of only the prompts, and the indices of its tokens in this pack.
 
-        The new pack has the same rows, and both its ``ends`` and ``lasts`` are the last prompt tokens.
+        The new pack has the same rows, and both its ``ends`` and ``lasts`` are the last prompt tokens. The filler of
+        this pack is left out; filler tokens of the new one get index 0.
+
+        Args:
+            pad: token id of the new pack's filler; None for no filler.
         """
-        kept = [token for tree in self.trees for token in range(tree.start, tree.stop)]
+        asked = [tree for tree in self.trees if tree.tails]
+        kept = [token for tree in asked for token in range(tree.start, tree.stop)]
         place = {token: n for n, token in enumerate(kept)}
-        trees = tuple(Tree(place[tree.start], place[tree.stop - 1] + 1, ()) for tree in self.trees)
+        trees = tuple(Tree(place[tree.start], place[tree.stop - 1] + 1, ()) for tree in asked)
         ends = [place[end] for end in self.ends]
         ids, positions = [self.ids[n] for n in kept], [self.positions[n] for n in kept]
-        return PackedPass(ids, positions, trees, self.rows, ends, ends), kept
+        found = PackedPass(ids, positions, trees, self.rows, ends, ends).filled(pad)
+        return found, kept + [0] * (len(found.ids) - len(kept))
+
+    def filled(self, pad: int | None, *, most: int | None = None, later: bool = False) -> PackedPass:
+        """Return the pack with a filler, a tree without answers, that rounds its size up to one of few values.
+
+        Args:
+            pad: token id of the filler; None for no filler.
+            most: maximum size of the filled pack; None for no limit.
+            later: whether a pack was read before this one. A longer filler of a small pack is then relatively cheap.
+        """
+        size = len(self.ids)
+        step = 4 * _STEP if later and size <= _TAIL else max(_STEP, 2 ** (size.bit_length() - 1) // _STEP)
+        stop = -(-size // step) * step
+        if most is not None and size <= most:
+            stop = min(stop, most)
+        if pad is None or stop == size:
+            return self
+        added = range(stop - size)
+        return replace(
+            self,
+            ids=[*self.ids, *(pad for _ in added)],
+            positions=[*self.positions, *added],
+            trees=(*self.trees, Tree(size, stop, ())),
+        )
 
 
 def pack_rows(

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import accumulate
 from typing import Any, Final, Protocol
 
@@ -20,13 +21,6 @@ import torch
 from torch import Tensor
 
 from facetrm.backbone.passes.packing import Tree
-
-try:
-    from torch.nn.attention.varlen import varlen_attn
-
-    _varlen: Any = varlen_attn
-except ImportError:  # this PyTorch version does not have the kernel
-    _varlen = None
 
 _HALF: Final = frozenset({torch.bfloat16, torch.float16})
 
@@ -106,7 +100,7 @@ def flash(
 
     PyTorch's window counts only the keys to the left of a query; ours includes the query's own key.
     """
-    found: Tensor = _varlen(
+    found: Tensor = _varlen()(
         query_THE,
         key_SGE,
         value_SGE,
@@ -123,4 +117,14 @@ def flash(
 
 def kernel_for(device: torch.device, dtype: torch.dtype) -> Kernel | None:
     """Return the kernel for models of ``dtype`` on ``device``, or None if there is none."""
-    return flash if device.type == "cuda" and dtype in _HALF and _varlen is not None else None
+    return flash if device.type == "cuda" and dtype in _HALF and _varlen() is not None else None
+
+
+@cache
+def _varlen() -> Any:
+    """Return PyTorch's kernel (useful only on CUDA), or None if this PyTorch version does not have it."""
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return None
+    return varlen_attn

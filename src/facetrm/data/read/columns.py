@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from facetrm.core.errors import DataError, did_you_mean
 from facetrm.core.errors import short as short
 from facetrm.data.objectives import Objective
-from facetrm.data.read.parquet import Unreadable
+from facetrm.data.read.unreadable import Unreadable
 from facetrm.data.records import Preference, Rating
 
 Row: TypeAlias = dict[str, Any]

@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from facetrm.core.errors import short
-from facetrm.data.read.parquet import Unreadable
+from facetrm.data.read.unreadable import Unreadable
 
 DEEPEST: Final = 100
 """Maximum depth of nesting; deeper values are cut off."""

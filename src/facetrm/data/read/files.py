@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import gzip
-import io
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from facetrm.core.errors import DataError
 from facetrm.core.files import write_bytes
+from facetrm.core.lazy import load_name
 from facetrm.core.progress import log
 from facetrm.data.objectives import Objective
 from facetrm.data.read.columns import short
@@ -22,7 +19,6 @@ from facetrm.data.read.rows import ROW_SUFFIXES, RawRow, read_rows
 from facetrm.data.records import Preference, Rating
 
 OnError: TypeAlias = Literal["raise", "skip"]
-_TURNS = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 
 
 def read_ratings(
@@ -128,7 +124,7 @@ def write_records(path: Path | str, records: Iterable[Rating | Preference]) -> N
         raise DataError(f"records of {' and '.join(kinds)}", place=path, fix="write one file for each")
     rows = [_dump(record, f"{path}: record {n}") for n, record in enumerate(kept, start=1)]
     if path.suffix == ".parquet":
-        write_bytes(path, _parquet_bytes(rows))
+        write_bytes(path, load_name("facetrm.data.read.parquet", "parquet_bytes")(rows))
         return
     data = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows).encode("utf-8")
     write_bytes(path, gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
@@ -259,23 +255,3 @@ def _dump(record: Rating | Preference, place: str) -> dict[str, Any]:
             f"'meta' is {short(record.meta)} ({exc})", place=place, fix="keep strings, numbers, lists and objects in it"
         ) from None
     return row
-
-
-def _parquet_bytes(rows: list[dict[str, Any]]) -> bytes:
-    """Return the bytes of a Parquet file with nested messages, one struct field per objective, and ``meta`` as JSON."""
-    names = sorted({name for row in rows for name in row.get("ratings", {})})
-    kinds: dict[str, pa.DataType] = dict.fromkeys(("id", "source", "subset", "task", "split", "aspect"), pa.string())
-    kinds |= dict.fromkeys(("messages", "prompt", "responses"), _TURNS) | {
-        "strength": pa.float64(),
-        "meta": pa.string(),
-    }
-    kinds["ratings"] = pa.struct([(name, pa.float64()) for name in names]) if names else pa.null()
-    present = [key for key in kinds if any(key in row for row in rows)]
-    flat = [
-        {**row, "meta": json.dumps(row["meta"], ensure_ascii=False), "ratings": row.get("ratings") or None}
-        for row in rows
-    ]
-    table = pa.Table.from_pylist(flat, schema=pa.schema([(key, kinds[key]) for key in present]))
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer)
-    return buffer.getvalue()

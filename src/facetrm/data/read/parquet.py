@@ -1,32 +1,22 @@
-"""Rows of a Parquet file as plain Python values: JSON types are parsed, and unreadable cells are marked."""
+"""Rows of a Parquet file as plain Python values (JSON types parsed, unreadable cells marked), and records as a file."""
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias, final
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from facetrm.core.errors import DataError
+from facetrm.data.read.unreadable import Unreadable
 
+_TURNS = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 _Plain: TypeAlias = Callable[[Any], Any]
-
-
-@final
-@dataclass(frozen=True)
-class Unreadable:
-    """A cell that Python cannot represent (invalid UTF-8, a date out of range). It is an error only if it is used.
-
-    Attributes:
-        reason: Why the cell cannot be read.
-    """
-
-    reason: str
 
 
 def parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
@@ -47,6 +37,30 @@ def parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
     except (pa.ArrowException, OSError, UnicodeDecodeError) as exc:
         said = (str(exc).splitlines() or [type(exc).__name__])[0][:200]
         raise DataError(f"not a Parquet file ({said})", place=path, fix="write it again") from None
+
+
+def parquet_bytes(rows: list[dict[str, Any]]) -> bytes:
+    """Return a Parquet file: nested messages, one struct field per objective, ``meta`` as JSON text.
+
+    Args:
+        rows: the records as plain dicts.
+    """
+    names = sorted({name for row in rows for name in row.get("ratings", {})})
+    kinds: dict[str, pa.DataType] = dict.fromkeys(("id", "source", "subset", "task", "split", "aspect"), pa.string())
+    kinds |= dict.fromkeys(("messages", "prompt", "responses"), _TURNS) | {
+        "strength": pa.float64(),
+        "meta": pa.string(),
+    }
+    kinds["ratings"] = pa.struct([(name, pa.float64()) for name in names]) if names else pa.null()
+    present = [key for key in kinds if any(key in row for row in rows)]
+    flat = [
+        {**row, "meta": json.dumps(row["meta"], ensure_ascii=False), "ratings": row.get("ratings") or None}
+        for row in rows
+    ]
+    table = pa.Table.from_pylist(flat, schema=pa.schema([(key, kinds[key]) for key in present]))
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer)
+    return buffer.getvalue()
 
 
 def _cells(column: pa.Array) -> list[Any]:

@@ -16,6 +16,7 @@ def messages_and_ratings(row: Row, facts: Facts) -> Row:
         facts: facts about the file, with the declared objectives.
     """
     ratings = clean_ratings(row.pop("ratings", None), facts.objectives)
+    _check_alone(row, "messages")
     return {"messages": messages(need(row, "messages"), "messages"), "ratings": ratings}
 
 
@@ -27,6 +28,7 @@ def attributes(row: Row, facts: Facts) -> Row:
         facts: facts about the file, with the names of the attribute columns.
     """
     said = messages(need(row, "messages"), "messages")
+    _check_alone(row, "messages")
     return {"messages": said, "ratings": _attribute_ratings(row, facts)}
 
 
@@ -39,6 +41,7 @@ def prompt_and_response(row: Row, facts: Facts) -> Row:
     """
     key = next((name for name in ("response", "completion") if row.get(name) is not None), "answer")
     asked, answer = need(row, "prompt"), need(row, key)
+    _check_alone(row, key)
     prompt = turns(asked, "prompt", "user")
     if prompt and is_echo(str(prompt[-1].get("content")), answer):
         raise DataError(
@@ -46,6 +49,16 @@ def prompt_and_response(row: Row, facts: Facts) -> Row:
         )
     whole = join(prompt, turns(continuation(answer, asked, prompt), key, "assistant"), key)
     return {"messages": whole, "ratings": _attribute_ratings(row, facts)}
+
+
+def _check_alone(row: Row, key: str) -> None:
+    """Refuse a rejected answer that would be dropped beside the one in ``key``, whatever its column is called."""
+    for name, value in row.items():
+        if name.lower().startswith("rejected") and isinstance(value, str | list | dict) and value:
+            raise DataError(
+                f"'{name}' holds another answer beside '{key}' ({short(value, 60)})",
+                fix="write prompt, chosen and rejected to use both, or take the column out",
+            )
 
 
 def _attribute_ratings(row: Row, facts: Facts) -> dict[str, float]:

@@ -14,10 +14,10 @@ from typing import IO, Any, cast, final
 
 from facetrm.core.errors import DataError, short
 from facetrm.core.files import why_unread
+from facetrm.core.lazy import load_name
 from facetrm.data.read.columns import Row
 from facetrm.data.read.delimited import delimited_rows
 from facetrm.data.read.extras import DEEPEST, too_deep
-from facetrm.data.read.parquet import parquet_rows
 from facetrm.data.records import Message
 
 ROW_SUFFIXES = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz", ".parquet")
@@ -62,6 +62,7 @@ def read_rows(path: Path) -> Iterator[RawRow]:
         what = "a folder" if path.is_dir() else f"a '{path.suffix}' file"
         raise DataError(f"{what}, not one of {', '.join(READABLE)}", place=path, fix="give one such file")
     if path.suffix == ".parquet":
+        parquet_rows = load_name("facetrm.data.read.parquet", "parquet_rows")  # PyArrow, for these files alone
         yield from (RawRow(number, value) for number, value in enumerate(parquet_rows(path), start=1))
     elif path.suffix in (".csv", ".tsv"):
         for number, found in delimited_rows(path, "\t" if path.suffix == ".tsv" else ","):

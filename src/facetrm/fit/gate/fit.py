@@ -55,7 +55,7 @@ class GateFit:
     Attributes:
         gate: ready for a :class:`GatedSum` with the T that it was fitted with.
         beta: reward margins times beta are log odds; fitted on held-out pairs.
-        reference_K: mean scores of all training answers: the typical answer.
+        reference_K: mean scores of all training answers, weighted as their pairs are: the typical answer.
         unconditional: the best weights that no prompt changes, fitted on the same pairs.
         blend: the factor on the prompt-dependent part that held-out prompts preferred.
         best_step: training step whose state was kept.
@@ -158,7 +158,7 @@ def fit_scored_gate(
     """
     removed = (debias_KK == 0).all(dim=0).tolist()
     gated = [o.gated and not gone for o, gone in zip(experts.objectives, removed, strict=True)]
-    reference_K = torch.cat([pairs.chosen_NK, pairs.rejected_NK]).double().mean(dim=0).float()
+    reference_K = pairs.typical_scores()
     held = hold_out(pairs.groups_N, config.validation, seed=config.seed)
     inner, outer = pairs.select(~held), pairs.select(held)
     unit_K = _units(pairs, debias_KK) if config.unit_spread else torch.ones(len(gated))

@@ -8,9 +8,9 @@ from pydantic import Field, model_validator
 
 from facetrm.backbone.lora.adapters import LoraSettings
 from facetrm.backbone.transformer import BackboneConfig
-from facetrm.core.config import Section, Seed
+from facetrm.core.config import Section, Seed, share_seed
 from facetrm.fit.bradley_terry import BradleyTerryConfig
-from facetrm.fit.experts.concat import ConcatConfig
+from facetrm.fit.experts.concat_start import ConcatConfig
 from facetrm.fit.experts.config import ExpertConfig
 from facetrm.fit.gate.config import GateConfig
 from facetrm.recipes.armorm.config import RouterSection
@@ -22,7 +22,8 @@ class BaseSection(Section):
     """Phase 1: the task's own adapter.
 
     Attributes:
-        head: where it starts: ``linear`` is a Bradley-Terry head on the frozen features, ``random`` a small random one.
+        head: Where the head starts: ``linear`` is a Bradley-Terry head on the frozen features, ``random`` is drawn like
+            the weights of PyTorch's linear layer, as published.
         training: of adapter and head.
     """
 
@@ -34,15 +35,15 @@ class CapabilitySection(Section):
     """Phase 2: one expert for each capability.
 
     Attributes:
-        head: where it starts: ``linear`` is a Bradley-Terry head on the task adapter's features of this capability's
-            preferences, ``task`` is the task's head, as published.
+        head: Where the head starts: ``linear`` is a Bradley-Terry head on the task adapter's features of this
+            capability's preferences, ``task`` is the task's head, as published, ``random`` is drawn like PyTorch's.
         overall: keep the task's own adapter as one more expert, ``task/overall``: what no capability says is then not
             lost. Not published.
         least: a capability with fewer preferences gets no expert, and the log says so.
         training: of adapter and head.
     """
 
-    head: Literal["linear", "task"] = "linear"
+    head: Literal["linear", "task", "random"] = "linear"
     overall: bool = True
     least: int = Field(default=20, ge=2)
     training: ExpertConfig = ExpertConfig()
@@ -61,6 +62,17 @@ class AggregatorSection(Section):
     kind: Literal["concat_mlp", "gated_sum"] = "concat_mlp"
     concat: ConcatConfig = ConcatConfig()
     gate: GateConfig = GateConfig()
+
+
+class RivalSection(Section):
+    """Simpler reward models that are trained on the same overall labels, for the table of accuracies.
+
+    Attributes:
+        members: Number of single reward models: one adapter and head for all tasks, each with its own seed. The first
+            is the single rival; two or more are ensembles as well. 0 trains none.
+    """
+
+    members: int = Field(default=3, ge=0, le=20)
 
 
 class DmoermConfig(Section):
@@ -84,8 +96,11 @@ class DmoermConfig(Section):
     base: BaseSection = BaseSection()
     experts: CapabilitySection = CapabilitySection()
     aggregator: AggregatorSection = AggregatorSection()
+    rivals: RivalSection = RivalSection()
     samples: int = Field(default=1000, ge=10)
     save_backbone: Literal["copy", "reference"] = "reference"
+
+    _one_seed = model_validator(mode="after")(share_seed)
 
     @model_validator(mode="after")
     def _fits_together(self) -> DmoermConfig:

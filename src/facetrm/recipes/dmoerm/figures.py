@@ -18,6 +18,8 @@ from facetrm.recipes.armorm.figures import METRICS_SCHEMA, plain, versions
 from facetrm.recipes.dmoerm.config import DmoermConfig
 from facetrm.recipes.dmoerm.inner import InnerFit
 from facetrm.recipes.dmoerm.judge import TaskJudgement
+from facetrm.recipes.dmoerm.names import OVERALL
+from facetrm.recipes.dmoerm.rivals import Rivals
 from facetrm.recipes.dmoerm.rows import DmoermRows
 from facetrm.recipes.router_figures import router_part
 from facetrm.report.run_report import (
@@ -38,6 +40,7 @@ class DmoermFit:
         assigned: how the rows came by their tasks.
         inner: by task.
         every: the fall-back on all tasks, where there is one.
+        tasks: task of each overall preference, given or routed.
     """
 
     model: RewardModel
@@ -45,6 +48,15 @@ class DmoermFit:
     assigned: AssignmentCounts | None
     inner: dict[str, InnerFit]
     every: ExpertFit | None
+    tasks: list[str]
+
+    @property
+    def trained(self) -> dict[str, ExpertFit]:
+        """Every expert and every task's own adapter, by objective."""
+        found = {f"{task}/{OVERALL}": fit.base for task, fit in self.inner.items()}
+        for fit in self.inner.values():
+            found |= fit.experts
+        return found
 
 
 def dmoerm_metrics(
@@ -53,6 +65,7 @@ def dmoerm_metrics(
     fit: DmoermFit,
     judgement: TaskJudgement,
     *,
+    rivals: Rivals,
     seconds: Mapping[str, float],
     training: Mapping[str, Any],
 ) -> dict[str, Any]:
@@ -63,6 +76,7 @@ def dmoerm_metrics(
         rows: data of the run.
         fit: the fitted parts.
         judgement: how the model did on test data.
+        rivals: simpler reward models on the same labels.
         seconds: by stage.
         training: what a backbone trained here has cost.
     """
@@ -77,6 +91,8 @@ def dmoerm_metrics(
         "router": None if fit.router is None else fit.router.to_dict(),
         "assigned": None if fit.assigned is None else fit.assigned.to_dict(),
         "tasks": {task: found.to_dict() for task, found in fit.inner.items()},
+        "adapters": adapters_part(fit.trained),
+        "rivals": rivals.to_dict(),
         "fallback": None if fit.every is None else fit.every.to_dict(),
         **judgement.to_dict(),
         "seeds": _seeds(config),
@@ -113,6 +129,7 @@ def dmoerm_report(
         f"{len(rows.tasks)} tasks, {sum(len(found.experts) for found in fit.inner.values())} experts on one backbone."
     ]
     notes += () if rows.reading is None else rows.reading.lines()
+    notes.append(adapters_line(fit.trained))
     if left_out:
         notes.append(f"Without an expert, for want of preferences: {', '.join(left_out)}.")
     return RunReport(
@@ -129,6 +146,32 @@ def dmoerm_report(
         versions=versions(),
         hashes={"data": rows.hash, "model": fit.model.hash, "encoder": fit.model.encoder.fingerprint},
         notes=tuple(notes),
+    )
+
+
+def adapters_part(trained: Mapping[str, ExpertFit]) -> dict[str, Any]:
+    """Return how many adapters training has changed, and which experts are linear heads on what they started from.
+
+    Args:
+        trained: Every expert and every task's own adapter, by objective.
+    """
+    linear = sorted(name for name, fit in trained.items() if not fit.kept)
+    return {"trained": len(trained), "unchanged": len(linear), "linear_heads": linear}
+
+
+def adapters_line(trained: Mapping[str, ExpertFit]) -> str:
+    """Return the same as one sentence for the report and the terminal.
+
+    Args:
+        trained: Every expert and every task's own adapter, by objective.
+    """
+    part = adapters_part(trained)
+    if not part["unchanged"]:
+        return f"All {part['trained']} adapters beat their linear starts on held-out prompts."
+    names = ", ".join(part["linear_heads"])
+    return (
+        f"{part['unchanged']} of {part['trained']} adapters unchanged: training did not clearly beat the linear start "
+        f"on held-out prompts, so these experts are linear heads: {names}."
     )
 
 

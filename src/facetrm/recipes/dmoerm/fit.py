@@ -5,6 +5,7 @@
 RUN/
   config.resolved.yaml, metrics.json, report.html, pair.jsonl, model/    as of every run
   adapters/, training/                                                   one folder for each expert and each task
+  rivals/                                                                single reward models, for comparison only
   backbone/                                                              where the run trained one
 
 Reference: DMoERM (arXiv 2403.01197); where we differ is said in each part.
@@ -26,6 +27,7 @@ from facetrm.backbone.encoder import Encoder
 from facetrm.backbone.transformer import TransformerEncoder, load_encoder
 from facetrm.core.errors import ConfigError
 from facetrm.core.files import write_json
+from facetrm.core.progress import log
 from facetrm.data.read.files import write_records
 from facetrm.data.records import Preference
 from facetrm.evaluate.compare import typical_pair
@@ -41,10 +43,11 @@ from facetrm.recipes.armorm.config import EVERY, check_fallback
 from facetrm.recipes.armorm.fit import Stopwatch
 from facetrm.recipes.backbones import train_tiny
 from facetrm.recipes.dmoerm.config import DmoermConfig
-from facetrm.recipes.dmoerm.figures import DmoermFit, dmoerm_metrics, dmoerm_report
+from facetrm.recipes.dmoerm.figures import DmoermFit, adapters_part, dmoerm_metrics, dmoerm_report
 from facetrm.recipes.dmoerm.inner import encode_pairs, experts_of, fit_base, fit_inner, pair_shares
 from facetrm.recipes.dmoerm.judge import TaskJudgement, judge_tasks
 from facetrm.recipes.dmoerm.names import check_experts, names_of_adapters, overall_objective
+from facetrm.recipes.dmoerm.rivals import fit_rivals
 from facetrm.recipes.dmoerm.rows import DmoermRows, cut_phases, load_tasks
 from facetrm.recipes.reading import Reading, RowsReader
 from facetrm.recipes.run_folder import RunFolder, run_folder
@@ -94,12 +97,17 @@ def _run_dmoerm(config: DmoermConfig, held: RunFolder, here: PartialState) -> Dm
     with watch("reading"):
         rows = read_tasks(rows, encoder)
     fit = fit_tasks(config, rows, encoder, folder, watch)
+    log("adapters", **adapters_part(fit.trained))
+    with watch("rivals"):
+        names = names_of_adapters(rows.objectives, EVERY, *(f"rival-{n + 1}" for n in range(config.rivals.members)))
+        own = [names[f"rival-{n + 1}"] for n in range(config.rivals.members)]
+        rivals = fit_rivals(encoder, rows.overall, fit.tasks, names=own, config=config, folder=folder)
     if not here.is_main_process:
         return None
     with watch("judge"):
-        judgement = judge_tasks(config, rows, fit.model, fit.inner, encoder)
+        judgement = judge_tasks(config, rows, fit.model, fit.inner, encoder, rivals=rivals)
     with watch("save"):
-        for name in set(encoder.adapters) - set(fit.model.adapters):  # a task's own, where it is no expert
+        for name in set(encoder.adapters) - set(fit.model.adapters):  # rivals, and a task's own where it is no expert
             encoder.remove_adapter(name)
         held.keep_settings()
         fit.model.save(folder / "model", backbone=config.save_backbone)
@@ -107,7 +115,7 @@ def _run_dmoerm(config: DmoermConfig, held: RunFolder, here: PartialState) -> Dm
         write_records(folder / "pair.jsonl", [explained])
     with watch("report"):
         build_report(dmoerm_report(config, rows, fit, judgement, seconds=watch.seconds, explained=explained), folder)
-    values = dmoerm_metrics(config, rows, fit, judgement, seconds=watch.seconds, training=training)
+    values = dmoerm_metrics(config, rows, fit, judgement, rivals=rivals, seconds=watch.seconds, training=training)
     write_json(folder / "metrics.json", values)
     write_card(folder / "model", fit.model, metrics=values, name=folder.name)
     return DmoermRun(folder, values, fit, judgement, explained, rows.reading)
@@ -172,7 +180,7 @@ def fit_tasks(
                 mixtures[EVERY] = single_mixture(encoder, every, mix)
     provenance = {"recipe": config.model_dump(mode="json"), "data": rows.hash}
     model = RewardModel(encoder, mixtures, None if router is None else router.gate, **routing, provenance=provenance)
-    return DmoermFit(model, router, assigned, inner, every)
+    return DmoermFit(model, router, assigned, inner, every, tasks)
 
 
 def route_rows(

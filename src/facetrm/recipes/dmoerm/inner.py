@@ -34,10 +34,12 @@ from facetrm.data.records import Preference
 from facetrm.data.views import as_pairs
 from facetrm.evaluate.compare import Pairs
 from facetrm.fit.bradley_terry import BradleyTerryConfig, fit_bradley_terry
-from facetrm.fit.experts.adapters import ExpertFit, fit_adapter, hold_out_prompts
+from facetrm.fit.experts.adapters import ExpertFit, fit_adapter
 from facetrm.fit.experts.concat import ConcatFit, fit_concat_mlp
 from facetrm.fit.experts.config import ExpertConfig
+from facetrm.fit.experts.plan import HeadStart
 from facetrm.fit.experts.ranked import ranked_pairs
+from facetrm.fit.experts.start import random_head
 from facetrm.fit.gate.fit import GateFit, fit_gate
 from facetrm.model.adapter_experts import AdapterExperts
 from facetrm.model.aggregate import GatedSum
@@ -131,7 +133,7 @@ def fit_inner(
                 encoder,
                 rows,
                 name=names[objective.name],
-                head_D=_capability_head(encoder, rows, base, config),
+                head=_capability_head(encoder, base, config),
                 config=config,
                 training=config.experts.training,
                 folder=folder,
@@ -163,7 +165,7 @@ def fit_base(
         encoder,
         rows,
         name=name,
-        head_D=_first_head(encoder, rows, config),
+        head=_first_head(encoder, config),
         config=config,
         training=config.base.training,
         folder=folder,
@@ -279,7 +281,7 @@ def _fitted(
     rows: Sequence[Preference],
     *,
     name: str,
-    head_D: Tensor,
+    head: HeadStart,
     config: DmoermConfig,
     training: ExpertConfig,
     folder: Path,
@@ -291,17 +293,18 @@ def _fitted(
         encoder,
         rows,
         name=name,
-        head_D=head_D,
+        head=head,
         lora=config.lora,
         config=training,
         folder=folder / "training" / name,
         start=start,
+        random_start=begun_by == "random",
         origin=fingerprint([begun_by, config.linear.model_dump(mode="json")]),
     )
     here = PartialState()
     if here.is_main_process:
         encoder.save_adapter(name, folder / "adapters" / name, replace=True)
-        for checkpoint in (folder / "training" / name).glob("checkpoint-*"):
+        for checkpoint in (folder / "training" / name).rglob("checkpoint-*"):
             shutil.rmtree(checkpoint, ignore_errors=True)
     here.wait_for_everyone()
     return fit
@@ -312,26 +315,22 @@ def _enough(rows: Sequence[Preference], least: int) -> bool:
     return len(rows) >= least and len({p.prompt_key for p in rows}) > 1
 
 
-def _first_head(encoder: TransformerEncoder, rows: Sequence[Preference], config: DmoermConfig) -> Tensor:
-    draw = torch.Generator().manual_seed(config.base.training.seed)
-    random_D: Tensor = 0.1 / encoder.hidden_size**0.5 * torch.randn(encoder.hidden_size, generator=draw)
-    if config.base.head == "random":
-        return random_D
-    rows = _trained_on(rows, config.base.training)
-    found_D = linear_head(encode_pairs(encoder, rows), config.linear, weights=pair_shares(rows))
-    return random_D if found_D is None else found_D
+def _first_head(encoder: TransformerEncoder, config: DmoermConfig) -> HeadStart:
+    """Return the head that a task's adapter must beat: linear, or random where too few prompts can fit one."""
+
+    def fitted(rows: Sequence[Preference]) -> Tensor:
+        found_D = linear_head(encode_pairs(encoder, rows), config.linear, weights=pair_shares(rows))
+        return random_head(encoder.hidden_size, seed=config.base.training.seed) if found_D is None else found_D
+
+    return fitted
 
 
-def _capability_head(
-    encoder: TransformerEncoder, rows: Sequence[Preference], base: ExpertFit, config: DmoermConfig
-) -> Tensor:
-    if config.experts.head == "task":
-        return base.head_D
-    rows = _trained_on(rows, config.experts.training)
-    found_D = linear_head(encode_pairs(encoder, rows, adapters=[base.name]), config.linear, weights=pair_shares(rows))
-    return base.head_D if found_D is None else found_D
+def _capability_head(encoder: TransformerEncoder, base: ExpertFit, config: DmoermConfig) -> HeadStart:
+    """Return the head that a capability's adapter must beat: linear on the task adapter's vectors, or the task's."""
 
+    def fitted(rows: Sequence[Preference]) -> Tensor:
+        pairs = encode_pairs(encoder, rows, adapters=[base.name])
+        found_D = linear_head(pairs, config.linear, weights=pair_shares(rows))
+        return base.head_D if found_D is None else found_D
 
-def _trained_on(rows: Sequence[Preference], training: ExpertConfig) -> list[Preference]:
-    """Return the rows that the adapter is trained on: those held out must not have chosen where its head starts."""
-    return hold_out_prompts(rows, training.validation, seed=training.seed)[0]
+    return base.head_D if config.experts.head == "task" else fitted

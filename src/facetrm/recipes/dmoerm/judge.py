@@ -19,10 +19,12 @@ from facetrm.data.records import Preference
 from facetrm.data.views import as_pairs
 from facetrm.evaluate.compare import Pairs
 from facetrm.evaluate.truth import true_signs
+from facetrm.fit.experts.adapters import ExpertFit
 from facetrm.model.mixture import Mixture
 from facetrm.model.reward_model import RewardModel
 from facetrm.recipes.dmoerm.config import DmoermConfig
-from facetrm.recipes.dmoerm.inner import InnerFit, encode_pairs, linear_head, pair_shares
+from facetrm.recipes.dmoerm.inner import InnerFit, encode_pairs
+from facetrm.recipes.dmoerm.rivals import Rivals, rival_margins
 from facetrm.recipes.dmoerm.rows import DmoermRows
 
 
@@ -33,8 +35,14 @@ class ExpertFigures:
     Attributes:
         task: task of the objective.
         name: name of the objective.
-        preferences: trained on.
-        held_out: accuracy on others, which chose its state.
+        preferences: Number of preferences trained on.
+        held_out: Accuracy on held-out preferences, which chose the state.
+        start: The same before training.
+        loss: Loss on held-out preferences, in nats per prompt.
+        start_loss: The same before training.
+        steps: Optimiser steps.
+        change: Relative change of the vectors by training.
+        kept: Whether the trained adapter was kept; otherwise the expert is a linear head.
         agrees: share of test pairs in which its rating alone orders as the overall label does.
         share: of all contributions to margins, by size.
         true: accuracy against the true level of its latent (the world only).
@@ -44,6 +52,12 @@ class ExpertFigures:
     name: str
     preferences: int
     held_out: float
+    start: float
+    loss: float
+    start_loss: float
+    steps: int
+    change: float
+    kept: bool
     agrees: float | None
     share: float | None
     true: float | None = None
@@ -92,6 +106,8 @@ def judge_tasks(
     model: RewardModel,
     inner: Mapping[str, InnerFit],
     encoder: TransformerEncoder,
+    *,
+    rivals: Rivals,
 ) -> TaskJudgement:
     """Measure the model and simpler ones on the test pairs.
 
@@ -101,6 +117,7 @@ def judge_tasks(
         model: the run's.
         inner: its mixtures' fits.
         encoder: holds all adapters.
+        rivals: simpler reward models on the same labels.
     """
     pairs = [pair for p in rows.test for pair in as_pairs(p)]
     used = model.tasks_of([p.chosen for p in pairs])
@@ -112,7 +129,7 @@ def judge_tasks(
         experts += figures
         for name, margin_N in margins.items():
             found.setdefault(name, np.zeros(len(pairs)))[here] = margin_N
-    found["linear_bt"] = _linear(config, rows, pairs, encoder)
+    found |= rival_margins(encoder, rivals, pairs, used)
     unread = [fit for task, fit in inner.items() if task not in used]
     experts += [_unseen(fit, name) for fit in unread for name in fit.mixture.names]
     lengths = [[encoder.tokenize(c).length for c in (p.chosen, p.rejected)] for p in pairs]
@@ -184,8 +201,7 @@ def _of_task(
         ExpertFigures(
             task=inner.task,
             name=name,
-            preferences=inner.experts[name].counts["train"],
-            held_out=inner.experts[name].accuracy,
+            **_training_of(inner.experts[name]),
             agrees=float(win_credit(gap_NK[:, k]).mean()),
             share=float(moved_NK[:, k].sum() / total),
             true=_true_accuracy(rows, name, pairs, gap_NK[:, k]),
@@ -198,8 +214,12 @@ def _of_task(
 
 def _unseen(fit: InnerFit, name: str) -> ExpertFigures:
     """Return the figures of an expert whose task got no test pair."""
-    expert = fit.experts[name]
-    return ExpertFigures(fit.task, name, expert.counts["train"], expert.accuracy, agrees=None, share=None)
+    return ExpertFigures(fit.task, name, **_training_of(fit.experts[name]), agrees=None, share=None)
+
+
+def _training_of(fit: ExpertFit) -> dict[str, Any]:
+    names = ("start", "loss", "start_loss", "steps", "change", "kept")
+    return {"preferences": fit.counts["train"], "held_out": fit.accuracy, **{n: getattr(fit, n) for n in names}}
 
 
 def _columns(pairs: Pairs, columns: range) -> Pairs:
@@ -219,13 +239,3 @@ def _true_accuracy(rows: DmoermRows, name: str, pairs: Sequence[Preference], gap
     levels = [[rows.world.levels(c)[latent] for c in (p.chosen, p.rejected)] for p in pairs]
     sign_N = np.sign([a - b for a, b in levels])
     return float(win_credit((gap_N * sign_N)[sign_N != 0]).mean()) if sign_N.any() else None
-
-
-def _linear(config: DmoermConfig, rows: DmoermRows, pairs: Sequence[Preference], encoder: TransformerEncoder) -> Floats:
-    """Return the margins of one linear Bradley-Terry head for all tasks, on the frozen features."""
-    head_D = linear_head(encode_pairs(encoder, rows.overall), config.linear, weights=pair_shares(rows.overall))
-    if head_D is None:
-        return np.zeros(len(pairs))
-    read = encode_pairs(encoder, pairs)
-    sides = [side.response_NAD[:, 0].double() @ head_D.double() for side in (read.chosen, read.rejected)]
-    return np.asarray((sides[0] - sides[1]).numpy(), dtype=np.float64)
