@@ -1,9 +1,10 @@
 """Locks that let one thread at a time change the temporary state of a trunk or of the process.
 
-    trunk_lock    a trunk: which adapters are at work, how it attends, layers that stand in, flags of training
-    making        the process: Transformers and PEFT set default types, seeds, initialisers and filters of warnings
+    trunk_lock    protects one trunk: its active adapters, attention backend, replaced layers and training flags
+    making        protects the process: Transformers and PEFT change the default dtype, seeds, initialisers and
+                  warning filters
 
-Whoever needs both takes the trunk's first.
+A thread that needs both must acquire the trunk's lock first.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Shards while they are filled: what is encoded reaches the disk every now and then, and the bytes do not tell when.
+"""Filling shards: features are written to disk regularly, and the final bytes do not depend on when.
 
-Rows are encoded in blocks, cut where the rows say so and nothing else, and a shard is its blocks one behind the other.
-A shard that is not full yet is written as ``open-NUMBER-ROOM-ROWS`` and goes on from its last block after any end.
+Rows are encoded in blocks whose boundaries depend only on the rows, and a shard is a sequence of blocks. An incomplete
+shard is written as ``open-NUMBER-ROOM-ROWS`` and continues after its last block when encoding resumes.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from facetrm.backbone.encoder import Encoder, Features
 from facetrm.backbone.shards import Manifest, Shard, put_shard, read_shard, split_keys, stored_tensors, to_features
 from facetrm.data.records import Conversation, conversation_key
 
-_BLOCK: Final = 2**15  # characters read at a time: seconds of a small model on a processor
+_BLOCK: Final = 2**15  # characters per block: takes a small model a few seconds on a CPU
 
 
 @dataclass
 class _Slot:
-    """A shard to be: its number, the rows it is to hold, and the blocks it has."""
+    """A shard being filled: its number, target row count, and the keys and blocks so far."""
 
     number: int
     room: int
@@ -31,15 +31,15 @@ class _Slot:
 
 @final
 class Filling:
-    """Takes blocks of features and writes shards; damaged ones are filled first, then the one that was left open.
+    """Collects blocks of features and writes them as shards. Damaged and incomplete shards are filled first.
 
     Args:
-        folder: of the features.
-        manifest: of the shards on disk, the damaged ones included.
-        damaged: those whose rows have to be read again.
-        shard_rows: rows of a new shard.
-        flush_seconds: after how long a shard is written that is not full yet.
-        clock: seconds, from any beginning.
+        folder: feature folder.
+        manifest: manifest of the shards on disk, including the damaged ones.
+        damaged: shards whose rows must be encoded again.
+        shard_rows: number of rows per new shard.
+        flush_seconds: seconds after which an incomplete shard is written.
+        clock: function that returns a time in seconds; its origin does not matter.
     """
 
     def __init__(
@@ -70,18 +70,18 @@ class Filling:
 
     @property
     def room(self) -> int:
-        """The rows that the shard being filled still takes."""
+        """The number of rows that still fit into the current shard."""
         return self._slot.room - len(self._slot.keys)
 
     def add(self, keys: Sequence[bytes], features: Features) -> None:
-        """Add a block of at most :attr:`room` rows, and write the shard when it is full or when it is time to.
+        """Add a block of at most :attr:`room` rows. Write the shard if it is full or ``flush_seconds`` have passed.
 
         Args:
-            keys: of the conversations of the block.
-            features: of these conversations.
+            keys: 32-byte keys of the block's conversations.
+            features: features of these conversations.
 
         Raises:
-            StoreError: features that cannot be stored; the blocks before it are safe.
+            StoreError: The features cannot be stored. Earlier blocks are not affected.
         """
         slot = self._slot
         grown = _Slot(slot.number, slot.room, [*slot.keys, *keys], [*slot.blocks, features])
@@ -100,7 +100,7 @@ class Filling:
             self._write(self._slot, full=False)
 
     def finish(self) -> None:
-        """Write what is left as it is: no more rows come."""
+        """Write all incomplete shards as finished ones, because no more rows will follow."""
         opened = {shard.number for shard in self.manifest.shards if shard.room is not None}
         while self._slot.keys or opened - {self._slot.number}:
             if self._slot.keys:
@@ -122,22 +122,26 @@ class Filling:
 
 
 def block_of(encoder: Encoder) -> int:
-    """Return how many characters are read at a time: what ends a block must not depend on the time."""
+    """Return the block size in characters. It is not a time, because block boundaries must be reproducible."""
     return int(getattr(encoder, "block_characters", _BLOCK))
 
 
 def blocks(
     conversations: Iterable[Conversation], known: set[bytes], filling: Filling, *, characters: int
 ) -> Iterator[tuple[int, dict[bytes, Conversation], list[int]]]:
-    """Yield (rows read since the last time, the new ones among them, their numbers) for each block to be.
+    """Split the conversations that are not stored yet into blocks.
 
-    A block ends with ``characters`` characters, or where its shard is full.
+    A block ends once it has ``characters`` characters, or when its shard is full.
 
     Args:
-        conversations: a stream or a list.
-        known: keys of those that are on disk; it grows.
-        filling: tells how many rows the shard still takes.
-        characters: of a block.
+        conversations: stream or list of conversations.
+        known: keys of the stored conversations; new keys are added to it.
+        filling: provides the number of rows that still fit into the current shard.
+        characters: size of a block in characters.
+
+    Yields:
+        For each block, the number of conversations consumed since the last block, the new conversations by key, and
+        their indices in ``conversations``.
     """
     rows: dict[bytes, Conversation] = {}
     numbers: list[int] = []

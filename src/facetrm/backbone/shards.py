@@ -1,4 +1,4 @@
-"""The files of a feature folder: shards, their manifest, and the lock of the one process that writes."""
+"""The files of a feature folder: shards, their manifest, and the lock that admits one writer at a time."""
 
 from __future__ import annotations
 
@@ -29,13 +29,20 @@ _VERSION: Final = 1
 STORE_MANIFEST: Final = "manifest.json"
 _SHARD: Final = re.compile(r"(?:shard-\d{5,}|open-\d{5,}-\d+-\d+)\.safetensors")
 OURS: Final = re.compile(rf"manifest\.json|lock|{_SHARD.pattern}|\..+\.tmp")
-_AGAIN: Final = "encode again: the same rows into this folder, of which what is whole is kept"
+_AGAIN: Final = "encode again: the same rows into this folder; undamaged shards are kept"
 _MISSING: Final = "a shard that the manifest names is missing"
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One file of features."""
+    """One file of features.
+
+    Attributes:
+        file: File name within the feature folder.
+        rows: Number of conversations in it.
+        size: File size in bytes.
+        sha256: SHA-256 of the file, as hex.
+    """
 
     file: str
     rows: int
@@ -44,26 +51,27 @@ class Shard:
 
     @property
     def number(self) -> int:
-        """Its place among the shards."""
+        """The index of the shard in the store."""
         return int(self.file.split("-")[1].split(".")[0])
 
     @property
     def room(self) -> int | None:
-        """The rows that it is to hold in the end, of one that is still being filled; None for a finished one."""
+        """The target row count of an unfinished shard, or None for a finished one."""
         return int(self.file.split("-")[2]) if self.file.startswith("open-") else None
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a feature folder says about itself.
+    """Manifest of a feature folder.
 
     Attributes:
-        encoder: the fingerprint of what read prompts, and responses too where no adapters are named.
-        template: the hash of the chat template.
-        hidden_size: D.
-        dtype: as which features are stored.
-        shards: the files.
-        adapters: name and fingerprint of what read responses, in the order of the vectors; none for the bare encoder.
+        encoder: Fingerprint of the model that encoded the prompts (and the responses, if there are no adapters).
+        template: Hash of the chat template.
+        hidden_size: Width D of the feature vectors.
+        dtype: Dtype of the stored features.
+        shards: Shard files, by number.
+        adapters: Name and fingerprint of each adapter that encoded the responses, in the order of the vectors; empty
+            if the encoder has no adapters.
     """
 
     encoder: str
@@ -74,7 +82,7 @@ class Manifest:
     adapters: tuple[tuple[str, str], ...] = ()
 
     def write(self, folder: Path) -> None:
-        """Write the manifest, whole or not at all."""
+        """Write the manifest to ``folder`` atomically."""
         value = {**vars(self), "shards": [vars(s) for s in self.shards], "version": _VERSION}
         if not self.adapters:
             del value["adapters"]
@@ -85,7 +93,7 @@ class Manifest:
         """Read and check the manifest of ``folder``.
 
         Raises:
-            StoreError: there is none, or it is not one of ours.
+            StoreError: There is no manifest, or it is not a valid manifest of a feature folder.
         """
         value = read_json(folder / STORE_MANIFEST, StoreError, fix="give a folder that 'encode' wrote")
         try:
@@ -106,10 +114,10 @@ class Manifest:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the right to write to ``folder``; the system takes it back from a process that dies.
+    """Hold the write lock of ``folder``; the operating system releases it if the process dies.
 
     Raises:
-        StoreError: another process holds it, or the folder holds other things than features.
+        StoreError: Another process holds the lock, or the folder contains files that are not features.
     """
     _check_ours(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -129,15 +137,21 @@ def _check_ours(folder: Path) -> None:
     for path in sorted(folder.iterdir()):
         if not OURS.fullmatch(path.name) or path.suffix == ".safetensors":
             raise StoreError(
-                f"holds '{path.name}' but no {STORE_MANIFEST}", place=folder, fix="give a new or a feature folder"
+                f"holds '{path.name}' but no {STORE_MANIFEST}", place=folder, fix="give a new folder or a store"
             )
 
 
 def stored_tensors(folder: Path, manifest: Manifest, keys: Sequence[bytes], features: Features) -> dict[str, Tensor]:
-    """Return what a shard of these rows holds; arrays that an encoder gives twice are stored twice.
+    """Return the tensors of a shard with the given rows; tensors that share memory are copied.
+
+    Args:
+        folder: feature folder, for error messages.
+        manifest: manifest that gives the stored dtype.
+        keys: 32-byte keys of N conversations.
+        features: features of these conversations.
 
     Raises:
-        StoreError: features that are not finite in the stored type, or of another number than ``keys``.
+        StoreError: Features are not finite in the stored dtype, or their number differs from the number of keys.
     """
     stored = DTYPES[manifest.dtype]
     tensors = {
@@ -150,10 +164,8 @@ def stored_tensors(folder: Path, manifest: Manifest, keys: Sequence[bytes], feat
         "unknown": features.unknown_N.to(torch.float32),
     }
     seen: set[int] = set()
-    for (
-        name,
-        tensor,
-    ) in tensors.items():  # safetensors refuses two names of one memory, as of a prompt that is the answer
+    # safetensors refuses tensors that share memory, such as when the encoder returns one tensor for both vectors.
+    for name, tensor in tensors.items():
         if (memory := tensor.untyped_storage().data_ptr()) in seen:
             tensors[name] = tensor.clone()
         seen.add(memory)
@@ -181,21 +193,24 @@ def put_shard(
     number: int,
     room: int | None = None,
 ) -> Manifest:
-    """Write a shard and name it in the manifest, which is returned; it takes the place of the one of this number.
+    """Write a shard, replacing any shard with the same number, and update the manifest on disk.
 
     Args:
-        folder: where to.
-        manifest: of the shards so far.
-        keys: of N conversations.
-        features: of them.
-        number: of the shard.
-        room: the rows that the shard is to hold in the end, where it is still being filled; None: it is finished.
+        folder: feature folder.
+        manifest: manifest of the existing shards.
+        keys: 32-byte keys of N conversations.
+        features: features of these conversations.
+        number: number of the shard.
+        room: target row count of an unfinished shard; None for a finished one.
+
+    Returns:
+        The new manifest.
 
     Raises:
-        StoreError: features that are not finite in the stored type, or of another number than ``keys``.
+        StoreError: Features are not finite in the stored dtype, or their number differs from the number of keys.
     """
     tensors = stored_tensors(folder, manifest, keys, features)
-    # One metadata key only: the order in which safetensors writes several is not fixed.
+    # Use a single metadata key, because safetensors writes several in no fixed order.
     about = json.dumps({"encoder": manifest.encoder, "version": _VERSION}, sort_keys=True)
     data = save_tensors(tensors, metadata={"facetrm": about})
     name = f"shard-{number:05d}" if room is None else f"open-{number:05d}-{room}-{len(keys)}"
@@ -211,10 +226,10 @@ def put_shard(
 
 
 def damaged_shards(folder: Path, manifest: Manifest) -> dict[Shard, str]:
-    """Return the shards that are not what was written, each with what is wrong.
+    """Return the missing or damaged shards, each with a description of the problem.
 
     Raises:
-        StoreError: a shard cannot be read (no permission, say), so that nobody knows.
+        StoreError: A shard cannot be read, for example without permission, so it cannot be checked.
     """
     found: dict[Shard, str] = {}
     for shard in manifest.shards:
@@ -224,12 +239,12 @@ def damaged_shards(folder: Path, manifest: Manifest) -> dict[Shard, str]:
         elif len(data) != shard.size:
             found[shard] = f"it has {len(data)} bytes, not the {shard.size} written"
         elif sha256(data).hexdigest() != shard.sha256:
-            found[shard] = "its bytes are not those written"
+            found[shard] = "its bytes differ from those written"
     return found
 
 
 def _bytes_of(folder: Path, shard: Shard) -> bytes | None:
-    """Return the bytes of a shard, None where there is no such file."""
+    """Return the bytes of a shard, or None if the file does not exist."""
     try:
         return (folder / shard.file).read_bytes()
     except FileNotFoundError:
@@ -241,10 +256,10 @@ def _bytes_of(folder: Path, shard: Shard) -> bytes | None:
 
 
 def read_keys(folder: Path, shard: Shard) -> list[bytes]:
-    """Return the keys of a shard, after checking its size.
+    """Return the conversation keys of a shard, after checking its file size.
 
     Raises:
-        StoreError: the file is missing or damaged.
+        StoreError: The file is missing, unreadable or damaged.
     """
     path = folder / shard.file
     if not path.is_file():
@@ -265,7 +280,7 @@ def read_shard(folder: Path, shard: Shard) -> dict[str, Tensor]:
     """Return the tensors of a shard, after checking its sha256.
 
     Raises:
-        StoreError: the file is missing or damaged.
+        StoreError: The file is missing, unreadable or damaged.
     """
     path, data = folder / shard.file, _bytes_of(folder, shard)
     if data is None:
@@ -278,13 +293,13 @@ def read_shard(folder: Path, shard: Shard) -> dict[str, Tensor]:
 
 
 def split_keys(key_N32: Tensor) -> list[bytes]:
-    """Return the rows of ``key_N32`` (uint8) as bytes."""
+    """Return the rows of ``key_N32`` (uint8, [N, 32]) as bytes."""
     data = key_N32.numpy().tobytes()
     return [data[i : i + 32] for i in range(0, len(data), 32)]
 
 
 def to_features(tensors: dict[str, Tensor]) -> Features:
-    """Return a shard's features as float32."""
+    """Return the features in the tensors of a shard, as float32."""
     return Features(
         prompt_ND=tensors["prompt"].float(),
         response_NAD=tensors["response"].float(),

@@ -1,14 +1,15 @@
-"""Features on disk: read once, resumed after any crash, the same bytes whether or not it crashed.
+"""Features on disk: each conversation is encoded once, and a crash neither loses finished work nor changes the bytes.
 
     folder/
-      manifest.json                fingerprints of encoder and adapters and, per shard, its rows, size and sha256
+      manifest.json                fingerprints of the encoder and adapters; rows, size and sha256 of each shard
       shard-00000.safetensors      key [n, 32] uint8, prompt [n, D], response [n, A, D], length, tokens, truncated [n]
-      open-00001-1024-192...       a shard that is still being filled: number, rows it is to hold, rows it has
+      open-00001-1024-192...       an unfinished shard: its number, its target row count, its current row count
       lock                         held while a process writes
-      encoder-0123456789ab/        a store of another encoder
+      encoder-0123456789ab/        the store of another encoder
 
-A shard is written whole, then named in the manifest; a file that the manifest does not name is the trace of a crash and
-is removed. A shard is encoded by itself, in blocks that its rows cut, so its bytes depend on its rows only.
+A shard is written completely before it is listed in the manifest. A shard file that is not listed is left over from a
+crash and is removed. Shards are encoded separately, in blocks whose boundaries depend only on the rows, so the bytes of
+a shard depend only on its rows.
 """
 
 from __future__ import annotations
@@ -56,32 +57,30 @@ def encode(
     flush_seconds: float = 30.0,
     clock: Callable[[], float] = time.monotonic,
 ) -> FeatureStore:
-    """Encode what ``folder`` does not hold yet, and return the store.
+    """Encode the conversations that are not in ``folder`` yet, and return the store.
 
-    Run it again after a crash and it goes on where it stopped; run it on rows that are all there and the encoder is
-    not called. Every shard is checked first: the rows of a damaged one are read again. Only the keys and one shard are
-    held in memory.
+    Run it again after a crash to resume. If all rows are already stored, the encoder is not called. Every shard is
+    checked first, and the rows of damaged shards are encoded again. Only the keys and one shard are held in memory.
 
-    An empty store takes whatever encoder comes. A store that holds rows belongs to its encoder: the features of another
-    one (other weights, settings or adapters) go to a folder ``encoder-...`` below it, and :class:`FeatureStore` finds
-    them there by the encoder.
+    An empty store accepts any encoder. A store with rows belongs to its encoder: features of another encoder (with
+    different weights, settings or adapters) go to a subfolder ``encoder-...``, where :class:`FeatureStore` finds them.
 
     Args:
-        encoder: makes the features.
-        conversations: the rows, a stream or a list; one that occurs twice is encoded once.
-        folder: a new folder, or a feature folder.
-        adapters: A names: responses are read by each of these, prompts by the bare trunk; None: both by the encoder.
-        shard_rows: rows of a shard.
-        dtype: how features are stored; they are read back as float32.
-        quiet: no progress bar.
-        flush_seconds: after how many seconds what was read goes to disk although its shard is not full: what a crash
-            can cost. Ctrl-C and errors cost less: what was read goes to disk first.
-        clock: what tells the seconds.
+        encoder: encoder that computes the features.
+        conversations: stream or list of conversations; duplicates are encoded once.
+        folder: new folder or existing feature folder.
+        adapters: names of A adapters. Each encodes the responses; the bare trunk encodes the prompts. With None, the
+            encoder itself encodes both.
+        shard_rows: number of rows per shard.
+        dtype: dtype of the stored features; they are read back as float32.
+        quiet: whether to hide the progress bar.
+        flush_seconds: seconds after which an incomplete shard is written; a crash loses at most this much work.
+            Ctrl-C and errors lose only the current block, because finished blocks are written first.
+        clock: function that returns the current time in seconds.
 
     Raises:
-        StoreError: the folder holds other files, features of another ``dtype``, or is being written to.
-        BackboneError: an unknown adapter, or a conversation that cannot be read; it is named by its number in
-            ``conversations``.
+        StoreError: The folder contains other files or features of another ``dtype``, or another process writes to it.
+        BackboneError: An adapter is unknown, or a conversation cannot be read (the message gives its index).
 
     Example:
         >>> from tempfile import mkdtemp
@@ -118,7 +117,7 @@ def _encode(
     flush_seconds: float,
     clock: Callable[[], float],
 ) -> None:
-    """Encode into the ``folder``, which is this encoder's and locked."""
+    """Encode into ``folder``, which belongs to this encoder and is locked."""
     manifest = _opened(folder, encoder, dtype, [] if adapters is None else list(adapters))
     damaged = damaged_shards(folder, manifest)
     for shard, problem in damaged.items():
@@ -141,7 +140,7 @@ def _encode(
                     give_back()
             filling.finish()
         except BaseException:
-            filling.save()  # Ctrl-C and a bad row cost no more than the block that was being read
+            filling.save()  # so that Ctrl-C or a bad row loses only the current block
             raise
 
 
@@ -152,7 +151,7 @@ def _read_block(
     adapters: Sequence[str] | None,
     meter: Meter,
 ) -> Features:
-    """Return the features of ``rows``; an error names a row by its number in the whole, from ``numbers``."""
+    """Return the features of ``rows``; errors refer to rows by their indices in all conversations, ``numbers``."""
     read = list(rows.values())
 
     def told(rows: int, tokens: int) -> None:
@@ -171,17 +170,18 @@ def _read_block(
 
 
 class FeatureStore:
-    """Reads the features that :func:`encode` wrote.
+    """Reader of the features that :func:`encode` wrote.
 
     Args:
-        folder: the feature folder.
-        encoder: if given, the encoder whose features these must be, those of its adapters of the same names included;
-            needed where the folder holds those of several.
-        adapters: if given, the names of the adapters that read the responses, in order; none for the bare trunk.
+        folder: feature folder.
+        encoder: encoder that must have written the features, with its adapters. Optional unless the folder contains
+            features of several encoders.
+        adapters: names of the adapters that encoded the responses, in order; an empty list means the bare trunk.
+            Optional unless ``folder`` contains features of several adapter sets.
 
     Raises:
-        StoreError: the folder is no feature folder, another encoder's, or a file is missing or of another size; or it
-            holds features of several encoders, and it is not clear which are meant.
+        StoreError: The folder is not a feature folder, belongs to another encoder, has a missing file or one of the
+            wrong size, or contains features of several encoders that the arguments do not distinguish.
 
     Example:
         >>> from tempfile import mkdtemp
@@ -215,24 +215,24 @@ class FeatureStore:
 
     @property
     def hidden_size(self) -> int:
-        """D."""
+        """Width D of the feature vectors."""
         return self.manifest.hidden_size
 
     @property
     def fingerprint(self) -> str:
-        """The fingerprint of the encoder that made the features; of its bare trunk, where it has adapters."""
+        """The fingerprint of the encoder that computed the features (with adapters, of its bare trunk)."""
         return self.manifest.encoder
 
     @property
     def adapters(self) -> tuple[str, ...]:
-        """The names of the adapters that read the responses, in the order of their vectors; none for a bare encoder."""
+        """The names of the adapters that encoded the responses, in the order of their vectors; empty if none did."""
         return tuple(name for name, _ in self.manifest.adapters)
 
     def features(self, conversations: Sequence[Conversation]) -> Features:
-        """Return the features of N conversations in the order asked, float32.
+        """Return the features of N conversations as float32, in the given order.
 
         Raises:
-            StoreError: a conversation that was never encoded, or a damaged shard.
+            StoreError: A conversation is not in the store, or a shard is damaged.
         """
         if not conversations:
             return Features.empty(self.hidden_size, len(self.adapters) or 1)
@@ -249,13 +249,13 @@ class FeatureStore:
         return Features.concat(parts).select(back)
 
     def stream(self, conversations: Iterable[Conversation], *, rows: int = 1024) -> Iterator[Features]:
-        """Yield the features of ``conversations`` in order, ``rows`` at a time."""
+        """Yield the features of ``conversations`` in order, for up to ``rows`` conversations at a time."""
         source = iter(conversations)
         while part := list(islice(source, rows)):
             yield self.features(part)
 
     def shards(self) -> Iterator[tuple[list[str], Features]]:
-        """Yield the conversation keys and the features of each shard, in the order written."""
+        """Yield the conversation keys and the features of each shard, in shard order."""
         for number in range(len(self.manifest.shards)):
             keys, features = self._shard(number)
             yield [key.hex() for key in keys], features
@@ -264,7 +264,7 @@ class FeatureStore:
         """Check the sha256 of every shard.
 
         Raises:
-            StoreError: a shard that is not what was written.
+            StoreError: A shard is missing or damaged.
         """
         for shard in self.manifest.shards:
             read_shard(self.folder, shard)
@@ -300,7 +300,7 @@ def _check_asked(folder: Path, encoder: Encoder, dtype: StorageType, adapters: S
 
 
 def _is_foreign(folder: Path, encoder: Encoder, asked: Sequence[str]) -> bool:
-    """Return whether ``folder`` holds features that are not those of ``encoder``; an empty store is nobody's."""
+    """Return whether ``folder`` contains features of another encoder; an empty store belongs to no encoder."""
     if not (folder / STORE_MANIFEST).exists():
         return False
     manifest = Manifest.read(folder)
@@ -308,12 +308,12 @@ def _is_foreign(folder: Path, encoder: Encoder, asked: Sequence[str]) -> bool:
 
 
 def _own_name(encoder: Encoder, asked: Sequence[str]) -> str:
-    """Return the name of the folder below another encoder's that holds the features of ``encoder``."""
+    """Return the name of the subfolder for ``encoder`` in a feature folder of another encoder."""
     return f"encoder-{fingerprint(_fingerprints(encoder, asked))[:12]}"
 
 
 def _opened(folder: Path, encoder: Encoder, dtype: StorageType, asked: Sequence[str]) -> Manifest:
-    """Return the manifest of a folder that is new, empty, or this encoder's."""
+    """Return the manifest of a folder that is new, empty, or belongs to this encoder."""
     trunk, known = _fingerprints(encoder, asked)
     if (folder / STORE_MANIFEST).exists():
         manifest = Manifest.read(folder)
@@ -331,7 +331,7 @@ def _opened(folder: Path, encoder: Encoder, dtype: StorageType, asked: Sequence[
 
 
 def _clean(folder: Path, manifest: Manifest) -> None:
-    """Remove the traces of a crash, and damaged shards."""
+    """Remove damaged shards and files left over from a crash."""
     named = {shard.file for shard in manifest.shards} | {STORE_MANIFEST, "lock"}
     for path in folder.iterdir():
         if path.name not in named and OURS.fullmatch(path.name):
@@ -339,7 +339,7 @@ def _clean(folder: Path, manifest: Manifest) -> None:
 
 
 def _found(folder: Path, encoder: Encoder | None, adapters: Sequence[str] | None) -> Path:
-    """Return where the features lie that are asked for: in ``folder``, or below it where that is another encoder's."""
+    """Return the folder that contains the requested features: ``folder`` or one of its ``encoder-*`` subfolders."""
     below = [path for path in sorted(folder.glob("encoder-*")) if (path / STORE_MANIFEST).is_file()]
     if not below:
         return folder
@@ -355,7 +355,7 @@ def _found(folder: Path, encoder: Encoder | None, adapters: Sequence[str] | None
             found.append(place)
     if len(found) > 1:
         raise StoreError(
-            f"holds features of {len(below) + 1} encoders, and {len(found)} of them may be meant",
+            f"holds features of {len(below) + 1} encoders, and {len(found)} of them match the request",
             place=folder,
             fix=f"name the encoder and its adapters, or give one folder, such as {found[-1]}",
         )
@@ -363,7 +363,7 @@ def _found(folder: Path, encoder: Encoder | None, adapters: Sequence[str] | None
 
 
 def _fingerprints(encoder: Encoder, names: Sequence[str]) -> tuple[str, tuple[tuple[str, str], ...]]:
-    """Return the fingerprint of what reads prompts, and name and fingerprint of each adapter."""
+    """Return the fingerprint of the encoder or bare trunk, and the name and fingerprint of each adapter."""
     if not isinstance(encoder, AdapterEncoder):
         return encoder.fingerprint, ()
     return encoder.trunk_fingerprint, tuple((name, encoder.adapter_fingerprint(name)) for name in names)
@@ -375,7 +375,7 @@ def _check_encoder(folder: Path, manifest: Manifest, encoder: Encoder, names: Se
     trunk, adapters = _fingerprints(encoder, names)
     if manifest.encoder != trunk:
         raise StoreError(
-            f"its features are of encoder {manifest.encoder[:12]}, not of {trunk[:12]} "
+            f"its features come from encoder {manifest.encoder[:12]}, not {trunk[:12]} "
             "(weights, tokenizer, template or settings differ)",
             place=folder,
             fix=fix,
@@ -383,11 +383,11 @@ def _check_encoder(folder: Path, manifest: Manifest, encoder: Encoder, names: Se
     if [name for name, _ in manifest.adapters] != list(names):
         stored = ", ".join(name for name, _ in manifest.adapters) or "the bare trunk"
         asked = ", ".join(names) or "the bare trunk"
-        raise StoreError(f"its responses are read by {stored}, not by {asked}", place=folder, fix=fix)
+        raise StoreError(f"its responses were encoded by {stored}, not by {asked}", place=folder, fix=fix)
     for (name, stored), (_, found) in zip(manifest.adapters, adapters, strict=True):
         if stored != found:
             raise StoreError(
-                f"its features are of another adapter '{name}': {stored[:12]}, not {found[:12]}", place=folder, fix=fix
+                f"its adapter '{name}' is a different one: {stored[:12]}, not {found[:12]}", place=folder, fix=fix
             )
 
 

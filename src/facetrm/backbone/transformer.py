@@ -1,7 +1,7 @@
-"""Any Hugging Face decoder or encoder as an :class:`~facetrm.backbone.encoder.Encoder`.
+"""Wraps any Hugging Face decoder or encoder as an :class:`~facetrm.backbone.encoder.Encoder`.
 
-    decoder   prompt = h[prompt_end]                    response = h[last token]          one pass, causal
-    encoder   prompt = mean of h over the prompt alone   response = mean of h over the response's tokens of the pair
+    decoder   prompt = h[prompt_end]                     response = h[last token]   (one causal pass)
+    encoder   prompt = mean of h over the prompt alone   response = mean of h over the response tokens of the pair
 
 where h is the last hidden state after the final norm. Shapes: N conversations, L tokens, D hidden size.
 """
@@ -66,16 +66,16 @@ _DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16
 class TransformerEncoder:
     """A Hugging Face trunk that turns conversations into :class:`Features`.
 
-    Threads may share it: whoever reads, or adds or removes an adapter, holds the trunk's lock until the call is done,
-    and encoders on one trunk hold the same lock. ``on_batch`` must not wait for another thread that reads.
+    Threads may share it. Each call that encodes, or adds or removes an adapter, holds the trunk's lock until it
+    returns, and all encoders on a trunk share its lock. ``on_batch`` must not wait for another thread that encodes.
 
     Args:
-        model: the trunk (no head), or a model whose ``base_model`` it is.
-        tokenizer: its tokenizer.
-        config: how it reads; ``path``, ``dtype``, ``device`` and ``revision`` were used to load it.
+        model: trunk without a head, or a model whose ``base_model`` is the trunk.
+        tokenizer: tokenizer of the model.
+        config: settings; ``path``, ``dtype``, ``device`` and ``revision`` must be those that the model was loaded with.
 
     Raises:
-        BackboneError: no chat template, no known limit of tokens, or a setting that the backbone cannot follow.
+        BackboneError: There is no chat template or token limit, or the backbone does not support a setting.
     """
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, config: BackboneConfig) -> None:
@@ -93,34 +93,34 @@ class TransformerEncoder:
 
     @property
     def hidden_size(self) -> int:
-        """D."""
+        """The width D of the hidden state."""
         return int(self.model.config.get_text_config().hidden_size)
 
     @property
     def pad(self) -> int:
-        """The id that fills rows of a batch: any will do where the lengths are known."""
+        """The padding token id; any id works, because padding is masked by length."""
         return self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
 
     @property
     def block_characters(self) -> int:
-        """How many characters a store reads at a time: on a processor seconds of work, on a GPU many passes."""
+        """The block size of a feature store in characters: a few seconds on a CPU, many forward passes on a GPU."""
         return 2**15 if self.model.device.type == "cpu" else 2**20
 
     @property
     def mode(self) -> Mode:
-        """``fast`` or ``exact``."""
+        """The reading mode, ``fast`` or ``exact``."""
         return self.config.mode
 
     @property
     def template_hash(self) -> str:
-        """The name of the rendering."""
+        """The hash that identifies how conversations are rendered to text."""
         return self._chat.template_hash
 
     @property
     def fingerprint(self) -> str:
-        """The sha256 over weights, tokenizer, template, named adapters and every setting that changes what is read.
+        """The sha256 of the weights, tokenizer, template, named adapters and every setting that affects the tokens.
 
-        ``mode``, ``token_budget`` and ``compile`` change the last digits only and are left out.
+        ``mode``, ``token_budget`` and ``compile`` are excluded, because they change only rounding errors.
         """
         with trunk_lock(self.model):
             named = {name: self.adapter_fingerprint(name) for name in self.adapters}
@@ -129,7 +129,7 @@ class TransformerEncoder:
 
     @property
     def trunk_fingerprint(self) -> str:
-        """The fingerprint without named adapters: equal ones give equal features of the bare trunk."""
+        """The fingerprint without named adapters; equal fingerprints mean equal features of the bare trunk."""
         with trunk_lock(self.model):
             return self._trunk_fingerprint()
 
@@ -151,14 +151,14 @@ class TransformerEncoder:
 
     @property
     def adapters(self) -> tuple[str, ...]:
-        """The names of the adapters beside the trunk's own, sorted."""
+        """The sorted names of the adapters, without the trunk's own."""
         return named_adapters(self.model)
 
     def adapter_fingerprint(self, name: str) -> str:
-        """Return the sha256 over the tensors of the adapter ``name`` and what it computes with.
+        """Return the sha256 of the tensors and settings of the adapter ``name``.
 
         Raises:
-            BackboneError: no such adapter.
+            BackboneError: There is no such adapter.
         """
         with trunk_lock(self.model):
             known_adapters(self.model, [name])
@@ -166,15 +166,15 @@ class TransformerEncoder:
             return fingerprint(known | {"settings": adapter_settings(self.model, [name])[name]})
 
     def add_adapter(self, name: str, source: LoraSettings | str | Path, *, seed: int = 0) -> None:
-        """Put an adapter into the trunk: a new one, which changes nothing until it is trained, or one from a folder.
+        """Add an adapter to the trunk: a new one, which has no effect until it is trained, or one from a folder.
 
         Args:
-            name: of it.
-            source: the size and place of a new one, or a folder as PEFT writes it.
-            seed: of a new one's tensors.
+            name: name of the adapter.
+            source: settings of a new adapter, or a folder in PEFT's format.
+            seed: random seed for the tensors of a new adapter.
 
         Raises:
-            BackboneError: the name is taken or will not do, or the adapter does not fit the trunk.
+            BackboneError: The name is taken or invalid, or the adapter does not fit the trunk.
         """
         if (problem := name_problem(name)) is not None:
             raise BackboneError(f"an adapter cannot be named '{name}': {problem}", fix="give another name")
@@ -186,10 +186,10 @@ class TransformerEncoder:
                 self._keep_places({**self.config.adapters, name: str(source)})
 
     def remove_adapter(self, name: str) -> None:
-        """Take the adapter ``name`` out of the trunk.
+        """Remove the adapter ``name`` from the trunk.
 
         Raises:
-            BackboneError: no such adapter.
+            BackboneError: There is no such adapter.
         """
         with trunk_lock(self.model):
             known_adapters(self.model, [name])
@@ -197,15 +197,15 @@ class TransformerEncoder:
             self._keep_places({other: place for other, place in self.config.adapters.items() if other != name})
 
     def save_adapter(self, name: str, folder: Path, *, replace: bool = False) -> None:
-        """Write the adapter ``name`` to a new ``folder`` in PEFT's format: :meth:`spec` names it from then on.
+        """Write the adapter ``name`` to ``folder`` in PEFT's format; :meth:`spec` then refers to that folder.
 
         Args:
-            name: the adapter to write.
-            folder: the folder to write to.
-            replace: whether to replace, in one step, what the folder holds.
+            name: name of the adapter.
+            folder: destination folder.
+            replace: whether to atomically replace the contents of an existing folder.
 
         Raises:
-            BackboneError: no such adapter, or the folder holds something already.
+            BackboneError: There is no such adapter, or the folder is not empty and ``replace`` is false.
         """
         with trunk_lock(self.model):
             known_adapters(self.model, [name])
@@ -216,7 +216,7 @@ class TransformerEncoder:
         self.config = self.config.model_copy(update={"adapters": adapters})
 
     def spec(self) -> dict[str, object]:
-        """Return the settings that :func:`load_encoder` needs from any folder: ``dtype`` is what the trunk has."""
+        """Return settings for :func:`load_encoder`, with absolute paths and the trunk's actual ``dtype``."""
         return self.config.with_full_paths().model_copy(update={"dtype": self._dtype}).model_dump(mode="json")
 
     @property
@@ -224,21 +224,21 @@ class TransformerEncoder:
         return {dtype: name for name, dtype in _DTYPES.items()}.get(self.model.dtype, self.config.dtype)
 
     def shortened(self, *, truncation: Truncation | None = None, max_tokens: int | None = None) -> TransformerEncoder:
-        """Return an encoder on the same trunk (and its lock) that reads less of long conversations.
+        """Return an encoder on the same trunk (with the same lock) that reads less of long conversations.
 
-        What fits either limit is read alike, bit for bit in ``exact`` mode. The fingerprint is another one where a
-        setting differs, and :attr:`shortening` says what differs.
+        Both encoders read conversations within both limits identically, bit for bit in ``exact`` mode. If a setting
+        differs, so does the fingerprint, and :attr:`shortening` lists the differences.
 
         Args:
-            truncation: what to do with a conversation that is too long; None keeps the setting.
-            max_tokens: the most tokens of a conversation, at most this encoder's; None keeps the setting.
+            truncation: policy for conversations that are too long; None keeps the current one.
+            max_tokens: maximum tokens per conversation, at most this encoder's limit; None keeps the current limit.
 
         Raises:
-            BackboneError: ``max_tokens`` is above this encoder's.
+            BackboneError: ``max_tokens`` is below 2 or above this encoder's limit.
         """
         if max_tokens is not None and not 2 <= max_tokens <= self.max_tokens:
             raise BackboneError(
-                f"max_tokens is {max_tokens}, and this model was made to read up to {self.max_tokens}",
+                f"max_tokens is {max_tokens}, but this model reads at most {self.max_tokens}",
                 place=self.config.path,
                 fix=f"give 2 to {self.max_tokens}",
             )
@@ -250,16 +250,16 @@ class TransformerEncoder:
 
     @property
     def shortening(self) -> dict[str, str | int]:
-        """The settings that :meth:`shortened` changed, as they are now; none for an encoder as it was made."""
+        """The settings that :meth:`shortened` changed, with their new values; empty for the original encoder."""
         now: dict[str, str | int] = {"truncation": self.config.truncation, "max_tokens": self.max_tokens}
         return {key: now[key] for key in self._unshortened}
 
     def tokenize(self, messages: Conversation, *, row: int = 0) -> Tokenized:
-        """Return the ids and positions of ``messages``, number ``row``: what is read, in training as well."""
+        """Return the token ids and positions of ``messages``; ``row`` is its index, for error messages."""
         return self._chat.tokenize(messages, row=row)
 
     def unrendered_turns(self) -> list[UnrenderedTurn]:
-        """Return what the chat template leaves out of probing conversations; none for an encoder, which has none."""
+        """Return what the chat template omits from probe conversations; empty for an encoder (no template)."""
         return unrendered_turns(self._chat.render) if isinstance(self._chat, DecoderChat) else []
 
     def encode(
@@ -269,15 +269,15 @@ class TransformerEncoder:
         adapters: Sequence[str] | None = None,
         on_batch: OnBatch | None = None,
     ) -> Features:
-        """Return the features of N conversations, in order, float32 on the CPU.
+        """Return the features of N conversations, in order, as float32 on the CPU.
 
         Args:
-            conversations: each with a prompt and, last, the assistant message.
-            adapters: A names: responses are read by each of these, prompts by the bare trunk. None: both by the trunk.
-            on_batch: called with (rows, tokens) after each batch.
+            conversations: conversations that have a prompt and end with an assistant message.
+            adapters: names of A adapters that each encode the responses (the bare trunk encodes the prompts), or None.
+            on_batch: function called with (rows, tokens) after each batch.
 
         Raises:
-            BackboneError: an unknown adapter, or a conversation that cannot be read or does not fit; it names the row.
+            BackboneError: An adapter is unknown, or a conversation is invalid or too long (the error gives its index).
         """
         told: OnBatch = on_batch or (lambda rows, tokens: None)
         order: list[int] = []
@@ -309,15 +309,15 @@ class TransformerEncoder:
         return features
 
     def prompts(self, conversations: Sequence[Conversation]) -> Tensor:
-        """Return the prompt vectors [N, D] of N conversations, in order, by the bare trunk.
+        """Return the prompt vectors [N, D] of N conversations, in order, from the bare trunk.
 
-        Each prompt is read once; an answer only counts where the conversation is too long and has to be truncated.
+        Each prompt is encoded once. A response matters only if its conversation is so long that it is truncated.
 
         Args:
-            conversations: as for :meth:`encode`.
+            conversations: conversations that have a prompt and end with an assistant message.
 
         Raises:
-            BackboneError: a conversation that cannot be read or does not fit; it names the row.
+            BackboneError: A conversation is invalid or too long (the error gives its index).
         """
         if not conversations:
             return torch.zeros(0, self.hidden_size, dtype=torch.float32)
@@ -335,28 +335,28 @@ class TransformerEncoder:
         )
 
     def save_tokenizer(self, folder: Path) -> Portable:
-        """Write the tokenizer to ``folder``: see :func:`~facetrm.backbone.text.portable.write_tokenizer`.
+        """Write the tokenizer to ``folder``, as :func:`~facetrm.backbone.text.portable.write_tokenizer` does.
 
         Raises:
-            BackboneError: others would read other ids, or it is an encoder, whose pairs other programs do not make.
+            BackboneError: Other programs would read different token ids, or the backbone is an encoder.
         """
         if not isinstance(self._chat, DecoderChat):
-            problem = "an encoder reads prompt and response as a pair, which other programs do not make"
+            problem = "an encoder reads prompt and response as a pair, which other programs do not build"
             raise BackboneError(problem, place=self.config.path, fix="use facetrm.load_model")
         return write_tokenizer(self.tokenizer, self._chat, folder)
 
     def save_backbone(self, folder: Path, *, replace: bool = False) -> BackboneConfig:
-        """Write trunk, tokenizer and chat template to ``folder``, whole or not at all; adapters go below it.
+        """Atomically write the trunk, tokenizer and chat template to ``folder``, and adapters to its subfolders.
 
         Args:
-            folder: the folder to write to.
-            replace: whether to replace, in one step, what the folder holds.
+            folder: destination folder.
+            replace: whether to atomically replace the contents of an existing folder.
 
         Returns:
-            The settings that load it again, with the same fingerprint.
+            Settings that load the backbone again, with the same fingerprint.
 
         Raises:
-            BackboneError: the folder holds something already.
+            BackboneError: The folder is not empty and ``replace`` is false.
         """
         with new_folder(folder, BackboneError, replace=replace) as temporary:
             write_trunk(self.model, temporary)
@@ -372,10 +372,13 @@ class TransformerEncoder:
 
 
 def load_encoder(config: BackboneConfig) -> TransformerEncoder:
-    """Return the backbone that ``config`` names, checked and ready.
+    """Load and check a backbone.
+
+    Args:
+        config: settings: the path of the checkpoint, its dtype and device, adapters, and how conversations are read.
 
     Raises:
-        BackboneError: see :func:`~facetrm.backbone.checkpoint.load_checkpoint` and :class:`TransformerEncoder`.
+        BackboneError: The checkpoint, tokenizer, template, an adapter or a setting is missing, invalid or unsupported.
 
     Example:
         >>> from facetrm import BackboneConfig, load_encoder, toy_model

@@ -86,7 +86,7 @@ class StoreError(FacetrmError):
 
 
 class LabelError(FacetrmError):
-    """A judge API does not work, or its response is not a verdict."""
+    """A judge API does not work, or its response is not a valid verdict."""
 
 
 class FitError(FacetrmError):

@@ -29,7 +29,15 @@ class Interval:
 
 
 def pearson(x: ArrayLike, y: ArrayLike) -> float:
-    """Return the Pearson correlation of ``x`` [N] and ``y`` [N]; NaN if one is constant or N is below 2."""
+    """Return the Pearson correlation of two samples.
+
+    Args:
+        x: values of the first variable, [N].
+        y: values of the second variable, [N].
+
+    Returns:
+        Correlation in [-1, 1]; NaN if one variable is constant or N is below 2.
+    """
     a, b = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     if len(a) < 2:
         return float("nan")
@@ -39,7 +47,15 @@ def pearson(x: ArrayLike, y: ArrayLike) -> float:
 
 
 def spearman(x: ArrayLike, y: ArrayLike) -> float:
-    """Return Spearman's rank correlation of ``x`` [N] and ``y`` [N], with average ranks for ties; NaN as in pearson."""
+    """Return Spearman's rank correlation of two samples, with average ranks for ties.
+
+    Args:
+        x: values of the first variable, [N].
+        y: values of the second variable, [N].
+
+    Returns:
+        Correlation in [-1, 1]; NaN if one variable is constant or N is below 2.
+    """
     return pearson(rankdata(np.asarray(x)), rankdata(np.asarray(y)))
 
 

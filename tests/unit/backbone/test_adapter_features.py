@@ -34,10 +34,10 @@ def test_features_of_adapters_are_kept_by_name_and_fingerprint(base, tmp_path):
     with pytest.raises(BackboneError, match="no adapter 'math'"):
         encode(encoder, ROWS, tmp_path / "f", adapters=["math"], quiet=True)
     adapter_tensors(encoder.model, name="code")["layers.0.mlp.up_proj.lora_A.weight"].add_(1)
-    with pytest.raises(StoreError, match="of another adapter 'code'"):
+    with pytest.raises(StoreError, match="its adapter 'code' is a different one"):
         FeatureStore(tmp_path / "f", encoder=encoder)
     encoder.remove_adapter("code")
-    with pytest.raises(StoreError, match="read by style-2, code, not by style-2"):
+    with pytest.raises(StoreError, match="encoded by style-2, code, not by style-2"):
         FeatureStore(tmp_path / "f", encoder=encoder)
 
 
@@ -51,7 +51,7 @@ def test_features_of_other_adapters_lie_below_and_are_found_by_the_encoder(base,
     assert (len(turned), len(bare)) == (4, 3)
     assert FeatureStore(folder, encoder=encoder, adapters=["code", "style-2"]).folder == turned.folder
     assert FeatureStore(folder, encoder=encoder, adapters=[]).folder == bare.folder
-    with pytest.raises(StoreError, match="holds features of 3 encoders, and 3 of them may be meant"):
+    with pytest.raises(StoreError, match="holds features of 3 encoders, and 3 of them match the request"):
         FeatureStore(folder, encoder=encoder)
     with pytest.raises(StoreError, match="holds features of 3 encoders"):
         FeatureStore(folder)

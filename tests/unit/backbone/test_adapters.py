@@ -146,7 +146,7 @@ def test_a_scale_that_fits_no_layer_is_an_error(base, tmp_path):
     save_adapter(adapted(base).model, tmp_path / "a")
     known = json.loads((tmp_path / "a" / CONFIG).read_text())
     (tmp_path / "a" / CONFIG).write_text(json.dumps(known | {"alpha_pattern": {"layers.9.q_proj": 2}}))
-    with pytest.raises(BackboneError, match=r"'layers\.9\.q_proj' fits no layer"):
+    with pytest.raises(BackboneError, match=r"'layers\.9\.q_proj' matches no layer"):
         load_encoder(BackboneConfig(path=str(base), adapter=str(tmp_path / "a")))
 
 
@@ -163,7 +163,7 @@ def test_dora_is_refused_by_its_name(base, tmp_path):
     get_peft_model(
         AutoModel.from_pretrained(base), LoraConfig(r=2, target_modules=["q_proj"], use_dora=True)
     ).save_pretrained(tmp_path / "dora")
-    with pytest.raises(BackboneError, match="DoRA is not read; merge the adapter"):
+    with pytest.raises(BackboneError, match="DoRA is not supported; merge the adapter"):
         load_encoder(BackboneConfig(path=str(base), adapter=str(tmp_path / "dora")))
 
 
@@ -207,7 +207,7 @@ def test_a_damaged_adapter_is_an_error_that_names_the_tensor(base, tmp_path, dam
 def test_an_adapter_of_another_trunk_is_an_error_that_says_so(base, tmp_path):
     other = tiny_decoder(tmp_path / "other", hidden_size=64)
     save_adapter(adapted(other).model, tmp_path / "a")
-    with pytest.raises(BackboneError, match=r"shape \[4, 128\].*asks for \[4, 64\].*trained on .*other"):
+    with pytest.raises(BackboneError, match=r"shape \[4, 128\].*needs \[4, 64\].*trained on .*other"):
         load_encoder(BackboneConfig(path=str(base), adapter=str(tmp_path / "a")))
     bert = tiny_encoder(tmp_path / "bert")
     with pytest.raises(BackboneError, match="does not fit a BertModel"):
@@ -232,5 +232,5 @@ def test_what_is_no_adapter_is_an_error(base, tmp_path):
     with pytest.raises(BackboneError, match=r"lora\.targets.*no_such_layer"):
         add_adapter(trunk, LoraSettings(targets=("no_such_layer",)), seed=0)
     add_adapter(trunk, LoraSettings(), seed=0)
-    with pytest.raises(BackboneError, match="has an adapter 'default' already"):
+    with pytest.raises(BackboneError, match="already has an adapter 'default'"):
         add_adapter(trunk, LoraSettings(), seed=0)

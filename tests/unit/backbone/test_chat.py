@@ -121,7 +121,7 @@ def test_a_one_character_control_token_in_the_text_is_an_error():
     tokenizer = tiny_tokenizer("llama3")
     tokenizer.add_tokens([AddedToken("§", special=True, normalized=False)])
     _, reader = decoder_chat(tokenizer=tokenizer)
-    with pytest.raises(BackboneError, match=r"conversation 4 .*'§'.*take it out"):
+    with pytest.raises(BackboneError, match=r"conversation 4 .*'§'.*remove it"):
         reader.tokenize(chat("hi", "see § 5"), row=4)
 
 
@@ -158,7 +158,7 @@ def test_errors_of_templates_name_the_row_and_the_fix():
     with pytest.raises(BackboneError, match=r"conversation 7 .*system, user, assistant.*System role not.*into"):
         gemma.tokenize(chat("hi", "yes", system="be brief"), row=7)
     ahead = "{% for m in messages %}[{{ messages | length }}]{{ m.content }}{% endfor %}"
-    with pytest.raises(BackboneError, match=r"conversation 0 .*another way.*backbone.template"):
+    with pytest.raises(BackboneError, match=r"conversation 0 .*differently.*backbone.template"):
         decoder_chat(template=ahead)[1].tokenize(chat("hi", "yes"), row=0)
     deaf = "{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}"
     with pytest.raises(BackboneError, match=r"leaves out of turn 2 of 2 \(assistant\) its text 'yes'"):

@@ -83,7 +83,7 @@ def test_a_model_that_cannot_be_packed_is_read_in_batches_and_the_log_says_so(fo
     assert encoder._engine._packs is False
     said = capfd.readouterr().err
     assert "packing is off" in said
-    assert "2 of 3 layers attend" in said
+    assert "2 of 3 layers use" in said
     assert worst(features, loaded(folders["decoder"]).encode(ROWS)) < 1e-5
 
 
@@ -135,7 +135,7 @@ def test_a_conversation_that_memory_does_not_hold_is_an_error(folders, monkeypat
 
     monkeypatch.setattr(encoder.model, "forward", full)
     tokens = len(encoder.tokenize(ROWS[0]).ids)
-    with pytest.raises(BackboneError, match=rf"does not hold a conversation of {tokens} tokens; lower"):
+    with pytest.raises(BackboneError, match=rf"a conversation of {tokens} tokens does not fit into memory; lower"):
         encoder.encode(ROWS[:1])
 
 

@@ -266,7 +266,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
 
 
 def test_one_writer_at_a_time(tmp_path):
-    with locked(tmp_path / "f"), pytest.raises(StoreError, match="another process writes"):
+    with locked(tmp_path / "f"), pytest.raises(StoreError, match="another process is writing"):
         encode(HashEncoder(), ROWS, tmp_path / "f")
     encode(HashEncoder(), ROWS, tmp_path / "f")
 

@@ -37,7 +37,7 @@ def test_an_adapter_stands_in_the_layers_that_are_named(base, layers, expected):
 @pytest.mark.parametrize("layers", ["last 3", "1-2", "1-0", "last 0"])
 def test_layers_that_a_trunk_does_not_have_are_an_error(base, layers):
     encoder = load_encoder(BackboneConfig(path=str(base)))
-    with pytest.raises(BackboneError, match=rf"'{layers}' are no layers of a LlamaModel with layers 0 to 1"):
+    with pytest.raises(BackboneError, match=rf"'{layers}' does not select layers of a LlamaModel with layers 0 to 1"):
         add_adapter(encoder.model, LoraSettings(rank=2, layers=layers), seed=0)
     assert adapter_names(encoder.model) == ()
 

@@ -36,7 +36,7 @@ def test_fast_mode_follows_a_window_or_does_not_pack(
         for mode in ("fast", "exact")
     )
     assert torch.allclose(fast, exact, atol=1e-4)
-    said = "a window of 16 tokens that the layers do not pass on" in capsys.readouterr().err
+    said = "the layers do not pass a window of 16 tokens on" in capsys.readouterr().err
     assert said == (name == "phimoe")
 
 

@@ -151,7 +151,7 @@ def test_no_rows_and_an_answer_that_changes_no_prompt(base):
 
 
 @pytest.mark.parametrize(
-    ("asked", "said"), [(["maths"], "no adapter 'maths'; name some of code, math"), ([], "no adapter is named")]
+    ("asked", "said"), [(["maths"], "no adapter 'maths'; name some of code, math"), ([], "no adapter was given")]
 )
 def test_an_unknown_adapter_is_an_error(base, asked, said):
     for rows in (ROWS, []):
@@ -294,7 +294,7 @@ def test_a_named_adapter_stands_on_the_one_that_is_part_of_the_trunk(base, tmp_p
     both = by_peft(encoder.model, ["default", "math"])
     for n, row in enumerate(ROWS):
         assert gap(features.response_NAD[n, 0], alone(both, encoder.tokenize(row))[-1]) < 1e-5
-    with pytest.raises(BackboneError, match="holds 'math' beside 'default'"):
+    with pytest.raises(BackboneError, match="has the adapter 'math' besides 'default'"):
         merge_adapter(encoder.model)
     again = load_encoder(encoder.save_backbone(tmp_path / "saved"))
     assert again.fingerprint == encoder.fingerprint

@@ -98,14 +98,14 @@ def test_what_does_not_attend_through_the_interface_is_noticed() -> None:
         read_packed(sinks, pack)
     llama = made("llama")
     llama.config.num_hidden_layers = 4
-    with pytest.raises(PackingError, match="3 of 4 layers attend"):
+    with pytest.raises(PackingError, match="3 of 4 layers use"):
         read_packed(llama, pack)
 
 
 def test_the_attention_is_for_packs_only() -> None:
     model = made("llama")
     model.config._attn_implementation = ATTENTION
-    with pytest.raises(PackingError, match="outside of a pack"):
+    with pytest.raises(PackingError, match="outside a pack"):
         alone(model, ROWS[0])
 
 

@@ -145,7 +145,7 @@ def test_a_template_whose_opening_an_answer_may_hold_has_no_door(
     ours = RewardModel(load_encoder(config), {"all": mixture()})
     ours.save(tmp_path / "model")
     assert not (tmp_path / "model" / "config.json").exists()
-    assert "nothing but ordinary text" in capsys.readouterr().err
+    assert "only ordinary text" in capsys.readouterr().err
 
 
 def test_an_answer_that_begins_like_the_opening_ends_is_read_in_its_own_turn(tmp_path: Path) -> None:

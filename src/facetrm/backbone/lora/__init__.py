@@ -1,1 +1,1 @@
-"""LoRA adapters on a shared trunk: made, read, switched, packed."""
+"""LoRA adapters on a shared trunk: creating, loading, switching and layer sharing."""

@@ -1,10 +1,10 @@
-"""LoRA adapters on a trunk: made, read with checks, written and merged, in PEFT's own files.
+"""Create, load, check, save and merge the LoRA adapters of a trunk, in PEFT's file format.
 
     y = W x + scale * B A x        A [R, inputs], B [outputs, R], scale = alpha / R (or alpha / sqrt(R) under rslora)
 
-PEFT's layers take the place of the trunk's linear layers, and the trunk stays the Transformers model that it was; so
-everything that reads a bare trunk (packing included) reads one with an adapter. An adapter has a name, and a trunk
-may hold several. The tensors of an adapter are float32 whatever the trunk's type.
+PEFT's layers replace the trunk's linear layers, and the trunk remains the same Transformers model, so all code that
+runs a bare trunk (including packing) also runs one with adapters. A trunk can have several adapters, each with a name.
+The tensors of an adapter are always float32, whatever the trunk's dtype.
 
 Reference: Hu et al., LoRA (arXiv 2106.09685).
 """
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 ADAPTER_FOLDER, NAMED_FOLDER = "adapter", "adapters"
 CONFIG_FILE, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PEFT_PREFIX: Final = "base_model.model."
-# These keys do not change what an adapter computes, or its tensors and scales already tell them.
+# Settings that do not affect an adapter's output, or only through its tensors and the scale of each layer.
 _TOLD: Final = frozenset(
     """alpha_pattern auto_mapping base_model_name_or_path exclude_modules inference_mode init_lora_weights
     layers_to_transform lora_alpha lora_dropout peft_version r rank_pattern revision target_modules task_type
@@ -52,16 +52,16 @@ _TOLD: Final = frozenset(
 
 
 class LoraSettings(Section):
-    """The size and place of a new adapter.
+    """Settings of a new LoRA adapter: its size and the layers that it adapts.
 
     Attributes:
-        rank: R.
-        alpha: numerator of the scale alpha / R.
-        dropout: of the adapter's input, in training only.
-        targets: ``all-linear``, or the last names of the layers that get one, such as ``q_proj``.
-        rslora: scale by alpha / sqrt(R).
-        layers: which layers get one: ``all`` (as if left out), ``last 8``, or ``8-15``, counted from 0. What K adapters
-            leave alone at the bottom is computed once for all of them.
+        rank: Rank R of the adapter.
+        alpha: Numerator of the scale alpha / R.
+        dropout: Dropout probability on the adapter's input, in training only.
+        targets: ``all-linear``, or the last name components of the linear layers to adapt, such as ``q_proj``.
+        rslora: Whether to scale by alpha / sqrt(R) instead of alpha / R.
+        layers: Transformer layers to adapt: ``all`` (the default), ``last 8``, or ``8-15``, counted from 0. Several
+            adapters share the computation of the layers below the first adapted one.
 
     Example:
         >>> from facetrm import LoraSettings
@@ -85,33 +85,33 @@ class LoraSettings(Section):
 
 @exclusive
 def add_adapter(trunk: PreTrainedModel, settings: LoraSettings, *, seed: int, name: str = TRUNK_ADAPTER) -> None:
-    """Put a new adapter into ``trunk``; until it is trained the trunk computes what it did (B starts at zero).
+    """Add a new adapter to ``trunk``. It does not change the trunk's output until it is trained (B starts at zero).
 
     Args:
-        trunk: changed in place; its own tensors are frozen.
-        settings: the size of the adapter and the layers that get it.
-        seed: seeds the adapter's initial weights.
-        name: the adapter's name.
+        trunk: model to change in place; its own tensors are frozen.
+        settings: size of the adapter and the layers to adapt.
+        seed: random seed for the adapter's initial weights.
+        name: name of the adapter.
 
     Raises:
-        BackboneError: no layer of the trunk is named like the targets, it has not the layers that are asked, there is
-            an adapter of this name, or the name will not do.
+        BackboneError: The trunk has no layers with the given names or numbers, or the adapter name is taken or
+            invalid.
     """
-    from peft import LoraConfig  # PEFT takes seconds to load, and scoring without an adapter needs none of it
+    from peft import LoraConfig  # takes seconds to import, and scoring without an adapter does not need it
 
     targets = settings.targets if isinstance(settings.targets, str) else list(settings.targets)
     if isinstance(targets, str) and targets != "all-linear":
         targets = [targets]
     chosen = peft_layers(trunk, settings.layers)
-    if chosen and targets == "all-linear":  # which PEFT does not join with a choice of layers
+    if chosen and targets == "all-linear":  # PEFT does not combine all-linear with selected layers
         targets = linear_names(trunk)
     config = LoraConfig(
         r=settings.rank,
-        lora_alpha=settings.alpha,  # type: ignore[arg-type]  # PEFT says int and divides
+        lora_alpha=settings.alpha,  # type: ignore[arg-type]  # PEFT annotates int but only divides
         lora_dropout=settings.dropout,
         target_modules=targets,
         use_rslora=settings.rslora,
-        exclude_modules=["pooler.dense"] if hasattr(trunk, "pooler") else None,  # what no feature passes through
+        exclude_modules=["pooler.dense"] if hasattr(trunk, "pooler") else None,  # no feature depends on it
         base_model_name_or_path=str(trunk.config._name_or_path or "") or None,
         **chosen,
     )
@@ -122,16 +122,16 @@ def add_adapter(trunk: PreTrainedModel, settings: LoraSettings, *, seed: int, na
 
 @exclusive
 def load_adapter(trunk: PreTrainedModel, folder: str | Path, *, name: str = TRUNK_ADAPTER) -> None:
-    """Read the adapter in ``folder`` into ``trunk``, checked: nothing stays at its random start.
+    """Load an adapter into ``trunk`` and check that every one of its tensors was read.
 
     Args:
-        trunk: changed in place.
-        folder: as PEFT writes it.
-        name: of the adapter in this trunk.
+        trunk: model to change in place.
+        folder: adapter folder in PEFT's format.
+        name: name that the adapter gets in this trunk.
 
     Raises:
-        BackboneError: no such folder, not a LoRA adapter, made for a trunk of another size, or a tensor that is
-            missing, unknown or not finite; it names the tensor.
+        BackboneError: The folder does not exist or is not a LoRA adapter, the adapter has other shapes than the trunk
+            needs, or a tensor is missing, unknown or not finite (the message names it).
     """
     from peft import LoraConfig, PeftConfig
 
@@ -152,13 +152,13 @@ def load_adapter(trunk: PreTrainedModel, folder: str | Path, *, name: str = TRUN
         raise BackboneError(f"cannot be read ({' '.join(str(exc).split())[:200]})", place=folder, fix=fix) from None
     config.inference_mode = True
     saved = getattr(config, "modules_to_save", None) or ()
-    cast(Any, config).modules_to_save = None  # a head is none of the trunk's; what else was saved is refused below
+    cast(Any, config).modules_to_save = None  # heads are ignored; other saved modules are refused below
     refuse_variants(config, folder)
     patterns = [for_trunk(trunk, config, key) for key in ("alpha_pattern", "rank_pattern")]
     layers = layer_list(trunk)
     some = isinstance(config, LoraConfig) and config.layers_to_transform is not None
     if some and layers and not config.layers_pattern:
-        # PEFT looks for the number behind a dot and a word, and the path may begin with that word here.
+        # PEFT expects the pattern after a dot, but in a bare trunk the path may begin with it.
         config.layers_pattern = layers[0].split(".")[-1]
     found = {_trunk_key(trunk, key): tensor for key, tensor in found.items()}
     heads = {name for name in saved if name not in dict(trunk.named_children())}
@@ -184,14 +184,14 @@ def _check_scales(trunk: PreTrainedModel, name: str, folder: Path) -> None:
 def _fill(
     trunk: PreTrainedModel, found: Mapping[str, Tensor], name: str, *, folder: Path, made_for: str | None
 ) -> None:
-    """Copy ``found`` into the adapter ``name``, which must have just these tensors."""
+    """Copy the tensors ``found`` into the adapter ``name``, which must have exactly these tensors."""
     wanted = adapter_tensors(trunk, name=name)
     _refuse("missing from the adapter", wanted.keys() - found.keys(), folder)
     _refuse("in the adapter and not in the trunk's layers", found.keys() - wanted.keys(), folder)
     for key, tensor in sorted(found.items()):
         if tensor.shape != wanted[key].shape:
             raise BackboneError(
-                f"tensor '{key}' has shape {list(tensor.shape)}, and this trunk asks for {list(wanted[key].shape)}",
+                f"tensor '{key}' has shape {list(tensor.shape)}, but this trunk needs {list(wanted[key].shape)}",
                 place=folder,
                 fix=f"give the trunk that the adapter was trained on ({made_for or 'unknown'})",
             )
@@ -202,10 +202,10 @@ def _fill(
 
 @exclusive
 def remove_adapter(trunk: PreTrainedModel, *, name: str) -> None:
-    """Take the adapter ``name`` out of ``trunk``; without any, the trunk is the bare one again.
+    """Remove the adapter ``name`` from ``trunk``; removing the last one restores the bare trunk.
 
     Raises:
-        BackboneError: there is none.
+        BackboneError: There is no such adapter.
     """
     if name not in adapter_names(trunk):
         raise BackboneError(f"no adapter '{name}'", fix=f"name one of {', '.join(adapter_names(trunk)) or 'none'}")
@@ -221,18 +221,18 @@ def remove_adapter(trunk: PreTrainedModel, *, name: str) -> None:
 
 @exclusive
 def adapter_tensors(trunk: PreTrainedModel, *, name: str = TRUNK_ADAPTER) -> dict[str, Tensor]:
-    """Return the tensors of the adapter ``name``, by their names in ``trunk`` without it: they are its own, no copies.
+    """Return the tensors of the adapter ``name`` (not copies), by key without the adapter's name.
 
-    Such as ``layers.0.self_attn.q_proj.lora_A.weight``.
+    A key is, for example, ``layers.0.self_attn.q_proj.lora_A.weight``.
     """
     return {without_adapter(key, name): tensor for key, tensor in trunk.state_dict().items() if belongs_to(key, name)}
 
 
 @exclusive
 def adapter_settings(trunk: PreTrainedModel, names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Return what the adapters ``names`` of ``trunk`` compute with beside their tensors, by name.
+    """Return the settings, by adapter name, that affect the output of the adapters ``names`` besides their tensors.
 
-    That is the scale of each layer, and every setting of a variant of LoRA that is not PEFT's default.
+    These are the scale of each layer, and all settings of LoRA variants that differ from PEFT's defaults.
     """
     if not names:
         return {}
@@ -252,13 +252,13 @@ def adapter_settings(trunk: PreTrainedModel, names: Sequence[str]) -> dict[str, 
 
 
 def base_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the ``state`` (a state dict) of a trunk without its adapters, under the names of the bare trunk."""
+    """Return the state dict ``state`` without adapter tensors, under the names of the bare trunk."""
     return {bare_name(key): t for key, t in state.items() if "lora_" not in key}
 
 
 @exclusive
 def trunk_tensors(trunk: PreTrainedModel) -> dict[str, Tensor]:
-    """Return the tensors of ``trunk`` and of its own adapter, by the names that they have without named adapters."""
+    """Return the tensors of ``trunk`` and its own adapter, by their names in a trunk without named adapters."""
     named = named_adapters(trunk)
     if not named:
         return trunk.state_dict()
@@ -273,17 +273,17 @@ def trunk_tensors(trunk: PreTrainedModel) -> dict[str, Tensor]:
 def save_adapter(
     trunk: PreTrainedModel, folder: Path, *, name: str = TRUNK_ADAPTER, beside: bool = False, replace: bool = False
 ) -> None:
-    """Write the adapter ``name`` of ``trunk`` to ``folder``, whole or not at all, in PEFT's format.
+    """Atomically write an adapter of ``trunk`` to ``folder`` in PEFT's format.
 
     Args:
-        trunk: that holds it.
-        folder: where to: new or empty.
-        name: of the adapter.
-        beside: the trunk is written as it stands too, so that a start which changes it (PiSSA) must not run again.
-        replace: the folder may hold something, which is replaced in one step.
+        trunk: model that has the adapter.
+        folder: destination folder, new or empty unless ``replace`` is true.
+        name: name of the adapter.
+        beside: whether the trunk itself is saved too. If so, an initialisation that changes it (PiSSA) must not rerun.
+        replace: whether to atomically replace the contents of an existing folder.
 
     Raises:
-        BackboneError: the folder holds something already.
+        BackboneError: The folder is not empty and ``replace`` is false.
     """
     tensors = adapter_tensors(trunk, name=name)
     kept = {f"{_PEFT_PREFIX}{key}": tensor.detach().cpu().contiguous() for key, tensor in sorted(tensors.items())}
@@ -297,15 +297,15 @@ def save_adapter(
 
 @exclusive
 def merge_adapter(trunk: PreTrainedModel, *, name: str = TRUNK_ADAPTER) -> None:
-    """Add the adapter ``name`` into the weights of ``trunk`` and take every adapter layer out: W <- W + scale * B A.
+    """Merge the adapter ``name`` into the weights (W <- W + scale * B A) and remove all adapter layers from ``trunk``.
 
     Raises:
-        BackboneError: the sum is not finite, or the trunk holds other adapters, which would be lost.
+        BackboneError: A merged weight is not finite, or the trunk has other adapters, which would be lost.
     """
     others = [other for other in adapter_names(trunk) if other != name]
     if others:
         raise BackboneError(
-            f"the trunk holds '{others[0]}' beside '{name}'", fix="take it out with remove_adapter first"
+            f"the trunk has the adapter '{others[0]}' besides '{name}'", fix="remove it with remove_adapter first"
         )
     for path, layer in list(tuned_layers(trunk)):
         try:
@@ -318,12 +318,12 @@ def merge_adapter(trunk: PreTrainedModel, *, name: str = TRUNK_ADAPTER) -> None:
 
 @exclusive
 def write_trunk(trunk: PreTrainedModel, folder: Path, *, state: Mapping[str, Tensor] | None = None) -> None:
-    """Write ``trunk`` to ``folder`` as Transformers does, and its adapters, if it has any, to folders below.
+    """Write ``trunk`` to ``folder`` in Transformers' format, and its adapters to subfolders.
 
     Args:
-        trunk: the model.
-        folder: the folder to write to: the trunk's own adapter to ``adapter``, a named one to ``adapters/NAME``.
-        state: the model's tensors, if they are not in ``trunk`` (training that was spread over devices).
+        trunk: model to write.
+        folder: destination folder; the trunk's own adapter goes to ``adapter``, a named one to ``adapters/NAME``.
+        state: state dict of the model, if ``trunk`` does not hold all tensors (distributed training).
     """
     with quiet_transformers():
         trunk.save_pretrained(folder, state_dict=base_tensors(trunk.state_dict() if state is None else state))
@@ -336,7 +336,7 @@ def _inject(trunk: PreTrainedModel, config: PeftConfig, name: str, *, place: obj
     if name != TRUNK_ADAPTER and (problem := name_problem(name)) is not None:
         raise BackboneError(f"an adapter cannot be named '{name}': {problem}", place=place, fix="give another name")
     if name in adapter_names(trunk):
-        raise BackboneError(f"the trunk has an adapter '{name}' already", place=place, fix="give it another name")
+        raise BackboneError(f"the trunk already has an adapter '{name}'", place=place, fix="give it another name")
     from peft import inject_adapter_in_model
 
     training = trunk.training
@@ -356,7 +356,7 @@ def _inject(trunk: PreTrainedModel, config: PeftConfig, name: str, *, place: obj
         if belongs_to(key, name):
             parameter.data = parameter.data.float()
     for _, layer in tuned_layers(trunk):
-        layer._active_adapter = [TRUNK_ADAPTER]  # a named one works where it is asked for only
+        layer._active_adapter = [TRUNK_ADAPTER]  # named adapters are active only inside switched()
     trunk.train(training)
 
 
@@ -370,7 +370,7 @@ def _settings(trunk: PreTrainedModel, name: str) -> dict[str, Any]:
 
 
 def _trunk_key(trunk: PreTrainedModel, key: str) -> str:
-    """Return a tensor's name in the trunk, of one in a file that may have been written with a head around the trunk."""
+    """Return the trunk's name for the tensor ``key`` of a file, which may be saved from a model with a head."""
     key, prefix = key.removeprefix(_PEFT_PREFIX), f"{trunk.base_model_prefix}."
     inside = any(child == trunk.base_model_prefix for child, _ in trunk.named_children())
     return key if inside else key.removeprefix(prefix)
@@ -383,7 +383,7 @@ def _refuse(what: str, keys: Iterable[str], place: object) -> None:
         raise BackboneError(
             f"tensors {what}: {', '.join(names[:3])}{more}",
             place=place,
-            fix="give a LoRA of the trunk alone, for this trunk, as it was saved",
+            fix="give a LoRA that adapts only this trunk, as it was saved",
         )
 
 

@@ -1,4 +1,4 @@
-"""The layers of a trunk: where they are, and which of them a setting names."""
+"""The transformer layers of a trunk: finding them, and parsing settings that select some of them."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ _LAYERS: Final = re.compile(r"all|last\s+(\d+)|(\d+)\s*-\s*(\d+)")
 
 
 def layer_list(trunk: PreTrainedModel) -> tuple[str, ModuleList] | None:
-    """Return the layers of ``trunk`` and the path at which they stand, None where it has no single list of them."""
+    """Return the module path and the list of layers of ``trunk``, or None if it has no single list of them."""
     found = list(_lists(trunk, trunk.config.get_text_config().num_hidden_layers))
     return found[0] if len(found) == 1 else None
 
 
 def is_layers(text: str) -> bool:
-    """Return whether ``text`` names layers: ``all``, ``last 8`` or ``8-15``."""
+    """Return whether ``text`` is a valid selection of layers, such as ``all``, ``last 8`` or ``8-15``."""
     return _LAYERS.fullmatch(text.strip()) is not None
 
 
 def chosen_layers(text: str, *, count: int) -> range | None:
-    """Return the numbers of the layers that ``text`` names, of ``count``; None where it names none of them.
+    """Return the indices of the selected layers, or None if the selection is invalid or does not fit ``count``.
 
     Args:
-        text: ``all``, ``last 8``, or ``8-15``, both included and counted from 0.
-        count: of the layers of the trunk.
+        text: ``all``, ``last 8``, or ``8-15`` (inclusive, counted from 0).
+        count: number of layers in the trunk.
     """
     match = _LAYERS.fullmatch(text.strip())
     if match is None:
@@ -47,14 +47,14 @@ def chosen_layers(text: str, *, count: int) -> range | None:
 
 
 def peft_layers(trunk: PreTrainedModel, text: str | None) -> dict[str, Any]:
-    """Return what PEFT asks for to adapt some layers only; nothing for all of them.
+    """Return the arguments that make PEFT adapt only some layers; empty to adapt all of them.
 
     Args:
-        trunk: the model.
-        text: the layers, as for :func:`chosen_layers`; None is all.
+        trunk: model to adapt.
+        text: ``all``, ``last 8``, or ``8-15`` (inclusive, counted from 0); None means all.
 
     Raises:
-        BackboneError: the trunk has no such layers.
+        BackboneError: The trunk does not have these layers.
     """
     if text is None or text.strip() == "all":
         return {}
@@ -63,7 +63,7 @@ def peft_layers(trunk: PreTrainedModel, text: str | None) -> dict[str, Any]:
     if found is None or chosen is None:
         has = "no list of layers" if found is None else f"layers 0 to {len(found[1]) - 1}"
         raise BackboneError(
-            f"'{text}' are no layers of a {type(trunk).__name__} with {has}",
+            f"'{text}' does not select layers of a {type(trunk).__name__} with {has}",
             place="lora.layers",
             fix="write all" if found is None else f"write all, last N with N up to {len(found[1])}, or FIRST-LAST",
         )
@@ -71,7 +71,7 @@ def peft_layers(trunk: PreTrainedModel, text: str | None) -> dict[str, Any]:
 
 
 def linear_names(trunk: PreTrainedModel) -> list[str]:
-    """Return the last names of the linear layers inside of the trunk's layers."""
+    """Return the last name components, such as ``q_proj``, of all linear modules inside the trunk's layers."""
     found = layer_list(trunk)
     layers = () if found is None else found[1]
     kinds = (Linear, Conv1D)
@@ -80,7 +80,7 @@ def linear_names(trunk: PreTrainedModel) -> list[str]:
 
 
 def _lists(module: Module, count: int) -> Iterator[tuple[str, ModuleList]]:
-    """Yield the outermost lists of ``count`` modules, with their paths."""
+    """Yield the path and the list of each outermost ModuleList with ``count`` modules."""
     for name, child in module.named_children():
         if isinstance(child, ModuleList) and len(child) == count:
             yield name, child

@@ -1,4 +1,4 @@
-"""What a LoRA's configuration says of single layers: scales and ranks by pattern, and kinds that are not read."""
+"""Checks of a LoRA configuration: per-layer scale and rank patterns, and variants that are not supported."""
 
 from __future__ import annotations
 
@@ -16,18 +16,24 @@ if TYPE_CHECKING:
 
 
 def refuse_variants(config: PeftConfig, folder: Path) -> None:
-    """Raise BackboneError where the adapter of ``config`` (in ``folder``) is of a kind that is not read."""
+    """Raise BackboneError if the adapter in ``folder`` uses an unsupported LoRA variant.
+
+    Args:
+        config: PEFT configuration of the adapter.
+        folder: folder of the adapter, for the error message.
+    """
     for key, what in (("use_dora", "DoRA"), ("lora_bias", "a LoRA with biases")):
         if getattr(config, key, False):
-            raise BackboneError(f"{what} is not read", place=folder, fix="merge the adapter into its trunk with PEFT")
+            fix = "merge the adapter into its trunk with PEFT"
+            raise BackboneError(f"{what} is not supported", place=folder, fix=fix)
 
 
 def for_trunk(trunk: PreTrainedModel, config: PeftConfig, key: str) -> dict[str, Any]:
-    """Return a pattern of a configuration by the names of a bare trunk, and put it there.
+    """Rewrite a pattern of a PEFT configuration to use the module names of a bare trunk, and return it.
 
     Args:
-        trunk: the bare one; the adapter may have been made with a head around it.
-        config: is changed.
+        trunk: bare trunk; the adapter may have been trained with a head around it.
+        config: PEFT configuration, changed in place.
         key: ``alpha_pattern`` or ``rank_pattern``.
     """
     prefix = re.escape(trunk.base_model_prefix)
@@ -41,16 +47,16 @@ def for_trunk(trunk: PreTrainedModel, config: PeftConfig, key: str) -> dict[str,
 
 
 def check_patterns(trunk: PreTrainedModel, name: str, keys: Iterable[str], place: object) -> None:
-    """Refuse a pattern that no layer follows: its scale or rank would be lost without a word.
+    """Refuse a pattern that matches no adapted layer, because its scale or rank would be silently ignored.
 
     Args:
-        trunk: that holds the adapter.
-        name: of the adapter.
-        keys: of its patterns.
-        place: of the adapter.
+        trunk: model that has the adapter.
+        name: name of the adapter.
+        keys: patterns to check.
+        place: location of the adapter, for the error message.
 
     Raises:
-        BackboneError: names the pattern.
+        BackboneError: A pattern matches no layer that has the adapter.
     """
     from peft.tuners.lora import LoraLayer
 
@@ -58,7 +64,7 @@ def check_patterns(trunk: PreTrainedModel, name: str, keys: Iterable[str], place
     for key in keys:
         if not any(re.match(rf"(.*\.)?({key})$", path) for path in paths):
             raise BackboneError(
-                f"the pattern '{key}' fits no layer that has the adapter",
+                f"the pattern '{key}' matches no layer that has the adapter",
                 place=place,
                 fix="give a LoRA of this trunk, as it was saved",
             )

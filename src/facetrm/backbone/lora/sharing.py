@@ -1,11 +1,12 @@
-"""Several adapters read the same tokens: what lies below the first layer that any of them touches runs once.
+"""Layer sharing: when several adapters read the same tokens, the layers below the first adapted one run only once.
 
-    below    layers 0 .. share - 1 run, bare; the others hand on what they get
-    above    layers share .. run on what those below gave: once bare for the prompts, once for each adapter
+    below    layers 0 .. share - 1 run without adapters; the other layers pass their input through
+    above    layers share .. run on the output of the lower ones: once without adapters for the prompts, and once for
+             each adapter
 
-The list of layers keeps its length and its modules: while a part runs, the forward of every other layer is one that
-hands on the output of layer ``share - 1`` as that layer returned it. All else of a model's forward (embeddings,
-positions, masks, the final norm) happens every time; it costs little.
+The list of layers keeps its length and its modules. While one part runs, the forward method of every layer in the other
+part is replaced by one that returns the output of layer ``share - 1`` unchanged. The rest of the model's forward pass
+(embeddings, positions, masks, the final norm) runs every time, at little cost.
 
 Shapes: B conversations, A adapters, D hidden size.
 """
@@ -29,11 +30,11 @@ from facetrm.backbone.lora.switching import switched
 
 @dataclass(frozen=True)
 class SharedReading:
-    """Which adapters read, and how many layers below them are shared.
+    """The adapters that read the tokens, and the number of lower layers that they share.
 
     Attributes:
-        adapters: their names.
-        share: the first layer that is not shared; 0 shares nothing.
+        adapters: Names of the adapters.
+        share: Index of the first layer that is not shared; 0 shares no layers.
     """
 
     adapters: Sequence[str]
@@ -42,11 +43,11 @@ class SharedReading:
 
 @final
 class SharedLayers:
-    """The layers below ``share``, run once for several readings of the layers above.
+    """Runs the layers below ``share`` once, and the layers above several times on the saved output.
 
     Args:
-        trunk: the model.
-        share: the first layer that runs in every reading; 0 shares nothing.
+        trunk: model whose layers are shared.
+        share: index of the first layer that is not shared; 0 shares no layers.
     """
 
     def __init__(self, trunk: PreTrainedModel, share: int) -> None:
@@ -58,10 +59,10 @@ class SharedLayers:
         self._output: Any = None
 
     def below(self, read: Callable[[int], object]) -> None:
-        """Run the layers below ``share`` and keep what they give.
+        """Run the layers below ``share`` and save their output.
 
         Args:
-            read: a forward pass of the trunk; it gets the number of layers that run in it.
+            read: function that runs a forward pass of the trunk; it receives the number of layers that run.
         """
         if not self._share:
             return
@@ -76,11 +77,11 @@ class SharedLayers:
         self._output = given[-1]
 
     def above(self, read: Callable[[int], Tensor], *, tokens: Sequence[int] | None = None) -> Tensor:
-        """Return what ``read`` returns, by the layers from ``share`` on, over what those below gave.
+        """Run the layers from ``share`` on over the saved output, and return what ``read`` returns.
 
         Args:
-            read: a forward pass of the same tokens; it gets the number of layers that run in it.
-            tokens: if given, ``read`` reads these tokens of the row only.
+            read: function that runs a forward pass over the same tokens; it receives the number of layers that run.
+            tokens: indices of the tokens that ``read`` processes; None means all.
         """
         if not self._share:
             return read(self._count)
@@ -96,14 +97,17 @@ def read_each(
     prompt: Callable[[SharedLayers], Tensor],
     response: Callable[[Tensor], Tensor],
 ) -> tuple[Tensor, Tensor]:
-    """Return what ``prompt`` returns of the bare trunk, and [B, A, D], the vectors of each adapter.
+    """Read the same tokens with the bare trunk and with each adapter, sharing the lower layers.
 
     Args:
-        trunk: the model.
-        asked: of it.
-        read: a forward pass; it gets the number of layers that run in it.
-        prompt: reads the layers above, bare.
-        response: picks the vectors [B, D] from what ``read`` returned.
+        trunk: model that has the adapters.
+        asked: adapters to use and the number of layers to share.
+        read: function that runs a forward pass; it receives the number of layers that run.
+        prompt: function that computes the prompt vectors [B, D] from the shared layers, without adapters.
+        response: function that selects the response vectors [B, D] from the output of ``read``.
+
+    Returns:
+        Prompt vectors [B, D] from the bare trunk, and response vectors [B, A, D] from the adapters.
     """
     response_ABD = []
     with trunk_lock(trunk):
@@ -119,7 +123,7 @@ def read_each(
 
 @contextmanager
 def _standing_in(layers: Iterable[Module], give: Callable[[], Any]) -> Iterator[None]:
-    """Let ``layers`` return what ``give`` returns; their own forward is back after, whatever happened."""
+    """Make ``layers`` return the result of ``give`` inside the block; always restore their forward methods after."""
     before = [(layer, vars(layer).get("forward")) for layer in layers]
 
     def forward(*args: Any, **kwargs: Any) -> Any:
@@ -137,7 +141,7 @@ def _standing_in(layers: Iterable[Module], give: Callable[[], Any]) -> Iterator[
 
 
 def _copied(output: Any, tokens: Sequence[int] | None) -> Any:
-    """Return a layer's output, copied: a layer above may write into what it gets."""
+    """Return a copy of a layer's output, because a later layer may modify its input in place."""
     if isinstance(output, tuple):
         return (_copied(output[0], tokens), *output[1:])
     hidden_NLD: Tensor = output

@@ -1,10 +1,10 @@
-"""Which adapters of a trunk are at work: its own always, a named one only where it is asked for.
+"""Switching adapters: a trunk's own adapter is always active, a named one only on request.
 
     trunk      W x + own(x)                 own: the adapter named ``default``, if there is one
     named      W x + own(x) + named(x)
 
-Outside of :func:`switched` a trunk computes without its named adapters. Switching sets what each layer adds and
-nothing else: what is trained stays trained, and what was at work before is at work after.
+Outside :func:`switched`, named adapters are inactive. Switching only changes which adapters each layer adds. It does
+not change which tensors are trainable, and the previously active adapters are restored afterwards.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ if TYPE_CHECKING:
 
 
 def adapter_names(trunk: PreTrainedModel) -> tuple[str, ...]:
-    """Return the names of the adapters in ``trunk``, sorted; none for a bare one."""
+    """Return the sorted names of all adapters in ``trunk``; empty for a bare trunk."""
     return tuple(sorted(getattr(trunk, "peft_config", {})))
 
 
 def named_adapters(trunk: PreTrainedModel) -> tuple[str, ...]:
-    """Return the names of the adapters in ``trunk`` beside its own, sorted."""
+    """Return the sorted names of the adapters in ``trunk``, without its own."""
     return tuple(name for name in adapter_names(trunk) if name != TRUNK_ADAPTER)
 
 
 def tuned_layers(trunk: Module) -> Iterator[tuple[str, BaseTunerLayer]]:
-    """Yield the layers of ``trunk`` that adapters stand in, with their paths."""
-    if "peft" not in sys.modules:  # whoever put an adapter in has loaded it, and scoring without one need not
+    """Yield the path and module of each layer of ``trunk`` that has adapters."""
+    if "peft" not in sys.modules:  # adding an adapter imports PEFT, so without it there are none
         return
     from peft.tuners.tuners_utils import BaseTunerLayer
 
@@ -51,12 +51,16 @@ def tuned_layers(trunk: Module) -> Iterator[tuple[str, BaseTunerLayer]]:
 
 @contextmanager
 def switched(trunk: PreTrainedModel, name: str | None) -> Iterator[None]:
-    """Let ``trunk`` compute with the adapter ``name``, or with none beside its own; what it was before is back after.
+    """Activate a named adapter inside the block, and restore the previous state afterwards.
 
-    Other threads wait for the trunk until then.
+    Other threads that need the trunk wait until the block ends.
+
+    Args:
+        trunk: model that has the adapter.
+        name: name of the adapter to activate in addition to the trunk's own; None for no named adapter.
 
     Raises:
-        BackboneError: no adapter of this name.
+        BackboneError: There is no adapter with this name.
     """
     with trunk_lock(trunk):
         if name is not None:
@@ -64,7 +68,7 @@ def switched(trunk: PreTrainedModel, name: str | None) -> Iterator[None]:
         before = [(layer, layer._active_adapter, layer._disable_adapters) for _, layer in tuned_layers(trunk)]
         try:
             for layer, _, _ in before:
-                # PEFT's own switches set what is trained as well.
+                # Set PEFT's fields directly, because its own methods also change which tensors are trainable.
                 layer._active_adapter = [TRUNK_ADAPTER] if name is None else [TRUNK_ADAPTER, name]
                 layer._disable_adapters = False
             yield
@@ -75,10 +79,10 @@ def switched(trunk: PreTrainedModel, name: str | None) -> Iterator[None]:
 
 @exclusive
 def train_only(trunk: PreTrainedModel, name: str) -> None:
-    """Freeze all of ``trunk`` but the adapter ``name``.
+    """Freeze all parameters of ``trunk`` except those of the adapter ``name``.
 
     Raises:
-        BackboneError: no adapter of this name.
+        BackboneError: There is no adapter with this name.
     """
     known_adapters(trunk, [name])
     trunk.requires_grad_(False)
@@ -89,24 +93,28 @@ def train_only(trunk: PreTrainedModel, name: str) -> None:
 
 
 def known_adapters(trunk: PreTrainedModel, names: Sequence[str]) -> None:
-    """Check ``names``.
+    """Check that ``trunk`` has all the named adapters ``names``.
 
     Raises:
-        BackboneError: none at all, or one that ``trunk`` does not have.
+        BackboneError: ``names`` is empty, or ``trunk`` does not have one of the adapters.
     """
     known = named_adapters(trunk)
     missing = sorted(set(names) - set(known))
     if missing or not names:
         raise BackboneError(
-            f"no adapter '{missing[0]}'" if missing else "no adapter is named",
+            f"no adapter '{missing[0]}'" if missing else "no adapter was given",
             fix=f"name some of {', '.join(known)}" if known else "load some with backbone.adapters",
         )
 
 
 def first_layer(trunk: PreTrainedModel, names: Sequence[str]) -> int:
-    """Return the number of the first layer of ``trunk`` that one of the adapters ``names`` changes.
+    """Return the index of the first layer of ``trunk`` that any of the adapters ``names`` changes.
 
-    0 where that is not known to be a later one: for an adapter of the embeddings, or a trunk without a list of layers.
+    Return 0 if it is unknown: if an adapter changes modules outside the layers, or the trunk has no list of layers.
+
+    Args:
+        trunk: model that has the adapters.
+        names: names of the adapters.
     """
     found = layer_list(trunk)
     if found is None:

@@ -1,1 +1,1 @@
-"""Forward passes: packs without padding, batches, pooling."""
+"""Forward passes: packing without padding, padded batches and mean pooling."""

@@ -1,4 +1,4 @@
-"""Conversations in windows of a few passes each: the next ones are tokenised while these are read."""
+"""Tokenise conversations in the background, in windows of a few forward passes each, ahead of the model."""
 
 from __future__ import annotations
 
@@ -10,21 +10,23 @@ from facetrm.backbone.text.chat import Tokenized
 from facetrm.core.errors import BackboneError
 from facetrm.data.records import Conversation
 
-_WINDOW: Final = 16  # characters tokenised at a time, per token of a pass: a few passes
+_WINDOW: Final = 16  # characters tokenised at a time per token of the budget; makes a few passes
 
 
 def tokenized_ahead(
     conversations: Sequence[Conversation], tokenize: Callable[[Conversation, int], Tokenized], *, token_budget: int
 ) -> Iterator[tuple[list[int], list[Tokenized]]]:
-    """Yield row numbers and rows, a few passes' worth at a time; answers to one prompt stand together.
+    """Yield the indices and tokens of a few passes' worth of conversations at a time.
+
+    Conversations with the same prompt are yielded together. The next window is tokenised in a background thread.
 
     Args:
-        conversations: the rows.
-        tokenize: one row and its number.
-        token_budget: tokens of a pass.
+        conversations: conversations to tokenise.
+        tokenize: function that tokenises one conversation, given the conversation and its index.
+        token_budget: maximum tokens per pass.
 
     Raises:
-        BackboneError: a row that cannot be read; it names it.
+        BackboneError: A conversation cannot be tokenised; the ``row`` of the error is its index.
     """
     prompts: dict[Conversation, list[int]] = {}
     for n, messages in enumerate(conversations):

@@ -1,11 +1,11 @@
-"""Attention within the trees of a pack, for any model that attends through Transformers' interface.
+"""Attention within the trees of a pack, for any model that uses Transformers' attention interface.
 
-By segments: one call of PyTorch's attention for each, on the keys and values that belong to it; right everywhere. By a
-:class:`~facetrm.backbone.passes.varlen.Kernel`: all segments in one call.
+There are two implementations. One calls PyTorch's attention once per segment and works on every device; the other
+computes all segments in one call of a :class:`~facetrm.backbone.passes.varlen.Kernel`.
 
-Shapes: T tokens of a pack, H query heads, G key-value heads, E width of a head.
+Shapes: T tokens of a pack, H query heads, G key-value heads, E head dimension.
 
-The attention is registered with Transformers under :data:`ATTENTION` and does its work only inside :func:`reading`.
+The attention is registered with Transformers under :data:`ATTENTION` and works only inside :func:`attend_within`.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ _HARMLESS: Final = frozenset({"dropout", "use_cache", "position_ids", "output_at
 
 
 class PackingError(Exception):
-    """The model's attention needs something that segments do not have; read it row by row."""
+    """The model's attention is not compatible with packing, so conversations must be read in padded batches."""
 
 
 @dataclass
 class _Reading:
-    """What the attention needs to know during one forward pass, and what its layers share.
+    """State of one forward pass, shared by its attention layers.
 
-    ``asked`` holds the windows that the model's masks have, ``followed`` those that its layers pass on.
+    ``asked`` contains the window sizes of the model's masks, ``followed`` those that its layers pass to the attention.
     """
 
     trees: Sequence[Tree]
@@ -51,11 +51,17 @@ class _Reading:
 
     @cached_property
     def layout(self) -> SegmentLayout:
-        """Where the segments lie, for a kernel."""
+        """The layout of the segments, for a kernel."""
         return layout_of(self.trees, self.device)
 
     def mask(self, queries: int, keys: int, window: int) -> Tensor:
-        """Return which keys the last ``queries`` of ``keys`` tokens see, at most ``window`` back; True is seen."""
+        """Return the causal mask [queries, keys] for the last ``queries`` of ``keys`` tokens (True: attend).
+
+        Args:
+            queries: number of queries.
+            keys: number of keys.
+            window: number of keys, including its own, that each query attends to.
+        """
         found = self.masks.get((queries, keys, window))
         if found is None:
             q_Q = torch.arange(keys - queries, keys, device=self.device)[:, None]
@@ -69,7 +75,13 @@ _reading: ContextVar[_Reading | None] = ContextVar("reading", default=None)
 
 @contextmanager
 def attend_within(model: PreTrainedModel, trees: Sequence[Tree], *, kernel: Kernel | None = None) -> Iterator[_Reading]:
-    """Let ``model`` attend within ``trees``, by ``kernel`` if there is one; its configured attention is back after."""
+    """Restrict the attention of ``model`` to ``trees`` inside the block, and restore its own attention afterwards.
+
+    Args:
+        model: model that will read the pack.
+        trees: trees of the pack.
+        kernel: kernel that computes all segments in one call; None for one call per segment.
+    """
     configs = {id(m.config): m.config for m in model.modules() if isinstance(m, PreTrainedModel)}
     text = model.config.get_text_config()
     configs[id(text)] = text
@@ -99,31 +111,31 @@ def packed_attention(
     is_causal: bool | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Attend within the trees of the pack that is being read.
+    """Compute the attention within the trees of the current pack.
 
     Args:
-        module: the attention layer.
-        query: the queries, [1, H, T, E].
-        key: the keys, [1, G, T, E].
-        value: the values, [1, G, T, E].
+        module: attention layer.
+        query: queries, [1, H, T, E].
+        key: keys, [1, G, T, E].
+        value: values, [1, G, T, E].
         attention_mask: must be None.
-        scaling: factor of the products of queries and keys, by default E ** -0.5.
-        sliding_window: how far back a token sees, itself included.
-        softcap: c of c * tanh(products / c).
-        is_causal: False is refused.
-        **kwargs: further arguments from Transformers; any that could change the attention is refused.
+        scaling: factor applied to the query-key products; by default E ** -0.5.
+        sliding_window: number of tokens, including itself, that each token attends to; None for no limit.
+        softcap: cap c of the query-key products: c * tanh(products / c).
+        is_causal: must not be False.
+        **kwargs: other arguments from Transformers; those that could change the attention are refused.
 
     Returns:
-        [1, T, H, E], and None.
+        The attention output [1, T, H, E], and None instead of the attention weights.
 
     Raises:
-        PackingError: a mask, or an argument that changes the attention in a way that is not known here.
+        PackingError: There is a mask, or an argument that changes the attention in an unsupported way.
     """
     state = _reading.get()
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     unknown = sorted(k for k, v in kwargs.items() if v is not None and v is not False and k not in _HARMLESS)
     if state is None or attention_mask is not None or unknown or not causal:
-        raise PackingError(f"attention with {', '.join(unknown) or 'a mask, both ways, or outside of a pack'}")
+        raise PackingError(f"attention with {', '.join(unknown) or 'a mask, bidirectional, or outside a pack'}")
     state.calls += 1
     if sliding_window is not None:
         state.followed.add(sliding_window)
@@ -148,7 +160,7 @@ def _by_segments(
     window: int | None,
     softcap: float | None = None,
 ) -> Tensor:
-    """Return [1, T, H, E], each segment by a call of its own."""
+    """Return the attention output [1, T, H, E], with one call per segment."""
     out_THE = query.new_empty(query.shape[2], query.shape[1], value.shape[-1])
     grouped = key.shape[1] != query.shape[1]
     for tree in state.trees:
@@ -180,7 +192,7 @@ def _by_segments(
 def _capped(
     query_1HQE: Tensor, key_1GKE: Tensor, value_1GKE: Tensor, seen_QK: Tensor, *, scale: float, softcap: float
 ) -> Tensor:
-    """Return attention whose products are capped (Gemma 2): the softmax in float32, as the published code has it."""
+    """Return attention with capped query-key products (Gemma 2), with a float32 softmax as in the published code."""
     times = query_1HQE.shape[1] // key_1GKE.shape[1]
     key_1HKE, value_1HKE = key_1GKE.repeat_interleave(times, dim=1), value_1GKE.repeat_interleave(times, dim=1)
     product_1HQK = query_1HQE @ key_1HKE.transpose(2, 3) * scale
@@ -190,23 +202,28 @@ def _capped(
 
 
 def _no_mask(*args: Any, local_size: int | None = None, **kwargs: Any) -> None:
-    """Make no mask: the trees say who sees whom. A window that the mask would have must be passed on by a layer."""
+    """Create no mask, because the trees replace it, but record its window so that it can be checked later."""
     state = _reading.get()
     if state is None:
-        raise PackingError("attention outside of a pack")
+        raise PackingError("attention outside a pack")
     if local_size is not None:
         state.asked.add(local_size)
 
 
-# Who sees whom changes with every pack: compiled code would be made anew for each.
+# Not compiled, because the attention pattern changes with every pack and would cause a recompilation each time.
 AttentionInterface.register(ATTENTION, torch.compiler.disable(packed_attention))  # type: ignore[no-untyped-call]
 AttentionMaskInterface.register(ATTENTION, _no_mask)
 
 
 def kernel_error(kernel: Kernel, *, dtype: torch.dtype, device: torch.device) -> float:
-    """Return by how much of its norm the attention of ``kernel`` differs from that by segments, at the worst.
+    """Return the largest relative error (by norm) of ``kernel``, compared with attention segment by segment.
 
-    On random queries, keys and values of ``dtype`` on ``device``: shared and own prompts, with and without a window.
+    It is measured on random inputs, for shared and unshared prompts, with and without a window.
+
+    Args:
+        kernel: kernel to check.
+        dtype: dtype of the queries, keys and values.
+        device: device to run on.
     """
     trees = (Tree(0, 5, ((5, 12), (12, 14), (14, 23))), Tree(23, 30, ((30, 31),)))
     generator = torch.Generator().manual_seed(0)
@@ -239,15 +256,15 @@ def read_packed(
     """Return the last hidden states [T, D] of one pack.
 
     Args:
-        model: a causal trunk.
-        pack: what it reads.
-        kernel: attends to all segments at once; None: one call for each.
-        forward: a compiled form of ``model``; None: the model itself.
-        layers: how many layers run, where it is a part of them; None: all.
+        model: causal trunk.
+        pack: pack to read.
+        kernel: kernel that computes all segments in one call; None for one call per segment.
+        forward: compiled version of ``model``; None for the model itself.
+        layers: number of layers that run; None for all.
 
     Raises:
-        PackingError: the model has layers that do not attend through Transformers' interface, so that conversations
-            would see each other.
+        PackingError: Some layers do not use Transformers' attention interface or ignore a sliding window, so
+            conversations could attend to each other.
     """
     device = model.device
     ids_1T = torch.tensor([pack.ids], device=device)
@@ -256,9 +273,9 @@ def read_packed(
         output = (model if forward is None else forward)(input_ids=ids_1T, position_ids=position_1T, use_cache=False)
     layers = model.config.get_text_config().num_hidden_layers if layers is None else layers
     if state.calls != layers:
-        raise PackingError(f"{state.calls} of {layers} layers attend through the interface of Transformers")
+        raise PackingError(f"{state.calls} of {layers} layers use Transformers' attention interface")
     lost = state.asked - state.followed
     if lost:
-        raise PackingError(f"a window of {min(lost)} tokens that the layers do not pass on to their attention")
+        raise PackingError(f"the layers do not pass a window of {min(lost)} tokens on to their attention")
     hidden_TD: Tensor = output.last_hidden_state[0]
     return hidden_TD

@@ -1,4 +1,4 @@
-"""Batches of similar length under a budget of padded tokens: one path for training, evaluation and serving."""
+"""Batches of rows of similar length within a budget of padded tokens, for training, evaluation and serving."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from torch import Tensor
 
 
 def token_batches(lengths: Sequence[int], *, token_budget: int) -> list[list[int]]:
-    """Return row numbers in batches, longest rows first.
+    """Group row indices into batches, longest rows first.
 
         rows in the batch * longest row of the batch <= token_budget
 
-    A row longer than the budget stands alone. The batches depend on ``lengths`` and the budget only.
+    A row longer than the budget gets its own batch. The batches depend only on ``lengths`` and the budget.
 
     Args:
-        lengths: tokens of each row.
-        token_budget: the most tokens, padding included, of one batch.
+        lengths: number of tokens in each row.
+        token_budget: maximum tokens per batch, including padding.
 
     Returns:
         Lists of indices into ``lengths``; every index occurs once.
@@ -34,9 +34,14 @@ def token_batches(lengths: Sequence[int], *, token_budget: int) -> list[list[int
 
 
 def pad_right(rows: Sequence[Sequence[int]], *, pad: int) -> tuple[Tensor, Tensor]:
-    """Return ``ids_NL`` (int64) padded on the right with ``pad``, and ``mask_NL`` (int64, 1 where a row has a token).
+    """Pad rows on the right to the length L of the longest one.
 
-    The mask comes from the lengths, never from the id, so ``pad`` may be a token that the rows use.
+    Args:
+        rows: token ids of N rows.
+        pad: padding token id. It may also occur in the rows, because the mask is built from their lengths.
+
+    Returns:
+        ``ids_NL`` (int64), and the attention mask ``mask_NL`` (int64; 1 for tokens, 0 for padding).
     """
     width = max(len(row) for row in rows)
     ids_NL = torch.full((len(rows), width), pad, dtype=torch.int64)

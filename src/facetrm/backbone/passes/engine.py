@@ -1,17 +1,17 @@
-"""The forward passes of a decoder: where the vectors of prompt and response come from.
+"""The forward passes of a decoder, which compute the prompt and response vectors.
 
-    fast    the conversations of a call in packs without padding, each prompt once, equal conversations once
-    exact   one conversation a pass, without padding: a score cannot depend on what else was asked, bit for bit
+    fast    conversations are packed without padding; shared prompts and duplicate conversations are computed once
+    exact   one conversation per pass, without padding, so that a score never depends on other rows, bit for bit
 
-A model whose attention does not go through Transformers' interface, or that fails the check at the first call, is read
-in padded batches instead of packs; so is given up, one by one, what makes packs faster: compiled code, a kernel. The
-log says so. Where memory runs out, a pass is halved and tried again.
+The first call checks the fast paths: compiled code, the attention kernel, and packing. Each one that fails its check or
+is not supported is disabled with a log message; without packing, the model reads padded batches. If memory runs out,
+the size of a pass is halved and the pass is retried.
 
-For A named adapters, the layers of a pass below the first one that any of them touches run once, bare; those above run
-once bare, over the prompts alone, and once for each adapter. In ``exact`` mode nothing is shared.
+With A named adapters, the layers below the first adapted one run once, without adapters. The layers above run once
+without adapters, over the prompts only, and once for each adapter. In ``exact`` mode nothing is shared.
 
-Shapes: N conversations, B of a pass, T tokens of a pack, L tokens of the longest row of a batch, D hidden size, A
-adapters.
+Shapes: N conversations, B conversations per pass, T tokens per pack, L tokens in the longest row of a batch, D hidden
+size, A adapters.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ from facetrm.core.progress import log
 OnBatch: TypeAlias = Callable[[int, int], None]
 
 TOLERANCE: Final = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}
-"""By how much of its norm a vector from a pack may differ from that of the conversation read alone."""
+"""Largest relative error (by norm) allowed for a vector from a pack, compared with the conversation read alone."""
 
-_STRETCHED: Final = frozenset({"dynamic", "longrope"})  # positions that depend on the longest row of a pass
-_CACHED: Final = 1024  # tokens whose activations a processor's caches hold: a longer pack is no faster there, or slower
+_STRETCHED: Final = frozenset({"dynamic", "longrope"})  # RoPE types whose positions depend on the longest row of a pass
+_CACHED: Final = 1024  # tokens whose activations fit into CPU caches; longer packs are no faster on a CPU
 
 
 @dataclass(frozen=True)
 class _Pass:
-    """One pass: the numbers of its conversations, its tokens, and what reads their vectors, [B, D] and [B, A, D]."""
+    """One pass: indices of its conversations, token count, and a function returning vectors [B, D] and [B, A, D]."""
 
     rows: list[int]
     tokens: int
@@ -59,16 +59,16 @@ class _Pass:
 
 @final
 class DecoderEngine:
-    """Reads conversations with a causal trunk, one thread at a time.
+    """Runs a causal trunk over conversations, one thread at a time.
 
     Args:
-        model: the trunk, in evaluation mode while it is read.
+        model: trunk; it must be in evaluation mode during reads.
         mode: ``fast`` or ``exact``.
-        token_budget: the most tokens of a pass (of one conversation in ``exact``).
-        pad: any id that the model has, for batches.
-        inputs: the arguments that the model's forward takes.
-        compiled: a compiled form of ``model``, for ``fast``; None for none.
-        kernel: attends to all segments of a pack at once; None takes PyTorch's, where it has one for this device.
+        token_budget: maximum tokens per pass; a longer conversation gets its own pass.
+        pad: padding token id for batches; any valid id works.
+        inputs: names of the arguments of the model's forward method.
+        compiled: compiled version of ``model``, for ``fast`` mode; None for none.
+        kernel: kernel that computes all segments of a pack in one call; None selects PyTorch's, if available.
     """
 
     def __init__(
@@ -86,20 +86,20 @@ class DecoderEngine:
         self._pad, self._inputs = pad, inputs
         self._compiled = compiled
         self._kernel = kernel_for(model.device, model.dtype) if kernel is None else kernel
-        self._filler = pad if model.device.type == "cpu" and model.dtype != torch.float32 else None  # oneDNN multiplies
+        self._filler = pad if model.device.type == "cpu" and model.dtype != torch.float32 else None  # uses oneDNN
         self._packs: bool | None = None
         self._shares: dict[int, bool] = {}
 
     @torch.no_grad()
     def read(self, rows: Sequence[Tokenized], on_batch: OnBatch) -> tuple[Tensor, Tensor]:
-        """Return the vectors [N, D] where prompts end and those of the last tokens, float32 on the CPU.
+        """Return the prompt vectors and response vectors, each [N, D], float32 on the CPU.
 
         Args:
-            rows: N conversations.
-            on_batch: called with (rows, tokens) after each pass.
+            rows: N tokenised conversations.
+            on_batch: function called with (rows, tokens) after each pass.
 
         Raises:
-            BackboneError: memory does not hold a single conversation.
+            BackboneError: Not even a single conversation fits into memory.
         """
         with trunk_lock(self.model):
             prompt_ND, response_NAD = self._read(rows, on_batch, adapters=None)
@@ -109,15 +109,15 @@ class DecoderEngine:
     def read_adapted(
         self, rows: Sequence[Tokenized], on_batch: OnBatch, *, adapters: Sequence[str]
     ) -> tuple[Tensor, Tensor]:
-        """Return the vectors [N, D] where prompts end, of the bare trunk, and [N, A, D] of the last tokens.
+        """Return the prompt vectors [N, D] of the bare trunk, and the response vectors [N, A, D] of each adapter.
 
         Args:
-            rows: N conversations.
-            on_batch: called with (rows, tokens) after each pass.
-            adapters: A names.
+            rows: N tokenised conversations.
+            on_batch: function called with (rows, tokens) after each pass.
+            adapters: names of A adapters.
 
         Raises:
-            BackboneError: an unknown name, or memory does not hold a single conversation.
+            BackboneError: An adapter is unknown, or not even a single conversation fits into memory.
         """
         with trunk_lock(self.model):
             known_adapters(self.model, adapters)
@@ -127,13 +127,13 @@ class DecoderEngine:
 
     @torch.no_grad()
     def read_prompts(self, rows: Sequence[Tokenized]) -> Tensor:
-        """Return the vectors [N, D] where prompts end, by the bare trunk; each prompt is read once, no answer is.
+        """Return the prompt vectors [N, D] of the bare trunk; each prompt is read once, and responses are not read.
 
         Args:
-            rows: N conversations.
+            rows: N tokenised conversations.
 
         Raises:
-            BackboneError: memory does not hold a single prompt.
+            BackboneError: Not even a single prompt fits into memory.
         """
         number: dict[Ids, int] = {}
         which = [number.setdefault(row.ids[: row.prompt_end + 1], len(number)) for row in rows]
@@ -149,7 +149,7 @@ class DecoderEngine:
         passes = self._alone if self.mode == "exact" else self._packed if self._packs else self._padded
         asked = None if adapters is None else SharedReading(adapters, self._shared_layers(adapters))
         size = int(self.model.config.get_text_config().hidden_size)
-        # By name: while another thread loads a model, the default type is that model's.
+        # Give the dtype explicitly, because a thread that loads a model changes the default dtype.
         prompt_ND = torch.empty(len(rows), size, device=self.model.device, dtype=torch.float32)
         response_NAD = prompt_ND.new_empty(len(rows), 1 if adapters is None else len(adapters), size)
 
@@ -227,7 +227,7 @@ class DecoderEngine:
             return self._plain(ids)
 
         def prompt(shared: SharedLayers) -> Tensor:
-            if self.mode == "exact":  # read_adapted reads prompts by themselves
+            if self.mode == "exact":  # read_adapted reads the prompts separately
                 return torch.zeros(len(lines), 1, device=self.model.device, dtype=torch.float32)
             return shared.above(read)[lines, ends]
 
@@ -248,7 +248,7 @@ class DecoderEngine:
         return hidden_NLD
 
     def _run(self, read: Callable[..., Tensor]) -> Tensor:
-        """Return what ``read`` returns with the compiled model, or with the model itself where that cannot be made."""
+        """Call ``read`` with the compiled model, or with the model itself if compilation fails."""
         if self._compiled is not None:
             try:
                 return read(forward=self._compiled)
@@ -266,7 +266,7 @@ class DecoderEngine:
             self._kernel = None
 
     def _can_pack(self) -> bool:
-        """Read five short conversations in a pack and alone: they must agree, or a layer looks across conversations."""
+        """Return whether packing works: five short conversations must give the same vectors packed and alone."""
         if self._kernel is not None and (reason := self._why_no_kernel(self._kernel)) is not None:
             self._give_up("the attention kernel", reason)
         if self._compiled is not None and (reason := self._why_not_compiled()) is not None:
@@ -281,7 +281,7 @@ class DecoderEngine:
         except (RuntimeError, TypeError, ValueError) as exc:
             return str(exc).strip().splitlines()[0]
         limit = TOLERANCE.get(self.model.dtype, 1e-3)
-        return f"it differs from attention by segments by {worst:.2g} of its norm" if worst > limit else None
+        return f"it differs from attention by segments by {worst:.2g} (relative norm)" if worst > limit else None
 
     def _why_not_compiled(self) -> str | None:
         rows, _ = self._probes()
@@ -320,9 +320,9 @@ class DecoderEngine:
                 return reason
 
     def _shared_layers(self, adapters: Sequence[str]) -> int:
-        """Return how many layers run once for all ``adapters``: those below the first that one of them touches.
+        """Return the number of layers that run once for all ``adapters``: those below the first adapted layer.
 
-        At the first call for this many, five short conversations are read so and layer by layer: they must agree.
+        The first call for each number checks on five short conversations that sharing does not change the vectors.
         """
         share = 0 if self.mode == "exact" else first_layer(self.model, adapters)
         if share and share not in self._shares:
@@ -348,12 +348,12 @@ class DecoderEngine:
 
         whole_ND = read(0)
         try:
-            return self._differs(read(share), whole_ND, "a conversation read so differs from one read whole")
+            return self._differs(read(share), whole_ND, "a conversation read with shared layers differs from itself")
         except (PackingError, AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError) as exc:
             return (str(exc).strip() or type(exc).__name__).splitlines()[0]
 
     def _probes(self) -> tuple[list[Ids], list[int]]:
-        """Return five short conversations, and the tokens of each one's prompt; four share one."""
+        """Return the token ids and prompt lengths of five short conversations, four of which share a prompt."""
         vocabulary = int(self.model.config.get_text_config().vocab_size)
         rows = [tuple((7 * i * i + 3 * n) % vocabulary for i in range(1, 12 + n)) for n in range(2)]
         return [rows[0], rows[0][:5] + rows[1], rows[1], rows[0] + rows[1], rows[0][:7]], [5, 5, 4, 5, 5]
@@ -362,7 +362,7 @@ class DecoderEngine:
         gap_N = (found_ND.float() - expected_ND.float()).norm(dim=-1)
         worst = float((gap_N / expected_ND.float().norm(dim=-1).clamp_min(1e-6)).max())
         limit = TOLERANCE.get(self.model.dtype, 1e-3)
-        return None if worst <= limit else f"{what} by {worst:.2g} of its norm"
+        return None if worst <= limit else f"{what} by {worst:.2g} (relative norm)"
 
     def _free(self, *, tokens: int, next_try: int) -> None:
         log("out of memory", tokens=tokens, next_try=next_try)
@@ -372,21 +372,21 @@ class DecoderEngine:
 
 
 def _unless_out_of_memory(read: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor] | None:
-    """Return what ``read`` returns, or None where memory runs out (its error, which holds tensors, is gone by then)."""
+    """Return the result of ``read``, or None if memory runs out (this frees the tensors that the error refers to)."""
     try:
         return read()
     except torch.OutOfMemoryError:
         return None
     except RuntimeError as exc:
-        if "can't allocate memory" not in str(exc):  # what the allocator of a CPU says
+        if "can't allocate memory" not in str(exc):  # message of the CPU allocator
             raise
         return None
 
 
 def _shared(prompt_ND: Tensor, rows: Sequence[Tokenized]) -> Tensor:
-    """Return the vectors with those of equal prompts made equal: the first one's.
+    """Return the prompt vectors, with the first vector of each prompt for all its occurrences.
 
-    A prompt in several passes is read several times; its answers get one vector, or the gate weighs them apart.
+    A prompt may be read in several passes with different rounding; the gate must weigh all its answers equally.
     """
     first: dict[Ids, int] = {}
     return prompt_ND[[first.setdefault(row.ids[: row.prompt_end + 1], n) for n, row in enumerate(rows)]]
@@ -394,6 +394,6 @@ def _shared(prompt_ND: Tensor, rows: Sequence[Tokenized]) -> Tensor:
 
 def _too_long(tokens: int) -> BackboneError:
     return BackboneError(
-        f"memory does not hold a conversation of {tokens} tokens",
+        f"a conversation of {tokens} tokens does not fit into memory",
         fix="lower backbone.max_tokens, use a smaller dtype, or a device with more memory",
     )

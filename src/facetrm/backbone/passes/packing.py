@@ -1,13 +1,13 @@
-"""Many conversations in one row without padding, each prompt computed once: a tree of segments.
+"""Packing with prefix sharing: many conversations in one row without padding, each prompt computed once.
 
     [ prompt A | answer A1 | answer A2 | prompt B | answer B1 | ... ]      T tokens, positions restart with each prompt
 
-Every token sees its own conversation alone: a prompt sees itself, an answer sees its prompt and itself, both from left
-to right. The linear layers of the model see T tokens and nothing else, so no work goes into padding or into reading a
-prompt again. :mod:`facetrm.backbone.passes.attention` lets a model attend within the trees.
+A prompt and its answers form a tree of segments. Every token attends causally, and only to its own conversation: prompt
+tokens to the prompt, answer tokens to the prompt and the answer. The linear layers process exactly T tokens, so no work
+is spent on padding or repeated prompts. :mod:`facetrm.backbone.passes.attention` implements the attention.
 
-Where every new T costs memory for good (oneDNN compiles and keeps code for each shape that it multiplies), a filler at
-the end of the pack rounds T up, so that few values of T occur.
+Some backends keep memory for every new T (oneDNN compiles and caches code for each shape). There, a filler at the end
+of the pack rounds T up, so that only few values of T occur.
 """
 
 from __future__ import annotations
@@ -16,22 +16,28 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-_STEP: Final = 32  # tokens between two sizes of a filled pack, up to 32 steps; beyond them the steps grow with the pack
-_TAIL: Final = 896  # tokens up to which a pack behind full ones counts as what is left over
+_STEP: Final = 32  # filled packs have multiples of this many tokens; above 32 steps, the step grows with the pack
+_TAIL: Final = 896  # a pack of at most this many tokens that follows another pack counts as a remainder
 
 
 @dataclass(frozen=True)
 class Tree:
-    """One prompt and the answers to it: ``[start, stop)`` is the prompt, then come the answers' spans."""
+    """One prompt and its answers, as token spans of a pack.
+
+    Attributes:
+        start: Index of the first token of the prompt.
+        stop: Index after the last token of the prompt.
+        tails: Span ``(start, stop)`` of each answer.
+    """
 
     start: int
     stop: int
     tails: tuple[tuple[int, int], ...]
 
     def segments(self) -> Iterator[tuple[int, int, int]]:
-        """Yield ``(start, stop, shared)`` in the order of the tokens, which see ``shared`` more of the prompt's.
+        """Yield each segment as ``(start, stop, shared)``: its span and the number of prompt tokens it also attends to.
 
-        The first answer stands right behind its prompt, so both are one segment that shares nothing.
+        The first answer directly follows its prompt, so the two form one segment with ``shared`` 0.
         """
         yield self.start, self.tails[0][1] if self.tails else self.stop, 0
         for start, stop in self.tails[1:]:
@@ -40,15 +46,15 @@ class Tree:
 
 @dataclass(frozen=True)
 class PackedPass:
-    """One forward pass.
+    """The input of one forward pass.
 
     Attributes:
-        ids: of T tokens.
-        positions: of each within its conversation.
-        trees: who sees whom.
-        rows: the numbers of the conversations in it.
-        ends: where each of their prompts ends.
-        lasts: their last tokens.
+        ids: Token ids of the T tokens.
+        positions: Position of each token within its conversation.
+        trees: Trees that define which tokens attend to each other.
+        rows: Indices of the conversations in the pack.
+        ends: Index of the last prompt token of each conversation.
+        lasts: Index of the last token of each conversation.
     """
 
     ids: list[int]
@@ -59,13 +65,13 @@ class PackedPass:
     lasts: list[int]
 
     def prompts(self, *, pad: int | None = None) -> tuple[PackedPass, list[int]]:
-        """Return a pack of the prompts alone, and where its tokens stand in this one.
+        """Return a pack of only the prompts, and the indices of its tokens in this pack.
 
-        Its rows are those of this one, ``ends`` and ``lasts`` both where their prompts end. A filler of this pack is
-        left out; the filler of the new one stands for this one's first token.
+        The new pack has the same rows, and both its ``ends`` and ``lasts`` are the last prompt tokens. The filler of
+        this pack is left out; filler tokens of the new one get index 0.
 
         Args:
-            pad: as for :meth:`filled`.
+            pad: token id of the new pack's filler; None for no filler.
         """
         asked = [tree for tree in self.trees if tree.tails]
         kept = [token for tree in asked for token in range(tree.start, tree.stop)]
@@ -77,12 +83,12 @@ class PackedPass:
         return found, kept + [0] * (len(found.ids) - len(kept))
 
     def filled(self, pad: int | None, *, most: int | None = None, later: bool = False) -> PackedPass:
-        """Return the pack with a filler, a tree without answers that nobody reads, up to one of few sizes.
+        """Return the pack with a filler, a tree without answers, that rounds its size up to one of few values.
 
         Args:
-            pad: the id of the filler's tokens; None for no filler.
-            most: a size that the filler does not exceed; None for no limit.
-            later: whether a pack was read before it, so that a longer filler of a small one hardly counts.
+            pad: token id of the filler; None for no filler.
+            most: maximum size of the filled pack; None for no limit.
+            later: whether a pack was read before this one. A longer filler of a small pack is then relatively cheap.
         """
         size = len(self.ids)
         step = 4 * _STEP if later and size <= _TAIL else max(_STEP, 2 ** (size.bit_length() - 1) // _STEP)
@@ -103,16 +109,16 @@ class PackedPass:
 def pack_rows(
     ids: Sequence[tuple[int, ...]], prompts: Sequence[int], *, token_budget: int, enough: int | None = None
 ) -> Iterator[PackedPass]:
-    """Yield packs of at most ``token_budget`` tokens that hold every conversation, answers to one prompt together.
+    """Yield packs that together contain every conversation, with answers to the same prompt next to each other.
 
-    Equal conversations are held once. A prompt whose answers do not fit into one pack is held in several; a
-    conversation above the budget has a pack of its own. The packs depend on the arguments only.
+    Duplicate conversations are packed once. If the answers to a prompt do not fit into one pack, the prompt is repeated
+    in several; a conversation longer than the budget gets its own pack. The packs depend only on the arguments.
 
     Args:
-        ids: tokens of N conversations.
-        prompts: number of tokens of each one's prompt, at least 1 and less than all.
-        token_budget: the most tokens of a pack.
-        enough: tokens beyond which a pack begins no further prompt; the budget by default.
+        ids: token ids of N conversations.
+        prompts: number of prompt tokens of each conversation, at least 1 and less than its length.
+        token_budget: maximum tokens per pack.
+        enough: pack size in tokens above which no further prompt is added; by default the budget.
     """
     trees: dict[tuple[int, ...], dict[tuple[int, ...], list[int]]] = {}
     for n, (row, prompt) in enumerate(zip(ids, prompts, strict=True)):
@@ -138,7 +144,7 @@ def pack_rows(
 
 
 class _Builder:
-    """A pack in the making."""
+    """Builds a pack."""
 
     def __init__(self) -> None:
         self.ids: list[int] = []
@@ -152,14 +158,19 @@ class _Builder:
         return len(self.ids)
 
     def begin(self, prompt: tuple[int, ...]) -> None:
-        """Begin a tree."""
+        """Start a new tree with ``prompt``."""
         start = len(self.ids)
         self.ids.extend(prompt)
         self.positions.extend(range(len(prompt)))
         self.trees.append((start, len(self.ids), []))
 
     def add(self, tail: tuple[int, ...], rows: list[int]) -> None:
-        """Add an answer, that of ``rows``, to the last tree."""
+        """Add an answer to the last tree.
+
+        Args:
+            tail: token ids of the answer.
+            rows: indices of the conversations that have this answer.
+        """
         start, stop, tails = self.trees[-1]
         here = len(self.ids)
         self.ids.extend(tail)
@@ -170,6 +181,6 @@ class _Builder:
         self.lasts.extend([len(self.ids) - 1] * len(rows))
 
     def close(self) -> PackedPass:
-        """Return the pack."""
+        """Return the finished pack."""
         trees = tuple(Tree(start, stop, tuple(tails)) for start, stop, tails in self.trees)
         return PackedPass(self.ids, self.positions, trees, self.rows, self.ends, self.lasts)

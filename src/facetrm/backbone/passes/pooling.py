@@ -1,9 +1,9 @@
-"""The forward passes of a bidirectional encoder: the prompt alone, and prompt and response as a pair, as means.
+"""Mean pooling for bidirectional encoders: one pass over the prompt alone, one over the prompt-response pair.
 
-    prompt = mean of h over the prompt read alone          response = mean of h over the response's tokens of the pair
+    prompt = mean of h over the prompt alone          response = mean of h over the response tokens of the pair
 
-Rows of similar length stand in one batch, padded on the right with a mask made from the lengths; in ``exact`` mode a
-batch is one row. Shapes: N conversations, P distinct prompts, L tokens of the longest row, D hidden size.
+Rows of similar length form a batch, padded on the right, with an attention mask built from their lengths. In ``exact``
+mode each row is its own batch. Shapes: N conversations, P distinct prompts, L tokens of the longest row, D hidden size.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from facetrm.backbone.text.chat import Ids, Tokenized
 
 @final
 class MeanPooling:
-    """Reads conversations with a bidirectional trunk, one thread at a time.
+    """Runs a bidirectional trunk over conversations, one thread at a time.
 
     Args:
-        model: the trunk, in evaluation mode while it is read.
+        model: trunk; it must be in evaluation mode during reads.
         mode: ``fast`` or ``exact``.
-        token_budget: the most tokens of a batch, padding included, unless one row is longer.
-        pad: any id that the model has.
-        inputs: the arguments that the model's forward takes.
+        token_budget: maximum tokens per batch, including padding; a longer row gets its own batch.
+        pad: padding token id; any valid id works.
+        inputs: names of the arguments of the model's forward method.
     """
 
     def __init__(
@@ -42,11 +42,11 @@ class MeanPooling:
         self._budget, self._pad, self._inputs = 1 if mode == "exact" else token_budget, pad, inputs
 
     def read(self, rows: Sequence[Tokenized], on_batch: OnBatch) -> tuple[Tensor, Tensor]:
-        """Return the means [N, D] of prompts and responses, float32 on the CPU; each prompt is read once.
+        """Return the mean vectors [N, D] of prompts and of responses, float32 on the CPU; each prompt is read once.
 
         Args:
-            rows: N conversations.
-            on_batch: called with (rows, tokens) after each batch; the prompts are batches of no rows.
+            rows: N tokenised conversations.
+            on_batch: function called with (rows, tokens) after each batch; prompt batches count as 0 rows.
         """
         with switched(self.model, None):
             prompt_ND = self._prompts(rows, lambda _, tokens: on_batch(0, tokens))
@@ -55,15 +55,15 @@ class MeanPooling:
     def read_adapted(
         self, rows: Sequence[Tokenized], on_batch: OnBatch, *, adapters: Sequence[str]
     ) -> tuple[Tensor, Tensor]:
-        """Return the means [N, D] of prompts, by the bare trunk, and [N, A, D] of responses, by each adapter.
+        """Return the mean vectors [N, D] of prompts (bare trunk) and [N, A, D] of responses (each adapter).
 
         Args:
-            rows: N conversations.
-            on_batch: called with (rows, tokens) after each batch; those of all but the first adapter are of no rows.
-            adapters: A names.
+            rows: N tokenised conversations.
+            on_batch: function called with (rows, tokens) after each batch; only the first adapter's batches count rows.
+            adapters: names of A adapters.
 
         Raises:
-            BackboneError: an unknown name.
+            BackboneError: An adapter is unknown.
         """
         means_AND = []
         with trunk_lock(self.model):
@@ -75,7 +75,7 @@ class MeanPooling:
             return self.read_prompts(rows), torch.stack(means_AND, dim=1)
 
     def read_prompts(self, rows: Sequence[Tokenized]) -> Tensor:
-        """Return the means [N, D] of the prompts of ``rows``, by the bare trunk; each prompt is read once."""
+        """Return the mean vectors [N, D] of the prompts of ``rows``, from the bare trunk; each prompt is read once."""
         with switched(self.model, None):
             return self._prompts(rows, lambda rows, tokens: None)
 
@@ -94,17 +94,17 @@ class MeanPooling:
     def _pooled(
         self, ids: Sequence[Ids], types: Sequence[Ids], spans: Sequence[tuple[int, int]], on_batch: OnBatch
     ) -> Tensor:
-        """Return the mean of the hidden states over ``[start, end)`` of each row."""
+        """Return the mean hidden state [N, D] over the span ``[start, end)`` of each row."""
         mean_ND = torch.empty(len(ids), int(self.model.config.get_text_config().hidden_size), dtype=torch.float32)
         for batch in token_batches([len(row) for row in ids], token_budget=self._budget):
             hidden_NLD = self._hidden([ids[n] for n in batch], [types[n] for n in batch])
             means = [hidden_NLD[line, slice(*spans[n])].float().mean(dim=0) for line, n in enumerate(batch)]
-            mean_ND[batch] = torch.stack(means).cpu()  # a device is waited for once a pass
+            mean_ND[batch] = torch.stack(means).cpu()  # synchronises with the device once per pass
             on_batch(len(batch), sum(len(ids[n]) for n in batch))
         return mean_ND
 
     def _hidden(self, ids: Sequence[Ids], types: Sequence[Ids]) -> Tensor:
-        """Return the last hidden state, [N, L, D]."""
+        """Return the last hidden states [N, L, D] of a batch."""
         ids_NL, mask_NL = pad_right(ids, pad=self._pad)
         inputs = {"input_ids": ids_NL, "attention_mask": mask_NL}
         if any(types) and "token_type_ids" in self._inputs:

@@ -1,12 +1,12 @@
-"""All segments of a pack in one call of a kernel: where every call costs, as on a GPU, one a layer instead of many.
+"""Attention over all segments of a pack in one kernel call per layer, which avoids launch overhead on a GPU.
 
     queries   [ prompt A, answer A1 |          answer A2 | prompt B, answer B1 | ... ]     the T tokens of the pack
     keys      [ prompt A, answer A1 | prompt A, answer A2 | prompt B, answer B1 | ... ]     S rows, gathered from the T
 
-A segment's last query sees all of its keys, the one before it all but the last: the mask is aligned to the bottom
-right.
+The causal mask is aligned to the bottom right: the last query of a segment attends to all of its keys, the second to
+last to all but one, and so on.
 
-Shapes: T tokens of a pack, S keys, M segments, H query heads, G key-value heads, E width of a head.
+Shapes: T tokens of a pack, S keys, M segments, H query heads, G key-value heads, E head dimension.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _HALF: Final = frozenset({torch.bfloat16, torch.float16})
 
 @dataclass(frozen=True)
 class SegmentLayout:
-    """Where the segments of a pack lie, made once a pass and used by every layer.
+    """Layout of the segments of a pack, computed once per pass and used by every layer.
 
     Attributes:
-        keys_S: which token each key row is; None where they are the T tokens as they stand.
-        query_starts: where each segment begins among the queries, and where the last ends, [M + 1].
-        key_starts: the same among the keys, [M + 1].
-        longest_query: the most query rows of a segment.
-        longest_key: the most key rows of a segment.
+        keys_S: Token index of each key row; None if the keys are the T tokens in order.
+        query_starts: Start of each segment among the queries, and the end of the last one, [M + 1].
+        key_starts: Start of each segment among the keys, and the end of the last one, [M + 1].
+        longest_query: Largest number of queries in a segment.
+        longest_key: Largest number of keys in a segment.
     """
 
     keys_S: Tensor | None
@@ -45,7 +45,7 @@ class SegmentLayout:
 
 
 class Kernel(Protocol):
-    """Attention of every segment's queries to its keys, from left to right, aligned to the bottom right."""
+    """Causal attention within each segment, with the mask aligned to the bottom right."""
 
     def __call__(
         self,
@@ -57,11 +57,25 @@ class Kernel(Protocol):
         scale: float,
         window: int | None,
     ) -> Tensor:
-        """Return [T, H, E]; a query sees the last ``window`` keys up to itself, or all where that is None."""
+        """Return the attention output [T, H, E].
+
+        Args:
+            query_THE: queries, [T, H, E].
+            key_SGE: keys, [S, G, E].
+            value_SGE: values, [S, G, E].
+            layout: layout of the segments.
+            scale: factor applied to the query-key products.
+            window: number of keys, including its own, that each query attends to; None for no limit.
+        """
 
 
 def layout_of(trees: Sequence[Tree], device: torch.device | str) -> SegmentLayout:
-    """Return the layout of a pack that ``trees`` tile, its tensors on ``device``."""
+    """Return the layout of a pack.
+
+    Args:
+        trees: trees of the pack, which together cover all of its tokens in order.
+        device: device for the tensors of the layout.
+    """
     queries: list[int] = []
     lengths: list[int] = []
     index: list[int] = []
@@ -82,9 +96,9 @@ def layout_of(trees: Sequence[Tree], device: torch.device | str) -> SegmentLayou
 def flash(
     query_THE: Tensor, key_SGE: Tensor, value_SGE: Tensor, layout: SegmentLayout, *, scale: float, window: int | None
 ) -> Tensor:
-    """Attend with PyTorch's own kernel (bfloat16 and float16, on CUDA): a :class:`Kernel`.
+    """Implement :class:`Kernel` with PyTorch's variable-length attention (bfloat16 and float16, on CUDA).
 
-    Its window counts the keys to the left of a query, ours the query as well.
+    PyTorch's window counts only the keys to the left of a query; ours includes the query's own key.
     """
     found: Tensor = _varlen()(
         query_THE,
@@ -102,13 +116,13 @@ def flash(
 
 
 def kernel_for(device: torch.device, dtype: torch.dtype) -> Kernel | None:
-    """Return the kernel for models of ``dtype`` on ``device``, or None where there is none."""
+    """Return the kernel for models of ``dtype`` on ``device``, or None if there is none."""
     return flash if device.type == "cuda" and dtype in _HALF and _varlen() is not None else None
 
 
 @cache
 def _varlen() -> Any:
-    """Return PyTorch's kernel, which only CUDA has a use for; None where PyTorch is older than it."""
+    """Return PyTorch's kernel (useful only on CUDA), or None if this PyTorch version does not have it."""
     try:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError:

@@ -1,1 +1,1 @@
-"""Messages to token ids and positions."""
+"""Chat templates, truncation and tokenisation: from messages to token ids and positions."""

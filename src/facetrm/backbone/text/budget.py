@@ -1,8 +1,8 @@
-"""How much one rendering of a chat template may cost: steps, time, and characters made and kept.
+"""Limits on the cost of rendering a chat template: steps, time, characters created and characters written.
 
-A chat template is a program that comes with a model, and somebody else wrote it. Every limit grows with the
-conversation, so that a sane template never meets one, and each is checked *before* the work is done where one
-operation could do too much of it (a string times a number, a replacement, a width).
+A chat template is an untrusted program that comes with a model. Every limit grows with the conversation, so that no
+reasonable template reaches it. If a single operation could be too expensive (repeating a string, a replacement, a
+field width), its cost is checked *before* it runs.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ from typing import Any, Final, final
 
 from jinja2.utils import Namespace
 
-SECONDS: Final = 0.5  # of this thread's processor time, for a conversation of no length
-BITS: Final = 16_384  # of an integer
-NODES: Final = 200_000  # items of a nested value, an item that stands in it twice counted twice
-WIDTH: Final = 1_000_000  # of a number that a filter or a method of a string takes
+SECONDS: Final = 0.5  # CPU time of this thread, for an empty conversation; longer ones get more
+BITS: Final = 16_384  # maximum bits of an integer
+NODES: Final = 200_000  # maximum items of a nested value; an item that occurs twice counts twice
+WIDTH: Final = 1_000_000  # maximum absolute value of a numeric argument of a filter or string method
 
 _WIDE: Final = re.compile(r"%(\([^)]*\))?[-+ #0]*(\d{5,}|\*|\d*\.(\d{5,}|\*))")
 _WIDE_FIELD: Final = re.compile(r"\d{5,}")
 
 
 class LimitError(Exception):
-    """A template went beyond its limits; the message says which."""
+    """A template exceeded a limit; the message says which."""
 
 
 @final
 class Budget:
-    """What is left of one rendering.
+    """The remaining budget of one rendering.
 
     Args:
-        characters: of the conversation.
-        turns: of the conversation.
+        characters: number of characters in the conversation.
+        turns: number of turns in the conversation.
     """
 
     def __init__(self, *, characters: int, turns: int) -> None:
@@ -45,14 +45,14 @@ class Budget:
         self._until = time.thread_time() + self._seconds
 
     def step(self) -> None:
-        """Count one round of a loop or one call."""
+        """Count one loop iteration or one call."""
         self._steps -= 1
         if self._steps < 0:
             raise LimitError("it makes too many steps, as an endless loop does")
         self.check_time()
 
     def check_time(self) -> None:
-        """Raise LimitError where the time is spent."""
+        """Raise LimitError if the time limit is exceeded."""
         if time.thread_time() > self._until:
             raise LimitError(f"it takes more than {self._seconds:.1f} seconds")
 
@@ -63,7 +63,7 @@ class Budget:
             raise LimitError("it writes far more than the conversation holds")
 
     def make(self, characters: int) -> None:
-        """Count the characters of one text that is about to be made."""
+        """Count the characters of a string that is about to be created."""
         if characters > self.longest:
             raise LimitError(f"it makes a text of {characters} characters")
         self._work -= characters
@@ -71,7 +71,7 @@ class Budget:
             raise LimitError("it makes too many long texts")
 
     def made(self, value: object) -> None:
-        """Count a result: the length of a text, the bits of an integer, the items of anything nested."""
+        """Count a result: the length of a string, the bits of an integer, or the items of a nested value."""
         if isinstance(value, str | bytes):
             self.make(len(value))
         elif isinstance(value, int):
@@ -81,10 +81,10 @@ class Budget:
             self.make(16 * measure(value)[0])
 
     def read(self, value: object) -> int:
-        """Return how long ``value`` is as text, about; it is counted as work.
+        """Return the approximate length of ``value`` as text, and count it as work.
 
         Args:
-            value: what is about to be written out.
+            value: value that is about to be converted to text.
         """
         if isinstance(value, str | bytes):
             self.make(len(value))
@@ -97,13 +97,13 @@ class Budget:
 
 
 def measure(value: object) -> tuple[int, int]:
-    """Return the items of a nested value and the characters of its texts.
+    """Return the number of items in a nested value and the total characters of its strings.
 
     Args:
-        value: anything.
+        value: any value.
 
     Raises:
-        LimitError: more than :data:`NODES` items.
+        LimitError: The value has more than :data:`NODES` items.
     """
     nodes = characters = 0
     rest: list[object] = [value]
@@ -130,13 +130,13 @@ def check_operator(operator: str, left: Any, right: Any, budget: Budget) -> None
     """Check the cost of ``left operator right`` before it is computed.
 
     Args:
-        operator: as a template writes it.
-        left: the first operand.
-        right: the second.
-        budget: what is left.
+        operator: operator as written in the template.
+        left: first operand.
+        right: second operand.
+        budget: remaining budget.
 
     Raises:
-        LimitError: the result would be too long or too large.
+        LimitError: The result would be too long or too large.
     """
     if operator == "*":
         for many, times in ((left, right), (right, left)):
@@ -160,12 +160,12 @@ def check_percent(form: str | bytes, values: Any, budget: Budget) -> None:
     """Check the cost of ``form % values``.
 
     Args:
-        form: with the places of the values.
-        values: one, several, or by name.
-        budget: what is left.
+        form: format string.
+        values: one value, a tuple, or a dict.
+        budget: remaining budget.
 
     Raises:
-        LimitError: the text would be too long.
+        LimitError: The result would be too long.
     """
     text = form if isinstance(form, str) else form.decode("latin-1")
     if _WIDE.search(text):
@@ -175,30 +175,30 @@ def check_percent(form: str | bytes, values: Any, budget: Budget) -> None:
 
 
 def check_field(spec: str) -> None:
-    """Check the format of one field of ``str.format``.
+    """Check the format specification of one field of ``str.format``.
 
     Args:
-        spec: what stands behind the colon.
+        spec: text after the colon of the field.
 
     Raises:
-        LimitError: it asks for a width of five digits or more.
+        LimitError: It contains a width of five digits or more.
     """
     if _WIDE_FIELD.search(spec):
         raise LimitError("it formats with a width of five digits or more")
 
 
 def check_method(name: str, owner: str | bytes, given: Sequence[Any], named: Mapping[str, Any], budget: Budget) -> None:
-    """Check the cost of a method of a text before it is called.
+    """Check the cost of a string method before it is called.
 
     Args:
-        name: of the method.
-        owner: the text.
-        given: its arguments by place.
-        named: its arguments by name.
-        budget: what is left.
+        name: name of the method.
+        owner: string whose method is called.
+        given: positional arguments.
+        named: keyword arguments.
+        budget: remaining budget.
 
     Raises:
-        LimitError: the result would be too long.
+        LimitError: The result would be too long.
     """
     values = [*given, *named.values()]
     check_widths(values)
@@ -224,13 +224,13 @@ def check_method(name: str, owner: str | bytes, given: Sequence[Any], named: Map
 
 
 def check_widths(values: Sequence[Any]) -> None:
-    """Check the numbers that a filter or a method is given.
+    """Check the numeric arguments of a filter or method.
 
     Args:
-        values: its arguments.
+        values: all arguments.
 
     Raises:
-        LimitError: one beyond :data:`WIDTH`.
+        LimitError: An integer is larger than :data:`WIDTH` in absolute value.
     """
     for value in values:
         if isinstance(value, int) and abs(value) > WIDTH:

@@ -1,13 +1,13 @@
-"""Messages to token ids and positions: the one tokenisation path of training, evaluation and serving.
+"""Turns messages into token ids and positions, in the same way for training, evaluation and serving.
 
-Decoders are rendered by the chat template. Positions are derived from the boundaries of the messages:
+For decoders, the chat template renders the messages. Positions are derived from the message boundaries:
 
-    prompt_end       the last token that is not white space of the prompt rendered alone: the one that closes the turn
-    response_start   where the rendered conversation begins to depend on the response's text
-    last token       the last one of the rendered conversation, with the end-of-turn and, where the template writes a
-                     line break after it, that line break: what published reward models read
+    prompt_end       the last non-whitespace token of the prompt rendered alone, which closes the turn
+    response_start   the first token that depends on the response's text
+    last token       the last token of the rendered conversation, including the end-of-turn token and the line break
+                     that some templates write after it, as published reward models expect
 
-Encoders read plain text: a single user turn is its text, a longer prompt is one ``role: text`` line a turn.
+Encoders read plain text: a single user turn is just its text, a longer prompt has one ``role: text`` line per turn.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from facetrm.data.records import Message
 
 Ids = tuple[int, ...]
 
-TOKENS_FORMAT: Final = 1  # raise it when the same text begins to give other ids
+TOKENS_FORMAT: Final = 1  # increase it whenever the same text would give different ids
 PLAIN_TEMPLATE: Final = (
     "{{ bos_token }}{% for message in messages %}{{ message.role }}: {{ message.content }}{{ eos_token }}\n"
     "{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
@@ -39,18 +39,18 @@ PLAIN_TEMPLATE: Final = (
 
 @dataclass(frozen=True)
 class Tokenized:
-    """One conversation as the backbone reads it.
+    """A tokenised conversation.
 
     Attributes:
-        ids: the tokens of the conversation.
-        prompt_end: the index of the token that closes the prompt.
-        response_start: the index of the first token of the response's text.
-        length: tokens of the response; a decoder's count its end-of-turn, an encoder's only the text.
-        truncated: whether something was cut away.
-        unknown: the share of ``ids`` that are the unknown token, 0 to 1 (see :func:`unknown_share`).
-        types: segment ids (encoders that have them), else empty.
-        prompt_ids: the prompt read alone (encoders), else empty.
-        prompt_types: segment ids of the prompt read alone (encoders), else empty.
+        ids: Token ids of the conversation.
+        prompt_end: Index of the token that closes the prompt.
+        response_start: Index of the first token of the response's text.
+        length: Number of response tokens, including the end-of-turn token (decoders) or only the text (encoders).
+        truncated: Whether part of the conversation was cut.
+        unknown: Fraction of ``ids`` that are the unknown token, 0 to 1.
+        types: Segment ids, for encoders that use them; otherwise empty.
+        prompt_ids: Token ids of the prompt alone, for encoders; otherwise empty.
+        prompt_types: Segment ids of the prompt alone, for encoders that use them; otherwise empty.
     """
 
     ids: Ids
@@ -65,19 +65,24 @@ class Tokenized:
 
 
 class ChatFormat(Protocol):
-    """Turns one conversation into a :class:`Tokenized`."""
+    """Interface for turning a conversation into a :class:`Tokenized`."""
 
     @property
     def template_hash(self) -> str:
-        """The name of the rendering: template, date, version."""
+        """The hash of everything that determines the rendering: template, date and format version."""
 
     def tokenize(self, messages: Sequence[Message], *, row: int) -> Tokenized:
-        """Return the ids and positions of ``messages``; ``row`` is its number, for messages of errors."""
+        """Return the token ids and positions of a conversation.
+
+        Args:
+            messages: prompt, followed by the response.
+            row: index of the conversation, for error messages.
+        """
 
 
 @dataclass(frozen=True)
 class Limit:
-    """The most tokens of a conversation, and what to do with a longer one."""
+    """The maximum number of tokens per conversation, and the policy for longer ones."""
 
     tokens: int
     truncation: Truncation = "error"
@@ -85,10 +90,16 @@ class Limit:
     def cut(
         self, turns: TemplateTurns, *, measure: Callable[[TemplateTurns], int], place: str, answered: bool = True
     ) -> TemplateTurns:
-        """Return the turns cut to the limit (see :func:`facetrm.backbone.text.truncate.drop_oldest`).
+        """Return the turns cut to the limit, as :func:`facetrm.backbone.text.truncate.drop_oldest` does.
+
+        Args:
+            turns: messages, oldest first.
+            measure: function that returns the token count of rendered turns.
+            place: location of the conversation, for error messages.
+            answered: whether the last turn is the response.
 
         Raises:
-            BackboneError: the policy is ``error``, or the limit leaves no room for any text.
+            BackboneError: The policy is ``error``, or the limit leaves no room for any text.
         """
         if self.truncation == "error":
             raise BackboneError(
@@ -100,7 +111,7 @@ class Limit:
         kept = drop_oldest(turns, measure=measure, limit=self.tokens, answered=answered)
         if kept is None:
             raise BackboneError(
-                f"max_tokens {self.tokens} leaves no room for a character of each turn that is needed",
+                f"max_tokens {self.tokens} leaves no room for even one character of each required turn",
                 place=place,
                 fix="raise backbone.max_tokens",
             )
@@ -109,7 +120,7 @@ class Limit:
 
 @dataclass(frozen=True)
 class _Plain:
-    """What a template does with turns of some roles: its control tokens, and the turns that it never renders."""
+    """What a template does with a sequence of roles: its number of control tokens, and the turns it never renders."""
 
     controls: int
     never: frozenset[int]
@@ -117,16 +128,16 @@ class _Plain:
 
 @final
 class DecoderChat:
-    """Renders with a chat template and derives positions.
+    """Renders conversations with a chat template and derives positions.
 
     Args:
-        tokenizer: the backbone's own; it is not changed.
-        template: the chat template's text.
-        limit: the most tokens, and the policy.
-        date: what a template that prints today's date gets instead, so that features do not depend on the day.
+        tokenizer: tokenizer of the backbone; it is not changed.
+        template: source of the chat template.
+        limit: maximum tokens, and the policy for longer conversations.
+        date: fixed date for templates that print today's date, so that features do not depend on the day.
 
     Raises:
-        BackboneError: the template does not render a user turn.
+        BackboneError: The template does not render a user turn.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, *, template: str, limit: Limit, date: str) -> None:
@@ -147,22 +158,22 @@ class DecoderChat:
 
     @property
     def template_hash(self) -> str:
-        """The sha256 of template, date and format version."""
+        """The sha256 of the template, date and format version."""
         return fingerprint(
             {"template": self._template, "date": self._date if self.dated else "", "format": TOKENS_FORMAT}
         )
 
     @property
     def dated(self) -> bool:
-        """Whether the template asks for a date: it gets the fixed one."""
+        """Whether the template uses the date; it then gets the fixed one."""
         return "strftime_now" in self._template or "date_string" in self._template
 
     @property
     def portable_template(self) -> str:
-        """The template for other programs: today's date fixed, and the BOS written out where the tokenizer adds it.
+        """The template for other programs, with a fixed date and with the BOS token that the tokenizer would add.
 
-        Programs that render with it and tokenise without special tokens read the ids that :meth:`tokenize` makes,
-        but for text that holds control strings, which only :meth:`tokenize` breaks.
+        Programs that render with it and tokenise without adding special tokens get the same ids as :meth:`tokenize`,
+        except for text with control strings, which only :meth:`tokenize` breaks up.
         """
         dated = "date_string" in self._template and "set date_string" in self._template
         source = "{%- set date_string = '" + self._date + "' -%}" + self._source if dated else self._source
@@ -171,11 +182,15 @@ class DecoderChat:
         return "{{- bos_token -}}" + source if self._adds_bos and not written else source
 
     def tokenize(self, messages: Sequence[Message], *, row: int) -> Tokenized:
-        """Return the ids and positions of ``messages``; ``row`` is its number, for messages of errors.
+        """Return the token ids and positions of a conversation.
+
+        Args:
+            messages: prompt, followed by the response.
+            row: index of the conversation, for error messages.
 
         Raises:
-            BackboneError: the conversation has no answer or no prompt, does not fit, is refused by the template, is
-                rendered without all of its text, or so that its prompt is no prefix of it.
+            BackboneError: The conversation has no response or prompt, is too long, is rejected by the template or
+                rendered without all of its text, or its rendered prompt is not a prefix of it.
         """
         place = check_ending(messages, row=row)
         turns = [{"role": m.role, "content": self._neutral.soften(m.content, place=place)} for m in messages]
@@ -198,12 +213,12 @@ class DecoderChat:
         """Return the text of ``turns``, as the template renders it.
 
         Raises:
-            BackboneError: the template refuses them.
+            BackboneError: The template rejects the turns.
         """
         return self._render(turns, place="chat template")
 
     def is_control(self, token: int) -> bool:
-        """Return whether no text of a message can make ``token``: it opens or closes turns."""
+        """Return whether ``token`` is a control token, which the text of a message can never produce."""
         return self._neutral.count((token,)) == 1
 
     def _prompt_end(self, turns: TemplateTurns, ids: Ids, place: str) -> int:
@@ -211,7 +226,7 @@ class DecoderChat:
         prompt_ids = self._prefix_ids(text)
         if not text or ids[: len(prompt_ids)] != prompt_ids:
             raise BackboneError(
-                f"the chat template renders the prompt alone ({text[-40:]!r}) in another way than before a response, "
+                f"the chat template renders the prompt alone ({text[-40:]!r}) differently than before a response, "
                 "so the end of the prompt cannot be found",
                 place=place,
                 fix="give a template (backbone.template) that renders a turn without looking at the later ones",
@@ -223,14 +238,14 @@ class DecoderChat:
         return len(prompt_ids) - 1
 
     def _response_start(self, turns: TemplateTurns, text: str, ids: Ids, place: str, *, after: int) -> int:
-        # A response that begins with another character shows where the header ends, whatever the template writes.
+        # Render a response with a different first character: the common prefix of the two texts is the header.
         other = "1" if turns[-1]["content"].strip()[:1] == "0" else "0"
         probe = self._render([*turns[:-1], {"role": "assistant", "content": other}], place=place)
         header = self._prefix_ids(text[: _shared(text, probe)])
         return min(max(_shared(ids, header), after + 1), len(ids) - 1)
 
     def _plain(self, turns: TemplateTurns, place: str) -> _Plain:
-        """Return what the template does with any turns of these roles."""
+        """Return what the template does with any conversation that has these roles (cached)."""
         roles = tuple(turn["role"] for turn in turns)
         if roles not in self._known:
             never = never_rendered(lambda plain: self._render(plain, place=place), roles)
@@ -242,7 +257,7 @@ class DecoderChat:
         return self._with_bos(self._render(turns, place=place))
 
     def _with_bos(self, text: str) -> Ids:
-        """Return the ids of a rendered text with exactly one BOS where template or tokenizer put any."""
+        """Return the ids of a rendered text, with exactly one BOS if the template or the tokenizer adds any."""
         ids = _ids(self._tokenizer, text)
         if self._adds_bos and ids[:1] != (self._bos,):
             return (cast(int, self._bos), *ids)
@@ -256,14 +271,14 @@ class DecoderChat:
 
 @final
 class EncoderChat:
-    """Renders plain text for a bidirectional encoder: the prompt alone, and prompt and response as a pair.
+    """Tokenises plain text for a bidirectional encoder: the prompt alone, and the prompt-response pair.
 
     Args:
-        tokenizer: the backbone's own; it is not changed.
-        limit: the most tokens of each of the two, and the policy.
+        tokenizer: tokenizer of the backbone; it is not changed.
+        limit: maximum tokens of the prompt and of the pair, and the policy for longer ones.
 
     Raises:
-        BackboneError: the tokenizer cannot say which tokens are the response's.
+        BackboneError: The tokenizer cannot tell which tokens belong to the response.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, *, limit: Limit) -> None:
@@ -279,18 +294,18 @@ class EncoderChat:
 
     @property
     def template_hash(self) -> str:
-        """The sha256 of the name of the plain rendering and its version."""
+        """The sha256 of the name and version of the plain-text rendering."""
         return fingerprint({"template": "plain text pair", "format": TOKENS_FORMAT})
 
     def tokenize(self, messages: Sequence[Message], *, row: int) -> Tokenized:
-        """Return the ids of the pair and of the prompt alone, each cut to the limit by itself.
+        """Return the token ids of the pair and of the prompt alone, each truncated separately.
 
         Args:
-            messages: prompt and, last, response.
-            row: the number of the conversation, for messages of errors.
+            messages: prompt, followed by the response.
+            row: index of the conversation, for error messages.
 
         Raises:
-            BackboneError: the conversation has no answer or no prompt, does not fit, or its response has no token.
+            BackboneError: The conversation has no response or prompt, is too long, or its response has no tokens.
         """
         place = check_ending(messages, row=row)
         turns = [{"role": m.role, "content": self._neutral.soften(m.content, place=place)} for m in messages]
@@ -337,9 +352,9 @@ class EncoderChat:
 
 
 def unknown_share(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> float:
-    """Return the share of ``ids`` that are the unknown token, 0 to 1.
+    """Return the fraction of ``ids`` that are the unknown token, 0 to 1.
 
-    Byte-level tokenizers name the token that closes a text as unknown too, and never make it of a text: 0.
+    Some byte-level tokenizers declare their BOS or EOS token as unknown, although no text produces it; return 0 then.
     """
     unknown = tokenizer.unk_token_id
     if unknown is None or unknown in (tokenizer.bos_token_id, tokenizer.eos_token_id):
@@ -348,23 +363,27 @@ def unknown_share(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> flo
 
 
 def plain_prompt(turns: TemplateTurns) -> str:
-    """Return a prompt as an encoder reads it: one user turn is its text, more are ``role: text`` lines."""
+    """Return the prompt text for an encoder: the text of a single user turn, or one ``role: text`` line per turn."""
     if len(turns) == 1 and turns[0]["role"] == "user":
         return turns[0]["content"]
     return "\n".join(f"{turn['role']}: {turn['content']}" for turn in turns)
 
 
 def check_ending(messages: Sequence[Message], *, row: int) -> str:
-    """Return the name of a conversation, number ``row``, for messages of errors.
+    """Check that a conversation has a prompt and ends with a response; return its name for error messages.
+
+    Args:
+        messages: conversation to check.
+        row: index of the conversation, which is part of its name.
 
     Raises:
-        BackboneError: it does not hold a prompt and then an assistant message.
+        BackboneError: It does not have a prompt followed by an assistant message.
     """
     opening = repr(messages[0].content[:30]) if messages else "empty"
     place = f"conversation {row} ({opening})"
     if not messages or messages[-1].role != "assistant":
         last = f"it ends with '{messages[-1].role}'" if messages else "it has no message"
-        raise BackboneError(last, place=place, fix="end with the assistant message that is to be read")
+        raise BackboneError(last, place=place, fix="end with the assistant message to score")
     if len(messages) < 2:
         raise BackboneError("it has no prompt", place=place, fix="give the user message before the response")
     return place
@@ -375,5 +394,5 @@ def _ids(tokenizer: PreTrainedTokenizerBase, text: str, *, special: bool = False
 
 
 def _shared(one: Sequence[object], other: Sequence[object]) -> int:
-    """Return the length of the common beginning."""
+    """Return the length of the common prefix."""
     return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))

@@ -1,9 +1,9 @@
-"""Chat templates of others, rendered as Transformers renders them and within limits.
+"""Renders untrusted chat templates as Transformers does, but within limits.
 
-A template is a program. The environment here is the one of Transformers (``apply_chat_template``): the same tags,
-filters and functions, the same text byte by byte. But every round of a loop, every call, every text that is made and
-every text that is written is counted (see :mod:`facetrm.backbone.text.budget`), so that a template ends in a text or
-in a BackboneError, within seconds and with bounded memory.
+A template is a program. Its environment has the same tags, filters and functions as Transformers'
+``apply_chat_template``, and gives the same text byte for byte. But loop iterations, calls, created strings and written
+text are all counted (see :mod:`facetrm.backbone.text.budget`), so that rendering ends with a text or a BackboneError
+within seconds and with bounded memory.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from facetrm.backbone.text.truncate import TemplateTurns
 from facetrm.core.errors import BackboneError, printable
 
 LONGEST_SOURCE: Final = 200_000  # characters; the longest templates of published models have 30,000
-_SHOWN: Final = 300  # characters of a template's own message
+_SHOWN: Final = 300  # characters shown of an error message that the template raises
 
 
 @final
@@ -28,10 +28,10 @@ class GuardedTemplate:
     """A chat template that renders within limits.
 
     Args:
-        source: the template's text.
+        source: source of the template.
 
     Raises:
-        BackboneError: it is no template, or far too long.
+        BackboneError: The template is invalid or too long.
     """
 
     def __init__(self, source: str) -> None:
@@ -44,7 +44,7 @@ class GuardedTemplate:
         token = BUDGET.set(Budget(characters=0, turns=0))
         try:
             self._render = CountedEnvironment().from_string(source)
-        except Exception as exc:  # a program of others ends in whatever it provokes
+        except Exception as exc:  # an untrusted program can raise anything
             raise BackboneError(
                 f"the chat template cannot be read ({_reason(exc)})",
                 place="chat template",
@@ -62,17 +62,17 @@ class GuardedTemplate:
         place: str,
         opened: bool = False,
     ) -> str:
-        """Return the text of ``turns``: that of ``tokenizer.apply_chat_template(turns, tokenize=False)``.
+        """Return the same text as ``tokenizer.apply_chat_template(turns, tokenize=False)``.
 
         Args:
-            tokenizer: whose special tokens the template may write.
-            turns: the messages, oldest first.
-            date: what the template gets as ``date_string``; None for nothing.
-            place: of the conversation, for the message of an error.
-            opened: whether the next answer is opened, as for generating.
+            tokenizer: tokenizer whose special tokens the template can use.
+            turns: messages, oldest first.
+            date: value of ``date_string`` in the template; None to leave it undefined.
+            place: location of the conversation, for error messages.
+            opened: whether to add the generation prompt.
 
         Raises:
-            BackboneError: the template refuses the turns, goes beyond its limits, or ends in an error of its own.
+            BackboneError: The template rejects the turns, exceeds a limit, or fails.
         """
         size = sum(len(turn["content"]) for turn in turns)
         known: dict[str, Any] = {name: _plain(value) for name, value in tokenizer.special_tokens_map.items()}
@@ -94,7 +94,7 @@ class GuardedTemplate:
             pieces.append(piece)
         text = "".join(pieces)
         if not text.isascii():
-            text.encode("utf-8")  # a half of a surrogate pair is no text, and no tokenizer reads it
+            text.encode("utf-8")  # fails for half a surrogate pair, which no tokenizer accepts
         return text
 
 
@@ -103,7 +103,7 @@ def _refusal(exc: Exception, turns: TemplateTurns, place: str) -> BackboneError:
         roles = ", ".join(turn["role"] for turn in turns[:20]) + (", ..." if len(turns) > 20 else "")
         system = any(turn["role"] == "system" for turn in turns)
         return BackboneError(
-            f"the chat template refuses a conversation of the roles {roles} ({_reason(exc)})",
+            f"the chat template refuses a conversation with the roles {roles} ({_reason(exc)})",
             place=place,
             fix="put the system text into the first user turn, or give another backbone.template"
             if system
@@ -115,9 +115,9 @@ def _refusal(exc: Exception, turns: TemplateTurns, place: str) -> BackboneError:
 
 
 def _reason(exc: Exception) -> str:
-    """Return what went wrong, short, in characters that a terminal does not obey."""
+    """Return a short description of the error, without terminal control characters."""
     if isinstance(exc, UnicodeError):
-        return "it writes half of a surrogate pair, which is no character"
+        return "it writes half of a surrogate pair, which is not a character"
     if isinstance(exc, RecursionError):
         return "it calls itself without end"
     if isinstance(exc, MemoryError):

@@ -1,8 +1,8 @@
-"""Text that a user or a model wrote never becomes a special token.
+"""Prevents the text of a message from becoming a special token.
 
-A tokenizer turns the string ``<|eot_id|>`` into the token that closes a turn wherever it stands, so an answer could
-open a turn of its own. Here every control string inside a message is broken by one blank after its first character
-(``< |eot_id|>``), before the template is rendered. All other text is left as it is.
+A tokenizer turns the string ``<|eot_id|>`` into the token that closes a turn wherever it occurs, so a response could
+start a turn of its own. Therefore every control string in a message is broken up by a space after its first character
+(``< |eot_id|>``) before the template is rendered. All other text is unchanged.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ _MAX_ROUNDS = 8
 
 
 class Neutraliser:
-    """Breaks control strings in the text of messages.
+    """Breaks up control strings in the text of messages.
 
-    Control tokens are the tokenizer's special tokens (but not the unknown token, which ordinary text may make) and
-    every other added token that the chat template puts around a turn.
+    Control tokens are the tokenizer's special tokens (except the unknown token, which ordinary text can produce) and
+    all other added tokens that the chat template writes around a turn.
 
     Args:
-        tokenizer: the tokenizer that will read the text.
-        structural: ids that the template puts around a turn.
+        tokenizer: tokenizer that will read the text.
+        structural: token ids that the template writes around a turn.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, *, structural: Iterable[int] = ()) -> None:
@@ -43,10 +43,14 @@ class Neutraliser:
         return sum(i in self._ids for i in ids)
 
     def soften(self, text: str, *, place: str) -> str:
-        """Return ``text`` with every control string broken.
+        """Return ``text`` with every control string broken up.
+
+        Args:
+            text: text of a message.
+            place: location of the conversation, for error messages.
 
         Raises:
-            BackboneError: a control token of a single character, which cannot be broken, stands in the text.
+            BackboneError: The text contains a control string that cannot be broken up, such as a single character.
         """
         if self._pattern is None:
             return text
@@ -57,12 +61,17 @@ class Neutraliser:
         raise _stubborn(text, place)
 
     def soften_by_tokens(self, text: str, *, place: str) -> str:
-        """Return ``text`` with every span broken that the tokenizer itself reads as a control token.
+        """Return ``text`` with every span broken up that the tokenizer reads as a control token.
 
-        The slow way, for tokenizers that normalise text (width, case) before they look for special tokens.
+        This is slower than :meth:`soften`. It is needed for tokenizers that normalise text (width, case) before they
+        look for special tokens.
+
+        Args:
+            text: text of a message.
+            place: location of the conversation, for error messages.
 
         Raises:
-            BackboneError: a span that still reads as a control token after it was broken.
+            BackboneError: A span still becomes a control token after it was broken up.
         """
         for _ in range(_MAX_ROUNDS):
             encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=self._tokenizer.is_fast)
@@ -85,5 +94,5 @@ def _broken(text: str, place: str) -> str:
 
 def _stubborn(text: str, place: str) -> BackboneError:
     return BackboneError(
-        f"the text {text[:40]!r} reads as a special token and cannot be broken", place=place, fix="take it out"
+        f"the text {text[:40]!r} reads as a special token and cannot be broken up", place=place, fix="remove it"
     )

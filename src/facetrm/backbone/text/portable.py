@@ -1,4 +1,4 @@
-"""The tokenizer of a backbone for programs that know nothing of facetrm, checked to read what we read."""
+"""Export a backbone's tokenizer for programs without facetrm, and check that it gives the same token ids."""
 
 from __future__ import annotations
 
@@ -17,19 +17,22 @@ from facetrm.core.errors import BackboneError
 from facetrm.data.records import Conversation, Message
 
 _ANSWERS: Final = ("Yes.", "no", "7 is prime", "(perhaps)", "\u00dcber alles")
-_ODD: Final = ("\nYes", "\n\nYes", " Yes", "Yes\n\n", "] [1] see")  # whose first token may swallow the header's last
+_ODD: Final = ("\nYes", "\n\nYes", " Yes", "Yes\n\n", "] [1] see")  # the first token may merge with the header
 
 
 def write_tokenizer(tokenizer: PreTrainedTokenizerBase, chat: DecoderChat, folder: Path) -> Portable:
-    """Write the tokenizer to ``folder``, with a template that gives our ids, and a padding token of its own.
+    """Write the tokenizer to ``folder``, with a template that gives the same ids, and a dedicated padding token.
 
     Args:
-        tokenizer: the backbone's; it is not changed.
-        chat: what renders and tokenises here.
-        folder: where the files go.
+        tokenizer: tokenizer of the backbone; it is not changed.
+        chat: chat format that the exported tokenizer must reproduce.
+        folder: destination folder.
+
+    Returns:
+        Token ids that other programs need to read conversations.
 
     Raises:
-        BackboneError: another program would read other ids than we do, or could not tell where a prompt ends.
+        BackboneError: Another program would read different ids, or could not tell where a prompt ends.
     """
     probes = [probe for probe in _probes() if _accepted(chat, probe)]
     rows = [chat.tokenize(probe, row=n) for n, probe in enumerate(probes)]
@@ -52,7 +55,7 @@ def write_tokenizer(tokenizer: PreTrainedTokenizerBase, chat: DecoderChat, folde
             raise BackboneError(
                 f"a plain tokenizer reads {theirs[:8]}... where facetrm reads {row.ids[:8]}...",
                 place=tokenizer.name_or_path,
-                fix="give a chat template (backbone.template) that writes the BOS itself and no date of today",
+                fix="give a chat template (backbone.template) that writes the BOS token itself and no date",
             )
     return Portable(pad, tokenizer.bos_token_id, tokenizer.eos_token_id, opening, header, pattern)
 
@@ -68,7 +71,7 @@ def _probes() -> list[Conversation]:
 
 
 def _accepted(chat: DecoderChat, probe: Conversation) -> bool:
-    """Return whether the template takes the conversation; templates without system turns refuse one of the probes."""
+    """Return whether the template accepts the conversation; some templates refuse system turns."""
     if probe[0].role != "system":
         return True
     try:
@@ -90,11 +93,11 @@ def _header(rows: Sequence[Tokenized], *, place: str) -> Ids:
 
 
 def _pattern(header: Ids, rows: Sequence[Tokenized], chat: DecoderChat, *, place: str) -> Ids:
-    """Return the part of ``header`` that marks the prompt's end in any text: up to its last control token."""
+    """Return the part of ``header`` up to its last control token, which marks the end of the prompt."""
     controls = [i for i, token in enumerate(header) if chat.is_control(token)]
     if not controls:
         raise BackboneError(
-            f"nothing but ordinary text ({list(header)}) stands between prompt and response, and an answer may hold it",
+            f"only ordinary text ({list(header)}) is between prompt and response, and an answer may contain it",
             place=place,
             fix="give a chat template (backbone.template) that opens the response with a special token",
         )
@@ -103,7 +106,7 @@ def _pattern(header: Ids, rows: Sequence[Tokenized], chat: DecoderChat, *, place
         found = max((i for i in range(len(row.ids)) if row.ids[i : i + len(pattern)] == pattern), default=-1)
         if found != row.prompt_end:
             raise BackboneError(
-                f"the ids {list(pattern)} do not stand where every prompt ends",
+                f"the ids {list(pattern)} do not mark the end of every prompt",
                 place=place,
                 fix="give a chat template (backbone.template) that opens every response in the same way",
             )
@@ -111,9 +114,9 @@ def _pattern(header: Ids, rows: Sequence[Tokenized], chat: DecoderChat, *, place
 
 
 def _padding(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Tokenized], *, opening: int | None) -> int:
-    """Return the id to pad with: the tokenizer's own, else a control token, best one that no conversation holds.
+    """Return the padding token id: the tokenizer's own, or another control token, preferably one that is not used.
 
-    It must never end a conversation. It may open all of them: of the leading ones the last is real.
+    It must never end a conversation. It may open every conversation; then the last of the leading ones is real.
     """
     used, lasts = {i for row in rows for i in row.ids}, {row.ids[-1] for row in rows}
     controls = sorted(i for i, token in tokenizer.added_tokens_decoder.items() if token.special)
@@ -129,11 +132,11 @@ def _padding(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Tokenized], *, o
 
 
 def _name_padding(folder: Path, token: str) -> None:
-    """Make ``token`` the padding token of the tokenizer in ``folder``."""
+    """Set ``token`` as the padding token of the tokenizer in ``folder``."""
     path = folder / "tokenizer_config.json"
     settings = json.loads(path.read_text(encoding="utf-8"))
     settings["pad_token"] = token
-    if settings.get("tokenizer_class") == "TokenizersBackend":  # its name in Transformers 5 alone
+    if settings.get("tokenizer_class") == "TokenizersBackend":  # only Transformers 5 knows this name
         settings["tokenizer_class"] = "PreTrainedTokenizerFast"
     path.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     special = folder / "special_tokens_map.json"

@@ -1,9 +1,9 @@
-"""Whether a chat template renders the text of every turn: what it leaves out, no score can depend on.
+"""Checks that a chat template renders the text of every turn, because scores cannot depend on text that it omits.
 
-The text of each turn must stand in the rendering, turn after turn; a system turn may stand anywhere, because templates
-move it into a user turn. White space does not count: templates trim. One part may be missing: the reasoning of an
-*earlier* answer, up to the last ``</think>`` or its like, which many official templates cut. The last answer is what is
-scored, so its reasoning must be there.
+The text of each turn must appear in the rendering, in order. A system turn may appear anywhere, because templates move
+it into a user turn. Whitespace is ignored, because templates trim it. One part may be missing: the reasoning of an
+*earlier* answer, up to the last ``</think>`` or similar tag, which many official templates remove. The last answer is
+the one that is scored, so its reasoning must be present.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from facetrm.backbone.text.truncate import TemplateTurns
 from facetrm.core.errors import BackboneError
 
 _THOUGHT_ENDS: Final = re.compile(r"</(?:\w+:)?think(?:ing)?>|\[/THINK\]|<\|END_THINKING\|>", re.IGNORECASE)
-_SHOWN: Final = 40  # characters of a text in a message
+_SHOWN: Final = 40  # characters of a text shown in an error message
 
 Render = Callable[[TemplateTurns], str]
 
 
 @dataclass(frozen=True)
 class UnrenderedTurn:
-    """A turn of which a template leaves something out.
+    """A turn that a template does not render completely.
 
     Attributes:
-        turn: its number in the conversation, from 0.
-        role: who speaks.
-        missing: what is not in the rendering, in words: ``its text 'Be brief.'``.
+        turn: Index of the turn in the conversation.
+        role: Role of the turn.
+        missing: Description of the missing part, such as ``its text 'Be brief.'``.
     """
 
     turn: int
@@ -40,11 +40,11 @@ class UnrenderedTurn:
 
 
 def turns_left_out(turns: TemplateTurns, text: str) -> list[UnrenderedTurn]:
-    """Return the turns whose text is not in the rendering ``text``, in order; none where all is there.
+    """Return the turns whose text is not completely in the rendering, in order; empty if nothing is missing.
 
     Args:
-        turns: the messages as they were given to the template, oldest first.
-        text: what the template made of them.
+        turns: messages that the template received, oldest first.
+        text: rendered text.
     """
     whole, at = _squeezed(text), 0
     found = []
@@ -65,13 +65,13 @@ def turns_left_out(turns: TemplateTurns, text: str) -> list[UnrenderedTurn]:
 
 
 def unrendered_turns(render: Render) -> list[UnrenderedTurn]:
-    """Return which turns of probing conversations a template does not render, each kind once; none where all is well.
+    """Return the turns of probe conversations that a template does not render completely, each kind once.
 
-    The probes are one question, several, with a system turn, and an answer that thinks aloud. A probe that the template
-    refuses with an error is passed over: such a conversation is refused when it is read, by name.
+    The probes have one or several questions, with and without a system turn and reasoning. Probes that the template
+    rejects with an error are skipped, because such conversations also fail with a clear error when they are read.
 
     Args:
-        render: turns (dicts with ``role`` and ``content``) to the text, such as
+        render: function that renders turns (dicts with ``role`` and ``content``) to text, such as
             ``lambda turns: tokenizer.apply_chat_template(turns, tokenize=False)``.
     """
     found: dict[tuple[str, str], UnrenderedTurn] = {}
@@ -82,7 +82,7 @@ def unrendered_turns(render: Render) -> list[UnrenderedTurn]:
 
 
 def cuts_earlier_thoughts(render: Render) -> bool:
-    """Return whether a template leaves out the reasoning of earlier answers, as many official ones do."""
+    """Return whether a template omits the reasoning of earlier answers, as many official ones do."""
     return any(
         _squeezed(turn["content"]) not in _squeezed(text)
         for turns, text in _rendered(render)
@@ -92,16 +92,16 @@ def cuts_earlier_thoughts(render: Render) -> bool:
 
 
 def check_rendered(turns: TemplateTurns, text: str, *, never: Collection[int] = (), place: str) -> None:
-    """Check that ``text`` holds what ``turns`` say.
+    """Check that ``text`` contains the text of all ``turns``.
 
     Args:
-        turns: the messages as they were given to the template.
-        text: what the template made of them.
-        never: numbers of turns that the template leaves out whatever they say (see :func:`never_rendered`).
-        place: of the conversation, for the message of the error.
+        turns: messages that the template received, oldest first.
+        text: rendered text.
+        never: indices of turns that the template never renders, as returned by :func:`never_rendered`.
+        place: location of the conversation, for the error message.
 
     Raises:
-        BackboneError: a turn that is not in the rendering, or in part; it names the turn, what is missing and the fix.
+        BackboneError: A turn is not completely in the rendering. The message names the turn and the missing part.
     """
     found = turns_left_out(turns, text)
     found += [UnrenderedTurn(n, turns[n]["role"], f"its text {_shown(turns[n]['content'])}") for n in sorted(never)]
@@ -115,20 +115,21 @@ def check_rendered(turns: TemplateTurns, text: str, *, never: Collection[int] = 
 
 
 def never_rendered(render: Render, roles: Sequence[str]) -> frozenset[int]:
-    """Return the numbers of the turns that a template leaves out whatever they say.
+    """Return the indices of the turns that a template never renders, whatever their text.
 
-    A short text may stand in the rendering by chance (``user`` in a header); texts that no template writes may not.
+    A short text may occur in the rendering by chance (such as ``user`` in a header), so the check uses texts that no
+    template writes.
 
     Args:
-        render: turns to the text.
-        roles: who speaks, turn after turn.
+        render: function that renders turns to text.
+        roles: role of each turn.
     """
     turns = [{"role": role, "content": f"Qx{number}Zv"} for number, role in enumerate(roles)]
     return frozenset(one.turn for one in turns_left_out(turns, render(turns)))
 
 
 def without_thought(text: str) -> str:
-    """Return ``text`` from behind the end of its reasoning; all of it where there is none."""
+    """Return the part of ``text`` after its reasoning, or all of it if there is none."""
     ends = [match.end() for match in _THOUGHT_ENDS.finditer(text)]
     return text[ends[-1] :] if ends else text
 
@@ -160,7 +161,7 @@ def _probes() -> list[TemplateTurns]:
 
 
 def _missing(content: str, whole: str) -> str:
-    """Return what of ``content`` is not in the squeezed rendering ``whole``, in words."""
+    """Describe which part of ``content`` is not in ``whole``, the rendering without whitespace."""
     behind = without_thought(content)
     if behind != content and (not behind.strip() or _squeezed(behind) in whole):
         return f"the reasoning {_shown(content[: len(content) - len(behind)])}"
@@ -177,7 +178,7 @@ def _missing(content: str, whole: str) -> str:
 
 
 def _longest(size: int, holds: Callable[[int], bool]) -> int:
-    """Return the largest number up to ``size`` for which ``holds``, where it holds for all smaller ones too."""
+    """Return the largest number up to ``size`` that satisfies ``holds``, which must hold for all smaller ones too."""
     good, bad = 0, size + 1
     while bad - good > 1:
         middle = (good + bad) // 2

@@ -1,7 +1,7 @@
-"""The environment of Transformers' chat templates, with every step and every text counted.
+"""The Jinja environment of Transformers' chat templates, extended to count every step and every string.
 
-Tags, filters and functions are those of ``apply_chat_template``. Names that no template can write (they hold blanks)
-are filters of our own: a walk over the parsed template puts them where rounds, slices and lists are made.
+Tags, filters and functions are those of ``apply_chat_template``. Counting uses internal filters whose names contain
+spaces, so that no template can use them. A pass over the parsed template inserts them at loops, slices and lists.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from facetrm.backbone.text.budget import (
 )
 
 BUDGET: Final[ContextVar[Budget]] = ContextVar("budget of the rendering")
-_STEP, _MADE, _TIME = "step of a loop", "text that was made", "time that passes"  # no template can write these names
-_EVERY: Final = 16  # comparisons between two looks at the clock
-# Filters that read no text of the items of what they are given.
+_STEP, _MADE, _TIME = "step of a loop", "text that was made", "time that passes"  # templates cannot use these names
+_EVERY: Final = 16  # number of comparisons per check of the time
+# Filters that do not convert the items of their input to text.
 _BY_ITEM: Final = frozenset(
     {
         "attr",
@@ -74,7 +74,7 @@ _ENDING: Final = "\nconcat, str_join, markup_join = environment.concat, environm
 
 @final
 class CountedEnvironment(ImmutableSandboxedEnvironment):
-    """That of Transformers, counted."""
+    """Transformers' sandboxed environment with cost counting."""
 
     intercepted_binops = frozenset({"+", "*", "**", "%"})
 
@@ -97,14 +97,14 @@ class CountedEnvironment(ImmutableSandboxedEnvironment):
 
     @staticmethod
     def str_join(parts: Iterable[Any]) -> str:
-        """Return the parts as one text: ``a ~ b``."""
+        """Return the concatenation ``a ~ b`` of the parts."""
         parts = list(parts)
         BUDGET.get().make(sum(BUDGET.get().read(part) for part in parts))
         return str_join(parts)
 
     @staticmethod
     def markup_join(parts: Iterable[Any]) -> str:
-        """Return the parts as one text that is escaped where a part is marked."""
+        """Return the concatenation of the parts, escaped if a part is marked as safe markup."""
         parts = list(parts)
         BUDGET.get().make(5 * sum(BUDGET.get().read(part) for part in parts))
         return markup_join(parts)
@@ -115,16 +115,16 @@ class CountedEnvironment(ImmutableSandboxedEnvironment):
         return super()._generate(watched, *given, **named) + _ENDING
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        """Return ``left operator right``, where it is not too much.
+        """Return ``left operator right`` if it is within the budget.
 
         Args:
-            context: of the rendering.
-            operator: as a template writes it.
-            left: the first operand.
-            right: the second.
+            context: context of the rendering.
+            operator: operator as written in the template.
+            left: first operand.
+            right: second operand.
 
         Raises:
-            LimitError: it is too much.
+            LimitError: The operation exceeds the budget.
         """
         check_operator(operator, left, right, BUDGET.get())
         result = super().call_binop(context, operator, left, right)
@@ -133,16 +133,16 @@ class CountedEnvironment(ImmutableSandboxedEnvironment):
         return result
 
     def call(__self, __context: Context, __obj: Any, *given: Any, **named: Any) -> Any:  # noqa: N805
-        """Call what a template calls, where it is not too much.
+        """Call a function or method for a template if it is within the budget.
 
         Args:
-            __context: of the rendering.
-            __obj: what is called.
-            given: its arguments by place.
-            named: its arguments by name.
+            __context: context of the rendering.
+            __obj: object to call.
+            given: positional arguments.
+            named: keyword arguments.
 
         Raises:
-            LimitError: it is too much.
+            LimitError: The call exceeds the budget.
         """
         budget = BUDGET.get()
         budget.step()
@@ -160,7 +160,7 @@ class CountedEnvironment(ImmutableSandboxedEnvironment):
         return result
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
-        """Return ``str.format`` with widths that are checked."""
+        """Return ``str.format`` with checked widths, or None if ``value`` is not a format method."""
         owner = getattr(value, "__self__", None)
         if not isinstance(owner, str) or getattr(value, "__name__", "") not in ("format", "format_map"):
             return None
@@ -175,27 +175,27 @@ class CountedEnvironment(ImmutableSandboxedEnvironment):
 
 
 class _Format(SandboxedFormatter, Formatter):
-    """``str.format`` whose fields are counted."""
+    """``str.format`` that counts its fields."""
 
     def format_field(self, value: Any, format_spec: str) -> str:
-        """Return one field."""
+        """Return one formatted field."""
         check_field(format_spec)
         BUDGET.get().read(value)
         return cast(str, super().format_field(value, format_spec))
 
 
 class _Watched(NodeTransformer):
-    """Puts a step into every round of a loop, counts slices and lists, and looks at the clock between comparisons."""
+    """Inserts counting into a template: at every loop iteration, slice and list, and a time check at comparisons."""
 
     def __init__(self) -> None:
         self._compared = 0
 
     def visit(self, node: nodes.Node, *given: Any, **named: Any) -> Any:
-        """Return ``node`` with all below it watched."""
+        """Return ``node`` with counting inserted into it and its children."""
         node = self.generic_visit(node, *given, **named)
         if isinstance(node, nodes.For):
             node.body.insert(0, nodes.ExprStmt(_filtered(nodes.Const(None), _STEP, node), lineno=node.lineno))
-            if node.test is not None:  # the rounds that it passes over count too
+            if node.test is not None:  # skipped iterations count too
                 node.test = nodes.And(_filtered(nodes.Const(True), _STEP, node), node.test, lineno=node.lineno)
         elif isinstance(node, nodes.Compare):
             if len(node.ops) > _EVERY:
@@ -213,7 +213,7 @@ class _Watched(NodeTransformer):
 
 
 def _is_made(node: nodes.Node) -> bool:
-    """Return whether a slice, or a list of other than constants, is made here; a target of an assignment is neither."""
+    """Return whether ``node`` creates a slice or a non-constant list, dict or tuple (not an assignment target)."""
     if isinstance(node, nodes.Getitem):
         return isinstance(node.arg, nodes.Slice)
     if not isinstance(node, nodes.List | nodes.Dict | nodes.Tuple):
@@ -227,12 +227,12 @@ def _filtered(node: nodes.Expr, name: str, where: nodes.Node) -> nodes.Filter:
 
 
 class _Generation(Extension):
-    """The tag that marks what a model would have written; its body is rendered as it is."""
+    """The ``generation`` tag, which marks text written by the model; its body is rendered unchanged."""
 
     tags = {"generation"}  # noqa: RUF012
 
     def parse(self, parser: Parser) -> nodes.CallBlock:
-        """Return the block."""
+        """Return the parsed block."""
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
         return nodes.CallBlock(self.call_method("_body", lineno=line), [], [], body, lineno=line)
@@ -261,7 +261,7 @@ def _time(_: Context, value: Any) -> Any:
 
 
 def _written(value: Any) -> Any:
-    """Return what an expression writes, counted."""
+    """Count the output of an expression, and return it."""
     if not isinstance(value, str):
         BUDGET.get().read(value)
     return value
@@ -274,7 +274,7 @@ def _joined(parts: Iterable[str]) -> str:
 
 
 def _counted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the filter ``name``, which looks at what it is given before it works, and at what it made."""
+    """Return the filter ``name`` with checks of its arguments before it runs and of its result after."""
     first = 1 if hasattr(function, "jinja_pass_arg") else 0
 
     @functools.wraps(function)
@@ -287,7 +287,7 @@ def _counted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
             _check_filter(name, values, budget)
         else:
             check_widths(values[1:])
-            if name == "sum" and values and isinstance(values[0], list | tuple):  # lists are copied at every plus
+            if name == "sum" and values and isinstance(values[0], list | tuple):  # each addition copies the list
                 budget.make(len(values[0]) * measure(values[0])[0] if isinstance(values[-1], list | tuple) else 0)
         budget.check_time()
         result = function(*given, **named)
@@ -298,7 +298,7 @@ def _counted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _check_filter(name: str, values: Sequence[Any], budget: Budget) -> None:
-    """Check the cost of a filter that writes out what it is given."""
+    """Check the cost of a filter that converts its arguments to text."""
     check_widths(values[1:])
     sizes = [budget.read(value) for value in values]
     own, others = sum(sizes[:1]), sum(sizes[1:])
@@ -350,18 +350,18 @@ def _lipsum(n: int = 5, html: bool = True, min: int = 20, max: int = 100) -> str
 
 
 class _Dict:
-    """``dict`` without anything else of the class."""
+    """The ``dict`` constructor and ``fromkeys``, without the other attributes of the class."""
 
     def __call__(self, *given: Any, **named: Any) -> dict[Any, Any]:
         return dict(*given, **named)
 
     def fromkeys(self, *given: Any) -> dict[Any, Any]:
-        """Return a dict of these keys."""
+        """Return ``dict.fromkeys(*given)``."""
         return dict.fromkeys(*given)
 
 
 class _Namespace(Namespace):
-    """A namespace without names that begin with an underscore."""
+    """A namespace that rejects names that begin with an underscore."""
 
     def __init__(*given: Any, **named: Any) -> None:
         self, given = given[0], given[1:]
@@ -377,4 +377,4 @@ class _Namespace(Namespace):
 
 def _check_name(name: object) -> None:
     if isinstance(name, str) and name.startswith("_"):
-        raise TemplateError(f"a namespace keeps no name that begins with an underscore, such as {name[:40]!r}")
+        raise TemplateError(f"a namespace name cannot begin with an underscore, such as {name[:40]!r}")

@@ -1,4 +1,4 @@
-"""Which chat template a backbone's conversations are rendered with."""
+"""Selects the chat template that renders a backbone's conversations."""
 
 from __future__ import annotations
 
@@ -16,10 +16,14 @@ _LONGEST_TEMPLATE: Final = 1 << 20  # bytes
 
 
 def chat_template(tokenizer: PreTrainedTokenizerBase, config: BackboneConfig) -> str:
-    """Return the chat template's text: the file that ``config`` gives, ``plain`` by name, else the tokenizer's own.
+    """Return the source of the chat template: the one set in ``config``, or else the tokenizer's own.
+
+    Args:
+        tokenizer: tokenizer of the backbone.
+        config: settings, whose ``template`` is a path, ``plain``, or None for the tokenizer's own template.
 
     Raises:
-        BackboneError: there is none.
+        BackboneError: There is no template, or its file cannot be read.
     """
     if config.template == "plain":
         return PLAIN_TEMPLATE

@@ -1,11 +1,11 @@
-"""What to cut from a conversation that is longer than the backbone reads.
+"""Truncates conversations that are longer than the backbone's token limit.
 
-``drop_oldest`` cuts, in this order and no more than needed:
-    1. the oldest turns, a question with its answer at a time; the last user turn and the system turn stay;
+``drop_oldest`` removes text in this order, and no more than needed:
+    1. the oldest turns, one question with its answer at a time; the last user turn and the system turn are kept;
     2. the beginning of the last user turn's text;
-    3. the system turn (and then again as little of the last user turn as possible);
-    4. the end of the response, only if it does not fit with one character of the question before it.
-The header of the response is made by the template, after the cuts, so it is never cut.
+    3. the system turn (the last user turn is then cut again, as little as possible);
+    4. the end of the response, only if it does not fit together with one character of the last user turn.
+The template writes the header of the response after the cuts, so the header is never cut.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ TemplateTurns = list[dict[str, str]]
 def drop_oldest(
     turns: TemplateTurns, *, measure: Callable[[TemplateTurns], int], limit: int, answered: bool = True
 ) -> TemplateTurns | None:
-    """Return the turns that fit, or None where not even one character of each needed turn does.
+    """Return turns cut to the limit, or None if not even one character of each required turn fits.
 
     Args:
-        turns: the messages, oldest first.
-        measure: tokens of the rendered turns.
-        limit: the most tokens allowed.
-        answered: whether the last turn is the response (else ``turns`` is a prompt alone).
+        turns: messages, oldest first.
+        measure: function that returns the token count of rendered turns.
+        limit: maximum number of tokens.
+        answered: whether the last turn is the response; if not, ``turns`` is only a prompt.
     """
     prompt, response = (turns[:-1], turns[-1:]) if answered else (turns, [])
     head = next((i for i, turn in enumerate(prompt) if turn["role"] != "system"), len(prompt) - 1)
@@ -61,9 +61,9 @@ def _start(turn: dict[str, str], characters: int) -> dict[str, str]:
 
 
 def _longest(size: int, fits: Callable[[int], bool]) -> int:
-    """Return the largest number of characters up to ``size`` that fits, 0 for none.
+    """Return the largest number of characters up to ``size`` that fits; 0 if none does.
 
-    It doubles first, so that a text far beyond the limit is never tokenised whole; then it halves the gap.
+    Exponential search, then binary search, so that a text far beyond the limit is never tokenised completely.
     """
     good, bad = 0, size + 1
     step = 1

@@ -106,7 +106,11 @@ def detect(rows: Sequence[Row], kind: RecordKind, objectives: Sequence[Objective
 
 
 def to_record(row: Row, layout: FileLayout) -> Rating | Preference:
-    """Return the record of one ``row`` of a file with this ``layout``.
+    """Return the record of one row of a file.
+
+    Args:
+        row: columns of the row, by name.
+        layout: layout of the file.
 
     Raises:
         DataError: The row is bad. The message names the field, value and fix; the caller adds the place.

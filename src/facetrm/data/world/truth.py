@@ -90,7 +90,12 @@ SLOTS: Final = {latent.name: latent.slots for latent in LATENTS}
 
 
 def utility(levels: Mapping[str, float], task: str) -> float:
-    """Return the gold reward ``sum_l weight[task, l] * level_l / slots_l``, in [0, 1]."""
+    """Return the gold reward ``sum_l weight[task, l] * level_l / slots_l``, in [0, 1].
+
+    Args:
+        levels: level of each latent, by name.
+        task: name of the task, which determines the weights.
+    """
     return sum(weight * levels[name] / SLOTS[name] for name, weight in TASK_WEIGHTS[task].items())
 
 
