@@ -33,7 +33,7 @@ def test_every_section_is_there_with_its_figures(tmp_path) -> None:
         "-7.3 points", "-0.0321", "12.7%",
         *SYSTEM_TITLES.values(), *NAMES, *TASKS, run.title, run.description, "steps: 500", "Numbers of a small run.",
         "not reached", "+0.310", "70.5%", "-0.5 points", "120.2", "1,204", "0.0240", "165 s", "m" * 64, "31.0%",
-        "helpsteer 800 pairs", "A is ahead by 0.1985", "One pair taken apart",
+        "helpsteer 800 pairs", "A is ahead by 0.1985", "One pair explained",
     ]  # fmt: skip
     for part in expected:
         assert part in text, part
