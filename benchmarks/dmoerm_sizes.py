@@ -2,14 +2,15 @@
 
     python benchmarks/dmoerm_sizes.py --backbone runs/benchmark-dmoerm/backbone
 
-benchmarks/dmoerm.py trains adapters and can afford few labels; there hardly any adapter beats its own start, a linear
-head on the frozen features. So here no adapter is trained: every expert is that head, all else (disjoint phases, judge,
-network, router) is as there, features are read once, and the labels can be many. Noise 0.25 and 0.4, seeds 0 1 2.
+benchmarks/dmoerm.py trains adapters, which limits the number of labels; with so few, hardly any adapter beats its
+start, a linear head on the frozen features. Here no adapter is trained. Every expert is such a head, and features are
+computed once, so there can be many labels; phases, judge, network and router are the same. Noise 0.25 and 0.4, seeds
+0 1 2.
 
-    dmoerm           the router chooses the task; dmoerm_known: the true task is given
-    overall_experts  control: the same experts on overall labels of the same pairs, routed
-    single           one head on all overall labels; single_more: on as many as dmoerm saw of both kinds
-    per_task         one head for each task, the true task given
+    dmoerm           the router chooses the task (dmoerm_known: with the true task given)
+    overall_experts  control: the same experts, trained on overall labels of the same pairs, with the router
+    single           one head on all overall labels (single_more: on as many labels as dmoerm saw of both kinds)
+    per_task         one head per task, with the true task given
 
 Prints a table and writes benchmarks/results/dmoerm_sizes.json.
 """
