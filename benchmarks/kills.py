@@ -32,31 +32,12 @@ from provenance import provenance
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
+from tiny_dmoerm import SMALL  # noqa: E402
 from tiny_runs import recipe, write_recipe  # noqa: E402
 
 TIMED: Final = frozenset({"metrics.json", "report.html", "README.md", "backbone.json", "log.jsonl"})
 IN_A_FOLDER: Final = 4
-STEP: Final = {
-    "evaluate_every": 2,
-    "gain": 0.0,
-    "folds": 0,
-    "trainer": {"max_steps": 4, "learning_rate": 0.01, "per_device_train_batch_size": 8, "logging_steps": 1},
-}
-DMOERM: Final[dict[str, Any]] = {
-    "recipe": "dmoerm",
-    "title": "two tasks",
-    "data": {"kind": "world", "tasks": ["chat", "code"], "preferences": 120, "labelled": 100, "test": 60, "most": 1},
-    "tiny": {**recipe()["tiny"], "shape": {"hidden": 16, "layers": 2, "heads": 2, "inner": 32}},
-    "router": {"settings": {"steps": 40, "hidden": 8, "samples": 20}},
-    "lora": {"rank": 2, "alpha": 4.0, "layers": "last 1"},
-    "linear": {"folds": 2},
-    "base": {"training": STEP},
-    "experts": {"training": STEP},
-    "aggregator": {"concat": {"steps": 20, "hidden": 8}, "gate": {"steps": 20, "hidden": 4, "rank": 4}},
-    "rivals": {"members": 2},
-    "samples": 20,
-    "save_backbone": "copy",
-}
+DMOERM: Final[dict[str, Any]] = {**SMALL, "data": {**SMALL["data"], "most": 1}}
 FAMILIES: Final[dict[str, dict[str, Any]]] = {"armorm": recipe(), "dmoerm": DMOERM}
 
 

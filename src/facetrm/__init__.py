@@ -8,9 +8,11 @@ from facetrm.hub.registration import register_when_loaded
 __all__ = [
     "AdapterExperts",
     "BackboneConfig",
+    "ConcatConfig",
     "ConcatMLP",
     "DebiasConfig",
     "Encoder",
+    "ExpertConfig",
     "FacetrmError",
     "FeatureStore",
     "Features",
@@ -19,6 +21,7 @@ __all__ = [
     "GateShape",
     "GatedSum",
     "LinearExperts",
+    "LoraSettings",
     "Message",
     "Mixture",
     "Objective",
@@ -46,7 +49,9 @@ __all__ = [
     "explain_scores_pair",
     "export_published",
     "export_self_contained",
+    "fit_adapter",
     "fit_armorm",
+    "fit_concat_mlp",
     "fit_debias",
     "fit_dmoerm",
     "fit_gate",
@@ -72,6 +77,7 @@ __all__ = [
 if TYPE_CHECKING:
     from facetrm.backbone.config import BackboneConfig
     from facetrm.backbone.encoder import Encoder, Features
+    from facetrm.backbone.lora.adapters import LoraSettings
     from facetrm.backbone.store import FeatureStore, encode
     from facetrm.backbone.tiny import TinyShape, tiny_decoder
     from facetrm.backbone.transformer import load_encoder
@@ -91,6 +97,10 @@ if TYPE_CHECKING:
     from facetrm.explain.local import explain_score, explain_scores_pair
     from facetrm.explain.overall import explain_overall
     from facetrm.fit.debias import DebiasConfig, fit_debias
+    from facetrm.fit.experts.adapters import fit_adapter
+    from facetrm.fit.experts.concat import fit_concat_mlp
+    from facetrm.fit.experts.concat_start import ConcatConfig
+    from facetrm.fit.experts.config import ExpertConfig
     from facetrm.fit.gate.config import GateConfig
     from facetrm.fit.gate.fit import fit_gate
     from facetrm.fit.heads.ridge import RidgeConfig, fit_linear_experts
@@ -116,6 +126,7 @@ else:
         {
             "facetrm.backbone.config": ["BackboneConfig"],
             "facetrm.backbone.encoder": ["Encoder", "Features"],
+            "facetrm.backbone.lora.adapters": ["LoraSettings"],
             "facetrm.backbone.store": ["FeatureStore", "encode"],
             "facetrm.backbone.tiny": ["TinyShape", "tiny_decoder"],
             "facetrm.backbone.transformer": ["load_encoder"],
@@ -135,6 +146,10 @@ else:
             "facetrm.explain.local": ["explain_score", "explain_scores_pair"],
             "facetrm.explain.overall": ["explain_overall"],
             "facetrm.fit.debias": ["DebiasConfig", "fit_debias"],
+            "facetrm.fit.experts.adapters": ["fit_adapter"],
+            "facetrm.fit.experts.concat": ["fit_concat_mlp"],
+            "facetrm.fit.experts.concat_start": ["ConcatConfig"],
+            "facetrm.fit.experts.config": ["ExpertConfig"],
             "facetrm.fit.gate.config": ["GateConfig"],
             "facetrm.fit.gate.fit": ["fit_gate"],
             "facetrm.fit.heads.ridge": ["RidgeConfig", "fit_linear_experts"],

@@ -146,7 +146,7 @@ def test_a_kind_reads_its_own_state_alone(registry: Any, makers: dict[str, Calla
         tensors, spec = makers[other]().state()
         assert spec["kind"] == other
         if kind != other:
-            with pytest.raises(ModelError, match=f"of kind '{other}'"):
+            with pytest.raises(ModelError, match=f"the kind is '{other}'"):
                 registry[kind].from_state(tensors, spec)
 
 
@@ -154,11 +154,11 @@ def test_a_mixture_says_what_does_not_fit() -> None:
     linear, adapter = MAKE_EXPERTS["linear"](), MAKE_EXPERTS["adapter"]()
     with pytest.raises(ModelError, match="one vector per expert"):
         Mixture(linear, MAKE_AGGREGATOR["concat_mlp"]())
-    with pytest.raises(ModelError, match="3 experts under an aggregator of 2"):
+    with pytest.raises(ModelError, match="there are 3 experts, but the aggregator has 2"):
         Mixture(adapter, adapter_models.network(2))
-    with pytest.raises(ModelError, match="16 features under an aggregator of 8"):
+    with pytest.raises(ModelError, match="hidden size is 16, but the aggregator's is 8"):
         Mixture(adapter, adapter_models.network(width=8))
     with pytest.raises(ModelError, match="not defined for this aggregator"):
         Mixture(adapter, MAKE_AGGREGATOR["concat_mlp"]()).gated_sum
-    with pytest.raises(ModelError, match="not defined for experts with adapters"):
+    with pytest.raises(ModelError, match="not defined for experts with their own adapters"):
         Mixture(adapter, MAKE_AGGREGATOR["gated_sum"]()).linear_experts

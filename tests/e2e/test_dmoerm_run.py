@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 import os
@@ -17,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from command_line import Said, assert_refused, command
+from command_line import assert_refused, command
 from facetrm.data.read.files import read_preferences
 from facetrm.data.world import World
 from facetrm.explain.edits import edit
@@ -27,52 +26,10 @@ from facetrm.model.concat import ConcatMLP
 from facetrm.model.reward_model import RewardModel
 from facetrm.recipes.dmoerm.fit import DmoermRun
 from facetrm.recipes.run import run_recipe
-from tiny_runs import recipe, write_recipe, write_rows
+from tiny_dmoerm import QUICK, SMALL, run, small
+from tiny_runs import write_recipe, write_rows
 
 ROOT = Path(__file__).parents[2]
-QUICK: dict[str, Any] = {
-    "evaluate_every": 2,
-    "gain": 0.0,
-    "folds": 0,
-    "trainer": {"max_steps": 4, "learning_rate": 0.01, "per_device_train_batch_size": 8, "logging_steps": 1},
-}
-SMALL: dict[str, Any] = {
-    "recipe": "dmoerm",
-    "title": "two tasks",
-    "data": {
-        "kind": "world",
-        "tasks": ["chat", "code"],
-        "preferences": 120,
-        "labelled": 100,
-        "test": 60,
-        "most": 2,
-    },
-    "tiny": {**recipe()["tiny"], "shape": {"hidden": 16, "layers": 2, "heads": 2, "inner": 32}},
-    "router": {"settings": {"steps": 40, "hidden": 8, "samples": 20}, "threshold": 0.75},
-    "lora": {"rank": 2, "alpha": 4.0, "dropout": 0.05, "layers": "last 1"},
-    "linear": {"folds": 2},
-    "base": {"training": QUICK},
-    "experts": {"training": QUICK},
-    "aggregator": {"concat": {"steps": 20, "hidden": 8}, "gate": {"steps": 20, "hidden": 4, "rank": 4}},
-    "rivals": {"members": 2},
-    "samples": 20,
-    "save_backbone": "copy",
-}
-
-
-def small(**sections: Any) -> dict[str, Any]:
-    """Return the small recipe with sections replaced; None takes one out."""
-    return {key: part for key, part in {**copy.deepcopy(SMALL), **sections}.items() if part is not None}
-
-
-def run(folder: Path, other: Path | None = None, *, trained: bool = False, **sections: Any) -> Said:
-    """Run the small recipe in ``folder``; the trunk of the ``other`` run is used again, or all that was ``trained``."""
-    if other is not None:
-        folder.mkdir(parents=True)
-        shutil.copy(other / "backbone.json", folder)
-        for name in ("backbone", "training") if trained else ("backbone",):
-            shutil.copytree(other / name, folder / name)
-    return command("run", write_recipe(folder.parent / f"{folder.name}.yaml", small(**sections)), "--out", folder)
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +84,7 @@ def test_a_run_leaves_what_it_says(done: DmoermRun) -> None:
         assert len(found["experts"]) == 3
         overall = World().preferences_of(SMALL["data"]["tasks"], 120, part="gate")
         assert found["rows"]["base"] + found["rows"]["mix"] == sum(p.task == task for p in overall)
-        assert sum(found["aggregator"]["counts"].values()) == found["rows"]["mix"], "and nothing that experts saw"
+        assert found["aggregator"]["counts"]["train"] == found["rows"]["mix"], "and nothing that experts saw"
     fits = [fit for found in metrics["tasks"].values() for fit in (*found["experts"].values(), found["aggregator"])]
     assert {fit["best_step"] > 0 for fit in fits} == {True, False}, "some were trained to their gain, some were not"
     systems = {"model", "task_rm", "mean_of_experts", "linear_bt", "longer"}
@@ -189,11 +146,8 @@ def test_a_run_says_which_experts_training_has_moved(done: DmoermRun) -> None:
 def test_rivals_see_the_same_labels_and_stand_in_every_table(done: DmoermRun) -> None:
     metrics = json.loads((done.folder / "metrics.json").read_text())
     rivals = {"single_rm", "ensemble_mean", "ensemble_worst", "ensemble_uncertainty", "routed_linear", "linear_bt"}
-    for table in (
-        metrics["pair_accuracy"]["noisy"],
-        metrics["pair_accuracy"]["true"],
-        *metrics["pair_accuracy"]["by_task"].values(),
-    ):
+    found = metrics["pair_accuracy"]
+    for table in (found["noisy"], found["true"], *found["by_task"].values()):
         assert rivals <= table.keys()
     assert rivals <= found["model_minus"].keys()
     for member in metrics["rivals"]["members"]:

@@ -32,6 +32,7 @@ from facetrm.core.errors import ConfigError, FitError
 from facetrm.core.files import new_file, read_json, write_json, write_text
 from facetrm.core.progress import log
 from facetrm.fit.finetune.config import TrainerSection
+from facetrm.fit.schedule import without_zero_rate
 
 TRAINED: Final = "trained.safetensors"
 _FIX: Final = "fix these arguments of transformers.TrainingArguments, or start with accelerate launch"
@@ -164,15 +165,8 @@ class HeadsTrainer(Trainer):
             num_training_steps: as in ``Trainer.create_scheduler``.
             optimizer: as in ``Trainer.create_scheduler``.
         """
-        schedule = super().create_scheduler(num_training_steps, optimizer)
         warm = self.args.get_warmup_steps(num_training_steps)
-        if warm and isinstance(schedule, torch.optim.lr_scheduler.LambdaLR):
-            schedule.lr_lambdas = [_never_zero(rate, warm) for rate in schedule.lr_lambdas]
-            rates = [base * rate(0) for base, rate in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)]
-            for group, rate in zip(schedule.optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate
-            schedule._last_lr = rates
-        return schedule
+        return without_zero_rate(super().create_scheduler(num_training_steps, optimizer), warm=warm)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Return, log and announce the figures of ``judge``.
@@ -288,11 +282,7 @@ def write_trained(trainer: HeadsTrainer, folder: Path) -> None:
 
 
 def write_result(state: Mapping[str, Tensor], folder: Path) -> None:
-    """Write the tensors of a finished training to ``folder``.
-
-    Args:
-        state: trained tensors by name.
-        folder: folder of the training.
+    """Write the tensors of a finished training, by name, to ``folder``.
 
     Raises:
         FitError: a tensor that is not finite.
@@ -379,11 +369,6 @@ def question_of(config: Section) -> dict[str, Any]:
     settings = config.model_dump(mode="json")
     settings["trainer"] = {key: value for key, value in settings["trainer"].items() if key not in _FREE}
     return settings
-
-
-def _never_zero(rate: Callable[[int], float], warm: int) -> Callable[[int], float]:
-    """Return the factor of a schedule whose ``warm`` first steps are one step ahead."""
-    return lambda step: rate(step + 1) if step < warm else rate(step)
 
 
 def _last_whole_checkpoint(folder: Path) -> str | None:

@@ -1,4 +1,4 @@
-"""Floor 4: models in and out: native folders, the published layout, other reward models, cards, the Hub."""
+"""Floor 4: load, export and publish reward models, in facetrm's layout and in others, with model cards."""
 
 from typing import TYPE_CHECKING
 

@@ -66,11 +66,13 @@ def _head(folder: Path) -> dict[str, Any]:
     """Return the tensors that belong neither to the LoRA nor to the trunk, in float32."""
     path = folder / ADAPTER_WEIGHTS
     if not path.is_file():
-        raise ModelError(f"an adapter of PEFT without {ADAPTER_WEIGHTS}", place=folder, fix="save it as safetensors")
+        raise ModelError(f"the PEFT adapter has no {ADAPTER_WEIGHTS}", place=folder, fix="save it as safetensors")
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError) as exc:
-        raise ModelError(f"cannot be read ({' '.join(str(exc).split())[:200]})", place=path, fix="fetch it") from None
+        raise ModelError(
+            f"cannot be read ({' '.join(str(exc).split())[:200]})", place=path, fix="fetch it again"
+        ) from None
     names = {name: name.removeprefix(_PREFIX) for name in tensors if "lora_" not in name}
     return {short_name: tensors[name].float() for name, short_name in names.items()}
 
@@ -96,9 +98,9 @@ def _check_tokenizer(folder: Path, encoder: TransformerEncoder, *, templated: bo
     try:
         with quiet_transformers():
             own = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except Exception as exc:  # loaders raise errors of every kind on files that others wrote
+    except Exception as exc:  # loaders raise all kinds of error on malformed files
         reason = f"{type(exc).__name__}: {' '.join(str(exc).split())[:200]}"
-        raise ModelError(f"its tokenizer cannot be loaded ({reason})", place=folder, fix=_MERGE) from None
+        raise ModelError(f"the adapter's tokenizer cannot be loaded ({reason})", place=folder, fix=_MERGE) from None
     if tokenizer_fingerprint(own) != tokenizer_fingerprint(encoder.tokenizer):
         raise ModelError("the adapter's tokenizer differs from that of its base", place=folder, fix=_MERGE)
     if not templated and own.chat_template not in (None, encoder.tokenizer.chat_template):

@@ -1,6 +1,6 @@
-"""What Transformers' Auto classes know of our folders until one is loaded: a configuration, and a door to the model.
+"""The configuration of facetrm folders, and a stand-in for the model class that imports the class on first use.
 
-The module imports nothing of the backbone, since it is loaded while Transformers itself is.
+Transformers may import this module while it is being imported itself, so the module must not import the backbone.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ _MODEL: Final = ("facetrm.hub.auto", "FacetrmForSequenceClassification")
 
 @final
 class FacetrmConfig(PretrainedConfig):
-    """``config.json`` of one of our folders.
+    """The ``config.json`` of a facetrm model folder.
 
     Args:
         gating_token_pattern: the ids from the token that closes the prompt to the last control token before the
             response.
         response_header: all ids between the prompt and the text of the response.
-        opening_token_id: the id that opens every conversation, or None.
+        opening_token_id: the id that opens every conversation; None if there is none.
         hidden_size: the hidden size D of the trunk.
         kwargs: the common fields of every Transformers configuration.
     """
@@ -49,13 +49,18 @@ class FacetrmConfig(PretrainedConfig):
 
 @final
 class AutoDoor:
-    """Stands for :class:`~facetrm.hub.auto.FacetrmForSequenceClassification`, which it loads when a folder is."""
+    """A stand-in for :class:`~facetrm.hub.auto.FacetrmForSequenceClassification`, which it imports on first use."""
 
     config_class = FacetrmConfig
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """Return what :meth:`~facetrm.hub.auto.FacetrmForSequenceClassification.from_pretrained` returns."""
+        """Load a model with :meth:`~facetrm.hub.auto.FacetrmForSequenceClassification.from_pretrained`.
+
+        Args:
+            args: positional arguments, passed on.
+            kwargs: keyword arguments, passed on.
+        """
         return load_name(*_MODEL).from_pretrained(*args, **kwargs)
 
     @classmethod

@@ -1,4 +1,4 @@
-"""The model card: objectives, scales, the licences of the data, what was measured, and the limits."""
+"""Write the model card: objectives, scales, data licences, measurements and limits."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ _LINKS: Final = re.compile(r"(?<=\w)://|(?<=\b[wW]{3})\.")
 
 
 def escape_markdown(text: object) -> str:
-    """Return ``text`` for a card: no HTML, no image, no link, no new cell or line comes of a foreign name.
+    """Return ``text`` escaped for a card, so that foreign names cannot add HTML, images, links, cells or lines.
 
     Args:
-        text: of any kind; what is marked as safe (``markupsafe.Markup``) is left as it is.
+        text: the value to escape. ``markupsafe.Markup`` counts as safe and is left unchanged.
     """
     if isinstance(text, Markup):
         return str(text)
@@ -68,13 +68,19 @@ _TEMPLATES: Final = jinja2.Environment(
 def write_card(
     folder: str | Path, model: RewardModel, *, metrics: Mapping[str, Any] | None = None, name: str | None = None
 ) -> Path:
-    """Write ``README.md`` into a model folder and return its path.
+    """Write a model card to ``README.md`` in a model folder.
 
     Args:
-        folder: folder of the model.
-        model: what is described.
-        metrics: the content of the run's ``metrics.json``, if there is one.
-        name: what users will load it by, such as ``user/model``; the folder's name by default.
+        folder: the model folder; an existing card in it is replaced.
+        model: the model to describe.
+        metrics: the content of the run's ``metrics.json``; None if nothing was measured.
+        name: the name by which users load the model, such as ``user/model``; None for the folder's name.
+
+    Returns:
+        The path of the card.
+
+    Raises:
+        OSError: the card cannot be written.
     """
     folder = Path(folder)
     text = _TEMPLATES.get_template("card.md.j2").render(_content(folder, model, metrics or {}, name or folder.name))
@@ -109,7 +115,7 @@ def _content(folder: Path, model: RewardModel, metrics: Mapping[str, Any], place
         "limit": f"{encoder.max_tokens} tokens, {_truncation(encoder)}"
         if isinstance(encoder, TransformerEncoder)
         else "no limit",
-        "heads": "in float32, whatever the type of the backbone",
+        "heads": "in float32, whatever the dtype of the backbone",
         "beta": mixture.beta,
         "template": encoder.template_hash,
         "hash": model.hash,
@@ -127,7 +133,7 @@ def _one_line(text: str) -> str:
 
 
 def _door_place(folder: Path, place: str) -> str:
-    """Return what Transformers loads: the model's own folder, where ``place`` is the run's; a Hub name as it is."""
+    """Return the folder that Transformers loads: the model folder inside a run folder, or a Hub name unchanged."""
     return place if "/" in place or folder.name == place else f"{place}/{folder.name}"
 
 
@@ -137,14 +143,14 @@ def _reads(*, decoder: bool, adapters: int) -> str:
     else:
         reads = "the last token of the rendered conversation; for the gate, the token that closes the prompt"
     return (
-        f"{reads}; each expert with its own adapter ({adapters} in total), the prompt without one"
+        f"{reads}; each expert uses its own adapter ({adapters} in total), the prompt is read without adapters"
         if adapters
         else reads
     )
 
 
 def _tasks(model: RewardModel) -> list[dict[str, Any]]:
-    """Return a row for each task, where there is more to say than that there is one gated sum."""
+    """Return one row per task; no rows for a model with a single task and no adapters."""
     if len(model.mixtures) == 1 and not model.adapters:
         return []
     sums = {True: "a gated sum of ratings", False: "a network on the experts' vectors, split by Shapley values"}
@@ -161,7 +167,7 @@ def _tasks(model: RewardModel) -> list[dict[str, Any]]:
 
 def _truncation(encoder: TransformerEncoder) -> str:
     return (
-        "a longer one is refused" if encoder.config.truncation == "error" else "the oldest part of a longer one is cut"
+        "longer ones are refused" if encoder.config.truncation == "error" else "the oldest part of longer ones is cut"
     )
 
 
@@ -171,7 +177,7 @@ def _row(objective: Objective) -> dict[str, Any]:
 
 
 def _licences(objectives: list[Objective]) -> tuple[list[tuple[str, str, str]], list[str]]:
-    """Return (source, Hub name, licence) of the sources that the registry knows, and the names of the others."""
+    """Return (source, Hub name, licence) of each source in the registry, and the names of the other sources."""
     known: list[tuple[str, str, str]] = []
     unknown: list[str] = []
     for name, rater in {o.source: o.rater for o in objectives if o.source}.items():
@@ -211,7 +217,7 @@ def _front(
     backbone: str,
     accuracy: list[tuple[str, float, float, float]],
 ) -> str:
-    """Return the YAML that the Hub reads."""
+    """Return the YAML front matter for the Hub."""
     names = {licence.lower() for _, _, licence in licences}
     one = names.pop() if len(names) == 1 and not unknown else None
     results = None

@@ -1,7 +1,7 @@
-"""Checksums of a folder that was exported: a file that changed afterwards is noticed when the folder is read.
+"""Checksums of an exported folder, so that loading it detects files that changed after the export.
 
-``facetrm-checksums.json`` lies beside the files and names the sha256 of each. The published layout has no place for
-checksums, and Transformers takes no notice of them; a folder without the file is read as it is.
+``facetrm-checksums.json`` holds the sha256 of each file in the folder. It is a separate file because the published
+layout has no place for checksums; Transformers ignores it. A folder without this file is loaded without a check.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from facetrm.core.files import read_json, why_unread
 CHECKSUMS: Final = "facetrm-checksums.json"
 _FORMAT: Final = 1
 _FIX: Final = f"fetch or export the whole folder again, or delete {CHECKSUMS} if you changed the folder yourself"
-# What a loader would read, were it added; a model card or a licence may be.
+# Names of files that a loader would read. Other files, such as a model card or a licence, may be added.
 _READ: Final = re.compile(
     r".*\.(safetensors|safetensors\.index\.json|jinja|model|bin|py)|(manifest|config|tokenizer|tokenizer_config|"
     r"special_tokens_map|added_tokens|adapter_config|generation_config|vocab)\.json|vocab\.txt|merges\.txt"
@@ -26,16 +26,16 @@ _READ: Final = re.compile(
 
 
 def write_checksums(folder: Path) -> None:
-    """Write the sha256 of every file of ``folder``, and of the folders in it, to ``facetrm-checksums.json``."""
+    """Write the sha256 of every file in ``folder`` and its subfolders to ``facetrm-checksums.json``."""
     files = {name: _digest(path) for name, path in _files(folder).items()}
     (folder / CHECKSUMS).write_text(_text(files), encoding="utf-8")
 
 
 def check_checksums(folder: Path) -> None:
-    """Check that the files of ``folder`` are those that were exported; without checksums nothing is checked.
+    """Check the files of ``folder`` against its checksums. A folder without checksums is not checked.
 
     Raises:
-        ModelError: a file was changed, is missing, or was added; it names the file.
+        ModelError: a file was changed, removed or added; the message names it.
     """
     path = folder / CHECKSUMS
     if not path.is_file():
@@ -43,13 +43,13 @@ def check_checksums(folder: Path) -> None:
     value = read_json(path, ModelError, fix=_FIX)
     files = value.get("files") if isinstance(value, dict) else None
     if not isinstance(files, dict) or value.get("format") != _FORMAT:
-        raise ModelError("no checksums that this release reads", place=path, fix=_FIX)
+        raise ModelError("the checksums are not in a format that this release reads", place=path, fix=_FIX)
     try:
         same = path.read_bytes() == _text(files).encode()
     except (ValueError, RecursionError):
         same = False
     if not same:
-        raise ModelError("it is not as it was written", place=path, fix=_FIX)
+        raise ModelError("the file was changed after the export", place=path, fix=_FIX)
     held = _files(folder)
     for name, digest in files.items():
         if name not in held:
@@ -57,7 +57,7 @@ def check_checksums(folder: Path) -> None:
         found = _digest(held[name])
         if found != digest:
             raise ModelError(
-                f"its sha256 is {found[:12]}, {CHECKSUMS} says {short(digest)[1:13]}: the file was changed",
+                f"the sha256 is {found[:12]}, but {CHECKSUMS} says {short(digest)[1:13]}: the file was changed",
                 place=held[name],
                 fix=_FIX,
             )
@@ -81,7 +81,7 @@ def _digest(path: Path) -> str:
 
 
 def _text(files: dict[str, str]) -> str:
-    """Return the whole file; its own checksum covers what it says."""
+    """Return the text of the checksum file. It includes a checksum of its own list."""
     said = json.dumps(files, sort_keys=True)
     value = {"format": _FORMAT, "files": files, "sha256": hashlib.sha256(said.encode()).hexdigest()}
     return json.dumps(value, indent=1, sort_keys=True) + "\n"

@@ -1,9 +1,9 @@
-"""Any scalar reward model of Transformers as a :class:`RewardModel` of one expert, read by our engine.
+"""Load a scalar reward model of Transformers as a :class:`RewardModel` with one expert.
 
     reward = score.weight @ hidden state of the conversation's last token (+ score.bias)
 
-Transformers' own head looks for the last token by the padding id, and reads the one before it where padding and end of
-turn are the same token; here the last token is known from the lengths.
+Transformers' own head finds the last token by the padding id. If padding and end of turn are the same token, it reads
+the token before the last one. facetrm finds the last token from the length of each row instead.
 """
 
 from __future__ import annotations
@@ -63,23 +63,23 @@ def linear_model(
     """
     if head != SCORE and not _is_decoder(encoder, place):
         raise ModelError(
-            f"'{head}' reads a model that is no decoder ('{encoder.model.config.model_type}'): it need not read the "
-            "last token",
+            f"the trunk of '{head}' is not a decoder ('{encoder.model.config.model_type}'), so the head may not "
+            "read the last token",
             place=place,
             fix="give a reward model on a decoder",
         )
     weight_KD = tensors[f"{head}.weight"]
     if weight_KD.ndim != 2 or weight_KD.shape[0] != 1:
         raise ModelError(
-            f"'{head}.weight' has shape {list(weight_KD.shape)}: {weight_KD.shape[0]} labels, and no rule to mix them",
+            f"'{head}.weight' has shape {list(weight_KD.shape)}, and it is not defined how to combine several labels",
             place=place,
             fix="give a reward model with num_labels 1, or one in ArmoRM's layout",
         )
     bias_K = tensors.get(f"{head}.bias", torch.zeros(1))
     if weight_KD.shape[1] != encoder.hidden_size or bias_K.shape != (1,):
         raise ModelError(
-            f"'{head}' has the shapes {list(weight_KD.shape)} and {list(bias_K.shape)}, the trunk gives "
-            f"{encoder.hidden_size} numbers",
+            f"the weight and bias of '{head}' have shapes {list(weight_KD.shape)} and {list(bias_K.shape)}, but the "
+            f"trunk's hidden size is {encoder.hidden_size}",
             place=place,
             fix="give the trunk that the head was trained on",
         )
@@ -90,7 +90,7 @@ def linear_model(
 
 
 def _is_decoder(encoder: TransformerEncoder, place: Path) -> bool:
-    """Return whether the trunk is known to read from left to right, whatever it was loaded as."""
+    """Return whether the trunk is a known decoder, regardless of the ``kind`` it was loaded with."""
     try:
         return model_kind(encoder.model.config, place=str(place)) == "decoder"
     except BackboneError:

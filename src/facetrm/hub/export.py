@@ -1,9 +1,9 @@
-"""Our models out, in the layout of ArmoRM's checkpoint: one folder that Transformers loads without facetrm.
+"""Export facetrm models, in the layout of ArmoRM's checkpoint (Transformers loads it without facetrm) or in facetrm's.
 
-    gate        its centring, scaling and projection go into the first layer: W (((x - c) * s) P) + b
-    transform   units of weight, penalties and edits go into reward_transform_matrix, so that
-                score = sum(gating_output * (rewards @ transform)) is the reward
-    intercepts, a length expert, names, scales: entries of config.json; the layout has no tensor for them
+    gate         centring, scaling and projection are folded into the first layer: W (((x - c) * s) P) + b
+    transform    units of weight, penalties and edits are folded into reward_transform_matrix, so that
+                 score = sum(gating_output * (rewards @ transform)) is the reward
+    config.json  holds what the layout has no tensor for: intercepts, a length expert, names and scales
 
 Shapes: K objectives, D hidden size, R gate input size.
 """
@@ -37,7 +37,7 @@ from facetrm.model.mixture import Mixture
 from facetrm.model.reward_model import RewardModel
 
 MODELING: Final = "modeling_custom"
-_NEVER: Final = -1e9  # a logit whose softmax is 0 exactly, in every type
+_NEVER: Final = -1e9  # a logit whose softmax is exactly 0 in every dtype
 
 
 def export_published(model: RewardModel, folder: str | Path) -> Path:
@@ -67,11 +67,12 @@ def export_published(model: RewardModel, folder: str | Path) -> Path:
     encoder = model.encoder
     if not isinstance(encoder, TransformerEncoder) or encoder.kind != "decoder":
         kind = encoder.kind if isinstance(encoder, TransformerEncoder) else type(encoder).__name__
-        raise ModelError(f"the backbone is no decoder ({kind})", place=folder, fix="export a model on a decoder")
+        raise ModelError(f"the backbone is not a decoder ({kind})", place=folder, fix="export a model on a decoder")
     if len(model.mixtures) > 1:
-        raise ModelError(f"{len(model.mixtures)} tasks and a router", place=folder, fix="export a model of one task")
+        problem = f"the model has {len(model.mixtures)} tasks and a router, but the layout has a single task"
+        raise ModelError(problem, place=folder, fix="share the folder that RewardModel.save writes")
     if model.adapters or not isinstance(model.mixture().aggregator, GatedSum):
-        problem = f"the layout has one gated sum on one vector; experts read {len(model.adapters)} adapters"
+        problem = f"the layout has one gated sum on one vector, but the experts use {len(model.adapters)} adapters"
         raise ModelError(problem, place=folder, fix="share the folder that RewardModel.save writes")
     with new_folder(folder, BackboneError) as temporary:
         _write(model, encoder, temporary)
@@ -106,7 +107,7 @@ def export_self_contained(model: RewardModel, folder: str | Path) -> Path:
         for path in (temporary / "model").iterdir():
             path.rename(temporary / path.name)
         (temporary / "model").rmdir()
-        for path in temporary.rglob("adapter_config.json"):  # PEFT writes where the base lay on this machine
+        for path in temporary.rglob("adapter_config.json"):  # PEFT stores the path of the base on this machine
             settings = read_json(path, ModelError, fix="export the model again")
             write_json(path, {**settings, "base_model_name_or_path": None})
         write_checksums(temporary)
@@ -142,7 +143,7 @@ def _write(model: RewardModel, encoder: TransformerEncoder, temporary: Path) -> 
 
 
 def _merged(trunk: PreTrainedModel) -> PreTrainedModel:
-    """Return the trunk, or a copy of it with its own adapter added into the weights and no named one."""
+    """Return the trunk, or a copy with its own adapter merged into the weights and without named adapters."""
     names = adapter_names(trunk)
     if not names:
         return trunk
@@ -155,10 +156,10 @@ def _merged(trunk: PreTrainedModel) -> PreTrainedModel:
 
 
 def heads(mixture: Mixture) -> dict[str, Tensor]:
-    """Return the tensors of the layout beside the trunk's, float32.
+    """Return the tensors of the layout outside the trunk, in float32.
 
     Args:
-        mixture: of K experts.
+        mixture: the mixture to export: linear experts and a gated sum.
     """
     experts, aggregator = mixture.linear_experts, mixture.gated_sum
     weight_KD = torch.zeros(len(experts.names), experts.hidden_size)
@@ -174,7 +175,7 @@ def heads(mixture: Mixture) -> dict[str, Tensor]:
 
 
 def _entries(mixture: Mixture) -> dict[str, Any]:
-    """Return the settings of the gate, and what the layout has no tensor for."""
+    """Return the entries of config.json: the settings of the gate, and values that the layout has no tensor for."""
     experts, gate = mixture.linear_experts, mixture.gated_sum.gate
     entries: dict[str, Any] = {
         "num_objectives": len(experts.names),
@@ -195,10 +196,10 @@ def _entries(mixture: Mixture) -> dict[str, Any]:
 
 
 def _transform(aggregator: GatedSum) -> Tensor:
-    """Return the transform T [K, K] with scale * softmax @ T.T equal to the coefficients of the scores.
+    """Return the transform T, [K, K], for which scale * softmax @ T.T gives the coefficients of the scores.
 
-    With an edit the weights are factor * (pinned + left * softmax), and softmax sums to 1, so what is pinned is the
-    same row added to every row.
+    With an edit, the weights are factor * (pinned + left * softmax). The softmax sums to 1, so the pinned part is one
+    row that is added to every row.
     """
     rows_KK = aggregator.factor_K.double()[:, None] * aggregator.coefficients_KK.double()
     if bool(aggregator.free_K.any()):
@@ -210,7 +211,7 @@ def _transform(aggregator: GatedSum) -> Tensor:
 
 
 def _gate_layers(aggregator: GatedSum) -> list[tuple[Tensor, Tensor]]:
-    """Return weight and bias of the gate's linear layers on the bare prompt vector."""
+    """Return the weights and biases of the gate's linear layers, so that they apply to the original prompt vector."""
     gate: Gate = aggregator.gate
     open_K = aggregator.free_K if bool(aggregator.free_K.any()) else torch.ones_like(aggregator.free_K)
     linears = [layer for layer in gate.body if isinstance(layer, torch.nn.Linear)]

@@ -1,12 +1,13 @@
-"""The layout of the published ArmoRM checkpoint: names, shapes and settings, for reading and for writing.
+"""The layout of the published ArmoRM checkpoint: tensor names, shapes and settings, for loading and export.
 
-    model.*                           the trunk (its own prefix where Transformers calls it otherwise)
-    regression_layer.weight           [K, D], or [K * m, D] of QRM's m quantiles; no bias
+    model.*                           the trunk (or another prefix, if Transformers uses one)
+    regression_layer.weight           [K, D], or [K * m, D] with QRM's m quantiles; no bias
     reward_transform_matrix           [K, K]
     gating.logit_scale                [1]
-    gating.layers.{i}.weight, .bias   linear layers; QRM numbers linear without bias, ReLU and batch normalisation
+    gating.layers.{i}.weight, .bias   linear layers; in QRM, i also counts ReLU and batch
+                                      normalisation, and the hidden layers have no bias
 
-Shapes: K objectives, D hidden size, H width of the gate, n its hidden layers, m quantiles.
+Shapes: K objectives, D hidden size, H width of the gate's hidden layers, n hidden layers, m quantiles.
 
 Reference: ArmoRM (arXiv 2406.12845) and QRM (arXiv 2409.10164), as their checkpoints were published.
 """
@@ -35,22 +36,24 @@ WEIGHTS_FILE: Final = "model.safetensors"
 
 
 class LayoutConfig(Section):
-    """What ``config.json`` says of the heads; what else it says is the trunk's.
+    """The settings of the heads in ``config.json``. Its other settings belong to the trunk.
+
+    The layout has no tensors for the attributes from ``objectives`` to ``beta``. Only checkpoints that facetrm wrote
+    have them.
 
     Attributes:
-        hidden_size: D.
-        num_objectives: K.
-        num_quantiles: m of QRM, else None.
-        gating_hidden_dim: H.
-        gating_n_hidden: n.
-        gating_temperature: divides the gate's logits.
-        objectives: what the layout has no tensor for: names and scales, intercepts, the scale of a length expert (the
-            last objective), the reference answer, and the factor of P(A > B); only in checkpoints that facetrm wrote.
-        objective_bias: intercepts of the heads.
-        length_expert: scale of a length expert.
-        reference_scores: scores of the reference answer.
-        beta: the factor of P(A > B).
-        dtype: of the trunk, as it was written.
+        hidden_size: the hidden size of the trunk, D.
+        num_objectives: the number of objectives, K.
+        num_quantiles: the number of quantiles per objective in QRM, m; None for ArmoRM.
+        gating_hidden_dim: the width of the gate's hidden layers, H.
+        gating_n_hidden: the number of the gate's hidden layers, n.
+        gating_temperature: the softmax temperature of the gate.
+        objectives: the K objectives with their names and scales; None if they are not stated.
+        objective_bias: the K intercepts of the heads; None for zeros.
+        length_expert: the scale of the length expert, which is the last objective; None if there is no length expert.
+        reference_scores: the K scores of the reference answer; None for zeros.
+        beta: the factor on the reward margin in P(A > B) = sigmoid(beta * margin).
+        dtype: the dtype of the saved trunk, such as ``bfloat16``; None if it is not stated.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
@@ -69,7 +72,7 @@ class LayoutConfig(Section):
     dtype: str | None = None
 
     def names(self) -> tuple[Objective, ...]:
-        """Return the K objectives: as stated, as ArmoRM published its 19, or numbered."""
+        """Return the K objectives: the stated ones, ArmoRM's if there are 19, or else numbered ones."""
         if self.objectives is not None:
             return self.objectives
         if self.num_objectives == len(ARMORM_OBJECTIVES):
@@ -81,10 +84,10 @@ class LayoutConfig(Section):
 
 
 def read_layout(folder: Path) -> LayoutConfig:
-    """Return the settings of a checkpoint in this layout.
+    """Read the settings of the heads from ``config.json``.
 
     Raises:
-        ModelError: a setting is missing or malformed.
+        ModelError: the file or a setting is missing or malformed.
     """
     path = folder / "config.json"
     value = read_json(path, ModelError, fix="give a folder with config.json")
@@ -111,10 +114,10 @@ def read_layout(folder: Path) -> LayoutConfig:
 
 
 def head_shapes(config: LayoutConfig, *, normalised: bool) -> dict[str, tuple[int, ...]]:
-    """Return the shape of every tensor that is not the trunk's.
+    """Return the shape of every tensor outside the trunk, by name.
 
     Args:
-        config: of the checkpoint.
+        config: the settings of the checkpoint.
         normalised: whether the gate has batch normalisation (QRM).
     """
     size, width, objectives = config.hidden_size, config.gating_hidden_dim, config.num_objectives
@@ -140,40 +143,44 @@ def head_shapes(config: LayoutConfig, *, normalised: bool) -> dict[str, tuple[in
 
 
 def tensor_files(folder: Path) -> dict[str, Path]:
-    """Return the file of every tensor of a checkpoint in safetensors, by name.
+    """Return the file of every tensor in a safetensors checkpoint, by tensor name.
 
     Raises:
-        ModelError: there is no such file, or one is broken.
+        ModelError: there is no safetensors file, the file or its index is broken, or there are two checkpoints.
     """
     index = folder / INDEX
     if index.is_file() and (folder / WEIGHTS_FILE).is_file():
         raise ModelError(
-            f"holds {WEIGHTS_FILE} and {INDEX}: two checkpoints in one folder",
+            f"the folder holds two checkpoints, {WEIGHTS_FILE} and {INDEX}",
             place=folder,
-            fix="delete the one that is old",
+            fix="delete the outdated one",
         )
     if index.is_file():
         found = read_json(index, ModelError, fix="fetch the checkpoint again")
         try:
             return {str(name): folder / str(file) for name, file in found["weight_map"].items()}
         except (KeyError, TypeError, AttributeError):
-            raise ModelError("no weight_map", place=index, fix="fetch the checkpoint again") from None
+            raise ModelError(
+                "the index has no valid 'weight_map'", place=index, fix="fetch the checkpoint again"
+            ) from None
     file = folder / WEIGHTS_FILE
     if not file.is_file():
-        raise ModelError(f"no {WEIGHTS_FILE}", place=folder, fix="convert the weights to safetensors, or fetch them")
+        raise ModelError(
+            f"no file {WEIGHTS_FILE}", place=folder, fix="fetch the weights as safetensors, or convert them"
+        )
     with _opened(file) as handle:
         return dict.fromkeys(handle.keys(), file)
 
 
 def read_tensors(files: Mapping[str, Path], names: list[str]) -> dict[str, Tensor]:
-    """Return the named tensors in float32.
+    """Read tensors from safetensors files, converted to float32.
 
     Args:
-        files: the file of each tensor, as :func:`tensor_files` gives them.
-        names: which to read.
+        files: the file of each tensor by tensor name, from :func:`tensor_files`.
+        names: the names of the tensors to read.
 
     Raises:
-        ModelError: a file is missing or broken, or does not hold what its index says.
+        ModelError: a file is missing or broken, or lacks a tensor that the index lists.
     """
     tensors: dict[str, Tensor] = {}
     for file in sorted({files[name] for name in names}):
@@ -189,6 +196,8 @@ def read_tensors(files: Mapping[str, Path], names: list[str]) -> dict[str, Tenso
 def _opened(file: Path) -> Any:
     try:
         return safe_open(file, framework="pt")
-    except Exception as exc:  # the library raises errors of several kinds, among them a bare one of its own
+    except Exception as exc:  # safetensors raises several unrelated kinds of error
         reason = " ".join(str(exc).split())[:200]
-        raise ModelError(f"not a whole safetensors file ({reason})", place=file, fix="fetch the file again") from None
+        raise ModelError(
+            f"not a complete safetensors file ({reason})", place=file, fix="fetch the file again"
+        ) from None

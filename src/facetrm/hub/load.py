@@ -81,9 +81,9 @@ def load_model(
     other = next((key for key in settings or {} if key not in ("truncation", "max_tokens")), None)
     if other is not None:
         raise ModelError(
-            f"the setting '{other}' cannot be changed: the model is read as it was fitted",
+            f"the setting '{other}' cannot be changed after fitting",
             place=place,
-            fix="take it out, or fit the model with it (truncation and max_tokens can be changed)",
+            fix="remove it, or fit the model with it (truncation and max_tokens can be changed)",
         )
 
     def make(spec: dict[str, object]) -> Encoder:
@@ -98,7 +98,7 @@ def load_model(
 def _shortened(model: RewardModel, settings: Mapping[str, object], place: Path) -> RewardModel:
     """Return a facetrm model with other truncation settings."""
     if not isinstance(model.encoder, TransformerEncoder):
-        raise ModelError(f"a {type(model.encoder).__name__} has no limit of tokens", place=place, fix="take --set out")
+        raise ModelError(f"a {type(model.encoder).__name__} has no token limit", place=place, fix="remove --set")
     asked = parse_config(BackboneConfig, {"path": str(place), **settings}, place="--set")
     wanted = asked.model_dump(include=set(settings))
     routing = {} if model.fallback is None else model.fallback.to_dict()
@@ -120,7 +120,9 @@ def local_folder(folder: str | Path, *, revision: str | None = None) -> Path:
     if (hub_name := name_on_hub(name)) is not None:
         return _fetched(hub_name, revision=revision)
     if name.startswith(("http:/", "https:/")):
-        raise ModelError("an address of a server", place=folder, fix="only 'facetrm doctor' reads from a server")
+        raise ModelError(
+            "the address of a server, not a model folder", place=folder, fix="only 'facetrm doctor' reads from a server"
+        )
     place = Path(folder).expanduser()
     if place.is_dir():
         inner = place / "model"
@@ -156,10 +158,10 @@ def _check_backbone(config: BackboneConfig, path: Path, *, trusted: bool) -> Non
     """
     if config.trust_remote_code and not trusted:
         raise ModelError(
-            "'encoder.spec.trust_remote_code' is true: the backbone needs code that comes with it",
+            "'encoder.spec.trust_remote_code' is true: the backbone needs Python code from its folder",
             place=path,
-            fix="read that code, then give trust_remote_code=True (--trust-remote-code)",
+            fix="review that code, then give trust_remote_code=True (--trust-remote-code)",
         )
     folder = Path(config.path).expanduser()
     if folder.is_dir() and not any(folder.glob("*.safetensors")):
-        raise ModelError("its backbone is not in safetensors", place=folder, fix="save the model again")
+        raise ModelError("the backbone is not stored as safetensors", place=folder, fix="save the model again")

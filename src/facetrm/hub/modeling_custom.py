@@ -1,15 +1,16 @@
-"""A gated multi-objective reward model in the layout of ArmoRM, for Transformers alone.
+"""A gated multi-objective reward model in the layout of ArmoRM, for use with Transformers only.
 
-This file stands beside the weights of an exported model and needs nothing but PyTorch and Transformers:
+This file is part of an exported model folder. It needs only PyTorch and Transformers:
 
     model = AutoModelForSequenceClassification.from_pretrained(FOLDER, trust_remote_code=True)
 
     rewards       = hidden state of the last token @ regression_layer.T (+ objective_bias)      one column per objective
-    gating_output = softmax(gating(hidden state where the prompt ends) / temperature) * logit_scale
+    gating_output = softmax(gating(hidden state at the end of the prompt) / temperature) * logit_scale
     score         = sum(gating_output * (rewards @ reward_transform_matrix))
 
-The heads compute in float32 whatever the type of the trunk. The prompt ends where ``gating_token_pattern`` (the ids
-from the token that closes the last user turn to the last control token before the response) stands for the last time.
+The heads compute in float32, whatever the dtype of the trunk. The prompt ends at the last occurrence of
+``gating_token_pattern``: the ids from the token that closes the last user turn to the last control token before the
+response.
 
 Reference: ArmoRM (arXiv 2406.12845), sections 3.1 to 3.3.
 """
@@ -33,7 +34,8 @@ class GatingNetwork(nn.Module):
     """A multi-layer perceptron and a softmax over the objectives, in float32.
 
     Args:
-        config: ``hidden_size``, ``num_objectives``, ``gating_hidden_dim``, ``gating_n_hidden``, ``gating_temperature``.
+        config: a configuration with ``hidden_size``, ``num_objectives``, ``gating_hidden_dim``, ``gating_n_hidden``
+            and ``gating_temperature``.
     """
 
     def __init__(self, config: Any) -> None:
@@ -44,7 +46,11 @@ class GatingNetwork(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the weights of the objectives, [B, K], of prompt vectors ``x`` [B, D]; rows sum to ``logit_scale``."""
+        """Return the weights of the objectives, [B, K]. Each row sums to ``logit_scale``.
+
+        Args:
+            x: the prompt vectors, [B, D].
+        """
         for layer in self.layers[:-1]:
             x = torch.relu(_linear(layer, x))
         logits = _linear(self.layers[-1], x) / self.temperature
@@ -53,15 +59,15 @@ class GatingNetwork(nn.Module):
 
 @dataclass
 class CustomOutput(ModelOutput):
-    """What a model gives for B conversations.
+    """The output of a model for B conversations.
 
     Attributes:
-        rewards: [B, K], before the transform.
-        hidden_state: [B, D], at the last token.
-        prompt_embedding: [B, D], where the prompt ends.
-        gating_output: [B, K].
-        score: [B].
-        logits: [B, 1], the same.
+        rewards: the ratings of the objectives before the transform, [B, K].
+        hidden_state: the hidden state at the last token, [B, D].
+        prompt_embedding: the hidden state at the end of the prompt, [B, D].
+        gating_output: the weights of the objectives, [B, K].
+        score: the reward, [B].
+        logits: the reward as a column, [B, 1].
     """
 
     rewards: Tensor | None = None
@@ -73,10 +79,10 @@ class CustomOutput(ModelOutput):
 
 
 class LlamaForRewardModelWithGating(PreTrainedModel):
-    """The trunk, the regression heads, the transform and the gate.
+    """A reward model with a trunk, regression heads, a reward transform and a gate.
 
     Args:
-        config: of the trunk, with the entries that the module docstring names.
+        config: the configuration of the trunk, with the entries for the heads that the export adds.
     """
 
     config_class = LlamaModel.config_class
@@ -91,7 +97,7 @@ class LlamaForRewardModelWithGating(PreTrainedModel):
 
     def __init__(self, config: Any) -> None:
         if getattr(config, "attn_logit_softcapping", None) and config._attn_implementation == "sdpa":
-            config._attn_implementation = "eager"  # the other would drop the cap
+            config._attn_implementation = "eager"  # SDPA would ignore the soft cap
         super().__init__(config)
         setattr(self, self.base_model_prefix, LlamaModel(config))
         objectives = config.num_objectives
@@ -103,12 +109,16 @@ class LlamaForRewardModelWithGating(PreTrainedModel):
     def forward(
         self, input_ids: Any = None, attention_mask: Tensor | None = None, position_ids: Tensor | None = None, **_: Any
     ) -> CustomOutput:
-        """Return rewards, gate and score of B templated conversations.
+        """Return the ratings, weights and scores of B rendered conversations.
 
         Args:
-            input_ids: [B, L] as ``tokenizer.apply_chat_template`` gives them: a tensor, or the mapping that holds it.
-            attention_mask: [B, L]; without it, padding is what equals ``pad_token_id`` at either end.
-            position_ids: as the trunk takes them.
+            input_ids: the token ids, [B, L], from ``tokenizer.apply_chat_template``: a tensor, or a mapping that
+                holds the tensor and optionally its attention mask.
+            attention_mask: 1 for tokens and 0 for padding, [B, L]. If None, ``pad_token_id`` at either end is padding.
+            position_ids: the positions for the trunk, [B, L]. If None, they count from each row's first token.
+
+        Raises:
+            ValueError: a row does not contain the tokens that open the response, or padding cannot be recognised.
         """
         if isinstance(input_ids, Mapping):
             attention_mask = input_ids.get("attention_mask", attention_mask)
@@ -139,7 +149,7 @@ class LlamaForRewardModelWithGating(PreTrainedModel):
         )
 
     def _rewards(self, hidden_state: Tensor, lengths: Tensor) -> Tensor:
-        """Return the ratings [B, K]; ``lengths`` [B] are the tokens of the responses."""
+        """Return the ratings, [B, K]; ``lengths`` [B] are the numbers of tokens of the responses."""
         rewards = _linear(self.regression_layer, hidden_state)
         bias = getattr(self.config, "objective_bias", None)
         if bias is not None:
@@ -157,12 +167,16 @@ class LlamaForRewardModelWithGating(PreTrainedModel):
 
 
 def real_tokens(input_ids: Tensor, *, pad: int | None, opening: int | None) -> Tensor:
-    """Return the attention mask [B, L] of conversations that are padded at either end, or not at all.
+    """Return the attention mask, [B, L], of conversations with padding at either end or without padding.
 
     Args:
-        input_ids: [B, L].
-        pad: the padding id; without one, a single conversation is taken as it is.
-        opening: the id that opens every conversation; where it also pads, the last of the leading ones is real.
+        input_ids: the token ids, [B, L].
+        pad: the padding id. None is allowed only for a single conversation, which then has no padding.
+        opening: the id that opens every conversation, or None. If it is also the padding id, the last one at the
+            beginning of a row is a token and not padding.
+
+    Raises:
+        ValueError: there are several conversations and no padding id.
     """
     if pad is None:
         if len(input_ids) == 1:
@@ -176,12 +190,15 @@ def real_tokens(input_ids: Tensor, *, pad: int | None, opening: int | None) -> T
 
 
 def prompt_ends(input_ids: Tensor, pattern: Sequence[int], mask: Tensor) -> Tensor:
-    """Return where ``pattern`` begins for the last time in each row: the token that closes the prompt, [B].
+    """Return the position of the token that closes each prompt, [B]: where ``pattern`` last begins in the row.
 
     Args:
-        input_ids: [B, L].
-        pattern: the ids from there to the last control token before the response.
-        mask: [B, L], 0 on padding, which may look like a control token.
+        input_ids: the token ids, [B, L].
+        pattern: the ids from the token that closes the prompt to the last control token before the response.
+        mask: 1 for tokens and 0 for padding, [B, L]. Padding may look like a control token.
+
+    Raises:
+        ValueError: a row does not contain the pattern.
     """
     wanted = torch.tensor(list(pattern), device=input_ids.device)
     found = torch.zeros(len(input_ids), 1, dtype=torch.bool)
@@ -191,21 +208,21 @@ def prompt_ends(input_ids: Tensor, pattern: Sequence[int], mask: Tensor) -> Tens
     missing = (~found.any(dim=1)).nonzero().flatten().tolist()
     if missing:
         raise ValueError(
-            f"conversation {missing[0]} does not hold the tokens {list(pattern)} that open the response: "
-            "render it with the chat template of this folder, and do not truncate the opening away"
+            f"conversation {missing[0]} does not contain the tokens {list(pattern)} that open the response: "
+            "render it with the chat template of this folder, and do not truncate these tokens"
         )
     return found.shape[1] - 1 - found.flip(1).int().argmax(dim=1)
 
 
 def response_lengths(input_ids: Tensor, ends: Tensor, last: Tensor, header: Sequence[int]) -> Tensor:
-    """Return the tokens of each response, its end of turn included, [B].
+    """Return the number of tokens of each response including its end of turn, [B].
 
     Args:
-        input_ids: [B, L].
-        ends: where each prompt ends, [B].
-        last: each row's last token, [B].
-        header: the ids from the prompt's end to the response's text; a first token that swallows the header's last is
-            the response's.
+        input_ids: the token ids, [B, L].
+        ends: the position of the token that closes each prompt, [B].
+        last: the position of each row's last token, [B].
+        header: the ids from the end of the prompt to the text of the response. If the tokenizer merges the last of
+            them with the beginning of the text, the merged token belongs to the response.
     """
     wanted = torch.tensor(list(header), device=input_ids.device)
     places = (ends[:, None] + torch.arange(len(wanted), device=ends.device)).clamp(max=input_ids.shape[1] - 1)
@@ -215,11 +232,11 @@ def response_lengths(input_ids: Tensor, ends: Tensor, last: Tensor, header: Sequ
 
 
 def positions_of(mask: Tensor, trunk: nn.Module) -> dict[str, Tensor]:
-    """Return each token's place in its own conversation, [B, L], where the trunk takes such.
+    """Return the trunk's ``position_ids`` argument, [B, L], as a dict; an empty dict if the trunk does not take it.
 
     Args:
-        mask: [B, L], 0 on padding, which does not count.
-        trunk: what reads the ids.
+        mask: 1 for tokens and 0 for padding, [B, L]. Padding is not counted.
+        trunk: the module that reads the ids.
     """
     if "position_ids" not in inspect.signature(trunk.forward).parameters:
         return {}
@@ -227,12 +244,12 @@ def positions_of(mask: Tensor, trunk: nn.Module) -> dict[str, Tensor]:
 
 
 def last_tokens(mask: Tensor) -> Tensor:
-    """Return the place of each row's last real token, [B], of an attention mask [B, L]."""
+    """Return the position of each row's last token, [B], from an attention mask, [B, L]."""
     places = torch.arange(1, mask.shape[1] + 1, device=mask.device)
     return (mask.long() * places).argmax(dim=-1)
 
 
 def _linear(layer: Any, x: Tensor) -> Tensor:
-    """Return ``layer`` applied in float32."""
+    """Apply ``layer`` in float32."""
     bias = None if layer.bias is None else layer.bias.float()
     return nn.functional.linear(x, layer.weight.float(), bias)

@@ -1,9 +1,9 @@
-"""ArmoRM's and QRM's checkpoints in, without their own code: a :class:`RewardModel` of four exact parts.
+"""Load ArmoRM and QRM checkpoints as a :class:`RewardModel` without running their code. Each part is exact.
 
-    experts     regression_layer; QRM: the mean of an objective's m quantiles is linear too, so it is one row
+    experts     regression_layer; in QRM, the mean of an objective's m quantiles is also linear, so it becomes one row
     debias      reward_transform_matrix
-    gate        gating.layers with their final bias; QRM's batch normalisation in use is a factor and a shift, which the
-                next layer takes in
+    gate        gating.layers with the final bias; QRM's batch normalisation is a factor and a shift at inference, which
+                are folded into the next layer
     scale       gating.logit_scale
 
     score = scale * sum_k softmax(gate(prompt) / temperature)_k * (rewards @ transform)_k
@@ -31,18 +31,18 @@ from facetrm.model.gate import Gate, GateShape, check_tensors
 from facetrm.model.mixture import Mixture
 from facetrm.model.reward_model import RewardModel
 
-_NORM_EPSILON: Final = 1e-5  # of torch.nn.BatchNorm1d, which QRM uses as it is
+_NORM_EPSILON: Final = 1e-5  # the default of torch.nn.BatchNorm1d, which QRM uses
 
 
 def read_published(folder: Path, encoder: TransformerEncoder) -> RewardModel:
-    """Return the model of a checkpoint in the published layout.
+    """Load a checkpoint in the published layout.
 
     Args:
-        folder: with config.json and safetensors.
-        encoder: of the folder's trunk and tokenizer.
+        folder: the folder with config.json and safetensors files.
+        encoder: the encoder with the folder's trunk and tokenizer.
 
     Raises:
-        ModelError: a tensor is missing, unexpected or of another shape, or a setting is malformed.
+        ModelError: a tensor is missing, unexpected, not finite or of another shape, or a setting is malformed.
     """
     config, files = read_layout(folder), tensor_files(folder)
     normalised = any(name.endswith(".running_mean") for name in files)
@@ -64,13 +64,13 @@ def read_published(folder: Path, encoder: TransformerEncoder) -> RewardModel:
 
 
 def check_gate_names(folder: Path) -> None:
-    """Raise ModelError where the gate in ``folder`` was saved under its own names, as the stage-2 script does."""
+    """Raise ModelError if the gate's tensors lack the prefix ``gating.``, as saved by ArmoRM's stage-2 script."""
     stray = sorted(name for name in tensor_files(folder) if name.startswith(("layers.", "logit_scale")))
     if stray:
         raise ModelError(
-            f"'{stray[0]}' belongs to the gate, but has no 'gating.' before it (the stage-2 script saves it so)",
+            f"tensor '{stray[0]}' belongs to the gate but lacks the prefix 'gating.' (as ArmoRM's stage 2 saves it)",
             place=folder,
-            fix="rename the gate's tensors: put 'gating.' before each",
+            fix="add the prefix 'gating.' to the names of the gate's tensors",
         )
 
 
@@ -90,13 +90,13 @@ def _experts(config: LayoutConfig, tensors: Mapping[str, Tensor]) -> LinearExper
 
 
 def _plain_layers(config: LayoutConfig, tensors: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
-    """Return weight and bias of every linear layer of the gate."""
+    """Return the weight and the bias of every linear layer of the gate."""
     names = [f"gating.layers.{n}" for n in range(config.gating_n_hidden + 1)]
     return [(tensors[f"{name}.weight"], tensors[f"{name}.bias"]) for name in names]
 
 
 def _linear_layers(config: LayoutConfig, tensors: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
-    """Return QRM's layers with the normalisation before each taken in: W (a x + c) + b = (W a) x + (W c + b)."""
+    """Return QRM's layers with the preceding normalisation folded in: W (a x + c) + b = (W a) x + (W c + b)."""
     layers: list[tuple[Tensor, Tensor]] = []
     factor, shift = torch.ones(config.hidden_size).double(), torch.zeros(config.hidden_size).double()
     for n in range(config.gating_n_hidden + 1):

@@ -1,4 +1,4 @@
-"""Models to the Hub: the folder, its card, nothing else."""
+"""Upload a model folder with its model card to the Hub."""
 
 from __future__ import annotations
 
@@ -26,21 +26,27 @@ def push_to_hub(
     revision: str | None = None,
     api: HfApi | None = None,
 ) -> str:
-    """Upload ``model`` with its backbone and a model card, and return the address of the commit.
+    """Upload a model with its backbone and a model card to the Hub.
 
-    Files of an earlier upload that this one does not have are deleted there.
+    Files in the repository that are not part of this upload are deleted.
 
     Args:
-        model: what is uploaded.
-        repo_id: ``user/name``; made if it is not there.
-        layout: our own folder, or ArmoRM's (see :func:`~facetrm.hub.export.export_published`).
-        metrics: the content of the run's ``metrics.json``, for the card.
-        private: whether a new repository is private; None is the account's default.
-        revision: a branch; the main one by default.
-        api: another endpoint or token than the library's own.
+        model: the model to upload.
+        repo_id: the name of the repository, ``user/name``. It is created if it does not exist.
+        layout: ``facetrm`` for a facetrm model folder, or ``armorm`` for the folder that
+            :func:`~facetrm.hub.export.export_published` writes.
+        metrics: the content of the run's ``metrics.json``, for the card; None if nothing was measured.
+        private: whether a new repository is private; None uses the account's default.
+        revision: the branch to upload to; None for the main branch.
+        api: the client for the Hub, with its endpoint and token; None for the default client.
+
+    Returns:
+        The URL of the commit.
 
     Raises:
-        ModelError: the Hub refuses, is not to be reached, or the name is none.
+        ModelError: the name is invalid, the Hub cannot be reached or refuses the upload, or the model does not fit the
+            layout or cannot be copied.
+        BackboneError: Transformers' tokenizer would produce other ids than facetrm (``armorm`` only).
 
     Example:
         >>> from pathlib import Path
@@ -74,13 +80,13 @@ def push_to_hub(
                 folder_path=folder,
                 revision=revision,
                 commit_message="Upload a facetrm reward model",
-                delete_patterns="*",  # what an earlier upload left would be read with this one
+                delete_patterns="*",  # loaders would also read files of an earlier upload
             )
         except (HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OfflineModeIsEnabled, OSError) as exc:
             reason = " ".join(str(exc).split())[:300]
             raise ModelError(
                 f"the upload failed ({type(exc).__name__}: {reason})",
                 place=repo_id,
-                fix="check the name, the network, and that 'hf auth login' gave a token that may write",
+                fix="check the name, the network, and that 'hf auth login' stored a token with write access",
             ) from None
     return str(commit.commit_url)

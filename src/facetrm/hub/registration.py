@@ -1,7 +1,8 @@
-"""Transformers' Auto classes learn our folders, in whatever order the two packages are imported.
+"""Register facetrm folders with Transformers' Auto classes, whichever package is imported first.
 
-Loading Transformers only to register a class would cost every ``import facetrm`` seconds. So a hook waits for the two
-modules that hold the Auto classes: it registers at once where they are loaded, and right after they are loaded else.
+Importing Transformers only to register a class would make every ``import facetrm`` seconds slower. Instead, a hook
+waits for the two modules that define the Auto classes. If a module is already loaded, the hook registers immediately;
+otherwise it registers right after the module is loaded.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def _add_model(module: ModuleType) -> None:
 
 @final
 class _AfterImport(MetaPathFinder):
-    """Finds nothing itself: a module that it waits for is found by the others, and its hook called when it has run."""
+    """A finder that leaves the search to the other finders, and calls a hook after an awaited module has run."""
 
     def __init__(self) -> None:
         self.waiting: dict[str, Callable[[ModuleType], None]] = {
@@ -60,9 +61,9 @@ _HOOK = _AfterImport()
 
 
 def register_when_loaded() -> None:
-    """Register our classes with the Auto classes that are loaded, and with the others when they are.
+    """Register facetrm's classes with the Auto classes that are loaded, and with the others once they are loaded.
 
-    A second call changes nothing.
+    Calling it again has no effect.
     """
     for name in list(_HOOK.waiting):
         module = sys.modules.get(name)

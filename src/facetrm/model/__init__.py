@@ -1,4 +1,4 @@
-"""Floor 3: tensors in, :class:`~facetrm.model.output.RewardOutput` out. Knows no Hugging Face class."""
+"""Floor 3: the reward model and its parts, from features to rewards, without any Hugging Face class."""
 
 from typing import TYPE_CHECKING
 

@@ -1,11 +1,11 @@
-"""Experts with one adapter each: head k reads the response vector of its own adapter.
+"""Experts with one adapter each. Head k reads the response vector from its own adapter.
 
     scores_NK = sum_D response_NKD * weight_KD + bias_K        always in float32
 
-Shapes: N conversations, D hidden size, K experts, each with its adapter.
+Shapes: N conversations, D hidden size, K experts and adapters.
 
-Reference: DMoERM (arXiv 2403.01197), the inner mixture: one LoRA and one head per capability. We differ: heads
-are trained and saved with their adapters (the released code keeps them at what the task's head was).
+Reference: DMoERM (arXiv 2403.01197), the inner mixture: one LoRA and one head per capability. Unlike the released code,
+which leaves every head at the values of the task's head, facetrm trains and saves each head with its adapter.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ _PLACE: Final = "adapter experts"
 
 @final
 class AdapterExperts(nn.Module):
-    """K linear ratings, each of the response vector that its own adapter gives.
+    """K linear experts, each of which rates the response vector from its own adapter.
 
     Args:
-        objectives: one per row of ``weight_KD``, names unique; a capability is named ``task/capability``.
-        weight_KD: one head per objective.
-        bias_K: its intercept (zeros for none).
-        adapters: K names, in the order of the rows: what the encoder is asked for.
+        objectives: the K objectives, with unique names. A capability is named ``task/capability``.
+        weight_KD: the weights of the linear heads, one row per objective.
+        bias_K: the intercepts of the heads.
+        adapters: the names of the K adapters in the encoder, in the order of the objectives.
 
     Raises:
-        ModelError: the shapes disagree, an adapter is missing, empty or named twice, or a weight is not finite.
-        DataError: two experts share a name.
+        ModelError: the shapes do not match, an adapter is missing, unnamed or used twice, or a weight is not finite.
+        DataError: two experts have the same name.
 
     Example:
         >>> import torch
@@ -58,26 +58,28 @@ class AdapterExperts(nn.Module):
         heads = len(objectives)
         if weight_KD.ndim != 2 or weight_KD.shape[0] != heads or bias_K.shape != (heads,):
             raise ModelError(
-                f"weight {list(weight_KD.shape)} and bias {list(bias_K.shape)} for {heads} objectives",
+                f"weight_KD has shape {list(weight_KD.shape)} and bias_K {list(bias_K.shape)}, for {heads} objectives",
                 place=_PLACE,
-                fix=f"give weight [{heads}, D] and bias [{heads}]",
+                fix=f"give weight_KD [{heads}, D] and bias_K [{heads}]",
             )
         if heads == 0 or len(adapters) != heads:
             raise ModelError(
-                f"{len(adapters)} adapters for {heads} objectives", place=_PLACE, fix="give each its own, at least one"
+                f"{len(adapters)} adapters for {heads} objectives",
+                place=_PLACE,
+                fix="give at least one objective, and one adapter per objective",
             )
         twice = next((name for n, name in enumerate(adapters) if not name or name in adapters[:n]), None)
         if twice is not None:
             raise ModelError(
-                f"adapter '{twice}' is named twice" if twice else "an adapter has no name",
+                f"adapter '{twice}' is used twice" if twice else "an adapter has no name",
                 place=_PLACE,
-                fix="give each expert an adapter of its own",
+                fix="give each expert its own adapter",
             )
         if not (bool(torch.isfinite(weight_KD).all()) and bool(torch.isfinite(bias_K).all())):
             raise ModelError(
                 "a weight is not finite",
                 place=_PLACE,
-                fix="take a checkpoint with finite weights, or fit the experts again",
+                fix="use a checkpoint with finite weights, or fit the experts again",
             )
         check_unique(objectives)
         self.objectives, self.adapters = tuple(objectives), tuple(adapters)
@@ -91,36 +93,36 @@ class AdapterExperts(nn.Module):
 
     @property
     def hidden_size(self) -> int:
-        """D."""
+        """The hidden size, D."""
         return int(self.weight_KD.shape[1])
 
     def forward(self, features: Features) -> Tensor:
-        """Return ``scores_NK``: unit ratings, pointing up, linear and not clipped.
+        """Return the ratings on the [0, 1] scale, [N, K]. Higher is better; ratings are linear and not clipped.
 
         Args:
-            features: of N conversations, read with the K adapters in their order (A = K).
+            features: the features of N conversations, encoded with the K adapters in their order (A = K).
 
         Raises:
-            ModelError: another number of adapters or hidden size, or the heads were cast away from float32.
+            ModelError: the number of adapters or the hidden size differs, or the heads are not in float32.
         """
         response_NKD = features.response_NAD
         if tuple(response_NKD.shape[1:]) != tuple(self.weight_KD.shape):
             raise ModelError(
-                f"response features {list(response_NKD.shape)}",
+                f"the response features have shape {list(response_NKD.shape)}",
                 place=_PLACE,
                 fix=f"encode with these adapters, in this order: {', '.join(self.adapters)}; "
-                f"they give [N, {len(self.adapters)}, {self.hidden_size}]",
+                f"the shape must be [N, {len(self.adapters)}, {self.hidden_size}]",
             )
         if self.weight_KD.dtype != torch.float32:
             raise ModelError(
                 f"the heads were cast to {self.weight_KD.dtype}",
                 place=_PLACE,
-                fix="cast the backbone alone; heads compute in float32",
+                fix="cast only the backbone; heads compute in float32",
             )
         return (response_NKD.to(self.weight_KD) * self.weight_KD).sum(dim=-1) + self.bias_K
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return the tensors (for safetensors) and a JSON-able spec: what :meth:`from_state` needs."""
+        """Return the tensors (for safetensors) and a JSON-ready spec, for :meth:`from_state`."""
         spec = {
             "kind": "adapter",
             "objectives": [objective.model_dump(mode="json") for objective in self.objectives],
@@ -130,7 +132,11 @@ class AdapterExperts(nn.Module):
 
     @staticmethod
     def from_state(tensors: Mapping[str, Tensor], spec: Mapping[str, Any]) -> AdapterExperts:
-        """Make the experts again, bit-equal, from :meth:`state`.
+        """Restore the experts, bit-equal, from the output of :meth:`state`.
+
+        Args:
+            tensors: the tensors, by name.
+            spec: the spec that belongs to them.
 
         Raises:
             ModelError: a tensor or a key is missing, unexpected or malformed.
@@ -141,9 +147,9 @@ class AdapterExperts(nn.Module):
             objectives = [Objective.model_validate(item) for item in spec["objectives"]]
             adapters, weight_KD, bias_K = spec["adapters"], tensors["weight_KD"], tensors["bias_K"]
         except (KeyError, TypeError) as exc:
-            raise ModelError(f"missing or malformed {exc}", place=_PLACE, fix="save the model again") from None
+            raise ModelError(f"missing or malformed entry: {exc}", place=_PLACE, fix="save the model again") from None
         except ValidationError as exc:
             raise invalid_spec(exc, place=_PLACE) from None
         if not isinstance(adapters, list) or not all(isinstance(name, str) for name in adapters):
-            raise ModelError(f"adapters read {adapters!r}", place=_PLACE, fix="save the model again")
+            raise ModelError(f"adapters is {adapters!r}, not a list of names", place=_PLACE, fix="save the model again")
         return AdapterExperts(objectives, weight_KD, bias_K, adapters=adapters)

@@ -1,6 +1,6 @@
-"""From expert scores to one reward that is a sum: the :class:`GatedSum`, and how a user may edit it.
+"""The :class:`GatedSum`: combines the experts' scores into one reward, by weights that a user can edit.
 
-    coefficient = scale * (weights * unit) @ debias.T        unit = 1 as published, see :class:`Gate`
+    coefficient = scale * (weights * unit) @ debias.T        unit = 1 in ArmoRM, see :class:`Gate`
     reward      = sum_k coefficient_k * score_k
                 = base + sum_k contribution_k
     contribution_k = coefficient_k * (score_k - reference_k)        base = sum_k coefficient_k * reference_k
@@ -29,14 +29,15 @@ from facetrm.model.output import RewardOutput
 
 @final
 class GatedSum(nn.Module):
-    """Rewards as gated sums of debiased scores, each a base plus one contribution per expert.
+    """Computes rewards as gated sums of debiased scores. Each reward is a base plus one contribution per expert.
 
         reward_N = scale * ((scores_NK @ debias_KK) * (weights_NK * unit_K)).sum(-1)
 
     Args:
         gate: the gate that turns the prompt vector into weights over K experts.
         debias_KK: the debiasing matrix T; None for the identity.
-        scale: a factor on the reward: 1 in facetrm's models; imported checkpoints may have another, even negative one.
+        scale: a factor on the reward: 1 in facetrm's models; imported checkpoints may have another, even a
+            negative one.
         reference_K: the scores of a typical answer (the training mean); None for zeros. It moves reward between the
             base and the contributions and never changes the reward.
         edit: the user's changes to the weights; None for no change.
@@ -110,24 +111,24 @@ class GatedSum(nn.Module):
 
     @property
     def size(self) -> int:
-        """K."""
+        """The number of experts, K."""
         return self.gate.shape.choices
 
     @property
     def hidden_size(self) -> int:
-        """D of the prompt vector."""
+        """The hidden size of the prompt vector, D."""
         return self.gate.shape.hidden_size
 
     def with_edit(self, edit: WeightEdit | None) -> GatedSum:
-        """Return the same sum with another edit (None undoes all); the parts are shared, nothing is copied."""
+        """Return the same sum with another edit; None removes the edit. The gate is shared, not copied."""
         return GatedSum(self.gate, self.debias_KK, scale=self.scale, reference_K=self.reference_K, edit=edit)
 
     def with_reference(self, reference_K: Tensor | None) -> GatedSum:
-        """Return the same sum measured from another reference answer: rewards stay, base and contributions move."""
+        """Return the same sum with another reference answer: the rewards stay, the bases and contributions change."""
         return GatedSum(self.gate, self.debias_KK, scale=self.scale, reference_K=reference_K, edit=self.edit)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return the tensors (for safetensors) and a JSON-able spec: what :meth:`from_state` needs."""
+        """Return the tensors (for safetensors) and a JSON-ready spec, for :meth:`from_state`."""
         tensors, shape = self.gate.state()
         named = {f"gate.{name}": tensor for name, tensor in tensors.items()}
         named |= {"debias_KK": self.debias_KK.contiguous(), "reference_K": self.reference_K.contiguous()}
@@ -135,7 +136,11 @@ class GatedSum(nn.Module):
 
     @staticmethod
     def from_state(tensors: Mapping[str, Tensor], spec: Mapping[str, Any]) -> GatedSum:
-        """Make the sum again, bit-equal, from :meth:`state`.
+        """Restore the sum, bit-equal, from the output of :meth:`state`.
+
+        Args:
+            tensors: the tensors, by name.
+            spec: the spec that belongs to them.
 
         Raises:
             ModelError: a tensor or a key is missing or malformed.
@@ -144,7 +149,9 @@ class GatedSum(nn.Module):
         try:
             shape, scale, edit = spec["gate"], float(spec["scale"]), WeightEdit.from_dict(spec["edit"])
         except (KeyError, TypeError, ValueError) as exc:
-            raise ModelError(f"missing or malformed {exc}", place="aggregator", fix="save the model again") from None
+            raise ModelError(
+                f"missing or malformed entry: {exc}", place="aggregator", fix="save the model again"
+            ) from None
         parts = {name: tensor for name, tensor in tensors.items() if name.startswith("gate.")}
         gate = Gate.from_state({name.removeprefix("gate."): tensor for name, tensor in parts.items()}, shape)
         rest, size = {name: t for name, t in tensors.items() if name not in parts}, gate.shape.choices
@@ -152,11 +159,11 @@ class GatedSum(nn.Module):
         return GatedSum(gate, rest["debias_KK"], scale=scale, reference_K=rest["reference_K"], edit=edit)
 
     def weights(self, prompt_ND: Tensor) -> Tensor:
-        """Return the weights [N, K] after the edit; they sum to 1 unless an objective is scaled."""
+        """Return the weights after the edit, [N, K]. They sum to 1 unless an objective is scaled."""
         return self.weights_of(self.gate.logits(prompt_ND))
 
     def weights_of(self, logits_NK: Tensor) -> Tensor:
-        """Return the weights after the edit, from the gate's logits."""
+        """Return the weights after the edit, [N, K], from the gate's logits."""
         if self.edit == WeightEdit():
             return torch.softmax(logits_NK, dim=-1)
         if not bool(self.free_K.any()):
@@ -165,7 +172,12 @@ class GatedSum(nn.Module):
         return self.factor_K * (self.pinned_K + (1.0 - self.edit.pinned_total) * free_NK)
 
     def combine(self, weights_NK: Tensor, scores_NK: Tensor) -> RewardOutput:
-        """Return the reward of ``scores_NK`` under ``weights_NK``: the one scoring function, in fitting and in use."""
+        """Return the rewards for given weights and scores. Both fitting and scoring use this function.
+
+        Args:
+            weights_NK: the weights of the experts after the edit.
+            scores_NK: the experts' ratings on the [0, 1] scale.
+        """
         scores_NK = scores_NK.float()
         coefficients_NK = weights_NK @ self.coefficients_KK
         contributions_NK = coefficients_NK * (scores_NK - self.reference_K)
@@ -174,7 +186,7 @@ class GatedSum(nn.Module):
         return RewardOutput(reward_N, base_N, contributions_NK, scores_NK, weights_NK, coefficients_NK)
 
     def forward(self, prompt_ND: Tensor, scores_NK: Tensor) -> RewardOutput:
-        """Return reward, base and contributions of N answers.
+        """Return the rewards of N answers with their bases and contributions.
 
         Args:
             prompt_ND: the prompt vectors.
@@ -183,10 +195,20 @@ class GatedSum(nn.Module):
         return self.combine(self.weights(prompt_ND), scores_NK)
 
     def read(self, features: Features, scores_NK: Tensor) -> RewardOutput:
-        """Return the sum for N conversations, whose ``features`` give the prompts (see :meth:`forward`)."""
+        """Return the rewards of N conversations with their bases and contributions.
+
+        Args:
+            features: the features of N conversations; only their prompt vectors are used.
+            scores_NK: the experts' ratings on the [0, 1] scale.
+        """
         output: RewardOutput = self(features.prompt_ND, scores_NK)
         return output
 
     def rewards(self, features: Features, scores_NK: Tensor) -> Tensor:
-        """Return the rewards of :meth:`read` alone, [N]."""
+        """Return only the rewards of :meth:`read`, [N].
+
+        Args:
+            features: the features of N conversations; only their prompt vectors are used.
+            scores_NK: the experts' ratings on the [0, 1] scale.
+        """
         return self.read(features, scores_NK).reward_N

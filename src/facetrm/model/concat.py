@@ -1,19 +1,19 @@
-"""From the experts' vectors to one reward: the :class:`ConcatMLP`, and the exact share of every expert in it.
+"""The :class:`ConcatMLP`: a network from the experts' vectors to one reward, with an exact Shapley value per expert.
 
-    f(z)           = last(PReLU(b + sum_k W_k z_k))                   W_k: the columns of the first layer that read k
+    f(z)           = last(PReLU(b + sum_k W_k z_k))                   W_k: the first layer's columns for expert k
     v(S)           = f(z_k for k in S, reference_k elsewhere)         for every set S of experts
-    base           = v(empty set)                                     one constant, whatever the conversation
-    contribution_k = sum_(S without k) |S|! (K-1-|S|)! / K!  (v(S + k) - v(S))        Shapley's value
+    base           = v(empty set)                                     the same for every conversation
+    contribution_k = sum_(S without k) |S|! (K-1-|S|)! / K!  (v(S + k) - v(S))        the Shapley value
     reward         = base + sum_k contribution_k = f(z)
 
-``W_k (z_k - reference_k)`` is computed once per expert; a set is then a sum of at most K of these, so all 2^K sets cost
-one pass of the first layer. What a set gives is a number in float32; the shares are taken in float64, so that they
-add up whatever the rounding inside a set.
+``W_k (z_k - reference_k)`` is computed once per expert. A set is then a sum of at most K of these terms, so all 2^K
+sets need only one pass through the first layer. v(S) is in float32. The Shapley values are computed in float64, so that
+they add up despite the rounding of v(S).
 
 Shapes: N conversations, D hidden size, K experts, H units of the hidden layer, S = 2^K sets (expert k is bit k).
 
-Reference: DMoERM (arXiv 2403.01197), the inner mixture, as its released code has it: Linear(K D -> D), PReLU,
-Linear(D -> 1). Shapley's values are ours: the published model gives a number without parts.
+Reference: DMoERM (arXiv 2403.01197), the inner mixture in the released code: Linear(K D -> D), PReLU, Linear(D -> 1).
+The Shapley values are an addition of facetrm; the published model gives only the reward.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ from facetrm.model.gate import check_kind, check_tensors
 from facetrm.model.output import RewardOutput
 
 MAX_EXPERTS: Final = 8
-"""K at most: 2^8 sets of experts are computed for every conversation."""
-_CHUNK: Final = 2**23  # numbers in the hidden layers of all sets at once: 32 MiB
+"""The largest K. Every conversation then needs the values of 2^8 sets of experts."""
+_CHUNK: Final = 2**23  # the most numbers in the hidden layers of all sets at once: 32 MiB
 _PLACE: Final = "ConcatMLP"
 
 
 @final
 class ConcatMLP(nn.Module):
-    """Rewards of a small network on all experts' vectors, each a constant base plus one exact share per expert.
+    """Computes rewards with a small network on all experts' vectors: a constant base plus a Shapley value per expert.
 
     Args:
-        reference_KD: the vectors of a typical answer (the training mean), or zeros. It moves reward between base and
-            contributions and never changes the reward.
+        reference_KD: the vectors of a typical answer (the training mean), or zeros. It moves reward between the base
+            and the contributions and never changes the reward.
         hidden: the width H of the hidden layer; None uses D.
         edit: the experts to drop; their vectors are fixed at the reference. There are no weights to scale or pin.
         layers: existing layers Linear(K D, H), PReLU and Linear(H, 1) to share; None initialises new ones.
@@ -77,12 +77,12 @@ class ConcatMLP(nn.Module):
         size, width = (int(n) for n in reference_KD.shape)
         if size > MAX_EXPERTS:
             raise ModelError(
-                f"{size} experts: their exact shares need 2^{size} sets for each answer",
+                f"exact Shapley values of {size} experts need 2^{size} sets for each answer",
                 place=_PLACE,
-                fix=f"give at most {MAX_EXPERTS}, or weigh them with a GatedSum",
+                fix=f"give at most {MAX_EXPERTS} experts, or use a GatedSum",
             )
         if not bool(torch.isfinite(reference_KD).all()):
-            raise ModelError("reference_KD is not finite", place=_PLACE, fix="take the mean of finite vectors")
+            raise ModelError("reference_KD is not finite", place=_PLACE, fix="use the mean of finite vectors")
         units = width if hidden is None else hidden
         if units < 1:
             raise ModelError(f"hidden is {units}", place=_PLACE, fix="give 1 or more")
@@ -102,40 +102,46 @@ class ConcatMLP(nn.Module):
 
     @property
     def size(self) -> int:
-        """K."""
+        """The number of experts, K."""
         return int(self.reference_KD.shape[0])
 
     @property
     def hidden_size(self) -> int:
-        """D."""
+        """The hidden size, D."""
         return int(self.reference_KD.shape[1])
 
     @property
     def hidden(self) -> int:
-        """H."""
+        """The width of the hidden layer, H."""
         return int(self.first.weight.shape[0])
 
     def with_edit(self, edit: WeightEdit | None) -> ConcatMLP:
-        """Return the same network with another edit (None undoes all); the layers are shared, nothing is copied."""
+        """Return the same network with another edit; None removes the edit. The layers are shared, not copied."""
         return ConcatMLP(self.reference_KD, edit=edit, layers=(self.first, self.rectifier, self.last))
 
     def with_reference(self, reference_KD: Tensor | None) -> ConcatMLP:
-        """Return the same network measured from another reference, None for zeros; whole rewards stay.
+        """Return the same network with another reference; the rewards stay the same unless experts are dropped.
 
-        What is dropped is held at the reference, so an edited model's rewards move with it.
+        Args:
+            reference_KD: the new reference vectors; None for zeros. The vectors of dropped experts are fixed at the
+                reference, so the rewards of an edited model change with it.
         """
         reference_KD = torch.zeros_like(self.reference_KD) if reference_KD is None else reference_KD
         return ConcatMLP(reference_KD, edit=self.edit, layers=(self.first, self.rectifier, self.last))
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return the tensors (for safetensors) and a JSON-able spec: what :meth:`from_state` needs."""
+        """Return the tensors (for safetensors) and a JSON-ready spec, for :meth:`from_state`."""
         tensors = {name: tensor.detach().contiguous() for name, tensor in self.state_dict().items()}
         spec = {"kind": self.kind, "experts": self.size, "hidden_size": self.hidden_size, "hidden": self.hidden}
         return tensors, {**spec, "edit": self.edit.to_dict()}
 
     @staticmethod
     def from_state(tensors: Mapping[str, Tensor], spec: Mapping[str, Any]) -> ConcatMLP:
-        """Make the network again, bit-equal, from :meth:`state`.
+        """Restore the network, bit-equal, from the output of :meth:`state`.
+
+        Args:
+            tensors: the tensors, by name.
+            spec: the spec that belongs to them.
 
         Raises:
             ModelError: a tensor or a key is missing, unexpected or malformed.
@@ -145,7 +151,9 @@ class ConcatMLP(nn.Module):
             size, width, hidden = (int(spec[key]) for key in ("experts", "hidden_size", "hidden"))
             edit = WeightEdit.from_dict(spec["edit"])
         except (KeyError, TypeError, ValueError) as exc:
-            raise ModelError(f"missing or malformed {exc}", place="aggregator", fix="save the model again") from None
+            raise ModelError(
+                f"missing or malformed entry: {exc}", place="aggregator", fix="save the model again"
+            ) from None
         wanted = {"reference_KD": (size, width), **_shapes(size, width, hidden)}
         check_tensors(tensors, wanted, place="aggregator")
         made = ConcatMLP(tensors["reference_KD"], hidden=hidden, edit=edit)
@@ -153,29 +161,34 @@ class ConcatMLP(nn.Module):
         return made
 
     def rewards(self, features: Features, scores_NK: Tensor) -> Tensor:
-        """Return the rewards alone, [N]: one pass, with gradients; what is fitted is what scores.
+        """Return only the rewards, [N], in one pass with gradients. Fitting also uses this function.
 
         Args:
-            features: their ``response_NAD`` holds the experts' vectors.
-            scores_NK: the experts' ratings; they do not enter the reward.
+            features: the features of N conversations; ``response_NAD`` holds the experts' vectors.
+            scores_NK: the experts' ratings, which do not affect the reward.
         """
         reward_N: Tensor = self._sets(self._checked(features.response_NAD), whole=True)[:, -1]
         return reward_N
 
     def read(self, features: Features, scores_NK: Tensor) -> RewardOutput:
-        """Return the reward of N conversations and what each expert adds to it (see :meth:`forward`)."""
+        """Return the rewards of N conversations with the base and the contributions of the experts.
+
+        Args:
+            features: the features of N conversations; ``response_NAD`` holds the experts' vectors.
+            scores_NK: the experts' ratings, which are passed to the output and do not affect the reward.
+        """
         output: RewardOutput = self(features.response_NAD, scores_NK)
         return output
 
     def forward(self, response_NKD: Tensor, scores_NK: Tensor) -> RewardOutput:
-        """Return reward, the constant base and Shapley's values.
+        """Return the rewards, the constant base and the Shapley values.
 
         Args:
-            response_NKD: the vector of each expert's adapter.
-            scores_NK: the experts' own ratings: passed on to be shown, they do not enter the reward.
+            response_NKD: the response vectors, one per expert.
+            scores_NK: the experts' ratings, which are passed to the output and do not affect the reward.
 
         Raises:
-            ModelError: vectors of another shape.
+            ModelError: the vectors have another shape, or the network is not in float32.
         """
         response_NKD = self._checked(response_NKD)
         rows = max(1, _CHUNK // (self.hidden * len(self.shapley_SK)))
@@ -191,20 +204,20 @@ class ConcatMLP(nn.Module):
     def _checked(self, response_NKD: Tensor) -> Tensor:
         if tuple(response_NKD.shape[1:]) != tuple(self.reference_KD.shape):
             raise ModelError(
-                f"vectors of shape {list(response_NKD.shape)}",
+                f"the response vectors have shape {list(response_NKD.shape)}",
                 place=_PLACE,
-                fix=f"encode with the experts' adapters: [N, {self.size}, {self.hidden_size}]",
+                fix=f"encode with the experts' adapters; the shape must be [N, {self.size}, {self.hidden_size}]",
             )
         if self.first.weight.dtype != torch.float32:
             raise ModelError(
                 f"the network was cast to {self.first.weight.dtype}",
                 place=_PLACE,
-                fix="cast the backbone alone; heads compute in float32",
+                fix="cast only the backbone; heads compute in float32",
             )
         return response_NKD.to(self.reference_KD)
 
     def _sets(self, response_NKD: Tensor, *, whole: bool = False) -> Tensor:
-        """Return v(S) for all sets of the experts that are kept, [N, S]; with ``whole`` for the set of all alone."""
+        """Return v(S) for all sets of kept experts, [N, S]; with ``whole``, only for the set of all of them, [N, 1]."""
         columns_HKD = self.first.weight.reshape(self.hidden, self.size, self.hidden_size)
         hidden_NSH = (self.first.bias + self.first.weight @ self.reference_KD.flatten()).expand(1, 1, -1)
         base_11: Tensor = self.last(self.rectifier(hidden_NSH))[..., 0]
@@ -214,7 +227,7 @@ class ConcatMLP(nn.Module):
             joined_NSH = hidden_NSH + step_N1H
             hidden_NSH = joined_NSH if whole else torch.cat([hidden_NSH, joined_NSH], dim=1)
         sets_NS: Tensor = self.last(self.rectifier(hidden_NSH))[..., 0]
-        # A product may round a row by its place in the batch: the base is one number, computed once.
+        # The rounding of a matrix product can depend on the row, so the base is computed once for all rows.
         return sets_NS if whole else torch.cat([base_11.expand(len(sets_NS), 1), sets_NS[:, 1:]], dim=1)
 
 
@@ -225,23 +238,23 @@ def _shapes(size: int, width: int, hidden: int) -> dict[str, tuple[int, ...]]:
 
 
 def _check_edit(edit: WeightEdit, size: int) -> None:
-    """Raise ModelError when the edit is more than dropping some of ``size`` experts."""
+    """Raise ModelError if the edit does anything other than drop some of ``size`` experts."""
     for what, asked in (("scale", edit.scale), ("pin", edit.pin)):
         if asked:
             raise ModelError(
                 f"{what} is not defined for this aggregator: a network on the experts' vectors has no weight to {what}",
                 place="edit",
-                fix="drop an expert: its vector is held at the reference",
+                fix="drop an expert instead; its vector is then fixed at the reference",
             )
     for k in edit.drop:
         if not 0 <= k < size:
-            raise ModelError(f"objective number {k}", place="edit", fix=f"give 0..{size - 1}")
+            raise ModelError(f"there is no objective number {k}", place="edit", fix=f"give 0 to {size - 1}")
     if len(set(edit.drop)) == size:
-        raise ModelError("no expert is left: every reward would be the base", place="edit", fix="keep one")
+        raise ModelError("no expert is left, so every reward would be the base", place="edit", fix="keep at least one")
 
 
 def _shapley(size: int) -> Tensor:
-    """Return the matrix [S, K] that turns the values of all sets into Shapley's values; expert k is bit k of a row."""
+    """Return the matrix [S, K] from the values of all sets to Shapley values; bit k of a row's index is expert k."""
     rows = []
     for members in range(2**size):
         count = members.bit_count()

@@ -1,6 +1,7 @@
-"""The door for other programs: ``config.json`` and the tokenizer beside our manifest.
+"""Make model folders readable for other programs: ``config.json`` and the tokenizer next to facetrm's manifest.
 
-With them ``AutoTokenizer`` and, once facetrm is imported, ``AutoModelForSequenceClassification`` load the folder.
+With these files, ``AutoTokenizer`` loads the folder, and after ``import facetrm`` so does
+``AutoModelForSequenceClassification``.
 """
 
 from __future__ import annotations
@@ -21,24 +22,29 @@ CONFIG: Final = "config.json"
 
 @runtime_checkable
 class PortableTokenizer(Protocol):
-    """An encoder whose tokenizer other programs can read."""
+    """An encoder that can save its tokenizer for other programs."""
 
     def save_tokenizer(self, folder: Path) -> Portable:
-        """Write the tokenizer's files to ``folder``; a BackboneError says why other programs could not read them."""
+        """Write the tokenizer's files to ``folder`` and return the special tokens.
+
+        Raises:
+            BackboneError: other programs would not produce the same ids; the message says why.
+        """
 
 
 def open_to_others(folder: Path, encoder: Encoder, objectives: Sequence[str], *, adapters: Sequence[str] = ()) -> None:
-    """Write ``config.json`` and the tokenizer; where other programs would read other ids, the log says why not.
+    """Write ``config.json`` and the tokenizer, or log why other programs cannot use the model.
 
     Args:
-        folder: of the model.
-        encoder: the model's.
-        objectives: the names of all columns.
-        adapters: of experts that read one each; a classifier of Transformers makes one pass and has none of them.
+        folder: the model folder.
+        encoder: the encoder of the model.
+        objectives: the names of the objectives of all tasks.
+        adapters: the names of the experts' adapters. If there are any, nothing is written, because a Transformers
+            classifier makes a single pass without them.
     """
     (folder / CONFIG).unlink(missing_ok=True)
     if adapters:
-        log("no config.json for other programs", reason=f"its experts read {len(adapters)} adapters")
+        log("no config.json for other programs", reason=f"the experts use {len(adapters)} adapters")
         return
     if not isinstance(encoder, PortableTokenizer):
         return

@@ -1,11 +1,12 @@
-"""Experts: K named linear ratings of one response vector, and the plain-length expert.
+"""Linear experts: K named ratings of one response vector, and an optional expert for the response length.
 
     scores_NK = response_ND @ weight_KD.T + bias_K        always in float32
-    length    = (f(tokens) - f(low)) / (f(high) - f(low))  f = identity, or log(1 + x); optional, the last column
+    length    = (f(tokens) - f(low)) / (f(high) - f(low))  f = identity or log(1 + x); the last column
 
 Shapes: N conversations, D hidden size, K experts (learned heads first, then ``length``).
 
-Reference: ArmoRM (arXiv 2406.12845), section 3.1. We differ: an intercept is allowed, and length may be an expert.
+Reference: ArmoRM (arXiv 2406.12845), section 3.1. Two additions of facetrm: heads may have an intercept, and length
+may be an expert.
 """
 
 from __future__ import annotations
@@ -29,14 +30,14 @@ LENGTH: Final = "length"
 
 @final
 class LengthScale(Section):
-    """The map of a response's length in tokens to [0, 1]; outside ``low..high`` it goes on, not clipped.
+    """The map from a response's length in tokens to the [0, 1] scale. It is not clipped outside ``low`` to ``high``.
 
     Attributes:
         low: the length in tokens that maps to 0.
         high: the length in tokens that maps to 1.
-        log: whether to measure in log(1 + tokens).
-        direction: whether longer is better; ``unknown`` keeps the expert out of the gate (it can still be the
-            debiasing target).
+        log: whether to use log(1 + tokens) instead of tokens.
+        direction: ``higher`` if longer is better, ``lower`` if shorter is better, or ``unknown``. An unknown direction
+            keeps the expert out of the gate; it can still be the debiasing target.
     """
 
     low: float = 0.0
@@ -52,23 +53,27 @@ class LengthScale(Section):
 
     @staticmethod
     def covering(length_N: Tensor, *, log: bool = False, direction: Direction = "unknown") -> LengthScale:
-        """Return the scale whose ends are the 1% and 99% quantiles of ``length_N`` (tokens).
+        """Return a scale from the 1% quantile to the 99% quantile of typical lengths.
 
         Args:
-            length_N: lengths of typical responses.
-            log: as in the class.
-            direction: whether longer is better, worse or unknown.
+            length_N: the lengths of typical responses, in tokens.
+            log: whether to use log(1 + tokens) instead of tokens.
+            direction: whether longer is better (``higher``), worse (``lower``) or ``unknown``.
 
         Raises:
-            ModelError: no length is given.
+            ModelError: ``length_N`` is empty.
         """
         if not len(length_N):
-            raise ModelError("no length to scale by", place="length expert", fix="give at least one response")
+            raise ModelError(
+                "there are no response lengths to compute a scale from",
+                place="length expert",
+                fix="give at least one response",
+            )
         low, high = torch.quantile(length_N.to(torch.float64), torch.tensor([0.01, 0.99], dtype=torch.float64)).tolist()
         return LengthScale(low=low, high=max(high, low + 1.0), log=log, direction=direction)
 
     def objective(self) -> Objective:
-        """Return the objective of the length column, whose raw scale is tokens, or log(1 + tokens) under ``log``."""
+        """Return the objective of the length column. Its raw scale is tokens, or log(1 + tokens) if ``log`` is set."""
         low, high = (math.log1p(self.low), math.log1p(self.high)) if self.log else (self.low, self.high)
         return Objective(
             name=LENGTH,
@@ -82,7 +87,10 @@ class LengthScale(Section):
         )
 
     def to_unit(self, length_N: Tensor) -> Tensor:
-        """Return the unit rating (float32) of lengths in tokens; shorter is higher under direction ``lower``."""
+        """Return the ratings of lengths in tokens on the [0, 1] scale, [N], float32.
+
+        With direction ``lower``, shorter responses get higher ratings.
+        """
         objective, x = self.objective(), length_N.to(torch.float64)
         unit = ((torch.log1p(x) if self.log else x) - objective.low) / (objective.high - objective.low)
         return (1.0 - unit if self.direction == "lower" else unit).to(torch.float32)
@@ -90,17 +98,18 @@ class LengthScale(Section):
 
 @final
 class LinearExperts(nn.Module):
-    """K frozen linear ratings of the response vector, with the known-value ``length`` expert as an optional last one.
+    """K fixed linear experts on one response vector, optionally with a ``length`` expert as the last one.
 
     Args:
-        objectives: one per row of ``weight_KD``; names unique, none called ``length`` when ``length`` is given.
-        weight_KD: one linear head per objective.
-        bias_K: its intercept (zeros for none).
-        length: the scale of the length expert; None for no such expert.
+        objectives: the objectives of the linear heads, with unique names. The name ``length`` is reserved if there is
+            a length expert.
+        weight_KD: the weights of the linear heads, one row per objective.
+        bias_K: the intercepts of the heads.
+        length: the scale of the length expert; None for no length expert.
 
     Raises:
-        ModelError: the shapes disagree, or a weight is not finite.
-        DataError: two experts share a name.
+        ModelError: the shapes do not match, or a weight is not finite.
+        DataError: two experts have the same name.
 
     Example:
         >>> import torch
@@ -119,15 +128,15 @@ class LinearExperts(nn.Module):
         heads = len(objectives)
         if weight_KD.ndim != 2 or weight_KD.shape[0] != heads or bias_K.shape != (heads,):
             raise ModelError(
-                f"weight {list(weight_KD.shape)} and bias {list(bias_K.shape)} for {heads} objectives",
+                f"weight_KD has shape {list(weight_KD.shape)} and bias_K {list(bias_K.shape)}, for {heads} objectives",
                 place="linear experts",
-                fix=f"give weight [{heads}, D] and bias [{heads}]",
+                fix=f"give weight_KD [{heads}, D] and bias_K [{heads}]",
             )
         if not (bool(torch.isfinite(weight_KD).all()) and bool(torch.isfinite(bias_K).all())):
             raise ModelError(
                 "a weight is not finite",
                 place="linear experts",
-                fix="take a checkpoint with finite weights, or fit the experts again",
+                fix="use a checkpoint with finite weights, or fit the experts again",
             )
         self.length = length
         self.objectives = (*objectives, *(() if length is None else (length.objective(),)))
@@ -142,48 +151,51 @@ class LinearExperts(nn.Module):
 
     @property
     def adapters(self) -> tuple[str, ...]:
-        """None: all heads read the trunk without an adapter of their own."""
+        """Always empty, because linear experts read the trunk without adapters."""
         return ()
 
     @property
     def hidden_size(self) -> int:
-        """D."""
+        """The hidden size, D."""
         return int(self.weight_KD.shape[1])
 
     def rate(self, response_ND: Tensor) -> Tensor:
-        """Return the learned heads' ratings alone (no ``length`` column), float32.
+        """Return the ratings of the linear heads, without the ``length`` column, float32.
+
+        Args:
+            response_ND: the response vectors.
 
         Raises:
-            ModelError: another hidden size, or the heads were cast away from float32.
+            ModelError: the hidden size differs, or the heads are not in float32.
         """
         if response_ND.ndim != 2 or response_ND.shape[1] != self.hidden_size:
             raise ModelError(
-                f"response features {list(response_ND.shape)}",
+                f"the response features have shape {list(response_ND.shape)}",
                 place="linear experts",
-                fix=f"encode with the backbone that the experts were fitted on: [N, {self.hidden_size}]",
+                fix=f"use the backbone that the experts were fitted on; the shape must be [N, {self.hidden_size}]",
             )
         if self.weight_KD.dtype != torch.float32:
             raise ModelError(
                 f"the heads were cast to {self.weight_KD.dtype}",
                 place="linear experts",
-                fix="cast the backbone alone; heads compute in float32",
+                fix="cast only the backbone; heads compute in float32",
             )
         return response_ND.to(self.weight_KD) @ self.weight_KD.T + self.bias_K
 
     def forward(self, features: Features) -> Tensor:
-        """Return ``scores_NK``: unit ratings, pointing up, linear and not clipped.
+        """Return the ratings on the [0, 1] scale, [N, K]. Higher is better; ratings are linear and not clipped.
 
         Args:
-            features: of N conversations, with one adapter (A = 1).
+            features: the features of N conversations, with a single response vector each (A = 1).
 
         Raises:
-            ModelError: the features have several adapters or another hidden size.
+            ModelError: the features have several response vectors per conversation, or another hidden size.
         """
         if features.response_NAD.ndim != 3 or features.response_NAD.shape[1] != 1:
             raise ModelError(
-                f"response features {list(features.response_NAD.shape)}",
+                f"the response features have shape {list(features.response_NAD.shape)}",
                 place="linear experts",
-                fix="linear experts read one feature space: [N, 1, D]",
+                fix="encode without adapters; linear experts read [N, 1, D]",
             )
         scores = self.rate(features.response_NAD[:, 0])
         if self.length is None:
@@ -191,7 +203,7 @@ class LinearExperts(nn.Module):
         return torch.cat([scores, self.length.to_unit(features.length_N).to(scores)[:, None]], dim=1)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return the tensors (for safetensors) and a JSON-able spec: what :meth:`from_state` needs."""
+        """Return the tensors (for safetensors) and a JSON-ready spec, for :meth:`from_state`."""
         heads = self.objectives if self.length is None else self.objectives[:-1]
         spec = {
             "kind": "linear",
@@ -202,7 +214,11 @@ class LinearExperts(nn.Module):
 
     @staticmethod
     def from_state(tensors: Mapping[str, Tensor], spec: Mapping[str, Any]) -> LinearExperts:
-        """Make the experts again, bit-equal, from :meth:`state`.
+        """Restore the experts, bit-equal, from the output of :meth:`state`.
+
+        Args:
+            tensors: the tensors, by name.
+            spec: the spec that belongs to them.
 
         Raises:
             ModelError: a tensor or a key is missing or malformed.
@@ -215,20 +231,33 @@ class LinearExperts(nn.Module):
             length = None if spec["length"] is None else LengthScale.model_validate(spec["length"])
             weight_KD, bias_K = tensors["weight_KD"], tensors["bias_K"]
         except (KeyError, TypeError) as exc:
-            raise ModelError(f"missing or malformed {exc}", place=place, fix=fix) from None
+            raise ModelError(f"missing or malformed entry: {exc}", place=place, fix=fix) from None
         except ValidationError as exc:
             raise invalid_spec(exc, place=place) from None
         return LinearExperts(objectives, weight_KD, bias_K, length=length)
 
 
 def invalid_spec(error: ValidationError, *, place: str) -> ModelError:
-    """Return the first thing that is wrong with saved settings, as an error of ours; ``error`` is pydantic's."""
+    """Return a ModelError for the first invalid value in a saved spec.
+
+    Args:
+        error: the error from pydantic.
+        place: the part of the model that the spec belongs to.
+    """
     first = error.errors(include_url=False, include_context=False)[0]
     key = ".".join(str(part) for part in first["loc"]) or "spec"
     return ModelError(f"'{key}' is {first['input']!r} ({first['msg']})", place=place, fix="save the model again")
 
 
 def unexpected_tensor(tensors: Mapping[str, Tensor], known: Sequence[str]) -> None:
-    """Raise ModelError when ``tensors`` of experts hold one that is not among the ``known`` names."""
+    """Check that saved experts have no unexpected tensor.
+
+    Args:
+        tensors: the tensors of the experts, by name.
+        known: the names that are expected.
+
+    Raises:
+        ModelError: a tensor's name is not expected.
+    """
     for name in sorted(tensors.keys() - set(known)):
         raise ModelError(f"tensor 'experts.{name}' is unexpected", place="mixture", fix="save the model again")

@@ -1,11 +1,12 @@
-"""The gate: a prompt vector in, a distribution over experts (or over tasks: then it is the router) out.
+"""The gate: turns a prompt vector into weights over experts. A gate over tasks is the router.
 
     x = ((prompt - center) * spread) @ projection        weights = softmax(MLP(x) / temperature)
 
 Shapes: N conversations, D hidden size, R gate input size, K choices (experts or tasks).
 
-Reference: ArmoRM (arXiv 2406.12845), section 3.2. We take the softmax over the choices (the released training script
-takes it over chosen/rejected), and no learnable factor multiplies the weights: it could turn the sign of every reward.
+Reference: ArmoRM (arXiv 2406.12845), section 3.2. facetrm takes the softmax over the choices (the released training
+script takes it over chosen and rejected). No learnable factor multiplies the weights, because it could flip the sign of
+every reward.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from facetrm.core.errors import ModelError
 
 @dataclass(frozen=True)
 class GateShape:
-    """What is needed to build a gate before its tensors are loaded.
+    """The sizes and settings of a gate, from which it can be built before its tensors are loaded.
 
     Attributes:
         hidden_size: D of the prompt vector.
@@ -53,14 +54,14 @@ class GateShape:
                 raise ModelError(f"gate {name} is {value}", fix=f"give at least {low}")
         if self.hidden < 0 or self.n_hidden < 0 or (self.n_hidden > 0 and self.hidden == 0):
             raise ModelError(
-                f"gate hidden {self.hidden} with n_hidden {self.n_hidden}", fix="give both, or 0 and 0 for none"
+                f"gate hidden is {self.hidden} but n_hidden is {self.n_hidden}", fix="give both, or 0 for both"
             )
         if not self.temperature > 0:
             raise ModelError(f"gate temperature is {self.temperature}", fix="give a number above 0")
         if not 0 <= self.dropout < 1:
             raise ModelError(f"gate dropout is {self.dropout}", fix="give a number in [0, 1)")
         if self.rank is not None and not 1 <= self.rank <= self.hidden_size:
-            raise ModelError(f"gate rank is {self.rank}", fix=f"give 1..{self.hidden_size}, or none")
+            raise ModelError(f"gate rank is {self.rank}", fix=f"give 1 to {self.hidden_size}, or None")
 
     @property
     def unconditional(self) -> bool:
@@ -68,14 +69,20 @@ class GateShape:
         return self.hidden == 0
 
     def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-ready dict, the arguments of this class."""
+        """Return the arguments of this class as a JSON-ready dict."""
         return asdict(self)
 
 
 def check_tensors(found: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]], *, place: str) -> None:
-    """Raise ModelError at the first of the ``found`` tensors that is not as ``wanted`` (name to shape).
+    """Check the names, shapes and values of tensors.
 
-    It may be missing, unexpected, of another shape, or not finite.
+    Args:
+        found: the tensors, by name.
+        wanted: the expected shapes, by tensor name.
+        place: the part of the model or the folder, for error messages.
+
+    Raises:
+        ModelError: a tensor is missing, unexpected, of another shape or not finite.
     """
     fix = "save the model again, or fetch the whole folder"
     for name in sorted(wanted.keys() - found.keys()):
@@ -92,9 +99,20 @@ def check_tensors(found: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, .
 
 
 def check_kind(spec: Mapping[str, Any], kind: str, *, what: str) -> None:
-    """Raise ModelError when a saved part (``what`` it is: experts or aggregator) has a ``spec`` of another ``kind``."""
+    """Check the kind of a saved part.
+
+    Args:
+        spec: the saved spec of the part.
+        kind: the kind that is expected.
+        what: the part: ``experts`` or ``aggregator``.
+
+    Raises:
+        ModelError: the part is of another kind.
+    """
     if spec.get("kind") != kind:
-        raise ModelError(f"{what} of kind {spec.get('kind')!r}", place=what, fix=f"this class reads {kind}")
+        raise ModelError(
+            f"the kind is {spec.get('kind')!r}, not {kind!r}", place=what, fix=f"give a spec of kind {kind}"
+        )
 
 
 @final
@@ -104,12 +122,12 @@ class Gate(nn.Module):
         weights_NK = softmax(MLP(((prompt_ND - center_D) * spread_D) @ projection_DR) / temperature)
 
     The buffers start as 0, 1 and the identity, which leave the prompt vector unchanged. The aggregator multiplies each
-    (debiased) score by ``unit_K``. It is 1, or 1 over the spread of the score between answers to one
-    prompt, which makes weights comparable across objectives.
+    (debiased) score by ``unit_K``. It is 1, or 1 over the spread of the score between answers to one prompt, which
+    makes weights comparable across objectives.
 
     Args:
         shape: the sizes, the temperature and the dropout rate.
-        gated: one flag per choice. A choice with False gets exactly weight 0. None allows all choices.
+        gated: one flag per choice. A choice with False gets a weight of exactly 0. None allows all choices.
 
     Raises:
         ModelError: no choice is allowed, or the number of flags differs from the number of choices.
@@ -134,10 +152,10 @@ class Gate(nn.Module):
         super().__init__()
         flags = torch.ones(shape.choices, dtype=torch.bool) if gated is None else torch.tensor(list(gated))
         if tuple(flags.shape) != (shape.choices,):
-            raise ModelError(f"{len(flags)} flags for {shape.choices} choices", place="gate", fix="give one for each")
+            raise ModelError(f"{len(flags)} flags for {shape.choices} choices", place="gate", fix="give one per choice")
         if not bool(flags.any()):
             raise ModelError(
-                "no objective may enter the gate",
+                "the gate cannot give weight to any objective",
                 place="gate",
                 fix="give at least one objective whose direction is 'higher' or 'lower'",
             )
@@ -163,10 +181,10 @@ class Gate(nn.Module):
         return self.shape.temperature
 
     def project(self, prompt_ND: Tensor) -> Tensor:
-        """Return what the perceptron reads, [N, R], float32."""
+        """Return the inputs of the perceptron, [N, R], float32."""
         if prompt_ND.ndim != 2 or prompt_ND.shape[1] != self.shape.hidden_size:
             raise ModelError(
-                f"prompt features of shape {tuple(prompt_ND.shape)}, the gate reads [N, {self.shape.hidden_size}]",
+                f"the prompt features have shape {list(prompt_ND.shape)}, not [N, {self.shape.hidden_size}]",
                 place="gate",
                 fix="use features of the encoder that the model was fitted with",
             )
@@ -174,30 +192,34 @@ class Gate(nn.Module):
         return x_ND if self.projection_DR is None else x_ND @ self.projection_DR
 
     def logits(self, prompt_ND: Tensor) -> Tensor:
-        """Return ``z / temperature`` [N, K], minus infinity where a choice may not be made."""
+        """Return the logits divided by the temperature, [N, K]. Choices that are not allowed have minus infinity."""
         return self.logits_of(self.project(prompt_ND))
 
     def logits_of(self, x_NR: Tensor) -> Tensor:
-        """Return the logits of inputs that :meth:`project` made (in fitting they are made once)."""
+        """Return the logits, [N, K], of inputs from :meth:`project`, which fitting computes only once."""
         z_NK = self.bias_K.expand(len(x_NR), -1)
         if self.head is not None:
             z_NK = z_NK + self.head(self.body(x_NR))
         return (z_NK / self.shape.temperature).masked_fill(~self.gated_K, float("-inf"))
 
     def forward(self, prompt_ND: Tensor) -> Tensor:
-        """Return ``weights_NK``: each row is >= 0 and sums to 1."""
+        """Return the weights, [N, K]. They are not negative, and each row sums to 1."""
         return torch.softmax(self.logits(prompt_ND), dim=-1)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return the tensors (for safetensors) and a JSON-able spec: what :meth:`from_state` needs."""
+        """Return the tensors (for safetensors) and a JSON-ready spec, for :meth:`from_state`."""
         return {name: tensor.detach().contiguous() for name, tensor in self.state_dict().items()}, self.shape.to_dict()
 
     @staticmethod
     def from_state(tensors: Mapping[str, Tensor], spec: Mapping[str, Any]) -> Gate:
-        """Make the gate again, bit-equal, from :meth:`state`.
+        """Restore the gate, bit-equal, from the output of :meth:`state`.
+
+        Args:
+            tensors: the tensors, by name.
+            spec: the spec that belongs to them.
 
         Raises:
-            ModelError: a malformed spec, or a tensor that is missing, unexpected, of another shape or not finite.
+            ModelError: the spec is malformed, or a tensor is missing, unexpected, of another shape or not finite.
         """
         try:
             shape = GateShape(**spec)
@@ -210,17 +232,17 @@ class Gate(nn.Module):
                 continue  # no layer has this width
             if size is not None and size > (len(tensors) if name == "n_hidden" else widest):
                 raise ModelError(
-                    f"{name} is {size:,}, more than its tensors hold", place="gate", fix="save the model again"
+                    f"{name} is {size:,}, larger than its tensors allow", place="gate", fix="save the model again"
                 )
         gate = Gate(shape)
         check_tensors(tensors, {name: tuple(t.shape) for name, t in gate.state_dict().items()}, place="gate")
         if not bool(tensors["gated_K"].any()):
-            raise ModelError("no choice may be made (gated_K is all false)", place="gate", fix="save the model again")
+            raise ModelError("no choice is allowed (gated_K is all false)", place="gate", fix="save the model again")
         if not bool((tensors["unit_K"] > 0).all()):
-            raise ModelError("unit_K is not above 0 everywhere", place="gate", fix="save the model again")
+            raise ModelError("unit_K has values that are not above 0", place="gate", fix="save the model again")
         gate.load_state_dict(dict(tensors))
         return gate
 
     def choose(self, prompt_ND: Tensor) -> Tensor:
-        """Return the index of the largest weight, [N]: what a router does."""
+        """Return the index of the largest weight, [N]. This is the choice of a router."""
         return self.logits(prompt_ND).argmax(dim=-1)

@@ -1,4 +1,4 @@
-"""What a mixture is made of, and the kinds there are: a saved model names them, a test walks over them.
+"""The parts of a mixture: their interfaces, and registries of their kinds. A saved model names the kind of each part.
 
     experts      features -> scores_NK                     linear, adapter
     aggregator   features, scores_NK -> RewardOutput       gated_sum, concat_mlp
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 
 class Experts(Protocol):
-    """K named raters. ``adapters`` are the K adapters they read, in order; none: they read the bare trunk."""
+    """K named experts that rate conversations."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -37,84 +37,90 @@ class Experts(Protocol):
 
     @property
     def objectives(self) -> tuple[Objective, ...]:
-        """What they rate, in the same order."""
+        """The objectives that the experts rate, in the same order."""
         ...
 
     @property
     def adapters(self) -> tuple[str, ...]:
-        """The adapters to encode with; empty for the bare trunk."""
+        """The K adapters to encode with, in the same order; empty if the experts read the trunk without adapters."""
         ...
 
     @property
     def hidden_size(self) -> int:
-        """D."""
+        """The hidden size, D."""
         ...
 
     def __call__(self, features: Features) -> Tensor:
-        """Return ``scores_NK``."""
+        """Return the ratings on the [0, 1] scale, [N, K]."""
         ...
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return tensors and a JSON-able spec with its ``kind``."""
+        """Return the tensors and a JSON-ready spec with its ``kind``."""
         ...
 
     @staticmethod
     def from_state(tensors: Mapping[str, Tensor], spec: Mapping[str, Any]) -> Experts:
-        """Make it again, bit-equal, from what ``state`` gave."""
+        """Restore the experts, bit-equal, from the tensors and the spec that :meth:`state` returned."""
         ...
 
 
 class Aggregator(Protocol):
-    """Ratings, and what they were made from, to a sum: ``reward_N = base_N + contributions_NK.sum(-1)``.
-
-    ``reads_vectors`` says that it needs one vector per expert, so experts with adapters. ``read`` gives the whole sum,
-    ``rewards`` the rewards alone, as cheaply as it can.
-    """
+    """Combines features and ratings into a reward: ``reward_N = base_N + contributions_NK.sum(-1)``."""
 
     @property
     def kind(self) -> str:
-        """Its name in :data:`AGGREGATORS`."""
+        """The name of this kind in :data:`AGGREGATORS`."""
         ...
 
     @property
     def reads_vectors(self) -> bool:
-        """Whether it needs one vector per expert."""
+        """Whether it needs one response vector per expert, so that the experts must have adapters."""
         ...
 
     @property
     def size(self) -> int:
-        """K."""
+        """The number of experts, K."""
         ...
 
     @property
     def hidden_size(self) -> int:
-        """D."""
+        """The hidden size, D."""
         ...
 
     @property
     def edit(self) -> WeightEdit:
-        """What a user changed."""
+        """The user's changes to the weights."""
         ...
 
     def with_edit(self, edit: WeightEdit | None) -> Aggregator:
-        """Return the same with another edit; None undoes all."""
+        """Return the same aggregator with another edit; None removes the edit."""
         ...
 
     def read(self, features: Features, scores_NK: Tensor) -> RewardOutput:
-        """Return reward, base and contributions."""
+        """Return the rewards with their bases and contributions.
+
+        Args:
+            features: the features of N conversations.
+            scores_NK: the experts' ratings on the [0, 1] scale.
+        """
         ...
 
     def rewards(self, features: Features, scores_NK: Tensor) -> Tensor:
-        """Return the rewards alone, [N]."""
+        """Return only the rewards, [N], by the cheapest computation.
+
+        Args:
+            features: the features of N conversations.
+            scores_NK: the experts' ratings on the [0, 1] scale.
+        """
         ...
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return tensors and a JSON-able spec with its ``kind``."""
+        """Return the tensors and a JSON-ready spec with its ``kind``."""
         ...
 
     @staticmethod
     def from_state(tensors: Mapping[str, Tensor], spec: Mapping[str, Any]) -> Aggregator:
-        """Make it again, bit-equal, from what ``state`` gave."""
+        """Restore the aggregator, bit-equal, from the tensors and the spec that :meth:`state` returned."""
         ...
 
 
@@ -128,16 +134,20 @@ AGGREGATORS.add("concat_mlp", ConcatMLP)
 
 
 def kind_of(registry: Registry[T], spec: Any) -> T:
-    """Return the class that a saved ``spec`` names.
+    """Return the class of a saved part.
 
     Args:
-        registry: of the kinds.
-        spec: as ``state()`` wrote it.
+        registry: the kinds of this part.
+        spec: the saved spec of the part, a mapping with its ``kind``.
 
     Raises:
-        ModelError: no spec, or a kind that this release does not know.
+        ModelError: the spec is not a mapping, or this release does not know the kind.
     """
     kind = spec.get("kind") if isinstance(spec, Mapping) else None
     if kind not in registry:
-        raise ModelError(f"{registry.kind} of kind {kind!r}", place=registry.kind, fix=f"known: {', '.join(registry)}")
+        raise ModelError(
+            f"unknown kind {kind!r}",
+            place=registry.kind,
+            fix=f"save the model again, or use a release that knows it (known here: {', '.join(registry)})",
+        )
     return registry[str(kind)]

@@ -1,4 +1,4 @@
-"""A mixture: experts that rate, and an aggregator that sums. One task's reward model without its encoder.
+"""A mixture: experts that rate and an aggregator that combines the ratings. It is one task's model without an encoder.
 
 Shapes: N conversations, D hidden size, K experts.
 """
@@ -24,10 +24,10 @@ from facetrm.model.output import RewardOutput
 
 @final
 class Mixture(nn.Module):
-    """Features to rewards: ``aggregator.read(features, experts(features))``.
+    """Computes rewards from features: ``aggregator.read(features, experts(features))``.
 
-    Linear experts under a gated sum are ArmoRM; experts with adapters under a network on their vectors are DMoERM's
-    inner model; experts with adapters under a gated sum are LoRA experts that the prompt weighs.
+    Linear experts with a gated sum make ArmoRM. Experts with adapters and a :class:`ConcatMLP` make DMoERM's inner
+    model. Experts with adapters and a gated sum make LoRA experts whose weights depend on the prompt.
 
     Args:
         experts: the K experts.
@@ -56,19 +56,19 @@ class Mixture(nn.Module):
         super().__init__()
         if len(experts.names) != aggregator.size:
             raise ModelError(
-                f"{len(experts.names)} experts under an aggregator of {aggregator.size}",
+                f"there are {len(experts.names)} experts, but the aggregator has {aggregator.size}",
                 place="mixture",
                 fix="fit the aggregator on these experts",
             )
         if aggregator.reads_vectors and not experts.adapters:
             raise ModelError(
-                f"experts on one vector under {aggregator.kind}, which reads one vector per expert",
+                f"the experts share one vector, but {aggregator.kind} needs one vector per expert",
                 place="mixture",
                 fix="give experts with adapters, or a gated sum",
             )
         if aggregator.reads_vectors and experts.hidden_size != aggregator.hidden_size:
             raise ModelError(
-                f"experts of {experts.hidden_size} features under an aggregator of {aggregator.hidden_size}",
+                f"the experts' hidden size is {experts.hidden_size}, but the aggregator's is {aggregator.hidden_size}",
                 place="mixture",
                 fix="fit the aggregator on these experts",
             )
@@ -88,66 +88,71 @@ class Mixture(nn.Module):
 
     @property
     def adapters(self) -> tuple[str, ...]:
-        """The adapters that the encoder must be asked for, in order; none for the bare trunk."""
+        """The names of the experts' adapters, in the order of the columns; empty if the experts have none."""
         return self.experts.adapters
 
     @property
     def gated_sum(self) -> GatedSum:
-        """The aggregator, where it is a gated sum.
+        """The aggregator, if it is a gated sum.
 
         Raises:
-            ModelError: it is another: what was asked for is not defined for it.
+            ModelError: the aggregator is of another kind.
         """
         if not isinstance(self.aggregator, GatedSum):
             raise ModelError(
                 f"not defined for this aggregator ({self.aggregator.kind}): it has no gate, weights or coefficients",
                 place="mixture",
-                fix="ask for contributions, ablation, or an edit that drops an expert",
+                fix="use contributions, ablation, or an edit that drops an expert",
             )
         return self.aggregator
 
     @property
     def linear_experts(self) -> LinearExperts:
-        """The experts, where all are linear heads on one vector.
+        """The experts, if they are linear heads on one vector.
 
         Raises:
-            ModelError: each reads the vector of an adapter of its own.
+            ModelError: the experts have their own adapters.
         """
         if not isinstance(self.experts, LinearExperts):
             raise ModelError(
-                f"not defined for experts with adapters of their own ({', '.join(self.adapters)})",
+                f"not defined for experts with their own adapters ({', '.join(self.adapters)})",
                 place="mixture",
-                fix="give a model whose experts read one vector",
+                fix="give a model whose experts share one vector",
             )
         return self.experts
 
     def forward(self, features: Features) -> RewardOutput:
-        """Return reward, base and contributions of the N conversations behind ``features``."""
+        """Return the rewards of N conversations with their bases and contributions."""
         return self.aggregator.read(features, self.experts(features))
 
     def rewards(self, features: Features) -> Tensor:
-        """Return the rewards of the N conversations behind ``features`` alone, [N], as cheaply as can be."""
+        """Return only the rewards of N conversations, [N], by the cheapest computation."""
         return self.aggregator.rewards(features, self.experts(features))
 
     def margins(self, chosen: Features, rejected: Features) -> Tensor:
-        """Return the reward margins of N pairs, chosen minus rejected, float64 on the CPU."""
+        """Return the reward margins of N pairs, chosen minus rejected, [N], float64.
+
+        Args:
+            chosen: the features of the N chosen conversations.
+            rejected: the features of the N rejected conversations, in the same order.
+        """
         with torch.no_grad():
             return self.rewards(chosen).double() - self.rewards(rejected).double()
 
     def margin_probability(self, margin_N: Tensor) -> Tensor:
-        """Return P(A is preferred to B) = sigmoid(beta * margin) of reward margins A - B, [N]."""
+        """Return P(A is preferred to B) = sigmoid(beta * margin), [N], for reward margins A - B."""
         return torch.sigmoid(self.beta * margin_N)
 
     def with_edit(self, edit: WeightEdit | None) -> Mixture:
-        """Return the same mixture with another edit (None undoes all); the parts are shared."""
+        """Return the same mixture with another edit; None removes the edit. The parts are shared."""
         return self.with_aggregator(self.aggregator.with_edit(edit))
 
     def with_aggregator(self, aggregator: Aggregator) -> Mixture:
-        """Return the same experts, beta and debias table under another aggregator."""
+        """Return a mixture with the same experts, beta and debias table and another aggregator."""
         return Mixture(self.experts, aggregator, beta=self.beta, debias=self.debias)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return the tensors (for safetensors) and a JSON-able spec: what :meth:`from_state` needs."""
+        """Return the tensors (for safetensors) and a JSON-ready spec, for :meth:`from_state`."""
         tensors: dict[str, Tensor] = {}
         spec: dict[str, Any] = {"beta": self.beta, "debias": self.debias}
         for name, part in (("experts", self.experts), ("aggregator", self.aggregator)):
@@ -157,7 +162,11 @@ class Mixture(nn.Module):
 
     @staticmethod
     def from_state(tensors: Mapping[str, Tensor], spec: Mapping[str, Any]) -> Mixture:
-        """Make the mixture again, bit-equal, from :meth:`state`.
+        """Restore the mixture, bit-equal, from the output of :meth:`state`.
+
+        Args:
+            tensors: the tensors, by name.
+            spec: the spec that belongs to them.
 
         Raises:
             ModelError: a tensor or a key is missing, unexpected or malformed.
@@ -172,7 +181,9 @@ class Mixture(nn.Module):
             experts_spec, aggregator_spec, beta, debias = (spec[k] for k in ("experts", "aggregator", "beta", "debias"))
             beta = float(beta)
         except (KeyError, TypeError, ValueError) as exc:
-            raise ModelError(f"missing or malformed {exc}", place="mixture", fix="save the model again") from None
+            raise ModelError(
+                f"missing or malformed entry: {exc}", place="mixture", fix="save the model again"
+            ) from None
         experts = kind_of(EXPERTS, experts_spec).from_state(parts["experts"], experts_spec)
         aggregator = kind_of(AGGREGATORS, aggregator_spec).from_state(parts["aggregator"], aggregator_spec)
         return Mixture(experts, aggregator, beta=beta, debias=debias)

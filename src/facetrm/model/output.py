@@ -104,14 +104,14 @@ class Score:
         return known
 
     def _repr_html_(self) -> str:
-        """Return what a notebook shows: the contributions by size, all text escaped."""
+        """Return an HTML table for notebooks: the contributions, largest first, with all text escaped."""
         names = sorted(self.contributions, key=lambda name: -abs(self.contributions[name]))
         weights = ["-" if name not in self.weights else f"{self.weights[name]:.1%}" for name in names]
         rows = [
             [name, show_fixed(self.contributions[name], signed=True), weight, show_number(self.ratings[name])]
             for name, weight in zip(names, weights, strict=True)
         ]
-        cut = ["Something was cut before it was read."] if self.truncated else []
+        cut = ["The conversation was truncated."] if self.truncated else []
         caption = f"reward {show_fixed(self.reward)} = base {show_fixed(self.base)} + contributions; task {self.task}"
         return html_table(caption, ["objective", "contribution", "weight", "rating"], rows, notes=cut)
 

@@ -74,8 +74,9 @@ class RewardModel:
         tasks = 1 if self.router is None else self.router.shape.choices
         spare = self.fallback is not None and self.fallback.task == self.tasks[-1]
         if len(self.mixtures) - tasks not in ((0, 1) if spare else (0,)):
+            routed = "there is no router" if self.router is None else f"the router has {tasks} tasks"
             raise ModelError(
-                f"{len(self.mixtures)} mixtures and a router over {tasks} tasks",
+                f"there are {len(self.mixtures)} mixtures, but {routed}",
                 place="reward model",
                 fix="give one mixture per task of the router, or one mixture and no router",
             )
@@ -85,15 +86,15 @@ class RewardModel:
         for part, size in sizes.items():
             if size != self.encoder.hidden_size:
                 raise ModelError(
-                    f"{part} reads {size} features, the encoder gives {self.encoder.hidden_size}",
+                    f"the hidden size of the {part} is {size}, that of the encoder is {self.encoder.hidden_size}",
                     place="reward model",
                     fix="use the encoder that the parts were fitted on",
                 )
         if self.adapters and not isinstance(self.encoder, AdapterEncoder):
             raise ModelError(
-                f"experts read {len(self.adapters)} adapters, a {type(self.encoder).__name__} has none",
+                f"the experts use {len(self.adapters)} adapters, but a {type(self.encoder).__name__} supports none",
                 place="reward model",
-                fix="use an encoder that reads with several adapters",
+                fix="use an encoder that supports adapters",
             )
         known = self.encoder.adapters if isinstance(self.encoder, AdapterEncoder) else ()
         missing = next((name for name in self.adapters if name not in known), None)
@@ -109,12 +110,12 @@ class RewardModel:
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """The task names, in the router's order."""
+        """The names of the tasks, in the order of the router."""
         return tuple(self.mixtures)
 
     @property
     def adapters(self) -> tuple[str, ...]:
-        """The adapters of all experts, each once; none where all read the bare trunk."""
+        """The names of the adapters of all experts, each once; empty if no expert has an adapter."""
         return tuple(dict.fromkeys(name for mixture in self.mixtures.values() for name in mixture.adapters))
 
     def mixture(self, task: str | None = None) -> Mixture:
@@ -157,7 +158,7 @@ class RewardModel:
         return [self.tasks[n] for n in self.routes(self._prompts(conversations)).used_N.tolist()]
 
     def _prompts(self, conversations: Sequence[Conversation]) -> Tensor:
-        """Return the prompt vectors, without reading the responses where the encoder can."""
+        """Return the prompt vectors, [N, D], without encoding the responses if the encoder supports that."""
         if isinstance(self.encoder, AdapterEncoder):
             return self.encoder.prompts(conversations)
         return self.encoder.encode(conversations).prompt_ND
@@ -211,7 +212,7 @@ class RewardModel:
         """
         if task is None and self.adapters and len(self.mixtures) > 1:
             raise ModelError(
-                "features are read with the adapters of one task",
+                "the features belong to the adapters of one task, but no task is given",
                 place="reward model",
                 fix=f"name one of {', '.join(self.mixtures)}, or score conversations",
             )
@@ -248,13 +249,24 @@ class RewardModel:
         return self.tasks.index(task)
 
     def margin_probability(self, margin_N: Tensor, *, task: str | None = None) -> Tensor:
-        """Return P(A is preferred to B) = sigmoid(beta * margin) of reward margins A - B within one ``task``, [N]."""
+        """Return the probability that A is preferred to B, sigmoid(beta * margin), for each margin, [N].
+
+        Args:
+            margin_N: the reward margins, the reward of A minus the reward of B.
+            task: the task whose mixture gave both rewards; None if the model has only one.
+        """
         return self.mixture(task).margin_probability(margin_N)
 
     def with_mixture(
         self, mixture: Mixture, *, task: str | None = None, provenance: Mapping[str, Any] | None = None
     ) -> RewardModel:
-        """Return the same model with the mixture of one task replaced, and facts added to its provenance."""
+        """Return the same model with the mixture of one task replaced.
+
+        Args:
+            mixture: the new mixture.
+            task: the task whose mixture is replaced; None if the model has only one.
+            provenance: JSON-ready facts to add to the model's provenance; None adds nothing.
+        """
         self.mixture(task)
         name = self.tasks[0] if task is None else task  # tasks may share a mixture, so it does not tell the task
         return RewardModel(
@@ -294,7 +306,7 @@ class RewardModel:
         return RewardModel(encoder, saved.mixtures, saved.router, **routing, provenance=saved.manifest["provenance"])
 
     def _described(self) -> store.Described:
-        """Return the model as it is written."""
+        """Return the model in the form in which it is written."""
         return store.describe(
             self.encoder, self.mixtures, self.router, fallback=self.fallback, provenance=self.provenance
         )
@@ -338,11 +350,11 @@ class RewardModel:
 
 
 def _fallback(task: str | None, threshold: float, router: Gate | None, tasks: Sequence[str]) -> Fallback | None:
-    """Return the checked fall-back, None for none."""
+    """Return the checked fallback; None if there is none."""
     if task is None and threshold == 0.0:
         return None
     if task is None or router is None:
-        problem = f"a threshold of {threshold} without a fall-back" if task is None else "a fall-back without a router"
+        problem = f"a threshold of {threshold} without a fallback" if task is None else "a fallback without a router"
         raise ModelError(problem, place="reward model: fallback", fix="give router, fallback and threshold together")
     found = Fallback(task, threshold)
     found.check(tasks)

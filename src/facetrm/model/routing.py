@@ -1,12 +1,12 @@
-"""Which mixture scores a row: the router's choice, or a fall-back where the router is not sure.
+"""Choose the mixture that scores each row: the router's choice, or the fallback if the router is unsure.
 
     chosen     = argmax_t p_t(prompt)        confidence = max_t p_t(prompt)
     used       = chosen if confidence >= threshold else fallback
 
 Shapes: N conversations, D hidden size, T tasks.
 
-Reference: DMoERM (arXiv 2403.01197), the outer mixture: sparse, one task per prompt. We differ: the published router
-has no fall-back.
+Reference: DMoERM (arXiv 2403.01197), the outer mixture: sparse, one task per prompt. The fallback is an
+addition of facetrm.
 """
 
 from __future__ import annotations
@@ -41,13 +41,18 @@ class Routes:
 @final
 @dataclass(frozen=True)
 class Fallback:
-    """The task that takes the rows whose choice has a probability below ``threshold``."""
+    """The task for rows where the router is unsure.
+
+    Attributes:
+        task: the name of the task.
+        threshold: the router's probability of its choice below which the fallback is used, in (0, 1].
+    """
 
     task: str
     threshold: float
 
     def check(self, tasks: Sequence[str]) -> None:
-        """Raise ModelError when the task is none of ``tasks``, or the threshold is no probability above 0."""
+        """Raise ModelError if the task is not one of ``tasks``, or the threshold is not in (0, 1]."""
         if self.task not in tasks:
             raise ModelError(
                 f"unknown task '{self.task}'", place="reward model: fallback", fix=did_you_mean(self.task, tasks)
@@ -63,15 +68,15 @@ class Fallback:
 
     @staticmethod
     def from_dict(value: Mapping[str, Any]) -> Fallback:
-        """Return the fall-back that :meth:`to_dict` wrote.
+        """Restore a fallback from the output of :meth:`to_dict`.
 
         Raises:
-            ModelError: it did not write this.
+            ModelError: the value is malformed.
         """
         try:
             return Fallback(str(value["fallback"]), float(value["threshold"]))
         except (KeyError, TypeError, ValueError):
-            raise ModelError(f"a fall-back that reads {value!r}", place="routing", fix="save the model again") from None
+            raise ModelError(f"malformed fallback {value!r}", place="routing", fix="save the model again") from None
 
 
 @torch.no_grad()

@@ -1,13 +1,13 @@
-"""A model folder: ``manifest.json`` says what everything is, safetensors hold the numbers; no pickle anywhere.
+"""Save and load model folders: ``manifest.json`` describes the model, safetensors files hold its tensors. No pickle.
 
     manifest.json          format, kind, hash, encoder, router, mixtures (objectives, gate, beta, edit), provenance, ...
-    mixture-0.safetensors  experts and aggregator of the first task, and so on; its sha256 stands in the manifest
-    router.safetensors     where there is a router; ``routing`` in the manifest names its fall-back, where there is one
-    backbone/              where the backbone was copied
-    config.json, tokenizer files: what AutoModelForSequenceClassification needs, where the backbone is a decoder
+    mixture-0.safetensors  experts and aggregator of the first task, and so on; the manifest holds the file's sha256
+    router.safetensors     the router, if there is one; ``routing`` in the manifest holds the fallback, if there is one
+    backbone/              the backbone, if it was copied
+    config.json, tokenizer files: for AutoModelForSequenceClassification, if the backbone is a decoder
 
-``hash`` names what the model computes and where it came from. It leaves out where the backbone lies and the versions of
-libraries, so moving a folder does not rename the model.
+``hash`` identifies what the model computes and its provenance. It does not include the backbone's location or the
+versions of libraries, so moving a folder does not change the hash.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ from facetrm.model.routing import Fallback
 MODEL_FORMAT = 1
 KIND = "facetrm-reward-model"
 MODEL_MANIFEST = "manifest.json"
-_PLACES = ("path", "adapter", "adapters")  # what a spec names that is copied with the backbone, one or some by name
+_PLACES = ("path", "adapter", "adapters")  # paths in a spec; all are copied with the backbone
 _BACKBONE = "backbone"
-# What an old model wrote and a new one does not need.
+# Files of an earlier model that are not kept when a new model replaces it.
 _OURS = re.compile(r"manifest\.json|config\.json|facetrm-checksums\.json|mixture-\d+\.safetensors|router\.safetensors")
 _FETCH = "fetch or save the whole folder again"
 _MOST_TASKS = 1_000
@@ -53,15 +53,23 @@ _MOST_TASKS = 1_000
 
 @runtime_checkable
 class PortableEncoder(Protocol):
-    """An encoder that can write its backbone to a folder; it returns the settings that load it from there."""
+    """An encoder that can write its backbone to a folder."""
 
     def save_backbone(self, folder: Path) -> Section:
-        """Write weights, tokenizer and template to ``folder``, which holds nothing yet."""
+        """Write weights, tokenizer and template to an empty ``folder``; return the settings that load them from it."""
 
 
 @dataclass(frozen=True)
 class Described:
-    """A model as it is written: the manifest, the bytes of each weight file, objectives and adapters of all tasks."""
+    """A model in the form in which it is written.
+
+    Attributes:
+        encoder: the encoder of the model.
+        manifest: the content of ``manifest.json`` without its checksum.
+        files: the content of each weight file, by file name.
+        objectives: the names of the objectives of all tasks, each once.
+        adapters: the names of the adapters of all experts, each once.
+    """
 
     encoder: Encoder
     manifest: dict[str, Any]
@@ -72,7 +80,14 @@ class Described:
 
 @dataclass(frozen=True)
 class Saved:
-    """A model as it was read, without its encoder."""
+    """A loaded model without its encoder.
+
+    Attributes:
+        manifest: the content of ``manifest.json``.
+        mixtures: the mixture of each task, by task name.
+        router: the gate over the tasks; None if there is only one task.
+        fallback: the task for rows where the router is unsure; None for no fallback.
+    """
 
     manifest: dict[str, Any]
     mixtures: dict[str, Mixture] = field(default_factory=dict)
@@ -88,7 +103,15 @@ def describe(
     fallback: Fallback | None,
     provenance: Mapping[str, Any],
 ) -> Described:
-    """Return the manifest and the weight files of a model (see :class:`Described`); equal models give equal bytes."""
+    """Return the manifest and the weight files of a model. Equal models give equal bytes.
+
+    Args:
+        encoder: the encoder of the model.
+        mixtures: the mixture of each task, by task name.
+        router: the gate over the tasks; None if there is only one task.
+        fallback: the task for rows where the router is unsure; None for no fallback.
+        provenance: JSON-ready facts about how the model was made.
+    """
     files: dict[str, bytes] = {}
 
     def entry(name: str, state: tuple[dict[str, Tensor], dict[str, Any]]) -> dict[str, Any]:
@@ -122,14 +145,14 @@ def describe(
 
 
 def model_hash(manifest: Mapping[str, Any]) -> str:
-    """Return the fingerprint of a manifest without its hash, the versions and the place of the backbone."""
+    """Return the fingerprint of a manifest without its hash, its versions and the location of the backbone."""
     kept = {key: value for key, value in manifest.items() if key not in ("hash", "checksum", "versions")}
     encoder = {key: value for key, value in manifest["encoder"].items() if key not in ("spec", "backbone")}
     return fingerprint({**kept, "encoder": encoder})
 
 
 def _checksum(manifest: Mapping[str, Any]) -> str:
-    """Return the fingerprint of a whole manifest, except where the backbone lies."""
+    """Return the fingerprint of a whole manifest, except the location of the backbone."""
     encoder = dict(manifest["encoder"])
     if isinstance(encoder["spec"], dict):
         encoder["spec"] = {key: value for key, value in encoder["spec"].items() if key not in _PLACES}
@@ -137,22 +160,22 @@ def _checksum(manifest: Mapping[str, Any]) -> str:
 
 
 def save(folder: Path, described: Described, *, backbone: Literal["copy", "reference"]) -> None:
-    """Write a model folder; at every moment the old model is there whole, or the new one.
+    """Write a model folder. At any moment, the folder holds either the complete old model or the complete new one.
 
-    What else lies in the folder, such as a model card, is kept.
+    Other files in the folder, such as a model card, are kept.
 
     Args:
-        folder: new, empty, or an earlier model folder, which is replaced.
-        described: what to write.
-        backbone: ``copy`` puts the backbone into the folder; ``reference`` writes down where it is.
+        folder: a new or empty folder, or an earlier model folder, which is replaced.
+        described: the model to write.
+        backbone: ``copy`` copies the backbone into the folder; ``reference`` stores only its path.
 
     Raises:
-        ModelError: the folder holds other things, or the encoder cannot be copied.
+        ModelError: the folder is not empty and not a model folder, or the backbone cannot be copied.
     """
     restore_folder(folder)
     held = () if not folder.is_dir() else tuple(path for path in folder.iterdir() if not is_leftover(path.name))
     if folder.is_file() or (held and not (folder / MODEL_MANIFEST).is_file()):
-        raise ModelError("it exists and is no model folder", place=folder, fix="give a new or an empty folder")
+        raise ModelError("already exists and is not a model folder", place=folder, fix="give a new or an empty folder")
     manifest = {**described.manifest, "encoder": {**described.manifest["encoder"], "backbone": backbone}}
     with new_folder(folder, ModelError, replace=True, last=MODEL_MANIFEST) as fresh:
         if backbone == "copy":
@@ -169,10 +192,10 @@ def save(folder: Path, described: Described, *, backbone: Literal["copy", "refer
 
 
 def load(folder: Path) -> Saved:
-    """Read everything but the encoder.
+    """Load a model folder, except the encoder.
 
     Raises:
-        ModelError: names what is missing, changed, malformed or of an unknown version.
+        ModelError: a file or an entry is missing, changed, malformed or of an unknown version.
     """
     restore_folder(folder)
     path = folder / MODEL_MANIFEST
@@ -182,13 +205,13 @@ def load(folder: Path) -> Saved:
         raise ModelError(f"kind is {kind!r}, not '{KIND}'", place=path, fix="give a folder that RewardModel.save wrote")
     if manifest.get("format") != MODEL_FORMAT:
         raise ModelError(
-            f"format version {manifest.get('format')!r}, this release reads {MODEL_FORMAT}",
+            f"the format version is {manifest.get('format')!r}, but this release reads {MODEL_FORMAT}",
             place=path,
             fix="load it with the release of facetrm that wrote it" + _wrote(manifest),
         )
     try:
         if manifest["hash"] != model_hash(manifest):
-            raise ModelError("hash does not fit the manifest: it was edited by hand", place=path, fix=_FETCH)
+            raise ModelError("the manifest does not match its hash: it was edited by hand", place=path, fix=_FETCH)
         _check_mixtures(manifest["mixtures"], path)
         mixtures = {
             item["task"]: Mixture.from_state(_read(folder, item), item["spec"]) for item in manifest["mixtures"]
@@ -198,9 +221,9 @@ def load(folder: Path) -> Saved:
         fallback = Fallback.from_dict(manifest["routing"]) if "routing" in manifest else None
         manifest["encoder"]["spec"], manifest["encoder"]["fingerprint"]
         if manifest.get("checksum", _checksum(manifest)) != _checksum(manifest):
-            raise ModelError("checksum does not fit the manifest: it was edited by hand", place=path, fix=_FETCH)
+            raise ModelError("the manifest does not match its checksum: it was edited by hand", place=path, fix=_FETCH)
         if not isinstance(manifest["provenance"], dict):
-            raise ModelError(f"provenance is {manifest['provenance']!r}", place=path, fix=_FETCH)
+            raise ModelError(f"the provenance is {manifest['provenance']!r}", place=path, fix=_FETCH)
     except KeyError as exc:
         raise ModelError(f"key {exc} is missing", place=path, fix=_FETCH) from None
     except (TypeError, AttributeError, ValueError, OverflowError, RecursionError) as exc:
@@ -216,15 +239,15 @@ def load(folder: Path) -> Saved:
 def load_same_encoder(
     folder: Path, manifest: Mapping[str, Any], load_encoder: Callable[[dict[str, object]], Encoder]
 ) -> Encoder:
-    """Make the encoder again and check that it is the one the model was fitted on.
+    """Load the encoder and check that it is the one that the model was fitted on.
 
     Args:
-        folder: of the model, for a backbone that was copied into it.
-        manifest: as :func:`load` read it.
-        load_encoder: makes an encoder from its ``spec()``.
+        folder: the model folder, which may hold a copy of the backbone.
+        manifest: the manifest, as :func:`load` returned it.
+        load_encoder: builds an encoder from its ``spec()``.
 
     Raises:
-        ModelError: its fingerprint differs: other weights, template or settings.
+        ModelError: the weights, template or settings of the encoder differ, or its spec is malformed.
     """
     saved, path = manifest["encoder"], folder / MODEL_MANIFEST
     spec, kept = saved["spec"], saved.get("backbone")
@@ -243,7 +266,7 @@ def load_same_encoder(
     if encoder.fingerprint != saved["fingerprint"]:
         found, wanted = encoder.fingerprint[:12], str(saved["fingerprint"])[:12]
         raise ModelError(
-            f"the encoder's fingerprint is {found}, the model was fitted on {wanted}",
+            f"the encoder's fingerprint is {found}, but the model was fitted on {wanted}",
             place=path,
             fix="restore the backbone's weights, chat template and settings, or fit the model again",
         )
@@ -251,7 +274,7 @@ def load_same_encoder(
 
 
 def _warn_of_places(folder: Path, spec: Mapping[str, object]) -> None:
-    """Say which absolute path of this machine a saved model refers to, and how to do without."""
+    """Log a warning if a saved model refers to its backbone by an absolute path."""
     places: list[str] = []
 
     def look(place: str) -> str:
@@ -262,7 +285,7 @@ def _warn_of_places(folder: Path, spec: Mapping[str, object]) -> None:
     absolute = next((place for place in places if os.path.isabs(place)), None)
     if absolute is not None:
         log(
-            "the model refers to its backbone by a path of this machine",
+            "the model refers to its backbone by a path on this machine",
             warning="another machine will not find it",
             path=absolute,
             fix=f"to share it: facetrm export {folder} --out DIR --self-contained",
@@ -270,33 +293,29 @@ def _warn_of_places(folder: Path, spec: Mapping[str, object]) -> None:
 
 
 def _check_mixtures(entries: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Raise ModelError where two of the ``entries`` of a manifest are about one task or one file."""
+    """Raise ModelError if two mixtures in a manifest have the same task or the same file."""
     for key in ("task", "file"):
         names = [str(entry[key]) for entry in entries]
         twice = next((name for name in names if names.count(name) > 1), None) if len(names) <= _MOST_TASKS else names[0]
         if twice is not None:
-            problem = f"{len(names)} mixtures, of which several have the {key} {short(twice)}"
+            problem = f"several of the {len(names)} mixtures have the {key} {short(twice)}"
             raise ModelError(problem, place=path, fix=_FETCH)
 
 
 def _inside(folder: Path, place: str) -> str:
-    """Return where a copied part of the backbone lies.
-
-    Raises:
-        ModelError: that is not below the model's folder.
-    """
+    """Return the path of a copied part of the backbone; raise ModelError if it is outside the model folder."""
     found = (folder / place).resolve()
     if os.path.isabs(place) or not found.is_relative_to(folder.resolve()):
-        raise ModelError(f"{short(place)} lies outside the folder", place=folder / MODEL_MANIFEST, fix=_FETCH)
+        raise ModelError(f"{short(place)} is outside the folder", place=folder / MODEL_MANIFEST, fix=_FETCH)
     return str(folder / place)
 
 
 def _read(folder: Path, entry: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return the tensors of a weight file whose bytes are those of the manifest."""
+    """Return the tensors of a weight file after checking its sha256 against the manifest."""
     path = folder / str(entry["file"])
     if path.parent != folder:
         raise ModelError(
-            f"weight file '{entry['file']}' lies outside the folder", place=folder / MODEL_MANIFEST, fix=_FETCH
+            f"weight file '{entry['file']}' is outside the folder", place=folder / MODEL_MANIFEST, fix=_FETCH
         )
     try:
         data = path.read_bytes()
@@ -306,18 +325,18 @@ def _read(folder: Path, entry: Mapping[str, Any]) -> dict[str, Tensor]:
     digest = hashlib.sha256(data).hexdigest()
     if digest != entry["sha256"]:
         raise ModelError(
-            f"sha256 is {digest[:12]}, the manifest says {str(entry['sha256'])[:12]}: the file was changed",
+            f"the sha256 is {digest[:12]}, but the manifest says {str(entry['sha256'])[:12]}: the file was changed",
             place=path,
             fix=_FETCH,
         )
     try:
         return load_tensors(data)
     except SafetensorError as exc:
-        raise ModelError(f"not safetensors ({exc})", place=path, fix=_FETCH) from None
+        raise ModelError(f"not a safetensors file ({exc})", place=path, fix=_FETCH) from None
 
 
 def _held_fingerprint(path: Path) -> str | None:
-    """Return the fingerprint of the encoder that an earlier manifest names, None without one that can be read."""
+    """Return the encoder's fingerprint in an earlier manifest; None if there is no readable one."""
     try:
         value = read_json(path, ModelError, fix=_FETCH)
     except ModelError:
@@ -327,9 +346,9 @@ def _held_fingerprint(path: Path) -> str | None:
 
 
 def _copy_backbone(encoder: Encoder, old: Path, fresh: Path) -> dict[str, object]:
-    """Put the backbone into the model folder ``fresh``; return its spec, with paths inside the model.
+    """Copy the backbone into the model folder ``fresh``; return its spec with paths relative to that folder.
 
-    Where it lies in the ``old`` folder as it is, its files are the same ones.
+    If the ``old`` folder already holds this backbone, its files are linked instead of copied.
     """
     spec, home = encoder.spec(), (old / _BACKBONE).resolve()
     lies_inside: list[bool] = []
@@ -354,7 +373,7 @@ def _copy_backbone(encoder: Encoder, old: Path, fresh: Path) -> dict[str, object
 
 
 def _with_places(spec: Mapping[str, object], change: Callable[[str], str]) -> dict[str, object]:
-    """Return the spec of an encoder with every place that it names changed."""
+    """Return an encoder's spec with ``change`` applied to each of its paths."""
     changed: dict[str, object] = {}
     for key in _PLACES:
         found = spec.get(key)
@@ -366,7 +385,7 @@ def _with_places(spec: Mapping[str, object], change: Callable[[str], str]) -> di
 
 
 def _versions() -> dict[str, str]:
-    """Return the versions that wrote the folder."""
+    """Return the versions of facetrm, PyTorch and Python."""
     try:
         own = version("facetrm")
     except PackageNotFoundError:

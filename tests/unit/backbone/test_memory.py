@@ -6,13 +6,16 @@ import gc
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from facetrm.backbone import memory, store
 from facetrm.backbone.config import BackboneConfig
+from facetrm.backbone.lora.adapters import LoraSettings
 from facetrm.backbone.store import encode
-from facetrm.backbone.transformer import load_encoder
+from facetrm.backbone.transformer import TransformerEncoder, load_encoder
 from facetrm.data.records import Conversation, Message
 from fakes import chat, tiny_decoder
 
@@ -42,6 +45,34 @@ def test_python_keeps_nothing_of_a_row_but_its_key(tmp_path: Path):
     (before, few), (after, many) = held
     assert abs(many - few) <= 2 * 10  # messages of the open shard
     assert after - before < BYTES_OF_A_ROW * (ROWS - FIRST), (before, after)
+
+
+def heights(encoder: TransformerEncoder, rows: list[Conversation], **asked: Any) -> set[int]:
+    """Return how many tokens the linear layers of ``encoder`` are given at a time."""
+    seen: set[int] = set()
+    hooks = [
+        layer.register_forward_pre_hook(lambda _, inputs: seen.add(inputs[0].shape[:-1].numel()))
+        for layer in encoder.model.modules()
+        if isinstance(layer, torch.nn.Linear)
+    ]
+    for n in range(0, len(rows), 3):
+        encoder.encode(rows[n : n + 3], **asked)
+    for hook in hooks:
+        hook.remove()
+    return seen
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_passes_have_few_shapes_for_each_costs_memory(tmp_path: Path, dtype: str):
+    path = str(tiny_decoder(tmp_path / "m"))
+    rows = [chat(f"question {'so ' * (n % 7)}", f"answer {'so ' * n}") for n in range(60)]
+    encoder = load_encoder(BackboneConfig(path=path, device="cpu", dtype=dtype))
+    encoder.add_adapter("upper", LoraSettings(rank=2, layers="last 1"))
+    encoder.encode(rows[:1], adapters=["upper"])
+    assert all(height % 32 == 0 for height in heights(encoder, rows))
+    assert all(height % 32 == 0 for height in heights(encoder, rows, adapters=["upper"]))
+    exact = load_encoder(BackboneConfig(path=path, device="cpu", dtype=dtype, mode="exact"))
+    assert heights(exact, rows) == {len(exact.tokenize(row).ids) for row in rows}, "exact passes hold nothing else"
 
 
 def test_free_memory_goes_back_after_each_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from facetrm.backbone.passes.attention import ATTENTION, PackingError, read_packed
-from facetrm.backbone.passes.packing import pack_rows
+from facetrm.backbone.passes.packing import PackedPass, Tree, pack_rows
 from tiny_decoders import MODELS, SHAPE, TWO, ids, made
 
 A, B, C = ids(9, 1), ids(14, 2), ids(3, 3)
@@ -39,6 +39,41 @@ def test_a_conversation_in_a_pack_is_the_same_as_alone(name: str, budget: int) -
             seen.append(n)
     assert sorted(seen) == list(range(len(ROWS)))
     assert model.config._attn_implementation == before != ATTENTION
+
+
+@pytest.mark.parametrize("name", list(MODELS))
+def test_a_filler_changes_no_answer(name: str) -> None:
+    model = made(name)
+    (pack,) = pack_rows(ROWS, PROMPTS, token_budget=1000)
+    filled = pack.filled(7)
+    assert len(pack.ids) < len(filled.ids) == 64
+    prompts, tokens = filled.prompts(pad=7)
+    assert [filled.ids[token] for token in tokens][: len(pack.prompts()[1])] == pack.prompts()[0].ids
+    assert len(prompts.ids) == len(tokens) == 32
+    for one in (filled, prompts):
+        with torch.no_grad():
+            hidden_TD = read_packed(model, one)
+        for n, end, last in zip(one.rows, one.ends, one.lasts, strict=True):
+            expected_LD = alone(model, ROWS[n])
+            assert torch.allclose(hidden_TD[end], expected_LD[PROMPTS[n] - 1], atol=1e-5)
+            assert torch.allclose(hidden_TD[last], expected_LD[one.positions[last]], atol=1e-5)
+
+
+def test_filled_packs_come_in_few_sizes() -> None:
+    packs = [PackedPass([1] * size, [*range(size)], (Tree(0, size, ()),), [0], [0], [0]) for size in range(1, 8193)]
+    sizes = [len(pack.filled(0, most=8190).ids) for pack in packs]
+    assert len(set(sizes)) < 140
+    for size, filled in enumerate(sizes, start=1):
+        assert size <= filled <= max(size + size // 32, size + 31)
+        assert filled <= 8190 or size > 8190, "a pack does not outgrow the budget"
+    assert {len(pack.filled(0, later=True).ids) for pack in packs[:1024]} == {
+        *range(128, 897, 128),
+        928,
+        960,
+        992,
+        1024,
+    }
+    assert all(pack.filled(None) is pack for pack in packs[:40])
 
 
 def test_every_answer_sees_its_prompt_and_none_sees_another() -> None:

@@ -110,5 +110,5 @@ def test_one_prompt_proves_nothing():
 
 @pytest.mark.parametrize("values", [np.empty((0, 3)), np.empty((2, 0)), np.array([[0.1, math.nan]])])
 def test_what_cannot_be_judged_is_refused(values):
-    with pytest.raises(FitError, match="held-out prompts: .*lower the learning rate"):
+    with pytest.raises(FitError, match=r"held-out prompts: .*lower the learning rate"):
         decide_kept(values, errors=1.0)

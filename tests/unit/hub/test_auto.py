@@ -285,7 +285,7 @@ def test_experts_with_adapters_have_no_door_for_programs_that_make_one_pass(
     assert (tmp_path / CONFIG).is_file()
     open_to_others(tmp_path, ours.encoder, one_task().mixture().names, adapters=NAMED)
     assert not (tmp_path / CONFIG).exists()
-    assert "its experts read 5 adapters" in capsys.readouterr().err
+    assert "the experts use 5 adapters" in capsys.readouterr().err
     ours.mixtures["all"] = one_task().mixture()
     with pytest.raises(ModelError, match="the experts use 3 adapters, but a classifier makes a single pass"):
         FacetrmForSequenceClassification(FacetrmConfig(), ours)

@@ -62,7 +62,7 @@ def test_the_card_of_a_routed_model_names_tasks_sums_and_the_fall_back(tmp_path:
     assert f"| chat | chat/empathy, chat/proactivity, chat/content | {network} | 2 |" in text
     assert f"| maths | maths/logic, maths/correctness | {network} | 3 |" in text
     assert "Below a probability of 0.75 the task is chat." in text
-    assert "each expert with its own adapter (5 in total)" in text
+    assert "each expert uses its own adapter (5 in total)" in text
     assert "sigmoid(beta of the task * " in text
     alone = write_card(tmp_path, model(tmp_path / "b")).read_text(encoding="utf-8")
     assert "## Tasks" not in alone
@@ -102,7 +102,7 @@ def test_a_refused_upload_is_explained(tmp_path: Path) -> None:
     with hub() as server:
         server.refuse = 403
         api = HfApi(endpoint=server.url, token="hf_" + "x" * 34)
-        with pytest.raises(ModelError, match=r"me/name: the upload failed .*403.*token that may write") as caught:
+        with pytest.raises(ModelError, match=r"me/name: the upload failed .*403.*token with write access") as caught:
             push_to_hub(model(tmp_path / "b"), "me/name", api=api)
     assert "hf_x" not in str(caught.value)
 

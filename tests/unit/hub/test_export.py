@@ -224,7 +224,7 @@ def test_an_adapter_is_merged_into_the_export(tmp_path: Path) -> None:
 def test_a_response_without_its_opening_is_an_error(backbone: Path, tmp_path: Path) -> None:
     folder = export_published(model(backbone), tmp_path / "export")
     theirs = through_transformers(folder)
-    with pytest.raises(ValueError, match=r"conversation 0 does not hold the tokens .* that open the response"):
+    with pytest.raises(ValueError, match=r"conversation 0 does not contain the tokens .* that open the response"):
         theirs(torch.tensor([[1, 2, 3]]))
 
 
@@ -234,17 +234,17 @@ def test_what_does_not_fit_the_layout_is_refused(backbone: Path, tmp_path: Path)
     (tmp_path / "full" / "a").touch()
     with pytest.raises(BackboneError, match="already exists"):
         export_published(ours, tmp_path / "full")
-    with pytest.raises(ModelError, match="the backbone is no decoder \\(HashEncoder\\)"):
+    with pytest.raises(ModelError, match="the backbone is not a decoder \\(HashEncoder\\)"):
         export_published(routed(), tmp_path / "x")
     bert = load_encoder(BackboneConfig(path=str(tiny_encoder(tmp_path / "bert")), device="cpu"))
-    with pytest.raises(ModelError, match="the backbone is no decoder \\(encoder\\)"):
+    with pytest.raises(ModelError, match="the backbone is not a decoder \\(encoder\\)"):
         export_published(RewardModel(bert, {"all": mixture()}), tmp_path / "y")
 
 
 def test_experts_with_adapters_do_not_fit_one_vector_a_conversation(backbone: Path, tmp_path: Path) -> None:
     ours = model(backbone)
     ours.mixtures["all"] = weighed().mixture()
-    with pytest.raises(ModelError, match="one gated sum on one vector; experts read 3 adapters"):
+    with pytest.raises(ModelError, match="one gated sum on one vector, but the experts use 3 adapters"):
         export_published(ours, tmp_path / "x")
     assert not (tmp_path / "x").exists()
 

@@ -54,5 +54,5 @@ def test_nothing_else_may_change(settings: dict[str, object], error: type[Except
 
 def test_an_encoder_that_cannot_read_less_is_an_error_that_says_so(tmp_path: Path) -> None:
     hashed = RewardModel(HashEncoder(SIZE), {"all": mixture()})
-    with pytest.raises(ModelError, match="a HashEncoder has no limit of tokens"):
+    with pytest.raises(ModelError, match="a HashEncoder has no token limit"):
         _shortened(hashed, {"max_tokens": 10}, tmp_path)

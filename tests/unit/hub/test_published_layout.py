@@ -121,7 +121,7 @@ def test_a_gate_without_its_prefix_is_explained(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "m")
     held = {k.removeprefix("gating."): v for k, v in load_file(folder / "model.safetensors").items()}
     save_file(held, folder / "model.safetensors", {"format": "pt"})
-    with pytest.raises(ModelError, match=r"no 'gating\.' before it.*put 'gating\.' before each"):
+    with pytest.raises(ModelError, match=r"lacks the prefix 'gating\.'.*add the prefix 'gating\.'"):
         load_model(folder)
 
 
@@ -142,8 +142,8 @@ def test_quantiles_that_config_does_not_state_are_refused(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        ({"architectures": ["LlamaForCausalLM"]}, "'LlamaForCausalLM' is no reward model"),
-        ({"architectures": None}, "'none' is no reward model"),
+        ({"architectures": ["LlamaForCausalLM"]}, "'LlamaForCausalLM' is not a reward model"),
+        ({"architectures": None}, "'none' is not a reward model"),
         ({"num_objectives": 0}, "'num_objectives' is malformed"),
         ({"gating_temperature": "warm"}, "'gating_temperature' is malformed"),
         ({"objective_bias": [0.0]}, "'objective_bias' has 1 entries for 19"),
@@ -160,7 +160,7 @@ def test_a_torn_file_is_named(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "m")
     whole = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ModelError, match=r"model\.safetensors: not a whole safetensors file"):
+    with pytest.raises(ModelError, match=r"model\.safetensors: not a complete safetensors file"):
         load_model(folder)
 
 

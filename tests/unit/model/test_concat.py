@@ -181,7 +181,7 @@ def test_bad_parts_are_named() -> None:
         ConcatMLP(torch.zeros(2, 4), hidden=0)
     with pytest.raises(ModelError, match=r"first\.weight has shape \[3, 9\]"):
         ConcatMLP(torch.zeros(2, 4), layers=(nn.Linear(9, 3), nn.PReLU(), nn.Linear(3, 1)))
-    with pytest.raises(ModelError, match=r"vectors of shape \[6, 3, 16\]"):
+    with pytest.raises(ModelError, match=r"vectors have shape \[6, 3, 16\]"):
         network(2)(vectors(6).response_NAD, torch.zeros(6, 2))
     with pytest.raises(ModelError, match=r"cast to torch\.bfloat16"):
         network().to(torch.bfloat16)(vectors(6).response_NAD, NO_SCORES)
@@ -193,7 +193,7 @@ def test_bad_parts_are_named() -> None:
         ("experts", 2, r"shape \[3, 16\], not \[2, 16\]"),
         ("hidden", "wide", "malformed"),
         ("hidden_size", None, "malformed"),
-        ("edit", {"drop": "all"}, "an edit that reads"),
+        ("edit", {"drop": "all"}, "malformed edit"),
         ("edit", {"drop": [], "scale": [[0, 2.0]], "pin": []}, "not defined"),
     ],
 )

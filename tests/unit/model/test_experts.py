@@ -93,7 +93,7 @@ def test_covering_takes_the_outer_quantiles() -> None:
     assert (scale.low, scale.high) == (1.0, 99.0)
     constant = LengthScale.covering(torch.full((4,), 7))
     assert constant.high > constant.low
-    with pytest.raises(ModelError, match="no length"):
+    with pytest.raises(ModelError, match="no response lengths"):
         LengthScale.covering(torch.zeros(0))
 
 

@@ -69,7 +69,7 @@ def test_saving_again_replaces_a_model_and_nothing_else(tmp_path: Path) -> None:
     assert sorted(p.name for p in (tmp_path / "model").iterdir()) == ["manifest.json", "mixture-0.safetensors"]
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.txt").write_text("mine")
-    with pytest.raises(ModelError, match="is no model folder"):
+    with pytest.raises(ModelError, match="is not a model folder"):
         model().save(tmp_path / "other")
     assert (tmp_path / "other" / "thesis.txt").read_text() == "mine"
 
@@ -190,10 +190,13 @@ MALFORMED: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "manifest is a list": (lambda f: (f / "manifest.json").write_text("[]"), "kind is 'list'"),
     "another kind": (lambda f: rewrite(f, lambda m: m.update(kind="lora")), "kind is 'lora'"),
-    "a later version": (lambda f: rewrite(f, lambda m: m.update(format=2)), "format version 2, this release reads 1"),
+    "a later version": (
+        lambda f: rewrite(f, lambda m: m.update(format=2)),
+        "format version is 2, but this release reads 1",
+    ),
     "edited by hand": (
         lambda f: rewrite(f, lambda m: m["mixtures"][0]["spec"].update(beta=9.0), sign=False),
-        "hash does not fit the manifest",
+        "does not match its hash",
     ),
     "no mixtures": (lambda f: rewrite(f, lambda m: m.pop("mixtures")), "key 'mixtures' is missing"),
     "mixtures is a number": (lambda f: rewrite(f, lambda m: m.update(mixtures=3)), "malformed"),
@@ -201,10 +204,10 @@ MALFORMED: dict[str, tuple[Callable[[Path], object], str]] = {
     "weight file missing": (lambda f: (f / "mixture-0.safetensors").unlink(), "'mixture-0.safetensors' is missing"),
     "weight file outside": (
         lambda f: rewrite(f, lambda m: m["mixtures"][0].update(file="../x.safetensors")),
-        "lies outside the folder",
+        "is outside the folder",
     ),
     "flipped byte": (flip_byte, "sha256 is .* the file was changed"),
-    "not safetensors": (not_safetensors, "not safetensors"),
+    "not safetensors": (not_safetensors, "not a safetensors file"),
     "missing tensor": (drop_tensor(f"{GATE}.bias_K"), "tensor 'bias_K' is missing"),
     "missing head": (drop_tensor("experts.weight_KD"), "weight_KD"),
     "extra tensor": (set_tensor(f"{GATE}.logit_scale", torch.ones(1)), "tensor 'logit_scale' is unexpected"),
@@ -213,23 +216,23 @@ MALFORMED: dict[str, tuple[Callable[[Path], object], str]] = {
     "wrong shape": (set_tensor("aggregator.debias_KK", torch.eye(3)), r"shape \[3, 3\], not \[4, 4\]"),
     "wrong head shape": (set_tensor("experts.weight_KD", torch.ones(2, 16)), "3 objectives"),
     "not finite": (set_tensor("aggregator.reference_K", torch.full((4,), float("inf"))), "'reference_K' is not finite"),
-    "all closed": (set_tensor(f"{GATE}.gated_K", torch.zeros(4, dtype=torch.bool)), "no choice may be made"),
-    "a unit of zero": (set_tensor(f"{GATE}.unit_K", torch.zeros(4)), "unit_K is not above 0"),
-    "unknown aggregator": (spec("aggregator", "kind", value="vote"), "aggregator of kind 'vote'"),
-    "unknown experts": (spec("experts", "kind", value="lora"), "experts of kind 'lora'"),
+    "all closed": (set_tensor(f"{GATE}.gated_K", torch.zeros(4, dtype=torch.bool)), "no choice is allowed"),
+    "a unit of zero": (set_tensor(f"{GATE}.unit_K", torch.zeros(4)), "unit_K has values that are not above 0"),
+    "unknown aggregator": (spec("aggregator", "kind", value="vote"), "aggregator: unknown kind 'vote'"),
+    "unknown experts": (spec("experts", "kind", value="lora"), "experts: unknown kind 'lora'"),
     "unknown gate key": (spec("aggregator", "gate", "heads", value=4), "malformed shape"),
     "other gate size": (spec("aggregator", "gate", "choices", value=7), r"shape \[4\], not \[7\]"),
-    "bad edit": (spec("aggregator", "edit", value={"drop": "all"}), "an edit that reads"),
+    "bad edit": (spec("aggregator", "edit", value={"drop": "all"}), "malformed edit"),
     "impossible edit": (
         spec("aggregator", "edit", value={"drop": [9], "scale": [], "pin": []}),
         "objective number 9",
     ),
-    "no beta": (spec("beta", value=...), "malformed 'beta'"),
+    "no beta": (spec("beta", value=...), "malformed entry: 'beta'"),
     "bad beta": (spec("beta", value=-1.0), "beta is -1.0"),
     "bad objective": (spec("experts", "objectives", value=[{"name": "x", "low": 1, "high": 0}]), "low 1.* below high"),
     "other encoder": (
         lambda f: rewrite(f, lambda m: m["encoder"]["spec"].update(seed=4)),
-        "the encoder's fingerprint is .* the model was fitted on",
+        "the encoder's fingerprint is .*, but the model was fitted on",
     ),
 }
 

@@ -77,16 +77,16 @@ def test_a_router_sends_each_row_to_its_mixture_and_keeps_the_order() -> None:
 
 
 def test_wrong_parts_are_named() -> None:
-    with pytest.raises(ModelError, match="2 mixtures and a router over 1"):
+    with pytest.raises(ModelError, match="2 mixtures, but there is no router"):
         RewardModel(HashEncoder(HIDDEN), {"a": mixture(), "b": mixture()})
-    with pytest.raises(ModelError, match="experts of 'all' reads 16 features, the encoder gives 8"):
+    with pytest.raises(ModelError, match="hidden size of the experts of 'all' is 16, that of the encoder is 8"):
         RewardModel(HashEncoder(8), {"all": mixture()})
     with pytest.raises(ModelError, match="did you mean 'sums'"):
         routed().mixture("sum")
     with pytest.raises(ModelError, match="name one of poems, sums"):
         routed().mixture()
     parts = mixture()
-    with pytest.raises(ModelError, match="4 experts under an aggregator of 3"):
+    with pytest.raises(ModelError, match="4 experts, but the aggregator has 3"):
         Mixture(parts.experts, GatedSum(Gate(GateShape(HIDDEN, 3))))
     with pytest.raises(ModelError, match="beta"):
         Mixture(parts.experts, parts.aggregator, beta=0.0)

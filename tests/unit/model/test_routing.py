@@ -145,8 +145,8 @@ def test_the_fall_back_is_part_of_the_hash_only_where_there_is_one(tmp_path: Pat
     [
         ({"fallback": "poetry", "threshold": 0.8}, "unknown task 'poetry'"),
         ({"fallback": "chat", "threshold": 1.5}, "threshold is 1.5"),
-        ({"fallback": "chat"}, "a fall-back that reads"),
-        ("chat", "a fall-back that reads"),
+        ({"fallback": "chat"}, "malformed fallback"),
+        ("chat", "malformed fallback"),
     ],
 )
 def test_a_malformed_fall_back_is_refused(routing: object, message: str, tmp_path: Path) -> None:
@@ -267,7 +267,7 @@ def test_an_encoder_without_adapters_serves_models_without_adapters_alone() -> N
     ours = routed()
     assert RewardModel(bare, ours.mixtures, ours.router).tasks_of(QUESTIONS) == ours.tasks_of(QUESTIONS)
     assert RewardModel(bare, ours.mixtures, ours.router).score(QUESTIONS) == ours.score(QUESTIONS)
-    with pytest.raises(ModelError, match="experts read 3 adapters, a Bare has none"):
+    with pytest.raises(ModelError, match="experts use 3 adapters, but a Bare supports none"):
         RewardModel(bare, {"all": Mixture(experts(), gated())})
     with pytest.raises(ModelError, match="the encoder has no adapter 'chat-empathy'"):
         RewardModel(NamedHashEncoder(16, named=NAMED[1:]), {"all": Mixture(experts(), gated())})
@@ -276,17 +276,17 @@ def test_an_encoder_without_adapters_serves_models_without_adapters_alone() -> N
 def test_half_a_fall_back_and_wrong_numbers_of_tasks_are_named() -> None:
     mixtures = two_tasks().mixtures
     reader = encoder()
-    with pytest.raises(ModelError, match=r"a threshold of 0\.5 without a fall-back"):
+    with pytest.raises(ModelError, match=r"a threshold of 0\.5 without a fallback"):
         RewardModel(reader, mixtures, router(), threshold=0.5)
-    with pytest.raises(ModelError, match="a fall-back without a router"):
+    with pytest.raises(ModelError, match="a fallback without a router"):
         RewardModel(reader, {"all": mixtures["chat"]}, fallback="all", threshold=0.5)
     with pytest.raises(ModelError, match=r"threshold is 0\.0"):
         RewardModel(reader, mixtures, router(), fallback="chat")
     with pytest.raises(ModelError, match="did you mean 'maths'"):
         RewardModel(reader, mixtures, router(), fallback="math", threshold=0.5)
-    with pytest.raises(ModelError, match="2 mixtures and a router over 1 tasks"):
+    with pytest.raises(ModelError, match="2 mixtures, but the router has 1 task"):
         RewardModel(reader, mixtures, router(1), fallback="chat", threshold=0.5)
-    with pytest.raises(ModelError, match="2 mixtures and a router over 3 tasks"):
+    with pytest.raises(ModelError, match="2 mixtures, but the router has 3 task"):
         RewardModel(reader, mixtures, router(3), fallback="maths", threshold=0.5)
 
 
@@ -294,7 +294,7 @@ def test_half_a_fall_back_and_wrong_numbers_of_tasks_are_named() -> None:
     ("adapters", "message"),
     [
         (["a", "b"], "2 adapters for 3 objectives"),
-        (["a", "b", "a"], "adapter 'a' is named twice"),
+        (["a", "b", "a"], "adapter 'a' is used twice"),
         (["a", "", "c"], "an adapter has no name"),
     ],
 )
@@ -307,8 +307,8 @@ def test_experts_need_an_adapter_each(adapters: list[str], message: str) -> None
 def test_a_malformed_state_of_experts_is_refused() -> None:
     tensors, spec = experts().state()
     for changed, message in (
-        ({"adapters": "chat-empathy"}, "adapters read 'chat-empathy'"),
-        ({"adapters": [1, 2, 3]}, "adapters read"),
+        ({"adapters": "chat-empathy"}, "adapters is 'chat-empathy'"),
+        ({"adapters": [1, 2, 3]}, "adapters is"),
         ({"objectives": [{"name": "x", "low": 1, "high": 0}]}, "below high"),
         ({"objectives": 3}, "malformed"),
     ):

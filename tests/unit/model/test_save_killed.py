@@ -137,7 +137,7 @@ REFUSED: dict[str, Callable[[Path], object]] = {
 def test_other_things_are_not_replaced(name: str, tmp_path: Path) -> None:
     place = tmp_path / "model"
     REFUSED[name](place)
-    with pytest.raises(ModelError, match="is no model folder"):
+    with pytest.raises(ModelError, match="is not a model folder"):
         RewardModel(seeded(tmp_path / "one", 7), {"all": mixture()}).save(place)
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
 

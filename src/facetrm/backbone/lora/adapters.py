@@ -43,13 +43,11 @@ if TYPE_CHECKING:
 ADAPTER_FOLDER, NAMED_FOLDER = "adapter", "adapters"
 CONFIG_FILE, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PEFT_PREFIX: Final = "base_model.model."
-# What does not change what an adapter computes, or is told by its tensors and by the scale of each layer.
+# These keys do not change what an adapter computes, or its tensors and scales already tell them.
 _TOLD: Final = frozenset(
-    """
-    alpha_pattern auto_mapping base_model_name_or_path exclude_modules inference_mode init_lora_weights
-    layers_pattern layers_to_transform lora_alpha lora_dropout peft_version r
-    rank_pattern revision target_modules task_type use_rslora
-    """.split()  # noqa: SIM905
+    """alpha_pattern auto_mapping base_model_name_or_path exclude_modules inference_mode init_lora_weights
+    layers_to_transform lora_alpha lora_dropout peft_version r rank_pattern revision target_modules task_type
+    use_rslora layers_pattern""".split()  # noqa: SIM905
 )
 
 
@@ -64,6 +62,10 @@ class LoraSettings(Section):
         rslora: scale by alpha / sqrt(R).
         layers: which layers get one: ``all`` (as if left out), ``last 8``, or ``8-15``, counted from 0. What K adapters
             leave alone at the bottom is computed once for all of them.
+
+    Example:
+        >>> from facetrm import LoraSettings
+        >>> assert LoraSettings(rank=8).rank == 8
     """
 
     rank: int = Field(default=16, ge=1)

@@ -86,6 +86,7 @@ class DecoderEngine:
         self._pad, self._inputs = pad, inputs
         self._compiled = compiled
         self._kernel = kernel_for(model.device, model.dtype) if kernel is None else kernel
+        self._filler = pad if model.device.type == "cpu" and model.dtype != torch.float32 else None  # oneDNN multiplies
         self._packs: bool | None = None
         self._shares: dict[int, bool] = {}
 
@@ -177,7 +178,9 @@ class DecoderEngine:
     def _packed(self, rows: Sequence[Tokenized], budget: int, asked: SharedReading | None) -> Iterator[_Pass]:
         enough = _CACHED if self.model.device.type == "cpu" else None
         prompts = [row.prompt_end + 1 for row in rows]
-        for pack in pack_rows([row.ids for row in rows], prompts, token_budget=budget, enough=enough):
+        packs = pack_rows([row.ids for row in rows], prompts, token_budget=budget, enough=enough)
+        for n, whole in enumerate(packs):
+            pack = whole.filled(self._filler, most=budget, later=n > 0)
             yield _Pass(pack.rows, len(pack.ids), partial(self._read_pack, pack, asked))
 
     def _read_pack(self, pack: PackedPass, asked: SharedReading | None = None) -> tuple[Tensor, Tensor]:
@@ -189,7 +192,7 @@ class DecoderEngine:
         def read(one: PackedPass, layers: int) -> Tensor:
             return read_packed(self.model, one, kernel=self._kernel, layers=layers)
 
-        prompts, tokens = pack.prompts()
+        prompts, tokens = pack.prompts(pad=self._filler)
         return read_each(
             self.model,
             asked,

@@ -5,12 +5,19 @@
 Every token sees its own conversation alone: a prompt sees itself, an answer sees its prompt and itself, both from left
 to right. The linear layers of the model see T tokens and nothing else, so no work goes into padding or into reading a
 prompt again. :mod:`facetrm.backbone.passes.attention` lets a model attend within the trees.
+
+Where every new T costs memory for good (oneDNN compiles and keeps code for each shape that it multiplies), a filler at
+the end of the pack rounds T up, so that few values of T occur.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final
+
+_STEP: Final = 32  # tokens between two sizes of a filled pack, up to 32 steps; beyond them the steps grow with the pack
+_TAIL: Final = 896  # tokens up to which a pack behind full ones counts as what is left over
 
 
 @dataclass(frozen=True)
@@ -51,17 +58,46 @@ class PackedPass:
     ends: list[int]
     lasts: list[int]
 
-    def prompts(self) -> tuple[PackedPass, list[int]]:
+    def prompts(self, *, pad: int | None = None) -> tuple[PackedPass, list[int]]:
         """Return a pack of the prompts alone, and where its tokens stand in this one.
 
-        Its rows are those of this one, ``ends`` and ``lasts`` both where their prompts end.
+        Its rows are those of this one, ``ends`` and ``lasts`` both where their prompts end. A filler of this pack is
+        left out; the filler of the new one stands for this one's first token.
+
+        Args:
+            pad: as for :meth:`filled`.
         """
-        kept = [token for tree in self.trees for token in range(tree.start, tree.stop)]
+        asked = [tree for tree in self.trees if tree.tails]
+        kept = [token for tree in asked for token in range(tree.start, tree.stop)]
         place = {token: n for n, token in enumerate(kept)}
-        trees = tuple(Tree(place[tree.start], place[tree.stop - 1] + 1, ()) for tree in self.trees)
+        trees = tuple(Tree(place[tree.start], place[tree.stop - 1] + 1, ()) for tree in asked)
         ends = [place[end] for end in self.ends]
         ids, positions = [self.ids[n] for n in kept], [self.positions[n] for n in kept]
-        return PackedPass(ids, positions, trees, self.rows, ends, ends), kept
+        found = PackedPass(ids, positions, trees, self.rows, ends, ends).filled(pad)
+        return found, kept + [0] * (len(found.ids) - len(kept))
+
+    def filled(self, pad: int | None, *, most: int | None = None, later: bool = False) -> PackedPass:
+        """Return the pack with a filler, a tree without answers that nobody reads, up to one of few sizes.
+
+        Args:
+            pad: the id of the filler's tokens; None for no filler.
+            most: a size that the filler does not exceed; None for no limit.
+            later: whether a pack was read before it, so that a longer filler of a small one hardly counts.
+        """
+        size = len(self.ids)
+        step = 4 * _STEP if later and size <= _TAIL else max(_STEP, 2 ** (size.bit_length() - 1) // _STEP)
+        stop = -(-size // step) * step
+        if most is not None and size <= most:
+            stop = min(stop, most)
+        if pad is None or stop == size:
+            return self
+        added = range(stop - size)
+        return replace(
+            self,
+            ids=[*self.ids, *(pad for _ in added)],
+            positions=[*self.positions, *added],
+            trees=(*self.trees, Tree(size, stop, ())),
+        )
 
 
 def pack_rows(

@@ -165,6 +165,16 @@ def fit_adapter(
         ConfigError: Arguments that the Trainer refuses.
         BackboneError: A row that cannot be read, or an adapter that does not fit the trunk.
 
+    Example:
+        >>> from pathlib import Path
+        >>> import torch
+        >>> from facetrm import ExpertConfig, LoraSettings, World, fit_adapter, toy_model
+        >>> encoder, pairs = toy_model().encoder, list(World().preferences(12, part="gate"))
+        >>> config = ExpertConfig.model_validate({"trainer": {"max_steps": 2}})
+        >>> given = {"head": torch.zeros(encoder.hidden_size), "lora": LoraSettings(rank=2), "folder": Path("chat")}
+        >>> fit_adapter(encoder, pairs, name="chat", config=config, **given).steps
+        2
+
     Reference: DMoERM (arXiv 2403.01197), phases 1 and 2.
     """
     splits = held_out_splits(preferences, config)

@@ -122,32 +122,29 @@ def fit_concat_mlp(
     Raises:
         FitError: Pairs that do not fit together, only one prompt, or features that are not finite.
 
+    Example:
+        >>> import torch
+        >>> from facetrm import AdapterExperts, ConcatConfig, World, fit_concat_mlp, toy_model
+        >>> encoder, pairs = toy_model().encoder, list(World().preferences(12, part="gate"))
+        >>> chosen, rejected = encoder.encode([p.chosen for p in pairs]), encoder.encode([p.rejected for p in pairs])
+        >>> head_KD, bias_K = torch.randn(1, encoder.hidden_size), torch.zeros(1)
+        >>> experts = AdapterExperts(World.objectives[:1], head_KD, bias_K, adapters=["chat"])
+        >>> keys = [p.prompt_key for p in pairs]
+        >>> fit = fit_concat_mlp(chosen, rejected, experts=experts, groups=keys, config=ConcatConfig(steps=10))
+        >>> fit.decision.prompts
+        12
+
     Reference: DMoERM (arXiv 2403.01197), phase 3.
     """
     pairs = score_pairs(chosen, rejected, experts=experts, groups=groups, weights=weights)
     sides_NKD = [side.response_NAD.double() for side in (chosen, rejected)]
     if not all(bool(torch.isfinite(side).all()) for side in sides_NKD):
         raise FitError("a vector is not finite", place="concatenated experts", fix="encode the pairs again")
-    held_N = hold_out(pairs.groups_N, config.validation, seed=config.seed)
-    outer, folds = [torch.from_numpy(np.flatnonzero(held_N))], 1
-    prompts = np.unique(pairs.groups_N)
-    if len(np.unique(pairs.groups_N[held_N])) < config.few and len(prompts) >= 2 * config.folds:
-        fold_N, folds = folds_of(pairs.groups_N, config.folds), config.folds
-        outer = [torch.from_numpy(np.flatnonzero(fold_N == fold)) for fold in range(folds)]
-    stops = folds == 1  # folds are compared step by step
-    parts = [_trained(sides_NKD, pairs, experts, config, rows, stops=stops) for rows in outer]
-    held = torch.cat(outer)
-    looks = sorted(set.intersection(*(set(part.margin_SN) for part in parts)))
-    margin_SN = np.stack([np.concatenate([part.margin_SN[step] for part in parts]) for step in looks])
-    held_pairs = pairs.select(held.numpy())
-    loss_SP, accuracy_SP = (_by_prompt(f(margin_SN), held_pairs) for f in (_losses, win_credit))
-    fold_P = None if folds == 1 else _fold_of_prompts(held_pairs, [len(rows) for rows in outer])
-    values_SP = loss_SP if config.select == "loss" else 1.0 - accuracy_SP
-    share_P = np.bincount(_prompt_codes(held_pairs), weights=held_pairs.weights_N.double().numpy()).astype(np.float64)
-    share_P /= share_P.sum()
-    decision = decide_kept(values_SP, errors=config.gain, folds_P=fold_P, weights_P=share_P)
-    step = looks[decision.look]
-    part = parts[0]
+    outer = _held_out(pairs, config)
+    folds = len(outer)
+    parts = [_trained(sides_NKD, pairs, experts, config, rows, stops=folds == 1) for rows in outer]
+    judged = _judged(parts, outer, pairs, config)
+    step, part = judged.steps[judged.decision.look], parts[0]
     if folds > 1:
         none = torch.empty(0, dtype=torch.int64)
         part = _trained(sides_NKD, pairs, experts, config, none, stops=False, until=step)
@@ -156,30 +153,82 @@ def fit_concat_mlp(
         with torch.no_grad():
             for name, parameter in network.named_parameters():
                 parameter.copy_(part.begin[name])
-    everyone = torch.arange(len(pairs.groups_N))
-    inner = everyone if folds > 1 else torch.from_numpy(np.flatnonzero(~held_N))
+    inner = _others(len(pairs.groups_N), outer[0]) if folds == 1 else torch.arange(len(pairs.groups_N))
     trained_on = _margins(network, [_scaled(side[inner], part.center_KD, part.spread_KD) for side in sides_NKD])
-    w_N = held_pairs.weights_N.double().numpy()
     return ConcatFit(
         aggregator=_folded(network, part),
-        beta=fit_beta(margin_SN[decision.look], weights=w_N, log_odds=True),
-        accuracy={
-            "train": _accuracy(trained_on, pairs.weights_N[inner]),
-            "validation": float(win_credit(margin_SN[decision.look]) @ w_N / w_N.sum()),
-        },
-        start=float(win_credit(margin_SN[0]) @ w_N / w_N.sum()),
-        loss=float(loss_SP[decision.look] @ share_P),
-        start_loss=float(loss_SP[0] @ share_P),
         weights_K=part.weights_K,
         best_step=step,
-        decision=decision,
         folds=folds,
-        history=[
-            {"step": float(n), "validation_loss": float(loss), "validation_accuracy": float(right)}
-            for n, loss, right in zip(looks, loss_SP @ share_P, accuracy_SP @ share_P, strict=True)
-        ],
-        counts={"train": len(inner), "validation": len(held)},
+        counts={"train": len(inner), "validation": sum(map(len, outer))},
+        **judged.figures(train=_accuracy(trained_on, pairs.weights_N[inner])),
     )
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """Held-out figures at the looks that all parts took, and the look that is kept."""
+
+    steps: list[int]
+    margin_SN: Floats
+    weights_N: Floats
+    loss_S: Floats
+    accuracy_S: Floats
+    decision: KeepDecision
+
+    def figures(self, *, train: float) -> dict[str, Any]:
+        """Return the figures of a fit whose accuracy on its training pairs is ``train``."""
+        look, w_N = self.decision.look, self.weights_N
+        right = [
+            float(win_credit(margin_N) @ w_N / w_N.sum()) for margin_N in (self.margin_SN[0], self.margin_SN[look])
+        ]
+        rows = zip(self.steps, self.loss_S.tolist(), self.accuracy_S.tolist(), strict=True)
+        return {
+            "beta": fit_beta(self.margin_SN[look], weights=w_N, log_odds=True),
+            "accuracy": {"train": train, "validation": right[1]},
+            "start": right[0],
+            "loss": float(self.loss_S[look]),
+            "start_loss": float(self.loss_S[0]),
+            "decision": self.decision,
+            "history": [
+                {"step": float(n), "validation_loss": loss, "validation_accuracy": share} for n, loss, share in rows
+            ],
+        }
+
+
+def _held_out(pairs: ScoredPairs, config: ConcatConfig) -> list[Tensor]:
+    """Return the rows that are held out: of one split, or of each fold if one split holds out too few prompts."""
+    held_N = hold_out(pairs.groups_N, config.validation, seed=config.seed)
+    few = len(np.unique(pairs.groups_N[held_N])) < config.few
+    if not few or len(np.unique(pairs.groups_N)) < 2 * config.folds:
+        return [torch.from_numpy(np.flatnonzero(held_N))]
+    fold_N = folds_of(pairs.groups_N, config.folds)
+    return [torch.from_numpy(np.flatnonzero(fold_N == fold)) for fold in range(config.folds)]
+
+
+def _others(count: int, rows: Tensor) -> Tensor:
+    """Return the rows up to ``count`` that are not among ``rows``."""
+    inside_N = torch.ones(count, dtype=torch.bool)
+    inside_N[rows] = False
+    return inside_N.nonzero()[:, 0]
+
+
+def _judged(parts: Sequence[_Part], outer: Sequence[Tensor], pairs: ScoredPairs, config: ConcatConfig) -> _Judged:
+    """Return the held-out figures of all parts side by side, and the decision between their looks."""
+    steps = sorted(set.intersection(*(set(part.margin_SN) for part in parts)))
+    margin_SN = np.stack([np.concatenate([part.margin_SN[step] for part in parts]) for step in steps])
+    held = pairs.select(torch.cat(list(outer)).numpy())
+    loss_SP, accuracy_SP = (_by_prompt(values(margin_SN), held) for values in (_losses, win_credit))
+    share_P = np.bincount(_prompt_codes(held), weights=held.weights_N.double().numpy()).astype(np.float64)
+    share_P /= share_P.sum()
+    decision = decide_kept(
+        loss_SP if config.select == "loss" else 1.0 - accuracy_SP,
+        errors=config.gain,
+        folds_P=None if len(parts) == 1 else _fold_of_prompts(held, [len(rows) for rows in outer]),
+        weights_P=share_P,
+    )
+    weights_N = held.weights_N.double().numpy()
+    return _Judged(steps, margin_SN, weights_N, loss_SP @ share_P, accuracy_SP @ share_P, decision)
 
 
 def _trained(
@@ -193,9 +242,7 @@ def _trained(
     until: int | None = None,
 ) -> _Part:
     """Train one network on all pairs but ``outer`` and leave it in its best state, or in that of step ``until``."""
-    inside_N = torch.ones(len(pairs.groups_N), dtype=torch.bool)
-    inside_N[outer] = False
-    inner = inside_N.nonzero()[:, 0]
+    inner = _others(len(pairs.groups_N), outer)
     mean_KD, spread_KD = _typical([side[inner] for side in sides_NKD], pairs.weights_N[inner])
     center_KD = mean_KD
     if not config.standardise:

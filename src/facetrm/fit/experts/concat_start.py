@@ -47,6 +47,11 @@ class ConcatConfig(Section):
         gain: Standard errors of the paired per-prompt difference by which that state must beat the start; otherwise
             the start is kept. 0 keeps the best state however small its gain.
         seed: Random seed of split, initial values and batches.
+
+    Example:
+        >>> from facetrm import ConcatConfig
+        >>> ConcatConfig(hidden=64).start
+        'ratings'
     """
 
     hidden: int | None = Field(default=None, ge=1)

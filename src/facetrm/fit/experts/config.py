@@ -47,6 +47,11 @@ class ExpertConfig(Section):
         dropout: Keep the dropout of the trunk's own configuration. The adapter's own dropout is always on in training.
         seed: Random seed of the adapter, the held-out prompts and the order of the rows.
         trainer: Arguments of the Trainer, see :class:`ExpertTrainer`.
+
+    Example:
+        >>> from facetrm import ExpertConfig
+        >>> ExpertConfig(min_steps=400).trainer.lr_scheduler_type
+        'cosine'
     """
 
     min_steps: int = Field(default=200, ge=1)
