@@ -63,7 +63,7 @@ def test_a_model_without_weights_is_shown_by_its_shares() -> None:
     page = check(render_report(run.model_copy(update={"overall": overall, "pair": shown})))
     text = text_of(page)
     assert "Each expert's share of all |contributions|" in text
-    assert "its vector held at the reference" in text
+    assert "its vector is held at the reference" in text
     assert "Not defined for this model" in text
     assert f"{max(overall.everyone.contributions.values()):.4f}" in text
     for word in ("mean weight", "gate weight", "weight and penalty"):
