@@ -1,20 +1,20 @@
-"""An exam for adapters: what they must learn, what they must not claim, and what plain PEFT makes of the same budget.
+"""An exam for adapters: what they must learn, what they must not claim, and what plain PEFT reaches on the same budget.
 
     python benchmarks/adapters.py                       # three seeds
     python benchmarks/adapters.py --seeds 0 --steps 200 --pairs 400
 
 Rankings with a planted rule on a random decoder (hidden 64, two layers) that was never taught it; see
-tests/exam_rows.py. 2,000 pairs to train on, 1,000 other pairs to test on, LoRA of rank 8 in every linear layer, batches
-of 16 pairs, learning rate 1e-3 down a cosine, all sides with the same number of steps:
+tests/exam_rows.py. There are 2,000 training pairs and 1,000 test pairs. All sides use LoRA of rank 8 in every linear
+layer, batches of 16 pairs, a learning rate of 1e-3 with cosine decay, and the same number of steps:
 
     linear         Bradley-Terry head on the frozen vectors
     from probe     fit_adapter, started from that head
     from random    fit_adapter, started from a random head; must beat the linear head as well
     plain PEFT     a loop of 20 lines with peft and torch.nn.Linear, last state
 
-Rules: xor and parity (a linear head cannot read them), two tasks with a rule each (an adapter per task must learn its
-own and not the other's), word (a linear head reads it), lot (nobody can learn it: the start must stay). Prints a table
-and writes benchmarks/results/adapters.json.
+Rules: xor and parity (a linear head cannot learn them), two tasks with one rule each (an adapter per task must learn
+its own rule and not the other), word (a linear head learns it), lot (labels are random, so the start must be kept).
+Prints a table and writes benchmarks/results/adapters.json.
 """
 
 from __future__ import annotations

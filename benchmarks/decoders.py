@@ -1,4 +1,4 @@
-"""Random decoders, random conversations, and how plain Transformers reads them: what the engine is measured against."""
+"""Random decoders, random conversations, and plain Transformers code to read them: the baseline of the engine."""
 
 from __future__ import annotations
 
@@ -84,6 +84,6 @@ def padded(model: LlamaForCausalLM, rows: Sequence[Sequence[int]]) -> torch.Tens
 
 
 def alone(model: LlamaForCausalLM, tokens: Sequence[int]) -> torch.Tensor:
-    """Return the last state of one conversation read by itself: no padding, no mask, nothing of ours."""
+    """Return the last state of one conversation read by itself with plain Transformers, without padding or mask."""
     batch = torch.tensor([tokens], device=model.device)
     return model.model(input_ids=batch, use_cache=False).last_hidden_state[0, -1]

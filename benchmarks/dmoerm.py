@@ -1,26 +1,26 @@
 """DMoERM against simpler reward models on the world, on a backbone that was taught language only.
 
-    python benchmarks/dmoerm.py                     # the whole grid, two processes; goes on where it stopped
+    python benchmarks/dmoerm.py                     # the whole grid, two processes; resumes where it stopped
     python benchmarks/dmoerm.py --sizes 800 --noise 0.4 --seeds 0
 
-One small decoder is pre-trained by plain language modelling on prompts of its own: it has never seen a rating or a
-preference. All systems adapt that one backbone with adapters of one size. A cell is a number of overall labels, a noise
-and a seed: of the annotators' labels that share is wrong, and of the judge's single verdicts about capabilities the
-same share (a judgement is kept if both orders agree, so kept labels are cleaner). Half as many pairs as there are
-overall labels are judged in three capabilities each.
+One small decoder is pre-trained by plain language modelling on its own prompts: it has never seen a rating or a
+preference. All systems adapt this backbone with adapters of the same size. A cell is a number of overall labels, a
+noise level and a seed. The noise level is the share of wrong labels among the annotators' labels and among the judge's
+single verdicts about capabilities (a judgement is kept only if both orders agree, so kept labels are cleaner). The
+judge compares half as many pairs as there are overall labels, in three capabilities each.
 
     dmoerm             router, task adapters, one expert per capability on capability labels, network on the vectors
     mean_of_experts    the same experts without the network
-    task_rm            the task's own adapter of phase 1 alone (it saw 57% of the overall labels)
-    per_task           one adapter and head per task, on all overall labels of it, true task given
+    task_rm            only the task's own adapter of phase 1 (it saw 57% of the overall labels)
+    per_task           one adapter and head per task, on all of the task's overall labels, with the true task given
     single_rm          one adapter and head for all tasks, on all overall labels
-    ensemble_*         three seeds of it: mean, worst case, mean minus half the variance
-    routed_linear      a linear head per task on the frozen vectors, on all overall labels of it
+    ensemble_*         single_rm with three seeds: mean, worst case, mean minus half the variance
+    routed_linear      one linear head per task on the frozen vectors, on all of the task's overall labels
     linear_bt          one linear head for all tasks
 
 Single reward models get the steps of phases 1 and 2 together. ``--mix disturbed`` relabels two of the three tasks so
-that rich answers are better in chat and worse in text creation, which one reward model for all tasks must reconcile.
-Intervals: accuracies of each seed, then Student's t over the seeds. Prints a table and writes
+that rich answers are better in chat and worse in text creation; a reward model for all tasks has to learn both.
+Intervals are Student's t over the accuracies of the seeds. Prints a table and writes
 benchmarks/results/dmoerm.json.
 """
 

@@ -1,9 +1,9 @@
-"""The doctor against planted faults: what it finds of them, and what it finds in healthy models.
+"""The doctor on models with planted faults and on healthy models: which faults it finds, and its false alarms.
 
     python benchmarks/doctor.py
 
-Every model and server is tiny, random and made here (benchmarks/planted.py, benchmarks/planted_servers.py). Prints a
-table and writes benchmarks/results/doctor.json: for each the code that was planted, the codes that were found, seconds.
+Models and servers are tiny, random and made by this program (benchmarks/planted.py, benchmarks/planted_servers.py).
+Prints a table and writes benchmarks/results/doctor.json: planted code, found codes and seconds of each case.
 """
 
 from __future__ import annotations

@@ -1,15 +1,16 @@
-"""The scoring engine against plain Transformers, side by side in one run.
+"""The scoring engine against plain Transformers, in the same run.
 
-    python benchmarks/engine.py                          # all parts, on this machine's processor
+    python benchmarks/engine.py                          # all parts, on this machine's CPU
     python benchmarks/engine.py --only shared --rounds 3
 
-    shared     16 responses of 60 to 200 tokens to one prompt of 400: packs against one padded batch, bfloat16
-    overhead   a conversation of 2,000 tokens, bfloat16: the engine, tokenisation included, against a bare unpadded
-               forward pass, and its share of the most that this processor multiplies, at hidden 576, 1024 and 2048
-    heads      gate, heads and explanation of ArmoRM's size against the forward pass of the same rows, hidden 1024
+    shared     16 responses of 60 to 200 tokens to one prompt of 400 tokens: packs against one padded batch, bfloat16
+    overhead   a conversation of 2,000 tokens, bfloat16: the engine, including tokenisation, against a bare unpadded
+               forward pass, and its share of this CPU's fastest matrix product, at hidden sizes 576, 1024 and 2048
+    heads      gate, heads and explanation of ArmoRM's size against the forward pass of the same rows, hidden size 1024
 
 Real pairs by source: benchmarks/sources.py; exact mode: benchmarks/invariance.py; on a GPU: benchmarks/gpu.py.
-Prints a table and writes benchmarks/results/engine.json. Sides take turns, and the median of the rounds' ratios counts.
+Prints a table and writes benchmarks/results/engine.json. The two sides take turns; results are medians over the rounds
+of the ratio of their times.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def conversations(count: int, *, prompt: int, response: int) -> list[tuple[Messa
 
 @torch.no_grad()
 def shared(rounds: int, clock: str) -> dict[str, Any]:
-    """Sixteen responses to one prompt."""
+    """Time 16 responses to one prompt, as packs and as a padded batch."""
     draw, prompt = random.Random(0), ids(400, 1)
     rows = [row(prompt, ids(draw.randint(60, 200), 2 + n)) for n in range(16)]
     texts = [r.ids for r in rows]
@@ -76,7 +77,7 @@ def shared(rounds: int, clock: str) -> dict[str, Any]:
 
 @torch.no_grad()
 def overhead(rounds: int, clock: str) -> dict[str, Any]:
-    """A long conversation, tokenisation included, against the bare forward pass of the same tokens."""
+    """Time a long conversation, including tokenisation, against the bare forward pass of the same tokens."""
     results: dict[str, Any] = {}
     for hidden, shape in SHAPES.items():
         model = llama(hidden=hidden, dtype=torch.bfloat16, **shape)
@@ -98,7 +99,7 @@ def overhead(rounds: int, clock: str) -> dict[str, Any]:
 
 @torch.no_grad()
 def heads(rounds: int, clock: str) -> dict[str, Any]:
-    """Nineteen experts, a gate of 3 x 1,024 and an explanation a row, against the forward passes of these rows."""
+    """Time 19 experts, a gate of 3 x 1,024 and one explanation per row, against the forward passes of the same rows."""
     encoder = encoder_of(llama(hidden=1024, layers=24, heads=16, kv=4, dtype=torch.bfloat16))
     mixture = random_mixture(hidden=1024, experts=19, gate_hidden=1024, gate_layers=3)
     model, rows = RewardModel(encoder, {"all": mixture}), conversations(4, prompt=150, response=150)

@@ -1,18 +1,19 @@
-"""K adapters on one trunk: what one call costs against other ways of reading the same rows, side by side in one run.
+"""K adapters on one trunk: the cost of one call against other ways of reading the same rows, in the same run.
 
-    python benchmarks/experts.py                         # on this machine's processor
+    python benchmarks/experts.py                         # on this machine's CPU
     python benchmarks/experts.py --rounds 3 --experts 2 6 --clock processor --threads 1
 
-64 responses of 60 to 140 tokens to 8 prompts of 270 to 330, K adapters of rank 16 on the upper half of a random Llama
-in float32; the sides take turns, and the median of the rounds' ratios counts.
+There are 64 responses of 60 to 140 tokens to 8 prompts of 270 to 330 tokens, and K adapters of rank 16 on the upper
+half of a random Llama in float32. The sides take turns; results are medians over the rounds of the ratio of their
+times.
 
-    ours         one call: prompts once, the lower half once, the upper half once for each adapter
-    switching    plain Transformers and PEFT: adapter after adapter, row after row, batches of one
-    padded       plain Transformers and PEFT: adapter after adapter, the responses to a prompt in one padded batch
-    packed       K trunks with an adapter each, read by the engine: packs and shared prompts, no shared layers
+    ours         one call: prompts once, the lower half once, the upper half once per adapter
+    switching    plain Transformers and PEFT: one adapter after the other, one row at a time
+    padded       plain Transformers and PEFT: one adapter after the other, the responses to a prompt in one padded batch
+    packed       K trunks with one adapter each, read by the engine: packs and shared prompts, but no shared layers
     stacked      ours, but the upper half once: K copies of a pack in one row, low-rank products batched by adapter
 
-``ours`` and ``stacked`` read the prompts by the bare trunk as well; the others do not. Prints a table and writes
+``ours`` and ``stacked`` also read the prompts with the bare trunk; the others do not. Prints a table and writes
 benchmarks/results/experts.json.
 """
 
@@ -78,19 +79,19 @@ def by_peft(model: LlamaForCausalLM, names: Sequence[str], read: Callable[[], Te
 
 
 def one_by_one(model: LlamaForCausalLM, rows: Sequence[Tokenized]) -> Tensor:
-    """Return the last states [N, D], a row a pass."""
+    """Return the last states [N, D], one row per forward pass."""
     read = [model.model(input_ids=torch.tensor([r.ids]), use_cache=False).last_hidden_state[0, -1] for r in rows]
     return torch.stack(read)
 
 
 def in_batches(model: LlamaForCausalLM, rows: Sequence[Tokenized], prompts: int) -> Tensor:
-    """Return the last states [N, D], the responses to one prompt in a padded batch."""
+    """Return the last states [N, D], with the responses to each prompt in one padded batch."""
     found = [padded(model, [r.ids for r in rows[start::prompts]]) for start in range(prompts)]
     return torch.stack(found, dim=1).flatten(0, 1)
 
 
 def single(model: LlamaForCausalLM, name: str, *, layers: int) -> LlamaForCausalLM:
-    """Return a decoder of the same weights in which the adapter ``name`` of ``model`` always works."""
+    """Return a decoder with the same weights in which the adapter ``name`` of ``model`` is always active."""
     config = model.config
     heads = config.num_attention_heads
     other = llama(hidden=config.hidden_size, layers=layers, heads=heads, kv=heads, dtype=torch.float32)
@@ -103,7 +104,7 @@ def single(model: LlamaForCausalLM, name: str, *, layers: int) -> LlamaForCausal
 
 @contextmanager
 def stacked_layers(model: LlamaForCausalLM, names: Sequence[str]) -> Iterator[None]:
-    """Let each adapted layer read K copies of a row that stand one behind the other, each with its own adapter."""
+    """Let each adapted layer read K concatenated copies of a row, each with its own adapter."""
     layers = [layer for _, layer in tuned_layers(model.model) if isinstance(layer, LoraLayer)]
     try:
         for layer in layers:

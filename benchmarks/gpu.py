@@ -1,14 +1,16 @@
 """The engine on a GPU: a decoder of Llama-3-8B's shape, random weights, bfloat16.
 
     python benchmarks/gpu.py                                  # one CUDA device
-    python benchmarks/gpu.py --shape tiny --device cpu        # that it runs; says nothing about speed
+    python benchmarks/gpu.py --shape tiny --device cpu        # a check that it runs; says nothing about speed
 
-    throughput   96 conversations of 200 to 1,800 tokens, no prompt twice: tokens a second, the share of the most that
-                 the device multiplies, and the same rows in padded batches of 8 in random order, plain Transformers
-    best of 16   4 prompts of 512 tokens with 16 answers of 100 to 300 each: each prompt once against once an answer
-    drift        how far bfloat16 vectors are from those of the same weights in float32, and from themselves alone
+    throughput   96 conversations of 200 to 1,800 tokens, all with different prompts: tokens per second, the share of
+                 the device's fastest matrix product, and plain Transformers with padded batches of 8 in random order
+    best of 16   4 prompts of 512 tokens with 16 answers of 100 to 300 tokens each: prompts read once against once per
+                 answer
+    drift        distance of bfloat16 vectors from those of the same weights in float32, and from those of each row by
+                 itself
 
-Prints a table. Writes benchmarks/results/gpu.json only where it ran on a GPU, or where --out says.
+Prints a table. Writes benchmarks/results/gpu.json only if it ran on a GPU, or the file given by --out.
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 
 def nothing(rows: int, tokens: int) -> None:
-    """Listen to no pass."""
+    """Ignore a forward pass."""
 
 
 @torch.no_grad()
@@ -72,7 +74,7 @@ def throughput(model: LlamaForCausalLM, rows: Sequence[Tokenized], *, budget: in
 
 @torch.no_grad()
 def best_of(model: LlamaForCausalLM, *, scale: int, budget: int, rounds: int) -> dict[str, Any]:
-    """Return the times of 16 answers each to 4 prompts, with each prompt read once and once an answer."""
+    """Return the times of 16 answers to each of 4 prompts, with each prompt read once, and once per answer."""
     draw, engine = random.Random(0), engine_of(model, token_budget=budget)
     texts = [
         (ids(512 // scale, p), ids(draw.randint(100, 300) // scale, 100 + 16 * p + n))
@@ -80,7 +82,7 @@ def best_of(model: LlamaForCausalLM, *, scale: int, budget: int, rounds: int) ->
         for n in range(16)
     ]
     shared = [row(prompt, answer) for prompt, answer in texts]
-    # The first token alone is the prompt, so that nothing but it is shared.
+    # The prompt is only the first token, so that nothing else is shared.
     apart = [row(prompt[:1], prompt[1:] + answer) for prompt, answer in texts]
     sides = {"ours": lambda: engine.read(shared, nothing), "theirs": lambda: engine.read(apart, nothing)}
     found = ratio(in_turns(sides, rounds=rounds, device=str(model.device)), ours="ours", theirs="theirs")
@@ -94,7 +96,7 @@ def best_of(model: LlamaForCausalLM, *, scale: int, budget: int, rounds: int) ->
 
 @torch.no_grad()
 def drift(model: LlamaForCausalLM, rows: Sequence[Tokenized], *, budget: int) -> dict[str, Any]:
-    """Return how far the last vectors of packs lie from exact ones and from float32, which ``model`` is then."""
+    """Return the distances of packed vectors from exact ones and from float32 ones; converts ``model`` to float32."""
     packed_ND = engine_of(model, token_budget=budget).read(rows, nothing)[1]
     alone_ND = engine_of(model, mode="exact").read(rows, nothing)[1]
     full_ND = engine_of(model.float(), token_budget=budget).read(rows, nothing)[1]
@@ -107,7 +109,7 @@ def drift(model: LlamaForCausalLM, rows: Sequence[Tokenized], *, budget: int) ->
 
 
 def peak_memory(device: str) -> float:
-    """Return the most memory in GiB that was held: of the device, or of this process."""
+    """Return the peak memory in GiB, of the device or of this process."""
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated() / 2**30
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -1,12 +1,12 @@
-"""Exact mode bit for bit, and how far fast mode is from it: over regroupings and orders, for every tested architecture.
+"""Exact mode is the same bit for bit in any grouping and order; fast mode is close. For every tested architecture.
 
     python benchmarks/invariance.py --threads 1
 
-100 conversations of the world, the answers of 50 pairs, are put in 200 random orders and cut into random groups of 1 to
-20. Each group is scored by itself in exact mode, features and heads (a mixture of 5 experts with a gate), and compared
-bit for bit with the first order's; fast mode reads every fourth order, and its largest differences are stated.
-Architectures are randomly initialised: hidden 64, 2 layers, windows of 16 tokens where they have any. Prints a table
-and writes benchmarks/results/invariance.json.
+100 conversations of the world (the answers of 50 pairs) are shuffled 200 times and split into random groups of 1 to 20.
+Each group is scored by itself in exact mode, features and heads (a mixture of 5 experts with a gate), and compared bit
+for bit with the scores of the first order. Fast mode reads every fourth order; its largest differences are reported.
+Architectures are randomly initialised, with hidden size 64, 2 layers, and windows of 16 tokens if they have any. Prints
+a table and writes benchmarks/results/invariance.json.
 """
 
 from __future__ import annotations

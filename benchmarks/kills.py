@@ -1,11 +1,11 @@
-"""Runs and scoring killed by SIGKILL at random moments: does the same command end with the same bytes?
+"""Kill runs and scoring with SIGKILL at random moments: does the same command then produce the same bytes?
 
-    python benchmarks/kills.py               # 20 kills of a run in each family, 10 of score --out
+    python benchmarks/kills.py               # 20 kills of a run per family, 10 of score --out
     python benchmarks/kills.py --kills 4 --score-kills 2
 
-Each family runs the tests' tiny recipe. A moment is drawn from the whole length of an undisturbed run; every second one
-instead from the moments at which the model is being saved. After a few kills in one folder the same command runs to its
-end; its files are compared with those of the undisturbed run, all but what holds seconds. Prints a table and writes
+Each family runs the tests' tiny recipe. Half of the kills come at a random moment of the run, the other half while the
+model is being saved. After a few kills in one folder, the same command runs to its end, and its files are compared with
+those of an undisturbed run, except for durations. Prints a table and writes
 benchmarks/results/kills.json.
 """
 
@@ -43,16 +43,16 @@ FAMILIES: Final[dict[str, dict[str, Any]]] = {"armorm": recipe(), "dmoerm": DMOE
 
 @dataclass
 class Kills:
-    """What was killed, and what came of it.
+    """Results of the kills.
 
     Attributes:
-        kills: how many processes were killed before their end.
-        saving: how many of them while a model, or the scores, were being put in place.
-        ends: how often the command was then run to its end.
-        seconds: of the undisturbed command.
-        different: files whose bytes were not those of the undisturbed run.
-        left: what was left over.
-        moments: seconds from the start to each kill.
+        kills: Number of processes that were killed before their end.
+        saving: Number of these that were killed while a model or scores were being moved into place.
+        ends: Number of times that the command was then run to its end.
+        seconds: Duration of the undisturbed command.
+        different: Files whose bytes differ from those of the undisturbed run.
+        left: Temporary files that were left behind.
+        moments: Seconds from the start to each kill.
     """
 
     kills: int = 0

@@ -1,10 +1,10 @@
-"""Labelling against a server that fails, killed three times: is all labelled or named, and nothing asked twice?
+"""Labelling with a failing server and three kills: is every question labelled or reported, and none asked twice?
 
-    python benchmarks/label.py                 # 10,000 questions, 16 in flight, three kills
+    python benchmarks/label.py                 # 10,000 questions, 16 concurrent requests, three kills
     python benchmarks/label.py --questions 400
 
-The server is the tests' own (tests/label_server.py), in this process; labelling runs in processes of its own, which are
-killed. About a third of the questions meet a fault on their first request or two, one in 500 is never answered.
+The server (tests/label_server.py) runs in this process; labelling runs in separate processes, which are killed. For
+about a third of the questions, the first one or two requests fail; one question in 500 is never answered.
 Prints a table and writes benchmarks/results/label.json.
 """
 
@@ -45,7 +45,7 @@ TIMEOUT: Final = 3.0
 
 
 def fault(content: str, number: int) -> str | None:
-    """Return what goes wrong with the ``number``-th request for a question, from its content alone."""
+    """Return the fault of the ``number``-th request for a question; only the question's content decides."""
     draw = int(content[:8], 16)
     if draw % 500 == 0:
         return "500"
@@ -57,7 +57,7 @@ def fault(content: str, number: int) -> str | None:
 
 
 def rows(count: int) -> list[Preference]:
-    """Return ``count`` pairs of the task chat: some equal in worth, some of which the server likes the first."""
+    """Return ``count`` pairs of the task chat: some tied, some whose first answer the server prefers."""
     draw = random.Random(0)
     made = []
     for n in range(count):
@@ -86,7 +86,7 @@ def start(data: Path, out: Path, url: str, in_flight: int) -> subprocess.Popen[b
 def killed_runs(
     server: LabelServer, plan: Plan, data: Path, out: Path, in_flight: int
 ) -> tuple[list[dict[str, int]], Counter[str]]:
-    """Start and kill three runs at random moments; return what each left, and how often an answer was lost so."""
+    """Start three runs and kill them at random moments; return what each left, and how many answers were lost."""
     names = {
         key: content_of(plan.messages(judgement, swapped=bool(swapped)))
         for judgement in plan.judgements
@@ -115,9 +115,9 @@ def killed_runs(
 
 
 def check(server: LabelServer, plan: Plan, lost: Counter[str], out: Path, most_lost: int) -> dict[str, Any]:
-    """Return the figures; AssertionError where a question was asked twice, or is neither answered nor named.
+    """Return the figures; AssertionError if a question was asked twice, or is neither answered nor reported.
 
-    ``lost`` counts the answers that were in flight at a kill, at most ``most_lost`` together.
+    ``lost`` is the number of answers in flight at the kills, at most ``most_lost`` in total.
     """
     report = json.loads((out / "report.json").read_text(encoding="utf-8"))
     failures = [json.loads(line) for line in (out / "failures.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -147,7 +147,7 @@ def check(server: LabelServer, plan: Plan, lost: Counter[str], out: Path, most_l
 
 
 def _check_pairs(plan: Plan, labels: list[Preference], figures: dict[str, Any]) -> None:
-    """Every label is the one that the server's rule gives, and none is missing."""
+    """Check that every label follows the server's rule, and that none is missing."""
     kept = {preference.id: preference for preference in labels}
     assert len(kept) == len(labels) == figures["kept"]
     missing = 0

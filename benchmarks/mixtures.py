@@ -1,4 +1,4 @@
-"""A mixture of random weights: heads, penalties and gate of any size, for what is timed or compared bit for bit."""
+"""A mixture with random heads, penalties and gate of any size, for benchmarks of time and of bit-for-bit equality."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from facetrm.model.mixture import Mixture
 
 
 def random_mixture(*, hidden: int, experts: int, gate_hidden: int, gate_layers: int) -> Mixture:
-    """Return a mixture over features of ``hidden``: ``experts`` heads, a gate of ``gate_layers`` of ``gate_hidden``."""
+    """Return a mixture over features of size ``hidden``, with ``experts`` heads and ``gate_layers`` gate layers."""
     torch.manual_seed(0)
     objectives = [Objective(name=f"random-{n}", low=0, high=4) for n in range(experts)]
     heads = LinearExperts(objectives, torch.randn(experts, hidden) / hidden**0.5, torch.full((experts,), 0.5))

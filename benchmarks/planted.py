@@ -1,7 +1,7 @@
-"""Reward models with one fault each, for the doctor: tiny random classifiers, healthy but for what is planted.
+"""Reward models with one planted fault each, for the doctor: tiny random classifiers that are otherwise healthy.
 
-Every fault starts from the same healthy folder (a Llama of two layers with a scalar head, a template that writes BOS
-and end of turn once, a padding token of its own) and changes one thing. ``FAULTS`` names the code that must be found.
+Every fault changes one thing in the same healthy folder: a Llama of two layers with a scalar head, a template that
+writes BOS and end of turn once, and a separate padding token. ``FAULTS`` names the code that must be found.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def _save(kind: Any, config: Any, tokenizer: Any, folder: Path) -> Path:
 
 
 def _json(folder: Path, name: str, **changes: Any) -> None:
-    """Change keys of a JSON file; None takes a key out."""
+    """Change keys of a JSON file; None removes a key."""
     path = folder / name
     value = {**json.loads(path.read_text(encoding="utf-8")), **changes}
     path.write_text(json.dumps({k: v for k, v in value.items() if v is not None}), encoding="utf-8")
@@ -208,7 +208,7 @@ def _lora(folder: Path) -> None:
 
 
 def _crowd(folder: Path) -> None:
-    """Let the end token outweigh all else, so that every conversation's last state, and its reward, is nearly one."""
+    """Let the end token dominate, so that all conversations have nearly the same last state and reward."""
 
     def change(tensors: dict[str, torch.Tensor]) -> None:
         tensors["model.embed_tokens.weight"][_end_id(folder), 0] = 100.0

@@ -1,4 +1,4 @@
-"""Reward servers with one fault each, for the doctor: a real HTTP server on this machine around a tiny model.
+"""Reward servers with one planted fault each, for the doctor: a local HTTP server with a tiny model.
 
 with served(folder, dialect="vLLM", fault="sigmoid") as url: ...
 """
@@ -28,7 +28,7 @@ LIMIT = 100
 
 @dataclass
 class State:
-    """What a faulty server remembers between and during requests."""
+    """State of a faulty server, kept during and between requests."""
 
     reader: Reader
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -37,7 +37,7 @@ class State:
     noise: random.Random = field(default_factory=lambda: random.Random(0))
 
     def score(self, messages: Conversation) -> float:
-        """Return what the model gives a conversation, alone."""
+        """Return the model's score of one conversation, scored by itself."""
         with self.lock:
             return self.reader.engine(self.reader.tokenized([messages]), mode="exact")[0]
 

@@ -1,4 +1,4 @@
-"""Where and how a results file was made: the head of every benchmark's JSON."""
+"""Where and how a results file was made, as recorded at the start of every benchmark's JSON."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""What each part of the small decoder's training gives: the quickstart with one part taken out at a time.
+"""Ablation of the small decoder's training: the quickstart with one part removed at a time.
 
     python benchmarks/reading.py                         # all variants, recipes/quickstart.yaml, seed 0
     python benchmarks/reading.py --only adamw whole      # some of them
-    python benchmarks/reading.py --whole runs/quickstart # take the quickstart's own run, which is there already
+    python benchmarks/reading.py --whole runs/quickstart # reuse a finished run of the quickstart
 
-Prints a table (Spearman of each latent's ratings on held-out rows, mean of its raters; the gate's accuracy against the
-true order) and writes benchmarks/results/reading.json.
+Prints a table (Spearman correlation of each latent with held-out ratings, as a mean over its raters; accuracy of the
+gate against the true order) and writes benchmarks/results/reading.json.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""The real pack: ridge heads, debiasing and gate on frozen sentence vectors, beside every baseline.
+"""ArmoRM on real data: ridge heads, debiasing and gate on frozen sentence vectors, against every baseline.
 
     python benchmarks/real.py --folder PACK --encoder ENCODER
 
-PACK is a folder in the pack schema, ENCODER a sentence encoder's folder. Features are kept in --features, so a second
-run only fits. Prints tables and writes benchmarks/results/real.json.
+PACK is a folder in the pack schema, ENCODER the folder of a sentence encoder. Features are kept in --features, so a
+second run only fits. Prints tables and writes benchmarks/results/real.json.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def table(metrics: dict[str, Any]) -> str:
 
 
 def short(metrics: dict[str, Any]) -> dict[str, float]:
-    """Return what the table of variants shows: the accuracy of the gate, and its lead over the linear head."""
+    """Return a row of the table of variants: the accuracy of the gate, and its lead over the linear head."""
     lead, accuracy = metrics["pair_accuracy"]["gate_minus_linear_bt"], metrics["pair_accuracy"]
     values = {
         "train": metrics["gate"]["accuracy"]["train"],

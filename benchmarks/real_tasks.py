@@ -1,16 +1,16 @@
-"""DMoERM on real preferences, beside one reward model for all tasks and ArmoRM: same rows, encoder and test pairs.
+"""DMoERM on real preferences, against one reward model for all tasks and ArmoRM, on the same rows, encoder and pairs.
 
     python benchmarks/real_tasks.py --folder PACK --encoder ENCODER
 
-PACK is a folder in the pack schema, ENCODER a sentence encoder's folder. Of each source at most --ratings rows and
---preferences pairs for training and --test pairs are taken, prompt by prompt, in an order drawn from their texts:
-adapters of an encoder on a processor cannot learn from all of them in minutes. Systems:
+PACK is a folder in the pack schema, ENCODER the folder of a sentence encoder. Each source gives at most --ratings rows
+and --preferences pairs for training, and --test pairs; whole prompts are drawn in a fixed random order. With all rows,
+training the adapters on a CPU would take hours. Systems:
 
     dmoerm       recipes/real-tasks.yaml
-    task_rm      the adapter and head of each task alone (phase 1 of dmoerm, routed as it is)
+    task_rm      only the adapter and head of each task (phase 1 of dmoerm, with the same router)
     single       one adapter and head on all training pairs
     armorm       recipes/real-small.yaml on all training ratings and pairs
-    routed       the same with a gate for each task
+    routed       the same with one gate per task
     linear       Bradley-Terry head on the frozen features
 
 Prints a table and writes benchmarks/results/real_tasks.json.
@@ -52,7 +52,7 @@ Floats = NDArray[np.float64]
 
 
 def capped(pack: Path, folder: Path, most: dict[str, int]) -> dict[str, int]:
-    """Write to ``folder`` a pack with at most so many rows of each source and split; return how many it holds."""
+    """Write a pack with a limited number of rows per source and split to ``folder``; return the number of rows."""
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copy(pack / "sources.json", folder / "sources.json")
     counts: Counter[str] = Counter()
@@ -74,7 +74,7 @@ def capped(pack: Path, folder: Path, most: dict[str, int]) -> dict[str, int]:
 
 
 def _place(row: dict[str, Any]) -> tuple[str, str]:
-    """Return the place of a row in a fixed random order in which rows of one prompt stand together."""
+    """Return the sort key of a row in a fixed random order that keeps rows of one prompt together."""
     messages = row["prompt"] if "prompt" in row else row["messages"][:-1]
     text = messages if isinstance(messages, str) else json.dumps(messages, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest(), str(row["id"])

@@ -1,11 +1,11 @@
-"""Ridge heads on ArmoRM's layout: ours against a scikit-learn loop over objectives and alphas, side by side.
+"""Ridge heads on ArmoRM's layout: ours against a scikit-learn loop over objectives and alphas.
 
     python benchmarks/ridge.py            speed and agreement: n = 30,000, D = 1,024
-    python benchmarks/ridge.py --large    memory too: n = 100,000, D = 4,096 in a process of its own (about ten minutes)
+    python benchmarks/ridge.py --large    memory as well: n = 100,000, D = 4,096 in a separate process (ten minutes)
 
-Both sides get the same rows, the same validation split, float64 products and the same penalties, choose the penalty by
-validation error and keep the head fitted on the training part. Ours also makes its out-of-fold report within its time.
-The two sides take turns, on ``--threads`` threads each (one by default: fairer on a machine that others use).
+Both sides get the same rows, the same validation split, float64 products and the same penalties. They choose the
+penalty by validation error and keep the head fitted on the training part. The time of ours includes its out-of-fold
+report. The two sides take turns, each on ``--threads`` threads (default 1, which is fairer on a shared machine).
 """
 
 from __future__ import annotations

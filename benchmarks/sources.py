@@ -2,17 +2,18 @@
 
     python benchmarks/sources.py --folder PACK --threads 1
 
-PACK is a folder in the pack schema. Of each source, the first --pairs pairs as they stand in the file are read by a
-randomly initialised Llama (hidden 256, 6 layers, byte-pair tokenizer of 8,192 merged on the pack's own texts). Every
-side makes features of the same rows from text, tokenisation included:
+PACK is a folder in the pack schema. A randomly initialised Llama (hidden size 256, 6 layers, byte-pair tokenizer of
+8,192 tokens trained on the pack's texts) reads the first --pairs pairs of each source, in file order. Every side
+computes features of the same rows from text, including tokenisation:
 
-    engine     TransformerEncoder.encode: packs, each prompt once
-    padded     the rows in random order, batches of 8, apply_chat_template and padding on the right
-    one        the rows one by one, apply_chat_template, no padding
-    exact      TransformerEncoder.encode in exact mode: a forward pass a row, nothing shared
+    engine     TransformerEncoder.encode: packs, each prompt read once
+    padded     rows in random order, in batches of 8, with apply_chat_template and padding on the right
+    one        one row at a time, with apply_chat_template and no padding
+    exact      TransformerEncoder.encode in exact mode: one forward pass per row, nothing shared
 
-Prints a table and writes benchmarks/results/sources.json. Sides take turns; the median of the rounds' ratios counts.
-The worst one is the lowest of what the engine gains on padded and one, and the highest of what exact mode costs.
+Prints a table and writes benchmarks/results/sources.json. The sides take turns; results are medians over the rounds of
+the ratio of their times. The worst round is the one with the smallest gain over padded and one, or with the largest
+cost of exact mode.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ def compared(
     clock: str,
     batch: int = 8,
 ) -> dict[str, Any]:
-    """Return the times of the four sides on ``rows`` in natural order, and how far their features lie apart."""
+    """Return the times of the four sides on ``rows`` in natural order, and the distances between their features."""
     tokenizer = encoder.tokenizer
     shuffled = random.Random(0).sample(range(len(rows)), k=len(rows))
 
@@ -125,7 +126,7 @@ def compared(
 
 
 def sampled(preferences: Sequence[Preference], *, pairs: int) -> dict[str, list[Conversation]]:
-    """Return the conversations of the first ``pairs`` of each source, chosen beside rejected, as they stand."""
+    """Return the conversations of the first ``pairs`` of each source in file order, chosen before rejected."""
     found: dict[str, list[Conversation]] = {}
     for preference in preferences:
         rows = found.setdefault(preference.source, [])

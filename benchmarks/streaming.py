@@ -1,10 +1,10 @@
-"""Peak memory of fitting heads and gate on many rows: features lie on disk and are read block by block.
+"""Peak memory of fitting heads and gate on many rows, with features on disk that are read block by block.
 
-    python benchmarks/streaming.py                       makes a store of 200,000 rows, fits in a process of its own
+    python benchmarks/streaming.py                       makes a store of 200,000 rows, fits in a separate process
     python benchmarks/streaming.py --rated 200000 --pairs 100000 --rank 0
 
-No backbone is needed: the features are drawn at random, with levels and tasks planted in them. The rows' texts are
-short, so what is measured is what the fits need, the records themselves, and the packages.
+No backbone is needed: the features are random, with planted levels and tasks. The texts of the rows are short, so the
+memory measured is that of the fits, the records and the imported packages.
 """
 
 from __future__ import annotations

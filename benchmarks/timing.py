@@ -1,4 +1,4 @@
-"""Sides that take turns, and the most that this machine multiplies: what every speed is measured against."""
+"""Time several sides in turns, and measure this machine's fastest matrix product, the yardstick of every speed."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ def in_turns(
 ) -> dict[str, list[float]]:
     """Return the seconds of each side in each round; every side runs once before, unmeasured.
 
-    The order turns from round to round, so that no side always follows the same one.
+    The order changes from round to round, so that no side always follows the same one.
 
     Args:
-        sides: what to time, by name.
-        rounds: how often each.
-        device: whose work has to be done before a clock is read.
-        clock: ``wall``, or ``processor``: the seconds of all threads of this process, whatever else the machine does.
+        sides: Functions to time, by name.
+        rounds: Number of rounds.
+        device: Device whose work must be finished before the clock is read.
+        clock: ``wall`` for elapsed time, or ``processor`` for the CPU time of all threads of this process, which does
+            not depend on other processes.
     """
     now = CLOCKS[clock]
     wait = torch.cuda.synchronize if device.startswith("cuda") else lambda: None

@@ -1,8 +1,8 @@
-"""The world benchmark: the whole line from nothing, with known truth, for several seeds.
+"""The world benchmark: the whole pipeline from scratch, with known truth, for several seeds.
 
     python benchmarks/world.py                      # seeds 0 1 2, recipes/world.yaml
     python benchmarks/world.py --seeds 0 --set tiny.training.optimizer=adamw --out adamw.json
-    python benchmarks/world.py --merge seed0.json seed1.json seed2.json         # of seeds that ran side by side
+    python benchmarks/world.py --merge seed0.json seed1.json seed2.json         # runs that were made in parallel
 
 Prints a table and writes benchmarks/results/world.json: {"runs": [metrics of each seed], "machine": ..., ...}.
 """
@@ -50,7 +50,7 @@ def gap_closed(metrics: dict[str, Any]) -> float:
 
 
 def table(runs: list[dict[str, Any]]) -> str:
-    """Return the table that is printed: accuracy in percent against labels / true order, one column a seed."""
+    """Return the printed table: accuracy in percent against the labels and the true order, one column per seed."""
     lines = ["system                 " + "".join(f"   seed {run['seeds']['world']:<8}" for run in runs)]
     for name in SYSTEMS:
         cells = [(run["pair_accuracy"]["noisy"][name], run["pair_accuracy"]["true"][name]) for run in runs]

@@ -1,4 +1,4 @@
-"""Train an ArmoRM from lists in memory, on the embedded world with a bag of words in the place of a backbone."""
+"""Train an ArmoRM from lists in memory, on the embedded world, with a bag of words instead of a backbone."""
 
 from facetrm.backbone.words import BagOfWords
 from facetrm.data.world import World
@@ -19,4 +19,4 @@ model = fit_armorm(
 pair = preferences[0]
 chosen, rejected = model.score([pair.chosen, pair.rejected])
 print(f"reward {chosen.reward:+.3f} for the chosen answer, {rejected.reward:+.3f} for the rejected one")
-print("most listened to:", max(chosen.weights, key=lambda name: chosen.weights[name]))
+print("largest weight:", max(chosen.weights, key=lambda name: chosen.weights[name]))

@@ -1,4 +1,4 @@
-"""A model out in the layout of ArmoRM's checkpoint, and in again: the scores stay."""
+"""Export a model in the layout of ArmoRM's checkpoint and load it again: the scores stay the same."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ encoder = TransformerEncoder(decoder, tokenizer, config=facetrm.BackboneConfig(p
 objectives = [facetrm.Objective(name=name, low=0, high=4) for name in ("helpful", "honest", "verbose")]
 experts = facetrm.LinearExperts(objectives, torch.randn(3, 32), torch.zeros(3))
 debias = torch.eye(3)
-debias[2] = torch.tensor([-0.4, -0.1, 0.0])  # verbosity is taken out of the others and has no say of its own
+debias[2] = torch.tensor([-0.4, -0.1, 0.0])  # subtract verbosity from the others and give it no weight
 model = facetrm.RewardModel(
     encoder, {"all": facetrm.Mixture(experts, facetrm.GatedSum(facetrm.Gate(facetrm.GateShape(32, 3)), debias))}
 )

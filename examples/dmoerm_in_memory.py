@@ -1,4 +1,4 @@
-"""Train a DMoERM from lists in memory: two tasks of the embedded world, a tiny untrained decoder, a simulated judge."""
+"""Train a DMoERM from lists in memory, with two tasks of the embedded world, a tiny decoder and a simulated judge."""
 
 from facetrm.backbone.tiny import TinyShape, tiny_decoder
 from facetrm.backbone.transformer import BackboneConfig, TransformerEncoder

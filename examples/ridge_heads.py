@@ -1,4 +1,4 @@
-"""Stage 1 alone: one linear head per objective, in closed form, from rows that rate only some of the objectives."""
+"""Stage 1 by itself: one linear head per objective, in closed form, from rows that rate only some of the objectives."""
 
 import torch
 
@@ -9,12 +9,12 @@ ratings = list(world.ratings(600))
 labels_NK = label_matrix(ratings, world.objectives)
 groups = [rating.prompt_key for rating in ratings]
 
-# Any features will do for a head. A count of words is the simplest; a backbone reads their order as well.
+# A head works with any features. Word counts are the simplest; a backbone also reads the order of the words.
 index = {word: d for d, word in enumerate(vocabulary())}
 
 
 def count_words(text: str) -> torch.Tensor:
-    """Return how often each known word stands in a text, [D]."""
+    """Return how often each known word occurs in a text, [D]."""
     known = [index[word] for word in text.split() if word in index]
     return torch.bincount(torch.tensor(known, dtype=torch.int64), minlength=len(index)).float()
 

@@ -1,4 +1,4 @@
-"""A reward model put together by hand: a small untrained decoder, ridge heads, a gate that weighs all heads alike."""
+"""Build a reward model by hand: a small untrained decoder, ridge heads, and a gate with equal weights."""
 
 import facetrm
 from facetrm.backbone import TransformerEncoder
@@ -20,7 +20,7 @@ model = facetrm.RewardModel(encoder, {"all": facetrm.Mixture(experts, facetrm.Ga
 
 pair = next(world.preferences(1, part="test"))
 explained = facetrm.explain_pair(model, pair.chosen, pair.rejected)
-print(f"margin {explained.margin:+.4f} = the sum of {len(explained.lines)} differences, of which the largest are")
+print(f"margin {explained.margin:+.4f} is the sum of {len(explained.lines)} differences; the largest are")
 for line in explained.lines[:4]:
     print(f"  {line.objective:<28}{line.difference:+.4f}")
 silent = facetrm.edit(model, drop=[world.verbosity_objective])

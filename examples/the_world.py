@@ -1,4 +1,4 @@
-"""The generated world: one pair of answers, what raters said, and the truth that a reward model has to find."""
+"""The generated world: a pair of answers, their ratings, and the true weights that a reward model should recover."""
 
 from facetrm import World, WorldConfig
 
@@ -19,4 +19,4 @@ rating = next(world.ratings(1, part="test"))
 print(f"\na rater of '{rating.source}' on another answer: {rating.ratings}")
 
 agreed = [pair.meta["agrees"] for pair in world.preferences(2000, part="test")]
-print(f"labels that follow the true order: {sum(agreed) / len(agreed):.1%}")
+print(f"share of labels that follow the true order: {sum(agreed) / len(agreed):.1%}")

@@ -254,9 +254,9 @@ def test_places_that_cannot_be_written(tiny_run: Run, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     for out in (tmp_path / "folder", tmp_path / "file" / "below"):
         said = command("score", tiny_run.folder, "--data", rows, "--out", out)
-        assert_refused(said, str(tmp_path), "check path, rights and space")
+        assert_refused(said, str(tmp_path), "check the path, its permissions and the free space")
         said = command("explain", tiny_run.folder, "--html", out)
-        assert_refused(said, str(tmp_path), "check path, rights and space")
+        assert_refused(said, str(tmp_path), "check the path, its permissions and the free space")
     said = command("encode", "--backbone", tiny_run.folder / "backbone", "--data", rows, "--out", tmp_path / "file")
     assert_refused(said, str(tmp_path / "file"))
     assert (tmp_path / "file").read_text() == "mine"

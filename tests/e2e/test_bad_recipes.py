@@ -159,9 +159,9 @@ def test_a_run_folder_of_other_settings(tiny_run: Run, tmp_path: Path) -> None:
     record = (tiny_run.folder / "backbone.json").read_text()
     for text, fragments in {
         record: ["holds a backbone that was trained with other settings", "another run folder"],
-        "[]": ["backbone.json", "no record of a training", "delete it"],
+        "[]": ["backbone.json", "not a record of a training", "delete it"],
         "{": ["backbone.json:1:", "not JSON", "delete it"],
-        "{}": ["backbone.json", "no record of a training", "delete it"],
+        "{}": ["backbone.json", "not a record of a training", "delete it"],
     }.items():
         (folder / "backbone.json").write_text(text)
         assert_refused(command("run", path, "--out", folder, "--set", "seed=5"), str(folder), *fragments)

@@ -171,7 +171,8 @@ def test_without_labels_about_capabilities_each_task_is_its_own_adapter(data: Pa
     assert metrics["tasks"]["talk"]["left_out"] == {"talk/warmth": 0, "talk/wit": 0}
     assert set(metrics["tasks"]["talk"]["experts"]) == {"talk/overall"}
     assert "too_few_preferences" in said.err
-    assert "Without an expert, for want of preferences: talk/warmth" in (tmp_path / "bare" / "report.html").read_text()
+    page = (tmp_path / "bare" / "report.html").read_text()
+    assert "Without an expert, because of too few preferences: talk/warmth" in page
 
 
 BAD: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
@@ -186,13 +187,13 @@ BAD: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "no backbone": ({"backbone": None}, ("give one of the sections 'backbone' and 'tiny'",)),
     "adapters under adapters": (
         {"backbone__adapters": {"x": "y"}},
-        ("'dmoerm' makes its own adapters", "take backbone.adapters out"),
+        ("'dmoerm' makes its own adapters", "remove backbone.adapters"),
     ),
     "no such file of labels": ({"data__capabilities": ["none.jsonl"]}, ("none.jsonl", "no such file")),
     "no such rubric": ({"data__rubric": "dmorm"}, ("dmorm", "did you mean 'dmoerm'?")),
     "another rubric": (
         {"data__rubric": "general"},
-        ("preferences, row 'p0': unknown task 'talk'", "known: chat, code", "take the task out"),
+        ("preferences, row 'p0': unknown task 'talk'", "known: chat, code", "remove the task"),
     ),
     "too many experts": (
         {"aggregator__concat": {"hidden": 3}},
@@ -223,8 +224,8 @@ def test_a_phase_without_rows_names_its_task(data: Path, tmp_path: Path) -> None
         tmp_path / "few.jsonl", [pair(n, category="talk", split="test" if n > 30 else "train") for n in range(40)]
     )
     said = run(data, tmp_path / "run", data__preferences=[str(tmp_path / "few.jsonl")])
-    assert_refused(said, "task 'sums': 0 preferences for phase 'base'", "give preferences of two prompts or more")
+    assert_refused(said, "task 'sums': 0 preferences for phase 'base'", "give preferences of at least two prompts")
     only = [pair(n, category="talk", split="test") for n in range(20)]
     write_rows(tmp_path / "only.jsonl", only)
     said = run(data, tmp_path / "other", data__preferences=[str(tmp_path / "only.jsonl")])
-    assert_refused(said, "data (files): no row for part 'overall'", "give more data")
+    assert_refused(said, "data (files): no rows for part 'overall'", "give more data")

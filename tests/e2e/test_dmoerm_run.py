@@ -294,7 +294,7 @@ def test_the_same_run_twice_has_the_same_figures_and_uses_what_is_there(
         patch.setattr(HeadsTrainer, "train", lambda *a, **k: pytest.fail("it was trained again"))
         said = run(folder)
     assert said.code == 0, said.err
-    assert "held-out rows right" in said.out
+    assert "held-out rows correct" in said.out
     assert "Against the labels, by task" in said.out
     assert metrics_of(folder) == metrics_of(done.folder)
     other = run(folder, experts={"training": {**QUICK, "seed": 3}})
@@ -384,7 +384,7 @@ def test_two_processes_train_one_model(done: DmoermRun, rows: Path, tmp_path: Pa
         check=False,
     )
     assert ended.returncode == 0, ended.stderr[-3000:]
-    assert ended.stdout.count("held-out rows right") == 1
+    assert ended.stdout.count("held-out rows correct") == 1
     assert {p.name for p in (folder / "adapters").iterdir()} == {p.name for p in (done.folder / "adapters").iterdir()}
     first = json.loads((folder / "training" / "chat" / "log.jsonl").read_text().splitlines()[0])
     alone = json.loads((done.folder / "training" / "chat" / "log.jsonl").read_text().splitlines()[0])

@@ -200,7 +200,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bytes(lora: Path, tmp_path: P
 def test_frozen_heads_of_other_settings_are_refused(lora: Path, tmp_path: Path) -> None:
     shutil.copytree(lora, tmp_path / "run")
     said = run(tmp_path / "run", frozen={**SMALL["frozen"], "ridge": {**SMALL["frozen"]["ridge"], "alphas": [3.0]}})
-    assert_refused(said, "frozen.safetensors", "holds heads of another backbone, of other data or settings")
+    assert_refused(said, "frozen.safetensors", "holds heads of another backbone, other data or other settings")
 
 
 def test_an_objective_that_nobody_rates_is_refused(tmp_path: Path) -> None:

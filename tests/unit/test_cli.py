@@ -224,24 +224,24 @@ ERRORS: dict[str, tuple[BaseException, int, str]] = {
     "of the system": (
         FileNotFoundError(2, "No such file or directory", "lost.jsonl"),
         2,
-        "facetrm: lost.jsonl: No such file or directory; check path, rights and space\n",
+        "facetrm: lost.jsonl: No such file or directory; check the path, its permissions and the free space\n",
     ),
     "interrupted": (
         KeyboardInterrupt(),
         130,
-        "facetrm: interrupted; nothing was kept, so it starts over next time\n",
+        "facetrm: interrupted; nothing was kept, so the next run starts over\n",
     ),
     "of the program, with a screen's controls": (
         RuntimeError("\x1b[31mred\x00" + "x" * 900),
         1,
-        "facetrm: an error of the program itself (RuntimeError: \\x1b[31mred\\x00" + "x" * 215 + "…" + "x" * 75 + "); "
-        "please report it with what FACETRM_TRACEBACK=1 shows\n",
+        "facetrm: internal error (RuntimeError: \\x1b[31mred\\x00" + "x" * 215 + "…" + "x" * 75 + "); "
+        "please report it with the traceback that FACETRM_TRACEBACK=1 shows\n",
     ),
     "of the program": (
         RuntimeError("two\nlines"),
         1,
-        "facetrm: an error of the program itself (RuntimeError: two lines); "
-        "please report it with what FACETRM_TRACEBACK=1 shows\n",
+        "facetrm: internal error (RuntimeError: two lines); "
+        "please report it with the traceback that FACETRM_TRACEBACK=1 shows\n",
     ),
 }
 
@@ -278,7 +278,7 @@ def test_an_interrupted_command_says_what_it_has_kept(line: str, kept: bool, mon
 
     monkeypatch.setattr(program, "app", interrupted)
     said = command(*line.split())
-    words = "run the same command again to go on" if kept else "nothing was kept, so it starts over next time"
+    words = "run the same command again to continue" if kept else "nothing was kept, so the next run starts over"
     assert (said.code, said.out, said.err) == (130, "", f"facetrm: interrupted; {words}\n")
 
 
@@ -296,7 +296,7 @@ def test_a_ranking_says_which_two_answers_are_compared(tiny_run: Run, tmp_path: 
     row = {"prompt": [U], "responses": [A, {**A, "content": "as poet ."}, B], "id": "three"}
     said = command("explain", tiny_run.folder, "--data", write_rows(tmp_path / "ranked.jsonl", [row]))
     assert said.code == 0, said.err
-    assert "row three ranks 3 answers: the first and the last are compared" in said.err
+    assert "row three ranks 3 answers: comparing the first with the last" in said.err
 
 
 def test_exact_scores_are_the_same_whatever_else_is_scored(tiny_run: Run, answers: Path, tmp_path: Path) -> None:

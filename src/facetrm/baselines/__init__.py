@@ -1,4 +1,4 @@
-"""Floor 4: what a gated model is compared with, fitted on the same features."""
+"""Floor 4: the baselines that a gated model is compared with, fitted on the same features."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""The longer answer wins: the baseline that shows how far length alone goes."""
+"""The longer answer wins: the baseline that shows how much length explains."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def longer_mixture(hidden_size: int) -> Mixture:
     """Return a mixture whose reward is the response's length: one unit per 1,024 tokens.
 
     Args:
-        hidden_size: D of the features, which it does not read.
+        hidden_size: Hidden size D of the features. The mixture ignores their vectors.
     """
     scale = LengthScale(low=0.0, high=1024.0, direction="higher")
     experts = LinearExperts([], torch.zeros(0, hidden_size), torch.zeros(0), length=scale)

@@ -1,6 +1,6 @@
-"""Fixed weightings of the same experts: what the gate must beat to have earned its place.
+"""Fixed weightings of the same experts, which the gate must beat to justify itself.
 
-Every baseline is a :class:`Mixture`, so it scores, explains itself and saves like the real model.
+Every baseline is a :class:`Mixture`, so it scores, explains and saves like the real model.
 
 Shapes: N pairs, K experts.
 """
@@ -22,7 +22,16 @@ from facetrm.model.mixture import Mixture
 
 
 def uniform_mixture(experts: Experts, debias_KK: Tensor, *, reference_K: Tensor | None = None) -> Mixture:
-    """Return the plain average of the debiased objectives whose direction is known (see :func:`fixed_mixture`)."""
+    """Return the plain average of the debiased objectives whose direction is known.
+
+    Args:
+        experts: The K experts.
+        debias_KK: Debiasing matrix, [K, K].
+        reference_K: Scores of a typical answer (the training mean), [K]; None for zeros.
+
+    Raises:
+        FitError: No objective has a known direction.
+    """
     flags = _open(experts, debias_KK)
     return fixed_mixture(experts, debias_KK, weights_K=flags.astype(float), reference_K=reference_K)
 
@@ -30,7 +39,14 @@ def uniform_mixture(experts: Experts, debias_KK: Tensor, *, reference_K: Tensor 
 def unconditional_mixture(
     experts: Experts, debias_KK: Tensor, *, fixed: FixedWeights, reference_K: Tensor | None = None
 ) -> Mixture:
-    """Return learned weights that no prompt changes, ``GateFit.unconditional`` (see :func:`fixed_mixture`)."""
+    """Return a mixture with learned weights that do not depend on the prompt.
+
+    Args:
+        experts: The K experts.
+        debias_KK: Debiasing matrix, [K, K].
+        fixed: Learned weights and their scale beta, as in ``GateFit.unconditional``.
+        reference_K: Scores of a typical answer (the training mean), [K]; None for zeros.
+    """
     return fixed_mixture(experts, debias_KK, weights_K=fixed.weights_K, beta=fixed.beta, reference_K=reference_K)
 
 
@@ -43,18 +59,22 @@ def best_objective(
     scores: tuple[Tensor, Tensor] | None = None,
     reference_K: Tensor | None = None,
 ) -> tuple[str, Mixture]:
-    """Return the single debiased objective that orders most of the *training* pairs right, and its mixture.
+    """Return the single debiased objective that orders the most *training* pairs correctly.
 
     Args:
         pairs: N training pairs.
-        experts: the K raters.
-        debias_KK: T.
-        weights: weights of each pair, [N]; None for all alike.
-        scores: both sides' scores to choose by instead of the experts' (see :func:`~facetrm.fit.gate.fit.fit_gate`).
-        reference_K: see :class:`GatedSum`.
+        experts: The K experts.
+        debias_KK: Debiasing matrix, [K, K].
+        weights: Weight of each pair, [N]; None for equal weights.
+        scores: Scores of the chosen and the rejected answers, each [N, K], to use instead of the experts' own, such as
+            cross-fitted ones.
+        reference_K: Scores of a typical answer (the training mean), [K]; None for zeros.
 
     Returns:
-        Its name (the first of several equals) and the mixture that uses only it.
+        The name of the objective (the first of several equally good ones), and the mixture that uses only it.
+
+    Raises:
+        FitError: No objective has a known direction.
     """
     chosen_NK, rejected_NK = expert_scores(experts, pairs) if scores is None else scores
     difference_NK: Floats = ((chosen_NK.double() - rejected_NK.double()) @ debias_KK.double()).numpy()
@@ -68,11 +88,11 @@ def best_objective(
 
 
 def _open(experts: Experts, debias_KK: Tensor) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    """Return which objectives may have weight: of known direction, and not removed by the debiasing."""
+    """Return which objectives may have weight: those of known direction that debiasing does not remove."""
     removed = (debias_KK == 0).all(dim=0).tolist()
     flags = np.array([o.gated and not gone for o, gone in zip(experts.objectives, removed, strict=True)])
     if not flags.any():
         raise FitError(
-            "no objective of known direction", place="baselines", fix="declare the direction of at least one"
+            "no objective has a known direction", place="baselines", fix="declare the direction of at least one"
         )
     return flags

@@ -1,4 +1,4 @@
-"""Floor 7: the command line. Verbs parse and print; settings are ``--set section.key=value``."""
+"""Floor 7: the command line. Commands parse arguments and print; settings are given as ``--set section.key=value``."""
 
 from facetrm.cli.app import main, start
 

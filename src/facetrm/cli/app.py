@@ -1,4 +1,4 @@
-"""The program: its verbs, and what a user sees when one fails."""
+"""The ``facetrm`` program: its commands, and the messages and exit codes of errors."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def program(
         typer.Option("--version", "-v", callback=_say_version, is_eager=True, help="Show the version and exit."),
     ] = False,
 ) -> None:
-    """Reward models that people can read: train, score, explain."""
+    """Train, explain, check and use interpretable reward models."""
     if context.invoked_subcommand is None:
         print(context.get_help())
         raise typer.Exit(2)
@@ -54,9 +54,9 @@ for verb in (run, encode, label, score, explain, export, doctor):
 
 
 def start() -> None:
-    """Run the command line in a process of its own, which nothing goes on after: modules stay, and exit looks at none.
+    """Run the command line as the only task of this process.
 
-    The interpreter's last search for garbage among them would cost as much as loading PyTorch does.
+    Objects are frozen at exit, because the interpreter's last garbage collection would take as long as loading PyTorch.
     """
     atexit.register(gc.freeze)
     with frozen_imports():
@@ -64,10 +64,10 @@ def start() -> None:
 
 
 def main() -> None:
-    """Run the command line; a user sees a message, never a traceback.
+    """Run the command line. Users see a message, not a traceback.
 
-    Code 2 is for what the user can fix, 1 for an error of the program itself, which ``FACETRM_TRACEBACK=1`` shows, and
-    3 for a model in which ``doctor`` found a fault.
+    Exit codes: 2 for an error that the user can fix, 1 for an internal error (``FACETRM_TRACEBACK=1`` shows its
+    traceback), and 3 if ``doctor`` found a fault in the model.
     """
     tolerant_streams()
     try:
@@ -82,11 +82,11 @@ def main() -> None:
         _leave_quietly()
     except OSError as exc:
         what = printable(f"{exc.filename or 'file'}: {exc.strerror or exc}", 500)
-        print(f"facetrm: {what}; check path, rights and space", file=sys.stderr)
+        print(f"facetrm: {what}; check the path, its permissions and the free space", file=sys.stderr)
         sys.exit(2)
     except (KeyboardInterrupt, typer.Abort):
-        goes_on = _keeps_work(sys.argv[1:])
-        then = "run the same command again to go on" if goes_on else "nothing was kept, so it starts over next time"
+        kept = _keeps_work(sys.argv[1:])
+        then = "run the same command again to continue" if kept else "nothing was kept, so the next run starts over"
         print(f"facetrm: interrupted; {then}", file=sys.stderr)
         sys.exit(130)
     except Exception as exc:
@@ -98,15 +98,15 @@ def main() -> None:
             raise
         said = printable(" ".join(str(exc).split()), 300)
         print(
-            f"facetrm: an error of the program itself ({type(exc).__name__}: {said}); "
-            f"please report it with what {TRACEBACK}=1 shows",
+            f"facetrm: internal error ({type(exc).__name__}: {said}); "
+            f"please report it with the traceback that {TRACEBACK}=1 shows",
             file=sys.stderr,
         )
         sys.exit(1)
 
 
 def _usage_problem(error: Exception) -> str | None:
-    """Return in one line what is wrong with the words of a command line; None where ``error`` is another."""
+    """Return one line on what is wrong with the command line; None if ``error`` is not a usage error."""
     explain_usage = getattr(error, "format_message", None)
     if explain_usage is None:
         return None
@@ -117,13 +117,13 @@ def _usage_problem(error: Exception) -> str | None:
 
 
 def _leave_quietly() -> None:
-    """End after a reader that closed the pipe: what is still buffered goes nowhere, so that nothing complains."""
+    """Exit after the reader has closed the pipe; discard buffered output, so that flushing it cannot fail."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(1)
 
 
 def _keeps_work(arguments: list[str]) -> bool:
-    """Return whether a command that is interrupted has kept what it had done."""
+    """Return whether a command keeps its finished work when it is interrupted."""
     verb = next((one for one in arguments if not one.startswith("-")), "")
     if verb == "score":
         return any(one == "--out" or one.startswith("--out=") for one in arguments)

@@ -1,4 +1,4 @@
-"""What ``explain`` prints: one answer, one pair, or the whole model."""
+"""The output of ``explain``: one answer, one pair, or the whole model."""
 
 from __future__ import annotations
 
@@ -18,22 +18,20 @@ if TYPE_CHECKING:
 
 
 def print_row(model: RewardModel, asked: ScoringRow, *, html: Path | None, as_json: bool) -> None:
-    """Print the explanation of one row: its only answer, or its first against its last.
+    """Print the explanation of one row: its only answer, or its first answer compared with its last.
 
     Args:
-        model: that rated it.
-        asked: the row.
-        html: where a page is written as well, or None.
-        as_json: whether JSON is printed in place of a text.
+        model: Model to explain.
+        asked: The row.
+        html: Path of an HTML page to write as well; None for no page.
+        as_json: Whether to print JSON instead of text.
 
     Raises:
-        BackboneError: an answer cannot be read; the error names the row.
+        BackboneError: An answer cannot be read; the error names the row.
     """
     answers = (asked.answers[0], asked.answers[-1]) if asked.is_pair else asked.answers
     if len(asked.answers) > 2:
-        print(
-            f"row {asked.id} ranks {len(asked.answers)} answers: the first and the last are compared", file=sys.stderr
-        )
+        print(f"row {asked.id} ranks {len(asked.answers)} answers: comparing the first with the last", file=sys.stderr)
     try:
         if asked.is_pair:
             pair = explain.explain_pair(model, answers[0], answers[-1])
@@ -58,16 +56,16 @@ def print_row(model: RewardModel, asked: ScoringRow, *, html: Path | None, as_js
 
 
 def print_overall(model: RewardModel, asked: list[ScoringRow], *, html: Path | None = None, as_json: bool) -> None:
-    """Print whom the model listens to, task by task.
+    """Print how much each objective counts over all rows, task by task.
 
     Args:
-        model: to explain.
-        asked: the rows; where some are pairs, the pairs alone are used.
-        html: where a page is written as well, or None.
-        as_json: whether JSON is printed in place of a text.
+        model: Model to explain.
+        asked: The rows; if some are pairs, only the pairs are used.
+        html: Path of an HTML page to write as well; None for no page.
+        as_json: Whether to print JSON instead of text.
 
     Raises:
-        BackboneError: an answer cannot be read; the error names the row.
+        BackboneError: An answer cannot be read; the error names the row.
     """
     rows = [a for a in asked if a.is_pair] or asked
     try:
@@ -99,7 +97,7 @@ def print_overall(model: RewardModel, asked: list[ScoringRow], *, html: Path | N
 
 
 def _whole(model: RewardModel, rows: list[ScoringRow], task: str) -> WholeView:
-    """Explain one task's mixture on its rows."""
+    """Return the explanation of one task's mixture on the rows of that task."""
     try:
         first = model.features([a.answers[0] for a in rows], task=task)
         last = model.features([a.answers[-1] for a in rows], task=task) if rows[0].is_pair else None

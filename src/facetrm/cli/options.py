@@ -1,4 +1,4 @@
-"""The options that several verbs share."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -11,41 +11,55 @@ from facetrm import core
 from facetrm.core.errors import ConfigError, short
 
 Sets = Annotated[
-    list[str], typer.Option("--set", metavar="KEY=VALUE", help="A setting, such as gate.settings.steps=500.")
+    list[str],
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, such as gate.settings.steps=500 (repeatable)."),
 ]
-Data = Annotated[Path, typer.Option("--data", help="JSONL or Parquet: rows with 'messages', or preference rows.")]
+Data = Annotated[Path, typer.Option("--data", help="JSONL or Parquet file: rows with 'messages', or preference rows.")]
 ReadingSets = Annotated[
     list[str],
-    typer.Option("--set", metavar="KEY=VALUE", help="How a model of others is read, such as dtype=bfloat16."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change a backbone setting, such as dtype=bfloat16 for a third-party model (repeatable).",
+    ),
 ]
 Truncating = Annotated[
     Literal["error", "drop_oldest"] | None,
-    typer.Option(help="At a conversation that is too long: an error, or read it without its oldest turns."),
+    typer.Option(help="Conversations that are too long: stop with an error, or drop their oldest turns."),
 ]
-MaxTokens = Annotated[int | None, typer.Option(min=2, help="Read fewer tokens of a conversation than the model can.")]
+MaxTokens = Annotated[
+    int | None, typer.Option(min=2, help="Maximum number of tokens per conversation, at most the model's own maximum.")
+]
 AskedMode = Annotated[
     Literal["fast", "exact"] | None,
     typer.Option(
-        "--mode", help="fast, or exact: a score cannot depend on what else is scored (the model's by default)."
+        "--mode", help="fast, or exact: scores do not depend on what else is scored (default: the model's mode)."
     ),
 ]
-Drop = Annotated[list[str], typer.Option(metavar="NAME", help="Do not listen to this objective.")]
-Scale = Annotated[list[str], typer.Option(metavar="NAME=FACTOR", help="Multiply the weight of this objective.")]
-Trust = Annotated[
-    bool, typer.Option("--trust-remote-code", help="Let Python code that comes with the model run; read it first.")
+Drop = Annotated[list[str], typer.Option(metavar="NAME", help="Drop this objective (repeatable).")]
+Scale = Annotated[
+    list[str], typer.Option(metavar="NAME=FACTOR", help="Multiply the weight of this objective (repeatable).")
 ]
-Pin = Annotated[list[str], typer.Option(metavar="NAME=WEIGHT", help="Fix the weight of this objective, 0 to 1.")]
+Trust = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Allow the model's own Python code to run. Read that code first.")
+]
+Pin = Annotated[
+    list[str], typer.Option(metavar="NAME=WEIGHT", help="Fix the weight of this objective, from 0 to 1 (repeatable).")
+]
 
 
 def reading_settings(
     sets: list[str], *, truncation: str | None = None, max_tokens: int | None = None
 ) -> dict[str, object]:
-    """Return the settings by which a model reads; ``backbone.KEY``, as recipes spell them, is the same as ``KEY``.
+    """Return the backbone settings for loading a model. ``backbone.KEY``, the spelling of recipes, means ``KEY``.
 
     Args:
-        sets: ``KEY=VALUE`` of ``--set``.
-        truncation: of ``--truncation``.
-        max_tokens: of ``--max-tokens``.
+        sets: ``KEY=VALUE`` settings of ``--set``.
+        truncation: Value of ``--truncation``; None if not given.
+        max_tokens: Value of ``--max-tokens``; None if not given.
+
+    Raises:
+        ConfigError: A setting is malformed.
     """
     settings = core.apply_sets({}, sets)
     nested = settings.pop("backbone", {})

@@ -1,4 +1,4 @@
-"""Verbs that prepare a training: ``encode`` (features to disk) and ``label`` (capability labels from an LLM)."""
+"""Commands that prepare training data: ``encode`` (features on disk) and ``label`` (capability labels from an LLM)."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from facetrm.core.errors import BackboneError
 
 
 def encode(
-    backbone: Annotated[str, typer.Option(help="A folder, or a name on the Hub.")],
+    backbone: Annotated[str, typer.Option(help="Backbone: a folder, or a name on the Hub.")],
     data: Data,
-    out: Annotated[Path, typer.Option(help="The feature folder; run again, it goes on where it stopped.")],
+    out: Annotated[Path, typer.Option(help="Folder of the features. The same command resumes where it stopped.")],
     sets: Sets = [],  # noqa: B006
-    shard_rows: Annotated[int, typer.Option(min=1, help="Rows of a shard.")] = 1024,
+    shard_rows: Annotated[int, typer.Option(min=1, help="Number of rows per shard.")] = 1024,
 ) -> None:
-    """Read conversations with a backbone, features to disk."""
+    """Encode conversations with a backbone and store the features on disk."""
     config = core.parse_config(backbones.BackboneConfig, core.apply_sets({"path": backbone}, sets), place="--set")
     asked = records.read_conversations(data)
     conversations = [answer for row in asked for answer in row.answers]
@@ -34,15 +34,21 @@ def encode(
 
 
 def label(
-    data: Annotated[Path, typer.Option("--data", help="Preferences, or ratings with several answers to a prompt.")],
-    rubric: Annotated[str, typer.Option(help="A shipped rubric (dmoerm, dmoerm-zh, general), or a .yaml file.")],
-    model: Annotated[str, typer.Option(help="The judge's name, as the server knows it.")],
-    out: Annotated[Path, typer.Option(help="The folder of labels; run again, it goes on where it stopped.")],
-    base_url: Annotated[str | None, typer.Option(help="Of an OpenAI-compatible API, such as ending in /v1.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be asked and cost; ask nothing.")] = False,
+    data: Annotated[Path, typer.Option("--data", help="Preferences, or ratings of several answers per prompt.")],
+    rubric: Annotated[
+        str, typer.Option(help="Name of a built-in rubric (dmoerm, dmoerm-zh, general), or a .yaml file.")
+    ],
+    model: Annotated[str, typer.Option(help="Name of the judge model on the server.")],
+    out: Annotated[Path, typer.Option(help="Folder of the labels. The same command resumes where it stopped.")],
+    base_url: Annotated[
+        str | None, typer.Option(help="Base URL of an OpenAI-compatible API; it often ends in /v1.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the number of requests and their cost, but send none.")
+    ] = False,
     sets: Sets = [],  # noqa: B006
 ) -> None:
-    """Ask an LLM which reply is better in which capability, into a folder of labels."""
+    """Ask an LLM which answer is better in each capability, and store the labels in a folder."""
     settings = core.apply_sets({"model": model, "base_url": base_url}, sets)
     config = core.parse_config(labels.LabelConfig, settings, place="--set")
     plan = labels.make_plan(labels.read_pairs(data), records.read_rubric(rubric), config)

@@ -1,4 +1,4 @@
-"""Verbs that train: ``run``."""
+"""The command that trains: ``run``."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from facetrm.cli.options import Sets
 
 
 def run(
-    recipe: Annotated[Path, typer.Argument(help="A YAML recipe.")],
-    out: Annotated[Path | None, typer.Option(help="The run folder (runs/NAME by default).")] = None,
+    recipe: Annotated[Path, typer.Argument(help="YAML recipe.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Run folder (default: runs/NAME, with the name of the recipe).")
+    ] = None,
     sets: Sets = [],  # noqa: B006  (typer reads the default and never changes it)
 ) -> None:
-    """Run a recipe: train, compare, explain, save."""
+    """Run a recipe: train a model, compare it with baselines, explain it and save it."""
     recipes.show_done(recipes.run_recipe(recipe, sets=sets, out=out))

@@ -1,4 +1,4 @@
-"""Verbs that use a model: ``score``, ``explain`` and ``export``."""
+"""Commands that use a model: ``score``, ``explain`` and ``export``."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ if TYPE_CHECKING:
 
 
 def score(
-    model: Annotated[Path, typer.Argument(help="A model folder, a run folder, or hf://owner/name on the Hub.")],
+    model: Annotated[Path, typer.Argument(help="Model folder, run folder, or hf://owner/name on the Hub.")],
     data: Data,
-    out: Annotated[Path | None, typer.Option(help="JSONL of score rows (standard output by default).")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
+    out: Annotated[Path | None, typer.Option(help="JSONL file of scores (default: standard output).")] = None,
+    device: Annotated[str, typer.Option(help="Device: auto, cpu or cuda.")] = "auto",
     mode: AskedMode = None,
     trust_remote_code: Trust = False,
     on_error: Annotated[
         Literal["stop", "skip"],
-        typer.Option(help="At a row that cannot be scored: stop, or skip it into a side file (OUT.skipped.jsonl)."),
+        typer.Option(help="Rows that cannot be scored: stop, or skip them and list them in OUT.skipped.jsonl."),
     ] = "stop",
     truncation: Truncating = None,
     max_tokens: MaxTokens = None,
@@ -49,12 +49,12 @@ def score(
     scale: Scale = [],  # noqa: B006
     pin: Pin = [],  # noqa: B006
 ) -> None:
-    """Score conversations: JSONL in, JSONL of readable scores out.
+    """Score conversations, and write one JSON line with an explained score per answer.
 
-    With --out, scores are kept as they come, and the same command goes on where it stopped.
+    With --out, finished scores are kept, and the same command resumes where it stopped.
     """
     rows = records.stream_all_rows(data)
-    asked = chain([next(rows)], rows)  # a file that is not there is told before a model is loaded
+    asked = chain([next(rows)], rows)  # report a missing file before loading the model
     settings = reading_settings(sets, truncation=truncation, max_tokens=max_tokens)
     scorer = _edited(
         hub.load_model(model, device=device, mode=mode, settings=settings, trust_remote_code=trust_remote_code),
@@ -64,7 +64,7 @@ def score(
     )
     if out is not None:
         count = recipes.write_scores(scorer, asked, out, skip=on_error == "skip", data=data)
-        found = f" ({count.found} of them from before)" if count.found else ""
+        found = f" ({count.found} of them from an earlier run)" if count.found else ""
         print(f"{count.scores} scores in {out}{found}", file=sys.stdout if out.is_file() else sys.stderr)
     else:
         count = recipes.print_scores(scorer, asked, skip=on_error == "skip", data=data)
@@ -74,17 +74,19 @@ def score(
 
 
 def explain(
-    model: Annotated[Path, typer.Argument(help="A model folder, a run folder, or hf://owner/name on the Hub.")],
+    model: Annotated[Path, typer.Argument(help="Model folder, run folder, or hf://owner/name on the Hub.")],
     data: Annotated[
-        Path | None, typer.Option("--data", help="Rows to explain (the run's own pair by default).")
+        Path | None, typer.Option("--data", help="Rows to explain (default: the pair saved with the run).")
     ] = None,
     row: Annotated[
-        str | None, typer.Option(help="The id of the row, or its line in the file (the first row by default).")
+        str | None, typer.Option(help="Id of the row, or its line number in the file (default: the first row).")
     ] = None,
-    html: Annotated[Path | None, typer.Option(help="Also write a page to this file.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    overall: Annotated[bool, typer.Option(help="Explain the model on all rows: what it listens to, and why.")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
+    html: Annotated[Path | None, typer.Option(help="Also write an HTML page to this file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+    overall: Annotated[
+        bool, typer.Option(help="Explain the model over all rows: how much each objective counts, and its effect.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="Device: auto, cpu or cuda.")] = "auto",
     mode: AskedMode = None,
     trust_remote_code: Trust = False,
     sets: ReadingSets = [],  # noqa: B006
@@ -112,18 +114,18 @@ def explain(
 
 
 def export(
-    model: Annotated[Path, typer.Argument(help="A model folder, a run folder, or hf://owner/name on the Hub.")],
-    out: Annotated[Path, typer.Option(help="The folder to write: new or empty.")],
+    model: Annotated[Path, typer.Argument(help="Model folder, run folder, or hf://owner/name on the Hub.")],
+    out: Annotated[Path, typer.Option(help="Folder to write to; it must be new or empty.")],
     self_contained: Annotated[
         bool,
         typer.Option(
             "--self-contained",
-            help="Write facetrm's own folder with the backbone in it (by default: ArmoRM's layout, for Transformers).",
+            help="Write facetrm's own format, including the backbone (default: ArmoRM's layout, for Transformers).",
         ),
     ] = False,
     trust_remote_code: Trust = False,
 ) -> None:
-    """Write a model for others: one folder with its backbone, and checksums of all files."""
+    """Export a model for others: one folder with the model, its backbone, and checksums of all files."""
     found = hub.load_model(model, device="cpu", trust_remote_code=trust_remote_code)
     folder = (hub.export_self_contained if self_contained else hub.export_published)(found, out)
     print(f"model {found.hash[:12]} in {folder}")

@@ -1,4 +1,4 @@
-"""How a function becomes a verb: every verb can log as JSON lines, and some list their settings in their help."""
+"""Turn functions into commands. Every command can log JSON lines, and some list their settings in their help."""
 
 from __future__ import annotations
 
@@ -15,23 +15,33 @@ from facetrm import core
 from facetrm import label as labels
 from facetrm.core.progress import shown_logs
 
-LogJson = Annotated[bool, typer.Option("--log-json", help="Log to standard error as JSON lines.")]
+LogJson = Annotated[bool, typer.Option("--log-json", help="Write logs to standard error as JSON lines.")]
 
 
 class EncodeCommand(TyperCommand):
-    """``encode``: its help ends with the settings of a backbone."""
+    """The command ``encode``, whose help ends with the settings of the backbone."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Write the help of the verb: what ``ctx`` says of it and, by ``formatter``, its settings."""
+        """Write the help of the command, followed by its settings.
+
+        Args:
+            ctx: Context of the command.
+            formatter: Formatter that collects the text.
+        """
         super().format_help(ctx, formatter)
         formatter.write(settings_help(core.settings_text(backbones.BackboneConfig, skip=("path",))))
 
 
 class LabelCommand(TyperCommand):
-    """``label``: its help ends with the settings of labelling."""
+    """The command ``label``, whose help ends with the settings of labelling."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Write the help of the verb: what ``ctx`` says of it and, by ``formatter``, its settings."""
+        """Write the help of the command, followed by its settings.
+
+        Args:
+            ctx: Context of the command.
+            formatter: Formatter that collects the text.
+        """
         super().format_help(ctx, formatter)
         formatter.write(settings_help(core.settings_text(labels.LabelConfig, skip=("model", "base_url"))))
 
@@ -40,12 +50,21 @@ _COMMANDS: dict[str, type[TyperCommand]] = {"encode": EncodeCommand, "label": La
 
 
 def settings_help(text: str) -> str:
-    """Return the end of a help text: the settings, one line or more each, in ``text``."""
+    """Return the section of settings that ends a help text.
+
+    Args:
+        text: The settings, one or more lines each.
+    """
     return f"\nSettings, for --set KEY=VALUE:\n\n{text}\n"
 
 
 def add_verb(app: typer.Typer, verb: Callable[..., None]) -> None:
-    """Make ``verb`` a command of ``app``, with the option ``--log-json``."""
+    """Add a command to the program, with the option ``--log-json``.
+
+    Args:
+        app: The program.
+        verb: Function that becomes the command.
+    """
     signature = inspect.signature(verb, eval_str=True)
     log_json = inspect.Parameter("log_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=LogJson)
 

@@ -1,4 +1,4 @@
-"""Floor 6: straight-line programs. Each recipe is a settings class and a function that runs it in a folder."""
+"""Floor 6: the recipes. Each recipe is a settings class and a straight-line function that runs it in a folder."""
 
 from typing import TYPE_CHECKING
 

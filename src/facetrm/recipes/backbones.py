@@ -1,4 +1,4 @@
-"""Where a run's backbone comes from: a path, a name on the Hub, or a small decoder trained here on the world."""
+"""The backbone of a run that trains its own: a small decoder, trained on the embedded world."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from facetrm.fit.backbone import BackboneTraining, train_backbone
 
 
 class TinyBackbone(Section):
-    """A small decoder for the world.
+    """A small decoder for the embedded world.
 
     Attributes:
-        shape: its size.
-        training: how it learns.
-        threads: to train with: one, so that the result does not depend on how many processors there are (and since a
-            second one gains little on matrices of this size, and loses much on a busy machine).
-        token_budget: as in ``BackboneConfig``.
+        shape: Size of the decoder.
+        threads: Number of threads of the training. With one thread, the result does not depend on the number of
+            processors; more threads help little with matrices of this size, and slow down a busy machine.
+        training: Settings of its training.
+        token_budget: Maximum number of tokens per forward pass.
     """
 
     shape: TinyShape = TinyShape()
@@ -45,20 +45,20 @@ def train_tiny(
 ) -> tuple[TransformerEncoder, dict[str, Any]]:
     """Train a small decoder on the world's backbone part, save it to ``folder`` and load it from there.
 
-    A folder that holds the result of the same settings is used as it is. The rows of the backbone's own prompts are
-    rated by every source; those of the heads are not.
+    A backbone that was trained there with the same settings is reused. Every source rates the rows of the backbone's
+    own prompts, unlike those of the heads.
 
     Args:
-        section: size and training.
-        world: whose prompts it reads.
-        seed: random seed of the weights.
-        folder: where it is kept.
+        section: Size and training of the decoder.
+        world: World whose prompts it reads.
+        folder: Folder of the backbone.
+        seed: Random seed of the weights and the training.
 
     Returns:
-        The encoder, and what the training spent and reached.
+        The encoder, and the cost and the final figures of the training.
 
     Raises:
-        BackboneError: the folder holds another backbone.
+        BackboneError: The folder has a backbone that was trained with other settings, or its record is broken.
     """
     key = fingerprint([section.model_dump(mode="json"), world.config.model_dump(mode="json"), seed])
     config = BackboneConfig(path=str(folder), device="cpu", dtype="float32", token_budget=section.token_budget)
@@ -66,7 +66,7 @@ def train_tiny(
     if record.exists():
         known = read_json(record, BackboneError, fix="delete it to train again")
         if not isinstance(known, dict) or not isinstance(known.get("training"), dict):
-            raise BackboneError("no record of a training", place=record, fix="delete it to train again")
+            raise BackboneError("not a record of a training", place=record, fix="delete it to train again")
         if known.get("key") != key:
             raise BackboneError(
                 "holds a backbone that was trained with other settings", place=folder, fix="give another run folder"
@@ -96,7 +96,7 @@ def train_tiny(
 
 @contextmanager
 def _threads(wanted: int) -> Iterator[None]:
-    """Compute with ``wanted`` threads inside."""
+    """Set the number of PyTorch's threads inside the context."""
     before = torch.get_num_threads()
     torch.set_num_threads(wanted)
     try:

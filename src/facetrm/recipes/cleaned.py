@@ -1,4 +1,4 @@
-"""Training rows without copies and without the prompts of benchmarks, where a recipe's ``data`` asks for it."""
+"""Remove duplicates and benchmark prompts from the training rows, if a recipe's ``data`` section asks for it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ R = TypeVar("R", Rating, Preference)
 
 
 class CleanedRows(Section):
-    """What is taken out of the training rows; test rows stay as they are.
+    """Which rows are removed from the training part. Test rows are never removed.
 
-    ``deduplicate: true`` takes out copies: rows with the same conversation and labels as an earlier one.
-    ``decontaminate`` names files of benchmarks, in any convention: rows whose prompt is one of theirs, or shares 30% of
-    its eight-word sequences with one, are taken out. Both numbers stand in the log and in ``metrics.json``.
+    The number of rows removed for each reason is logged and written to ``metrics.json``.
+
+    Attributes:
+        deduplicate: Whether to remove rows with the same conversation and labels as an earlier row.
+        decontaminate: Files of benchmarks, in any supported format. Rows are removed if their prompt is in such a file,
+            or shares 30% of its eight-word sequences with a prompt in it.
     """
 
     deduplicate: bool = False
@@ -27,16 +30,16 @@ class CleanedRows(Section):
 
 @final
 class RowCleaner:
-    """Takes out what ``section`` asks for, and counts it.
+    """Removes the rows that ``section`` asks to remove, and counts them.
 
     Args:
-        section: the recipe's ``data``.
+        section: The recipe's ``data`` section.
 
     Attributes:
-        counts: training rows taken out, by reason; a ranking counts once. Reasons without a row are absent.
+        counts: Number of training rows removed, by reason; a ranking counts once. Reasons without rows are absent.
 
     Raises:
-        DataError: a benchmark's file that is missing or holds a bad row.
+        DataError: A benchmark file is missing or has a malformed row.
     """
 
     def __init__(self, section: CleanedRows) -> None:
@@ -49,7 +52,12 @@ class RowCleaner:
         ]
 
     def __call__(self, rows: Sequence[R], name: str) -> list[R]:
-        """Return the training ``rows`` that stay, in order; ``name`` is that of their kind in the counts."""
+        """Return the training rows that are kept, in order.
+
+        Args:
+            rows: Training rows.
+            name: Name of their kind in the counts, such as ``ratings``.
+        """
         kept = list(rows)
         if self._deduplicate:
             kept = deduplicate(kept).records

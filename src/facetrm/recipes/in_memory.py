@@ -1,9 +1,9 @@
-"""Train from lists in memory, without a recipe file: both families as one function each.
+"""Train from lists in memory, without a recipe file, with one function per family of models.
 
     model = fit_armorm(ratings, preferences, objectives, backbone)
     model = fit_dmoerm(preferences, capabilities, rubric, backbone)
 
-The fits are those of ``facetrm run``; what a run adds (baselines, a report, figures in a folder) is left out.
+They fit as ``facetrm run`` does, but leave out what a run adds: baselines, a report, and figures in a folder.
 """
 
 from __future__ import annotations
@@ -39,23 +39,23 @@ def fit_armorm(
     seed: int = 0,
     **settings: Any,
 ) -> RewardModel:
-    """Fit an ArmoRM: one head per objective on ratings, then a gate over them on preferences.
+    """Fit an ArmoRM: one head per objective on ratings, then a gate over the heads on preferences.
 
     Args:
-        ratings: rated conversations.
-        preferences: overall preferences, each best first; a ranking weighs as much as a pair.
-        objectives: the objectives that the ratings name, with their scales.
-        backbone: an encoder, or the path or Hub name of one. It is read, not trained.
-        seed: random seed.
-        **settings: sections of an ``armorm`` recipe, such as ``experts={"length": True}``.
+        ratings: Rated conversations.
+        preferences: Overall preferences, responses sorted best first. A ranking weighs as much as a pair.
+        objectives: Objectives that the ratings name, with their scales.
+        backbone: An encoder, or the path or Hub name of a backbone. It is not trained.
+        seed: Random seed.
+        **settings: Sections of an ``armorm`` recipe, such as ``experts={"length": True}``.
 
     Returns:
-        A model that scores, explains itself and can be saved.
+        A model that scores, explains its scores and can be saved.
 
     Raises:
-        DataError: no rating or preference, or a rating that no objective declares.
-        ConfigError: an unknown section or setting.
-        FitError: too few prompts, or pairs that all read the same.
+        DataError: There are no ratings or no preferences, or a rating names an undeclared objective.
+        ConfigError: A section or setting is unknown.
+        FitError: There are too few prompts, or the backbone reads both answers of every pair as the same.
 
     Example:
         >>> from facetrm import Objective, Preference, Rating, fit_armorm
@@ -99,25 +99,26 @@ def fit_dmoerm(
     seed: int = 0,
     **settings: Any,
 ) -> RewardModel:
-    """Fit a DMoERM: a router over tasks, and for each task adapters that are experts for its capabilities.
+    """Fit a DMoERM: a router over tasks, and for each task one adapter per capability, combined by a network.
 
     Args:
-        preferences: overall preferences, each best first; those without a task are routed.
-        capabilities: preferences whose aspect is a capability, ``task/capability``, as ``facetrm label`` makes them;
-            may be empty.
-        rubric: the tasks and their capabilities.
-        backbone: an encoder without adapters, which gets those that are trained, or the path or Hub name of one.
-        folder: where trainings are kept, and go on after a crash; None for a temporary folder.
-        seed: random seed.
-        **settings: sections of a ``dmoerm`` recipe, such as ``lora={"rank": 8}``.
+        preferences: Overall preferences, responses sorted best first. The router names the task of those without one.
+        capabilities: Preferences about one capability, whose aspect is ``task/capability``, as ``facetrm label`` writes
+            them. May be empty.
+        rubric: The tasks and their capabilities.
+        backbone: An encoder without adapters, or the path or Hub name of a backbone. It receives the trained adapters.
+        folder: Folder for the state of the trainings, from which they resume after a crash; None for a temporary
+            folder.
+        seed: Random seed.
+        **settings: Sections of a ``dmoerm`` recipe, such as ``lora={"rank": 8}``.
 
     Returns:
-        A model that scores, explains itself and can be saved.
+        A model that scores, explains its scores and can be saved.
 
     Raises:
-        DataError: no preference, or a task or capability that the rubric does not have.
-        ConfigError: an unknown section or setting.
-        FitError: a phase without two prompts, or pairs that all read the same.
+        DataError: There are no preferences, or a task or capability is not in the rubric.
+        ConfigError: A section or setting is unknown.
+        FitError: A phase has fewer than two prompts, or the backbone reads both answers of every pair as the same.
 
     Example:
         >>> from facetrm import World, fit_dmoerm, toy_model
@@ -144,7 +145,7 @@ def fit_dmoerm(
             _refuse(f"unknown task '{preference.task}'", f"preferences, row {number}", list(tasks))
     for number, preference in enumerate(capabilities):
         if preference.aspect not in known:
-            _refuse(f"aspect '{preference.aspect}' is no capability", f"capabilities, row {number}", sorted(known))
+            _refuse(f"unknown capability '{preference.aspect}'", f"capabilities, row {number}", sorted(known))
     encoder = _opened(backbone)
     if not isinstance(encoder, TransformerEncoder):
         raise DataError(
@@ -156,7 +157,7 @@ def fit_dmoerm(
     with tempfile.TemporaryDirectory() as temporary:
         place = Path(temporary) if folder is None else Path(folder)
         model = fit_tasks(config, rows, encoder, place, Stopwatch()).model
-    for name in set(encoder.adapters) - set(model.adapters):  # a task's own, where it is no expert
+    for name in set(encoder.adapters) - set(model.adapters):  # a task's own adapter that is not an expert
         encoder.remove_adapter(name)
     return model
 
@@ -172,8 +173,8 @@ def _path_of(encoder: Encoder) -> str:
 def _check_given(**lists: Sequence[object]) -> None:
     for name, rows in lists.items():
         if not rows:
-            raise DataError(f"no row among the {name}", place=name, fix="give at least one")
+            raise DataError(f"the list of {name} is empty", place=name, fix="give at least one")
 
 
 def _refuse(problem: str, place: str, known: list[str]) -> None:
-    raise DataError(problem, place=place, fix=f"one of {', '.join(known[:10])}")
+    raise DataError(problem, place=place, fix=f"use one of {', '.join(known[:10])}")

@@ -1,11 +1,12 @@
-"""What the backbone reads of the rows: how many lose a part, and which answers of a pair read the same.
+"""What the backbone reads of the rows: how many are truncated, and which pairs have two answers that read the same.
 
-A pair whose answers read the same says nothing about them. It is taken out of every fit. On the test part it stays and
-is what it is, a tie, and the number of ties is reported with each accuracy. The reasons are told apart:
+Two answers read the same if the backbone gets the same tokens for both. Such a pair cannot teach anything, so no fit
+uses it. In the test part it stays and counts as a tie, and the number of ties is reported with each accuracy. The
+reasons are counted separately:
 
     given_equal              the two texts are equal
-    equal_after_truncation   they differ, but not in what is left of them
-    read_alike               they differ, but the template or the tokenizer makes the same tokens of them
+    equal_after_truncation   the texts differ only in the part that was truncated
+    read_alike               the texts differ, but the template or the tokenizer turns them into the same tokens
 """
 
 from __future__ import annotations
@@ -36,16 +37,16 @@ REASONS: Final = {
 
 @dataclass(frozen=True)
 class Reading:
-    """What was read, and what could not be told apart.
+    """How many conversations were read and truncated, and how many pairs have two answers that read the same.
 
     Attributes:
-        rows: conversations, each counted once.
-        truncated: number of them that lost a part to the backbone's limit of tokens.
-        pairs: number of training pairs; a ranking gives every two of its answers.
-        pairs_test: number of test pairs.
-        taken_out: training pairs whose answers read the same, by reason; no fit has seen them.
-        equal_test: numbers of such pairs in the test part, where each counts as a tie.
-        reasons_test: how many of those there are, by reason.
+        rows: Number of distinct conversations.
+        truncated: Number of these that were truncated to the backbone's maximum length.
+        pairs: Number of training pairs; a ranking counts as all pairs of its answers.
+        pairs_test: Number of test pairs.
+        taken_out: Number of training pairs whose answers read the same, by reason; no fit uses them.
+        equal_test: Indices of the test pairs whose answers read the same; each counts as a tie.
+        reasons_test: Number of these test pairs, by reason.
     """
 
     rows: int = 0
@@ -69,7 +70,7 @@ class Reading:
         }
 
     def lines(self) -> tuple[str, ...]:
-        """Return what a reader of the run must know, in sentences; none where nothing was lost."""
+        """Return sentences about truncated conversations and equal pairs; empty if there are none."""
         said = []
         if self.truncated:
             said.append(f"{self.truncated} of {self.rows} conversations were truncated to the backbone's limit.")
@@ -91,10 +92,10 @@ def _reasons(found: dict[str, int]) -> str:
 
 @final
 class RowsReader:
-    """Reads rows as a run will, and finds answers that cannot be told apart.
+    """Tokenises rows as a run does, and finds answers that read the same.
 
     Args:
-        encoder: tokenises. One without tokens of its own (a bag of words) is taken to read the whole text.
+        encoder: Encoder whose tokens count. One without a tokenizer (a bag of words) is taken to read the whole text.
     """
 
     def __init__(self, encoder: Encoder) -> None:
@@ -104,27 +105,27 @@ class RowsReader:
         self._taken_out: Counter[str] = Counter()
 
     def ratings(self, ratings: Sequence[Rating]) -> None:
-        """Count ``ratings``.
+        """Count the conversations of ``ratings``.
 
         Raises:
-            BackboneError: a conversation that cannot be read or does not fit; it names the row.
+            BackboneError: A conversation cannot be read or is too long; the error names the row.
         """
         for number, rating in enumerate(ratings):
             self._key(rating.messages, f"rating {rating.id or number}")
 
     def training(self, preferences: Sequence[Preference], *, part: str = "preferences") -> list[Preference]:
-        """Return ``preferences`` without answers that read like a better one of the same ranking.
+        """Return ``preferences`` without answers that read the same as a better answer of the same ranking.
 
-        An answer that stands twice in a ranking keeps its better place. A preference that has one answer left is taken
-        out. Pairs that were cut from one ranking (:func:`facetrm.data.views.as_pairs`) are treated as the ranking is.
+        An answer that occurs twice in a ranking keeps its better place. A preference with only one answer left is
+        removed. Pairs cut from one ranking (:func:`facetrm.data.views.as_pairs`) are treated like the ranking.
 
         Args:
-            preferences: pairs and rankings.
-            part: their name, for errors.
+            preferences: Pairs and rankings.
+            part: Name of this part of the data, for error messages.
 
         Raises:
-            FitError: nothing is left.
-            BackboneError: a conversation that cannot be read or does not fit; it names the row.
+            FitError: No preference is left.
+            BackboneError: A conversation cannot be read or is too long; the error names the row.
         """
         kept: list[Preference] = []
         doubles: set[tuple[str, int]] = set()
@@ -151,13 +152,13 @@ class RowsReader:
         return kept
 
     def done(self, test: Sequence[Preference]) -> Reading:
-        """Return all counts, those of the ``test`` part included, and log them.
+        """Count the test part, and return and log all counts.
 
         Args:
-            test: pairs, or rankings whose every two answers are a pair, in the order of the test figures.
+            test: Pairs, or rankings that stand for all pairs of their answers, in the order of the test figures.
 
         Raises:
-            BackboneError: a conversation that cannot be read or does not fit; it names the row.
+            BackboneError: A conversation cannot be read or is too long; the error names the row.
         """
         reasons: Counter[str] = Counter()
         equal = []
@@ -180,7 +181,7 @@ class RowsReader:
         return found
 
     def _alike(self, preference: Preference, place: str) -> tuple[set[int], Counter[str]]:
-        """Return the answers that read like a better one, and the reasons of all pairs that read the same."""
+        """Return the indices of answers that read the same as a better one, and the reasons of all equal pairs."""
         keys = [self._key((*preference.prompt, response), place) for response in preference.responses]
         again: set[int] = set()
         reasons: Counter[str] = Counter()
@@ -197,7 +198,7 @@ class RowsReader:
         return again, reasons
 
     def _key(self, messages: Conversation, place: str) -> tuple[bytes, bool]:
-        """Return what names the tokens of ``messages``, and whether some of them were cut away."""
+        """Return a digest of the tokens of ``messages``, and whether they were truncated."""
         text = bytes.fromhex(conversation_key(messages))
         if text not in self._seen:
             if self._read is None:
@@ -216,13 +217,13 @@ def _has_double(pair: Preference, doubles: set[tuple[str, int]]) -> bool:
 
 
 def as_ties(pairs: Pairs, equal: Sequence[int]) -> Pairs:
-    """Return the pairs with one reading for both answers where these read the same.
+    """Return the pairs with identical features for both answers if they read the same.
 
-    Two passes of one text may differ in the last digits (``mode: fast``); nothing may be right or wrong by that.
+    In fast mode, two passes of one text may differ in the last digits; that must not decide a pair.
 
     Args:
-        pairs: features.
-        equal: numbers of the pairs whose answers read the same.
+        pairs: Features of the pairs.
+        equal: Indices of the pairs whose answers read the same.
     """
     if not equal:
         return pairs

@@ -1,4 +1,4 @@
-"""The router's section of a report."""
+"""The router section of a report."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from facetrm.report.run_report import Accuracy, CoverageRow, ReliabilityRow, Rou
 
 
 def router_part(fit: RouterFit | None, assigned: AssignmentCounts | None, *, threshold: float) -> RouterPart | None:
-    """Return the router's section; None without a router.
+    """Return the router section of a report; None without a router.
 
     Args:
-        fit: of the router.
-        assigned: how the training rows came by their tasks.
-        threshold: level of the fall-back.
+        fit: Fit of the router; None without a router.
+        assigned: Number of training rows whose task was given or chosen by the router; None if none were routed.
+        threshold: Confidence below which the fall-back scores a row; 0 for no fall-back.
     """
     if fit is None:
         return None

@@ -1,12 +1,12 @@
 """``facetrm run``: a recipe in, a run folder out.
 
 RUN/
-  config.resolved.yaml    every setting, defaults written out
-  model/                  what ``facetrm score`` and ``facetrm explain`` read, with a model card
+  config.resolved.yaml    every setting, including defaults
+  model/                  the model for ``facetrm score`` and ``facetrm explain``, with a model card
   metrics.json            figures, in the schema of docs/metrics.md
-  report.html             the same to read
+  report.html             the figures as a page
   pair.jsonl              the explained pair, as a preference row
-  backbone/, features/    where the run trained a backbone, and what it read
+  backbone/, features/    the backbone, if the run trained one, and the features of every row
 """
 
 from __future__ import annotations
@@ -41,9 +41,17 @@ from facetrm.report.build import build_report
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: its folder, its figures, and the fitted parts.
+    """A finished ArmoRM run.
 
-    ``model`` is the one that was saved: that of ``routed`` where the recipe has a router, else that of ``fit``.
+    Attributes:
+        folder: Folder of the run.
+        metrics: Content of ``metrics.json``.
+        rows: Data of the run.
+        model: The saved model: that of ``routed`` if the recipe has a router, else that of ``fit``.
+        fit: Experts, debiasing and gate of the model without a router.
+        routed: The model with a router; None without one.
+        judgement: Accuracies and other figures on the test pairs.
+        explained: The test pair that the report explains.
     """
 
     folder: Path
@@ -58,17 +66,26 @@ class Run:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A program that ``facetrm run`` knows: its settings, and the function that runs it in a folder."""
+    """A program that ``facetrm run`` can run.
+
+    Attributes:
+        config: Class of its settings.
+        run: Function that runs it, given the settings and the run folder.
+    """
 
     config: type[Section]
     run: Callable[[Any, Path], Any]
 
 
 def read_recipe(path: Path, sets: Sequence[str] = ()) -> Any:
-    """Read a recipe, apply ``section.key=value`` settings, and return its settings.
+    """Read a recipe, apply changes to its settings, and return the settings.
+
+    Args:
+        path: Path of the YAML file.
+        sets: Changes, each ``section.key=value``.
 
     Raises:
-        ConfigError: an unknown recipe, section, key or value.
+        ConfigError: The recipe, a section, a key or a value is unknown.
     """
     value = apply_sets(read_yaml(path), sets)
     name = value.get("recipe")
@@ -83,15 +100,15 @@ def run_armorm(config: ArmormConfig, folder: Path) -> Run:
     """Train, compare, explain and save one ArmoRM.
 
     Args:
-        config: settings.
-        folder: folder of the run; a backbone and features that are there already are used again.
+        config: Settings of the run.
+        folder: Folder of the run; a backbone and features that are already there are reused.
 
     Returns:
         The run.
 
     Raises:
-        StoreError: another run holds the folder.
-        FacetrmError: what a step raises, naming value, place and fix.
+        StoreError: Another run uses the folder.
+        FacetrmError: A step failed; the error names value, place and fix.
     """
     with run_folder(folder, config) as held:
         held.begin()
@@ -125,9 +142,13 @@ def _run_armorm(config: ArmormConfig, held: RunFolder) -> Run:
 
 
 def pick_pair(rows: Rows, fit: ArmormFit) -> Preference:
-    """Return the test pair of ``rows`` to explain.
+    """Return the test pair to explain.
 
-    It is one that the fit orders rightly, with the margin nearest to the 75% quantile of such margins.
+    It is the correctly ordered pair whose margin is nearest to the 75% quantile of such margins.
+
+    Args:
+        rows: Data of the run.
+        fit: Fitted parts.
     """
     return typical_pair(rows.test, margins({"gate": fit.mixture}, fit.test_pairs)["gate"])
 
@@ -139,11 +160,21 @@ RECIPES.add("finetune", Recipe(FineTuneRecipe, run_finetune))
 
 
 def run_recipe(path: Path, *, sets: Sequence[str] = (), out: Path | None = None) -> Any:
-    """Run the recipe at ``path`` with settings ``sets``; the run folder ``out`` is ``runs/NAME`` by default.
+    """Run a recipe.
+
+    Args:
+        path: Path of the YAML file.
+        sets: Changes to its settings, each ``section.key=value``.
+        out: Run folder; None for ``runs/NAME``, with the name of the file.
 
     Returns:
-        What the recipe leaves: a :class:`Run`, or a :class:`~facetrm.recipes.finetune.fit.FineTuneRun` (None in a
-        process that is not the first).
+        A :class:`Run`, a :class:`~facetrm.recipes.dmoerm.fit.DmoermRun` or a
+        :class:`~facetrm.recipes.finetune.fit.FineTuneRun`. Of several processes, only the first returns a run; the
+        others return None.
+
+    Raises:
+        ConfigError: The recipe, a section, a key or a value is unknown.
+        FacetrmError: A step failed; the error names value, place and fix.
 
     Example:
         >>> from pathlib import Path

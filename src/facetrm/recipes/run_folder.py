@@ -1,4 +1,4 @@
-"""The folder of a run: one run at a time, and ``config.resolved.yaml`` is always that of the results beside it."""
+"""The folder of a run: one run at a time, and ``config.resolved.yaml`` always belongs to the results beside it."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ RESOLVED: Final = "config.resolved.yaml"
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A folder in which this process, and no other, runs a recipe.
+    """A folder that is locked for one run.
 
     Attributes:
-        path: where it is.
-        main: whether this process writes: one of several does.
-        settings: settings of the run, as YAML.
+        path: Path of the folder.
+        main: Whether this process writes; of several processes in a run, one does.
+        settings: Settings of the run, as YAML.
     """
 
     path: Path
@@ -30,27 +30,27 @@ class RunFolder:
     settings: str
 
     def begin(self) -> None:
-        """Write the settings, unless there are some: a run that is refused must not change those of an earlier one."""
+        """Write the settings if there are none yet: a run that is refused must not change those of an earlier one."""
         if self.main and not (self.path / RESOLVED).exists():
             write_text(self.path / RESOLVED, self.settings)
 
     def keep_settings(self) -> None:
-        """Write the settings: from now on the folder gets this run's results."""
+        """Write the settings, because from now on the folder receives this run's results."""
         if self.main:
             write_text(self.path / RESOLVED, self.settings)
 
 
 @contextmanager
 def run_folder(folder: Path, config: Section, *, main: bool = True) -> Iterator[RunFolder]:
-    """Yield the folder of a run, held against other runs, without what killed ones left half written.
+    """Yield the folder of a run, locked against other runs, without half-written files of killed runs.
 
     Args:
-        folder: folder of the run; it is made.
-        config: the run's settings.
-        main: whether this process writes, where several run together.
+        folder: Folder of the run; it is created if it does not exist.
+        config: Settings of the run.
+        main: Whether this process writes; of several processes in a run, one does.
 
     Raises:
-        StoreError: another run holds it.
+        StoreError: Another run uses the folder.
     """
     found = RunFolder(folder, main, dump_yaml(config))
     if not main:
@@ -65,4 +65,4 @@ def run_folder(folder: Path, config: Section, *, main: bool = True) -> Iterator[
     finally:
         if new:
             with suppress(OSError):
-                folder.rmdir()  # only where nothing came of it
+                folder.rmdir()  # removes it only if the run has written nothing

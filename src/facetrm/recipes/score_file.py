@@ -1,12 +1,12 @@
-"""A file of scores, written as they come: a run that stops is continued by the same command.
+"""Write scores to a file as they are computed. If scoring stops, the same command resumes it.
 
-    OUT                  all scores, whole or not there
+    OUT                  all scores; it appears only when it is complete
     OUT.partial          the scores so far
-    .OUT.partial.index   what they are scores of: the model and how it reads, then a line for each chunk of rows
+    .OUT.partial.index   the model and its reading settings, then one line per finished chunk of rows
     OUT.skipped.jsonl    the rows that could not be scored, with the reason (OUT without its .jsonl)
 
-A chunk counts as done when the index says so. It is taken over where the model and the rows of the chunk are the same,
-so rows that come later may be fixed in between.
+A chunk is finished once the index lists it. Its scores are reused if the model and the rows of the chunk have not
+changed, so that later rows may be corrected between two attempts.
 """
 
 from __future__ import annotations
@@ -33,15 +33,19 @@ from facetrm.data.read.files import side_file
 from facetrm.model.reward_model import RewardModel
 from facetrm.recipes.scoring import chunks, score_chunk, score_rows
 
-_KEPT: Final = 180  # characters of a name that are kept in the names beside it
+_KEPT: Final = 180  # characters of the file's name that are kept in the names of the files beside it
 _NOFOLLOW: Final = getattr(os, "O_NOFOLLOW", 0)
 
 
 @dataclass(frozen=True)
 class ScoreCount:
-    """How many scores were written, how many of them an earlier run had made, and how many rows were skipped.
+    """The result of scoring a file.
 
-    ``side`` is the file of the skipped rows.
+    Attributes:
+        scores: Number of scores in the file.
+        found: Number of these scores that an earlier run had computed.
+        skipped: Number of rows that were skipped.
+        side: File of the skipped rows.
     """
 
     scores: int
@@ -53,20 +57,20 @@ class ScoreCount:
 def write_scores(
     model: RewardModel, rows: Iterable[ScoringRow | RefusedRow], out: Path, *, skip: bool = False, data: Path
 ) -> ScoreCount:
-    """Score ``rows`` into ``out``, JSONL: one row per answer, in order.
+    """Score rows and write one JSON line per answer, in order.
 
     Args:
-        model: scores.
-        rows: to score, as they come.
-        out: the file. A device, a pipe or a stream is written to as it stands; then nothing is kept beside it.
-        skip: leave out rows that cannot be scored, count them and write them to the side file.
-        data: where the rows come from: names the side file where ``out`` is no file.
+        model: Model that scores the rows.
+        rows: Rows to score; they may be a stream.
+        out: Output file. If it is a device or a pipe, scores are written to it directly, and cannot be resumed.
+        skip: Whether to skip rows that cannot be scored and write them to the side file, instead of raising an error.
+        data: File of the rows. It gives the side file its name if ``out`` is not a regular file.
 
     Raises:
-        StoreError: another process writes these scores.
-        DataError: a row without a conversation, or no row that can be scored.
-        BackboneError: a conversation that cannot be read; it names the row.
-        OSError: it names the file, such as where the disk is full.
+        StoreError: Another process writes this file.
+        DataError: A row has no conversation, or no row can be scored.
+        BackboneError: A conversation cannot be read; the error names the row.
+        OSError: A file cannot be written, for example because the disk is full; the error names the file.
     """
     with naming(out):
         direct = open_stream(out)
@@ -106,16 +110,17 @@ def _stream(
 def print_scores(
     model: RewardModel, rows: Iterable[ScoringRow | RefusedRow], *, skip: bool = False, data: Path
 ) -> ScoreCount:
-    """Score ``rows`` to standard output, a chunk at a time.
+    """Score rows and print one JSON line per answer to standard output, chunk by chunk.
 
     Args:
-        model: scores.
-        rows: to score, as they come.
-        skip: as for :func:`write_scores`.
-        data: where the rows come from: names the side file.
+        model: Model that scores the rows.
+        rows: Rows to score; they may be a stream.
+        skip: Whether to skip rows that cannot be scored and write them to the side file, instead of raising an error.
+        data: File of the rows, which gives the side file its name.
 
     Raises:
-        DataError, BackboneError: as for :func:`write_scores`.
+        DataError: A row has no conversation, or no row can be scored.
+        BackboneError: A conversation cannot be read; the error names the row.
     """
     skipped: list[dict[str, Any]] = []
     count = 0
@@ -126,18 +131,18 @@ def print_scores(
 
 
 def _finish_skipped(count: ScoreCount, skipped: Sequence[Mapping[str, Any]]) -> ScoreCount:
-    """Write the skipped rows to their side file, where there are any, and return ``count``.
+    """Write the skipped rows, if any, to the side file, and return ``count``.
 
     Args:
-        count: of the scores.
-        skipped: the rows, with reasons.
+        count: Result of the scoring.
+        skipped: Skipped rows, with reasons.
 
     Raises:
-        DataError: no row could be scored.
+        DataError: No row could be scored.
     """
     if skipped and not count.scores:
         problem = f"none of {len(skipped)} rows can be scored; the first: {str(skipped[0]['reason'])[:500]}"
-        raise DataError(problem, fix="check the columns and the model's limit of tokens")
+        raise DataError(problem, fix="check the columns and the model's maximum length")
     if skipped:
         lines = (json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in skipped)
         write_text(count.side, "".join(lines).encode("utf-8", errors="backslashreplace").decode("utf-8"))
@@ -147,7 +152,7 @@ def _finish_skipped(count: ScoreCount, skipped: Sequence[Mapping[str, Any]]) -> 
 def _continued(
     model: RewardModel, rows: Iterable[ScoringRow | RefusedRow], target: Path, *, skip: bool, meter: Meter
 ) -> ScoreCount:
-    """Score into the partial file, from the first chunk that is not in it, and make it the ``target``."""
+    """Score into the partial file, from the first chunk that it lacks, and rename it to ``target``."""
     name = target.name[:_KEPT]
     beside = _Partial(target.with_name(f"{name}.partial"), target.with_name(f".{name}.partial.index"))
     beside.open(_question(model))
@@ -162,7 +167,7 @@ def _continued(
             meter.advance(len(found.scores), tokens=found.tokens)
         count = ScoreCount(beside.scores, beside.found, len(beside.skipped), side_file(target))
         if skip and not count.skipped:
-            count.side.unlink(missing_ok=True)  # an earlier run's
+            count.side.unlink(missing_ok=True)  # from an earlier run
         _finish_skipped(count, beside.skipped)
         beside.become(target)
     except BaseException:
@@ -172,7 +177,7 @@ def _continued(
 
 
 class _Partial:
-    """The scores so far and their index, of which the first chunks may be an earlier run's."""
+    """The scores so far and their index. The first chunks may come from an earlier run."""
 
     def __init__(self, path: Path, index: Path) -> None:
         self.path, self.index = path, index
@@ -183,7 +188,7 @@ class _Partial:
         self._written = False
 
     def open(self, question: str) -> None:
-        """Open both files; what they hold is taken over where they answer the same ``question``."""
+        """Open both files, and reuse their chunks if they belong to the same ``question``."""
         self._header = {"question": question}
         self._handle = _open_own(self.path)
         try:
@@ -196,15 +201,15 @@ class _Partial:
         if header == self._header:
             self._waiting = [one for one in done if one["end"] <= size]
         elif size:
-            log("the scores so far are not used", file=str(self.path), reason="another model, or it reads otherwise")
+            log("earlier scores not reused", file=str(self.path), reason="another model or other reading settings")
 
     def next_done(self, key: str, *, skip: bool) -> int | None:
-        """Return how many scores of the next chunk are there; None where they are not, from now on."""
+        """Return the number of reusable scores of the next chunk; None if this and all later chunks have none."""
         if not self._waiting:
             return None
         first = self._waiting.pop(0)
         if first["key"] != key or (first["skipped"] and not skip):
-            log("the scores so far are not used from here on", scores=self.scores, reason="other rows")
+            log("earlier scores not reused from here on", scores=self.scores, reason="the rows changed")
             self._waiting = []
             return None
         self._taken.append(first)
@@ -213,7 +218,7 @@ class _Partial:
         return int(first["scores"])
 
     def append(self, key: str, scores: Sequence[Mapping[str, Any]], skipped: list[dict[str, Any]]) -> None:
-        """Write the scores of one more chunk, then the line of the index that vouches for them."""
+        """Write the scores of one more chunk, then the line of the index that marks it as finished."""
         with naming(self.path):
             if not self._written:
                 self._write_index([self._header, *self._taken], at=0)
@@ -227,7 +232,7 @@ class _Partial:
         self._count(entry)
 
     def become(self, target: Path) -> None:
-        """Make the partial file the ``target``, and remove the index."""
+        """Rename the partial file to ``target``, and remove the index."""
         with naming(target):
             self._handle.truncate(self._end)
             keep_mode(target, self._handle.fileno())
@@ -239,9 +244,9 @@ class _Partial:
             self.index.unlink(missing_ok=True)
 
     def stop(self) -> None:
-        """Close both files; they stay where they hold a chunk that is done."""
+        """Close both files; keep them if they hold a finished chunk."""
         for handle in (self._handle, self._journal):
-            with suppress(OSError):  # of a full disk, which the error that stops us names
+            with suppress(OSError):  # such as a full disk, which the current exception already reports
                 handle.close()
         with suppress(OSError):
             if self._written:
@@ -269,22 +274,22 @@ class _Partial:
 
 
 def _open_own(path: Path) -> IO[bytes]:
-    """Open a file of ours for reading and writing, and make it where it is not there.
+    """Open one of our files for reading and writing; create it if it does not exist.
 
     Raises:
-        StoreError: something else is there: another user's file, or none that is regular.
+        StoreError: The file belongs to another user or has another name as well, or is not a regular file.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _NOFOLLOW | getattr(os, "O_NONBLOCK", 0), 0o666)
     about = os.fstat(descriptor)
     foreign = hasattr(os, "geteuid") and about.st_uid != os.geteuid()
     if foreign or not stat.S_ISREG(about.st_mode) or about.st_nlink > 1:
         os.close(descriptor)
-        raise StoreError("no scores of ours are in it", place=path, fix="remove it, or give another file (--out)")
+        raise StoreError("not a file of facetrm's scores", place=path, fix="remove it, or give another file (--out)")
     return open(path, "r+b", opener=lambda _, flags: descriptor)
 
 
 def _entries(journal: IO[bytes]) -> list[dict[str, Any]]:
-    """Return the whole lines of an index, up to the first that is none."""
+    """Return the valid lines of an index, up to the first invalid one."""
     found: list[dict[str, Any]] = []
     one: Any
     for line in journal:
@@ -306,7 +311,7 @@ def _entries(journal: IO[bytes]) -> list[dict[str, Any]]:
 
 
 def _question(model: RewardModel) -> str:
-    """Return a name of what decides a score, to its last digit as far as we know it."""
+    """Return a fingerprint of everything known to affect a score, down to its last digit."""
     spec = model.encoder.spec()
     return fingerprint(
         [model.hash, model.encoder.mode, {k: spec.get(k) for k in ("device", "token_budget", "compile")}]
@@ -314,7 +319,7 @@ def _question(model: RewardModel) -> str:
 
 
 def _key(part: Sequence[ScoringRow | RefusedRow]) -> str:
-    """Return a name of the rows of a chunk: equal ones have equal scores."""
+    """Return a fingerprint of the rows of a chunk; equal rows have equal scores."""
     digest = hashlib.sha256()
     for row in part:
         told = row.to_dict() if isinstance(row, ScoringRow) else {"refused": str(row.error)}

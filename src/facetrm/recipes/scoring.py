@@ -1,4 +1,4 @@
-"""Rows of conversations in, rows of scores out."""
+"""Score rows of conversations."""
 
 from __future__ import annotations
 
@@ -17,15 +17,21 @@ _CHUNK: Final = 256
 
 @runtime_checkable
 class _Tokenizes(Protocol):
-    """An encoder that can say, without a pass, whether it can read a conversation."""
+    """An encoder that can check, without a forward pass, whether it can read a conversation."""
 
     def tokenize(self, messages: Conversation) -> object:
-        """Return the ids of ``messages``; a BackboneError says why there are none."""
+        """Return the token ids of ``messages``, or raise a BackboneError if they cannot be read."""
 
 
 @dataclass(frozen=True)
 class ScoredChunk:
-    """Some rows, scored: a JSON-ready row for each answer, one for each row that was skipped, and the tokens read."""
+    """The scores of some rows.
+
+    Attributes:
+        scores: One JSON-ready row per answer.
+        skipped: One JSON-ready row per row that was skipped, with the reason.
+        tokens: Number of tokens read.
+    """
 
     scores: list[dict[str, Any]]
     skipped: list[dict[str, Any]]
@@ -33,7 +39,7 @@ class ScoredChunk:
 
 
 def chunks(rows: Iterable[ScoringRow | RefusedRow]) -> Iterator[list[ScoringRow | RefusedRow]]:
-    """Yield the rows in lists of few answers; where one ends depends on the rows alone."""
+    """Yield the rows in lists of about 256 answers; only the rows decide where a list ends."""
     part: list[ScoringRow | RefusedRow] = []
     size = 0
     for row in rows:
@@ -56,14 +62,14 @@ def score_rows(
     """Yield one JSON-ready row per answer, in order: ``id``, ``answer`` (its number in the row), and the score.
 
     Args:
-        model: scores.
-        asked: the rows.
-        quiet: no progress bar.
-        skipped: takes the rows that cannot be scored, with the reason; None: the first one is an error.
+        model: Model that scores the rows.
+        asked: Rows to score.
+        quiet: Whether to hide the progress bar.
+        skipped: List that receives each row that cannot be scored, with the reason; None to raise an error instead.
 
     Raises:
-        BackboneError: a conversation that cannot be read; it names the row.
-        DataError: a row without a conversation.
+        BackboneError: A conversation cannot be read; the error names the row.
+        DataError: A row has no conversation.
     """
     total = sum(len(row.answers) for row in asked if isinstance(row, ScoringRow)) if isinstance(asked, list) else None
     with progress("score", total, quiet=quiet) as meter:
@@ -79,13 +85,13 @@ def score_chunk(model: RewardModel, part: Sequence[ScoringRow | RefusedRow], *, 
     """Score the rows of one chunk together.
 
     Args:
-        model: scores.
-        part: the rows.
-        skip: leave out a row that cannot be scored, with all of its answers; else it is an error.
+        model: Model that scores the rows.
+        part: Rows of the chunk.
+        skip: Whether to skip a row that cannot be scored, with all of its answers, instead of raising an error.
 
     Raises:
-        BackboneError: a conversation that cannot be read; it names the row.
-        DataError: a row without a conversation.
+        BackboneError: A conversation cannot be read; the error names the row.
+        DataError: A row has no conversation.
     """
     good: list[ScoringRow] = []
     refused: dict[int, dict[str, Any]] = {}
@@ -95,7 +101,7 @@ def score_chunk(model: RewardModel, part: Sequence[ScoringRow | RefusedRow], *, 
         elif skip:
             refused[n] = {"reason": str(row.error), "row": row.row}
         else:
-            score_chunk(model, part[:n], skip=False)  # an error in a row before this one comes first
+            score_chunk(model, part[:n], skip=False)  # report an error in an earlier row first
             raise row.error
     numbers = {id(row): n for n, row in enumerate(part)}
 
@@ -103,7 +109,7 @@ def score_chunk(model: RewardModel, part: Sequence[ScoringRow | RefusedRow], *, 
         good.remove(row)
         refused[numbers[id(row)]] = {"id": row.id, "reason": str(error), "row": row.to_dict()}
 
-    if skip and isinstance(model.encoder, _Tokenizes):  # cheaper than a pass that fails
+    if skip and isinstance(model.encoder, _Tokenizes):  # cheaper than a forward pass that fails
         for row in tuple(good):
             try:
                 for answer in row.answers:
@@ -125,7 +131,12 @@ def score_chunk(model: RewardModel, part: Sequence[ScoringRow | RefusedRow], *, 
 
 
 def located(error: BackboneError, rows: Sequence[ScoringRow]) -> BackboneError:
-    """Return ``error`` with the place of the row that it is about; ``rows`` holds the row of each conversation read."""
+    """Return the error with the place of its row in the file.
+
+    Args:
+        error: Error of the backbone; its ``row`` is the number of a conversation.
+        rows: The row of each conversation that the backbone was given.
+    """
     if error.row is None:
         return error
     row = rows[error.row]

@@ -1,4 +1,4 @@
-"""What ``facetrm run`` and ``facetrm explain --overall`` print."""
+"""The output of ``facetrm run`` and ``facetrm explain --overall``."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from facetrm.report.run_report import SYSTEM_TITLES
 
 
 def show_whole(view: WholeView) -> None:
-    """Print who is listened to in one task's mixture, and what dropping each objective does: a ``view`` of both."""
+    """Print how much each objective counts in one task's mixture, and what dropping it changes."""
     _console().print(view)
 
 
 def show_done(done: Run | FineTuneRun | DmoermRun | None) -> None:
-    """Print what a recipe leaves; nothing in the processes beside the first."""
+    """Print the results of a finished run. Of several processes, only the first prints."""
     if isinstance(done, FineTuneRun):
         show_fine_tuned(done)
     elif isinstance(done, DmoermRun):
@@ -38,7 +38,7 @@ def show_done(done: Run | FineTuneRun | DmoermRun | None) -> None:
 
 
 def show_run(run: Run) -> None:
-    """Print the accuracies of an ArmoRM run, what debiasing did, and the explained pair."""
+    """Print the accuracies of an ArmoRM run, the effect of debiasing, and the explained pair."""
     judged = run.judgement
     pairs = run.metrics["rows"]["preferences_test"]
     _console().print(accuracy_table(judged.noisy, judged.true, pairs=pairs))
@@ -48,7 +48,7 @@ def show_run(run: Run) -> None:
         print(f"largest |rank correlation| with {debias['target']} on the reference set: {debias['max_abs_rho']:.4f}")
     before, after = debias["within_prompt_length_rho_before"], debias["within_prompt_length_rho"]
     if before is not None and after is not None:
-        print(f"final score with length inside prompts: {before:+.3f} before, {after:+.3f} after debiasing")
+        print(f"final score with length within prompts: {before:+.3f} before, {after:+.3f} after debiasing")
     if recovery is not None:
         print(f"learned against true task weights: Spearman {recovery:.2f}")
     _show_pair(run.model, run.explained)
@@ -57,7 +57,7 @@ def show_run(run: Run) -> None:
 
 
 def show_fine_tuned(run: FineTuneRun) -> None:
-    """Print what fine-tuning gave beside the frozen trunk, and the explained pair."""
+    """Print the figures of the fine-tuned heads next to those on the frozen trunk, and the explained pair."""
     figures, console = run.figures, _console()
     table = Table(title=f"Accuracy on {run.metrics['rows']['preferences_test']} held-out pairs, 95% interval")
     for column in ("head", "fine-tuned", "on the frozen trunk", "difference"):
@@ -81,13 +81,13 @@ def show_fine_tuned(run: FineTuneRun) -> None:
 
 
 def show_routed(run: DmoermRun) -> None:
-    """Print how right the router is, the accuracies of a run with tasks, and the explained pair."""
+    """Print the router's accuracy, the accuracies of a DMoERM run, and the explained pair."""
     router, judged = run.fit.router, run.judgement
     if router is not None:
         right = router.report.accuracy
         print(
             f"router: {100 * right.value:.1f}% ({100 * right.low:.1f} to {100 * right.high:.1f}) of "
-            f"{router.report.rows} held-out rows right, calibration error {router.report.calibration_error:.3f}"
+            f"{router.report.rows} held-out rows correct, calibration error {router.report.calibration_error:.3f}"
         )
     _console().print(accuracy_table(judged.noisy, judged.true, pairs=len(judged.pairs)))
     _show_reading(run.reading)
@@ -107,10 +107,10 @@ def show_routed(run: DmoermRun) -> None:
 
 
 def experts_table(trained: Mapping[str, ExpertFit]) -> Table:
-    """Return what training did for each expert, on held-out prompts.
+    """Return a table of accuracy and loss of each expert before and after training, on held-out prompts.
 
     Args:
-        trained: Every expert and every task's own adapter, by objective.
+        trained: Fit of every expert and of every task's own adapter, by objective.
     """
     table = Table(title="Experts: held-out accuracy and loss before and after training")
     for column in ("expert", "steps", "rate", "accuracy", "loss", "change", "kept"):
@@ -129,12 +129,12 @@ def experts_table(trained: Mapping[str, ExpertFit]) -> Table:
 
 
 def accuracy_table(noisy: Mapping[str, Interval], true: Mapping[str, Interval], *, pairs: int) -> Table:
-    """Return the accuracies of systems against the labels, and against the true order where that is known.
+    """Return a table of each system's accuracy against the labels, and against the true order if that is known.
 
     Args:
-        noisy: accuracy by system, against the labels.
-        true: accuracy by system, against the true order.
-        pairs: how many.
+        noisy: Accuracy by system, against the labels.
+        true: Accuracy by system, against the true order; empty if unknown.
+        pairs: Number of held-out pairs.
     """
     table = Table(title=f"Accuracy on {pairs} held-out pairs, 95% interval over prompts")
     table.add_column("system")
@@ -149,7 +149,7 @@ def accuracy_table(noisy: Mapping[str, Interval], true: Mapping[str, Interval], 
 
 
 def _show_reading(reading: Reading | None) -> None:
-    """Print what was lost in reading, beside the figures that it bears on."""
+    """Print how many conversations were truncated and how many pairs read the same, next to the accuracies."""
     for line in () if reading is None else reading.lines():
         print(line)
 

@@ -1,4 +1,4 @@
-"""A reward model in a second, made and not trained: it stands in for a large one in examples, tests and tutorials."""
+"""A tiny untrained reward model that replaces a large one in examples, tests and tutorials."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from facetrm.model.reward_model import RewardModel
 
 
 def toy_model(objectives: Sequence[str] = ("helpful", "honest", "verbose"), *, seed: int = 0) -> RewardModel:
-    """Return a model with a random backbone of 32 features, random heads, and a gate that weighs all heads alike.
+    """Return a model with a random backbone (hidden size 32), random heads, and a gate with equal weights.
 
-    It reads the words of :class:`~facetrm.data.world.world.World`; its scores mean nothing.
+    It knows the words of :class:`~facetrm.data.world.world.World`. Its scores are meaningless.
 
     Args:
-        objectives: names of the K heads.
-        seed: random seed.
+        objectives: Names of the K heads.
+        seed: Random seed.
 
     Example:
         >>> from facetrm import World, toy_model

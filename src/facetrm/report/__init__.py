@@ -1,4 +1,4 @@
-"""Pages: one explanation, and the report of a run."""
+"""HTML pages: an explanation of one answer or pair, of a whole model, and the report of a run."""
 
 from typing import TYPE_CHECKING
 

@@ -1,6 +1,6 @@
-"""``report.html`` of a training run: what was trained, how well it does, whom it listens to, one pair taken apart.
+"""``report.html`` of a training run: what was trained, how accurate it is, which objectives count, one pair explained.
 
-Sections whose data is absent are left out, and one line at the end says which.
+A section without data is left out, and one line at the end lists the sections left out.
 """
 
 from __future__ import annotations
@@ -22,7 +22,13 @@ _LABELS: Final = {"noisy": "against the labels", "true": "against the true order
 
 @dataclass(frozen=True)
 class AccuracyView:
-    """Accuracy against one kind of label."""
+    """Pair accuracy against one kind of label.
+
+    Attributes:
+        title: Kind of label, in words.
+        chart: Bar chart of the systems.
+        rows: Key, title and accuracy of each system.
+    """
 
     title: str
     chart: Chart
@@ -31,7 +37,26 @@ class AccuracyView:
 
 @dataclass(frozen=True)
 class ReportView:
-    """What the template reads besides the run itself; a chart is None when its section is left out."""
+    """Everything that the template reads besides the run itself. A chart is None if its section is left out.
+
+    Attributes:
+        accuracy: Pair accuracy, one view per kind of label.
+        objectives: Chart of each objective's rank correlation with held-out ratings.
+        debias: Chart of each objective's correlation with verbosity, before and after debiasing.
+        by_task: Chart of how much each objective counts per task.
+        by_source: Chart of how much each objective counts per source.
+        listened: Chart of how much each objective counts over all answers.
+        training: Chart of the gate's loss by step.
+        training_accuracy: Chart of the gate's pair accuracy by step.
+        recovery: Chart of the learned weights against the true ones.
+        pair: The explained pair.
+        confusion: Chart of the router's confusion matrix.
+        reliability: Chart of the router's accuracy by confidence.
+        systems: Systems in the table by source, in order.
+        task_systems: Systems in the table by task, in order.
+        absent: Names of the sections that are left out.
+        tiles: Value and description of each figure at the top.
+    """
 
     accuracy: tuple[AccuracyView, ...]
     objectives: Chart | None
@@ -55,11 +80,11 @@ def build_report(run: RunReport, folder: Path) -> Path:
     """Write ``report.html`` into ``folder`` and return its path.
 
     Args:
-        run: everything to show.
-        folder: the run's folder.
+        run: Content of the report.
+        folder: Folder of the run.
 
     Raises:
-        ConfigError: matplotlib is not installed.
+        ConfigError: Matplotlib is not installed.
     """
     path = folder / "report.html"
     write_text(path, render_report(run))
@@ -67,7 +92,14 @@ def build_report(run: RunReport, folder: Path) -> Path:
 
 
 def render_report(run: RunReport) -> str:
-    """Return the page of a run as HTML (see :func:`build_report`)."""
+    """Return the report of a run as HTML.
+
+    Args:
+        run: Content of the report.
+
+    Raises:
+        ConfigError: Matplotlib is not installed.
+    """
     template = environment().get_template("report.html.j2")
     return template.render(title=run.title, run=run, view=_view(run), names=SYSTEM_TITLES)
 
@@ -124,8 +156,10 @@ def _reliability(router: RouterPart) -> Chart | None:
     if not known:
         return None
     ends = [(min(c for c, _ in known),) * 2, (1.0, 1.0)]
-    lines = [("routed right", [(c, a) for c, a in known if a is not None]), ("perfect calibration", ends)]
-    return curves(lines, name="router:reliability", x_label="mean confidence of a bin", y_label="share routed right")
+    lines = [("routed correctly", [(c, a) for c, a in known if a is not None]), ("perfect calibration", ends)]
+    return curves(
+        lines, name="router:reliability", x_label="mean confidence of a bin", y_label="share routed correctly"
+    )
 
 
 def _objectives(run: RunReport) -> Chart | None:
@@ -189,7 +223,7 @@ def _absent(run: RunReport) -> tuple[str, ...]:
 
 
 def _tiles(run: RunReport) -> tuple[tuple[str, str], ...]:
-    """The figures at the top."""
+    """Return the value and the description of each figure at the top."""
     tiles = []
     for kind, rows in run.pair_accuracy.items():
         for hero, words in (
@@ -203,7 +237,7 @@ def _tiles(run: RunReport) -> tuple[tuple[str, str], ...]:
         tiles.append(
             (
                 f"{100 * run.router.accuracy.value:.1f}%",
-                f"of held-out prompts routed right, {len(run.router.names)} tasks",
+                f"of held-out prompts routed correctly, {len(run.router.names)} tasks",
             )
         )
     known = [row.spearman for row in run.objectives if row.spearman is not None]

@@ -1,7 +1,8 @@
-"""A drawing in pixels that becomes inline SVG: the page's colours, the page's fonts, no outside resource.
+"""Drawings in pixels that become inline SVG with the page's colours and fonts, and without external resources.
 
-matplotlib writes the SVG; marker colours are replaced by the page's CSS variables, so one drawing serves light and dark
-pages. Texts stay texts, identifiers are salted per drawing, no date is written: equal data give equal bytes.
+Matplotlib writes the SVG. Placeholder colours are replaced by the page's CSS variables, so the same drawing works on
+light and dark pages. Text stays text, identifiers are salted per drawing, and no date is written, so that the same data
+give the same bytes.
 """
 
 from __future__ import annotations
@@ -31,11 +32,11 @@ _VARIABLES: Final = {
 
 @final
 class Canvas:
-    """A drawing in pixels, x to the right and y downwards, on a matplotlib figure; a color is one of the above.
+    """A drawing in pixels, with x to the right and y downwards. Colours are the constants of this module.
 
     Args:
-        width: width of the drawing.
-        height: height of the drawing.
+        width: Width of the drawing, in pixels.
+        height: Height of the drawing, in pixels.
     """
 
     def __init__(self, width: float, height: float) -> None:
@@ -48,11 +49,20 @@ class Canvas:
 
     @property
     def narrow(self) -> bool:
-        """Whether labels should stand above their rows."""
+        """Whether the drawing is so narrow that labels should stand above their rows."""
         return self.width < 500
 
     def rect(self, x: float, y: float, width: float, height: float, color: str, *, opacity: float = 1.0) -> None:
-        """Fill a rectangle, with an ``opacity`` of 0 to 1; a negative ``width`` grows to the left."""
+        """Draw a filled rectangle.
+
+        Args:
+            x: Left edge, in pixels; the right edge if ``width`` is negative.
+            y: Top edge, in pixels.
+            width: Width, in pixels.
+            height: Height, in pixels.
+            color: Fill colour.
+            opacity: Opacity from 0 to 1.
+        """
         rectangle = _matplotlib("patches").Rectangle(
             (x, y), width, height, fc=color, lw=0, alpha=opacity, clip_on=False
         )
@@ -61,7 +71,15 @@ class Canvas:
     def line(
         self, xs: Sequence[float], ys: Sequence[float], color: str, *, width: float = 1.0, dash: bool = False
     ) -> None:
-        """Draw a polyline, dashed under ``dash``; lines of the grid lie below everything else."""
+        """Draw a polyline. Lines in the colour of the grid lie below everything else.
+
+        Args:
+            xs: x of each point, in pixels.
+            ys: y of each point, in pixels.
+            color: Colour of the line.
+            width: Width of the line, in pixels.
+            dash: Whether the line is dashed.
+        """
         order = 0.5 if color == LINE else 2.0
         style = "--" if dash else "-"
         self._axes.plot(xs, ys, color=color, lw=width, ls=style, zorder=order, solid_capstyle="round", clip_on=False)
@@ -69,7 +87,16 @@ class Canvas:
     def dot(
         self, x: float, y: float, color: str, *, size: float = 8.0, hollow: bool = False, opacity: float = 1.0
     ) -> None:
-        """Draw a round point of ``size`` px, filled or ``hollow``, with an ``opacity`` of 0 to 1."""
+        """Draw a round point.
+
+        Args:
+            x: x of the centre, in pixels.
+            y: y of the centre, in pixels.
+            color: Colour of the point, or of its edge if it is hollow.
+            size: Diameter, in pixels.
+            hollow: Whether only the edge has the colour.
+            opacity: Opacity from 0 to 1.
+        """
         face = PAPER if hollow else color
         edge = color if hollow else PAPER
         self._axes.plot(
@@ -87,7 +114,17 @@ class Canvas:
         size: float = 12.0,
         bold: bool = False,
     ) -> None:
-        """Write ``text`` of ``size`` px, ``bold`` or not, its middle at height ``y``; ``align`` says what ``x`` is."""
+        """Write one line of text.
+
+        Args:
+            x: x of the text's left end, centre or right end, in pixels.
+            y: y of the text's middle, in pixels.
+            text: The text; line breaks become spaces.
+            color: Colour of the text.
+            align: Which point of the text ``x`` is: ``left``, ``center`` or ``right``.
+            size: Font size, in pixels.
+            bold: Whether the text is bold.
+        """
         weight = "bold" if bold else "normal"
         self._axes.text(
             x,
@@ -102,11 +139,15 @@ class Canvas:
         )
 
     def svg(self, salt: str) -> Markup:
-        """Return the drawing as an ``<svg>`` element that scales to its container."""
+        """Return the drawing as an ``<svg>`` element that scales to its container.
+
+        Args:
+            salt: Salt of the element's identifiers, unique on the page.
+        """
         matplotlib, buffer = _matplotlib(), io.StringIO()
         settings = {"svg.hashsalt": salt, "svg.fonttype": "none", "text.parse_math": False, "path.simplify": False}
         with warnings.catch_warnings(), matplotlib.rc_context(settings):
-            # A label in a script that matplotlib's own font lacks is drawn by the reader's font.
+            # Matplotlib's font lacks some scripts; the page's font draws such labels.
             warnings.filterwarnings("ignore", message="Glyph .* missing from")
             self._figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
         text = buffer.getvalue()
@@ -125,7 +166,7 @@ class Canvas:
 
 
 def _page_style(found: re.Match[str]) -> str:
-    """Put the page's colours for the markers, and the page's fonts."""
+    """Replace the placeholder colours by the page's, and remove the font so that the page's is used."""
     style = re.sub(r"font-family: [^;\"]*;?\s*", "", found.group(0))
     for marker, variable in _VARIABLES.items():
         style = style.replace(marker, variable)
@@ -133,7 +174,13 @@ def _page_style(found: re.Match[str]) -> str:
 
 
 def ticks(low: float, high: float, count: int) -> list[float]:
-    """Return about ``count`` round numbers in ``low..high``."""
+    """Return round numbers for the ticks of an axis.
+
+    Args:
+        low: Smallest value on the axis.
+        high: Largest value on the axis.
+        count: Approximate number of ticks.
+    """
     values = _matplotlib("ticker").MaxNLocator(count).tick_values(low, high)
     return [float(value) for value in values if low <= value <= high]
 
@@ -142,7 +189,7 @@ def _matplotlib(module: str = "") -> Any:
     """Return matplotlib or one of its modules.
 
     Raises:
-        ConfigError: it is not installed.
+        ConfigError: Matplotlib is not installed.
     """
     try:
         import matplotlib

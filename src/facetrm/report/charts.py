@@ -1,7 +1,6 @@
-"""The charts of the pages, each drawn twice: for a wide and for a narrow screen (labels stand above their rows).
+"""The charts of the pages. Each is drawn twice, for wide and for narrow screens (with labels above their rows).
 
-Every chart has a ``name``, unique on its page, from which the identifiers of its SVG are salted; ``x_label`` and
-``y_label`` are what its axes measure.
+Every chart has a ``name`` that is unique on its page and salts the identifiers of its SVG.
 """
 
 from __future__ import annotations
@@ -19,12 +18,18 @@ from facetrm.report.canvas import BAD, GOOD, INK, LINE, MUTED, A, B, Canvas, tic
 WIDE: Final = 860
 NARROW: Final = 330
 _CHARACTER: Final = 6.4
-"""Width of a character of a 12 px label, in px: a safe mean over common fonts."""
+"""Mean width of a character in a 12 px label, in pixels; large enough for common fonts."""
 
 
 @dataclass(frozen=True)
 class Chart:
-    """One chart: drawings for a wide and for a narrow page, and what a screen reader says instead."""
+    """One chart.
+
+    Attributes:
+        wide: Drawing for wide screens.
+        narrow: Drawing for narrow screens.
+        alt: Description for screen readers.
+    """
 
     wide: Markup
     narrow: Markup
@@ -40,15 +45,15 @@ def waterfall(
     name: str,
     pair: bool = False,
 ) -> Chart:
-    """Draw steps that lead from ``start`` (zero when None) to ``end``; steps beyond ``top`` are one row.
+    """Draw a waterfall chart: steps that lead from ``start`` to ``end``.
 
     Args:
-        rows: name and value of each step.
-        start: name and value of the first bar.
-        end: name and value of the sum.
-        top: steps drawn alone.
-        name: name of the chart, for its identifiers.
-        pair: whether steps up and down have the colours of A and B, or of good and bad.
+        rows: Name and value of each step.
+        start: Name and value of the first bar; None to start from zero.
+        end: Name and value of the sum.
+        top: Number of steps that get a row each; the rest share one row.
+        name: Name of the chart, unique on its page.
+        pair: Whether steps up and down get the colours of A and B instead of good and bad.
     """
     up, down = (A, B) if pair else (GOOD, BAD)
     steps = list(rows[:top])
@@ -58,7 +63,7 @@ def waterfall(
     levels = [begin]
     for _, value in steps:
         levels.append(levels[-1] + value)
-    # Bars of the base and of the reward would be long and alike beside small steps: they are drawn from the base.
+    # Drawn from zero, the bars of base and reward would be long and alike, and the steps too small to see.
     origin = 0.0 if pair else begin
     bars = [] if start is None else [(start[0], start[1], origin, begin, MUTED)]
     bars += [(label, v, a, a + v, up if v >= 0 else down) for (label, v), a in zip(steps, levels, strict=False)]
@@ -86,7 +91,15 @@ def waterfall(
 
 @dataclass(frozen=True)
 class Bar:
-    """One row of a bar chart: a value, its interval where known, and whether it is the chart's hero."""
+    """One row of a bar chart.
+
+    Attributes:
+        label: Label of the row.
+        value: Length of the bar.
+        low: Lower end of the value's interval, if known.
+        high: Upper end of the value's interval, if known.
+        hero: Whether the row is highlighted.
+    """
 
     label: str
     value: float
@@ -101,11 +114,11 @@ def bars(
     """Draw horizontal bars with intervals.
 
     Args:
-        rows: from top to bottom.
-        name: name of the chart, for its identifiers.
-        percent: whether values are shares.
-        mark: where to draw a dashed line (0.5 for chance).
-        floor: where bars begin.
+        rows: The bars, from top to bottom.
+        name: Name of the chart, unique on its page.
+        percent: Whether values are shares, shown in percent.
+        mark: Value at which to draw a dashed line, such as 0.5 for chance; None for no line.
+        floor: Value at which bars begin.
     """
     ends = [value for bar in rows for value in (bar.value, bar.low, bar.high) if value is not None]
 
@@ -133,7 +146,14 @@ def bars(
 
 
 def dumbbell(rows: Sequence[tuple[str, float, float]], *, name: str, before: str, after: str) -> Chart:
-    """Draw two points for each row on one axis around zero, joined by a line: hollow before, filled after."""
+    """Draw two points per row, joined by a line, on one axis that includes zero.
+
+    Args:
+        rows: Label, first value (hollow point) and second value (filled point) of each row.
+        name: Name of the chart, unique on its page.
+        before: Legend of the first value.
+        after: Legend of the second value.
+    """
     ends = [value for _, one, two in rows for value in (one, two)]
 
     def draw(width: int) -> Canvas:
@@ -164,7 +184,14 @@ def dumbbell(rows: Sequence[tuple[str, float, float]], *, name: str, before: str
 
 
 def heat_map(rows: Sequence[str], columns: Sequence[str], values: Sequence[Sequence[float]], *, name: str) -> Chart:
-    """Draw shares, the ``values`` by row and column, as shaded cells; on a narrow page the longer side goes down."""
+    """Draw a table of shares as shaded cells. The longer side runs down the page.
+
+    Args:
+        rows: Labels of the R rows.
+        columns: Labels of the C columns.
+        values: Shares by row and column, R lists of C.
+        name: Name of the chart, unique on its page.
+    """
     most = max((value for row in values for value in row), default=1.0) or 1.0
 
     def draw(width: int) -> Canvas:
@@ -214,7 +241,15 @@ def curves(
     y_label: str,
     best: float | None = None,
 ) -> Chart:
-    """Draw up to four ``series`` as lines over a common x axis, with a dashed line at ``best``."""
+    """Draw up to four lines over a common x axis.
+
+    Args:
+        series: Label and points (x, y) of each line.
+        name: Name of the chart, unique on its page.
+        x_label: Label of the x axis.
+        y_label: Quantity on the y axis, for screen readers.
+        best: x at which to draw a dashed vertical line; None for no line.
+    """
     colors = (A, B, GOOD, MUTED)
     points = [point for _, line in series for point in line if math.isfinite(point[1])]
 
@@ -239,7 +274,14 @@ def curves(
 
 
 def scatter(points: Sequence[tuple[str, float, float]], *, name: str, x_label: str, y_label: str) -> Chart:
-    """Draw one dot per point; ``points`` are label, x, y."""
+    """Draw a scatter plot.
+
+    Args:
+        points: Label, x and y of each point.
+        name: Name of the chart, unique on its page.
+        x_label: Label of the x axis.
+        y_label: Label of the y axis.
+    """
 
     def draw(width: int) -> Canvas:
         canvas = Canvas(width, 320 if width > 500 else 300)
@@ -255,7 +297,7 @@ def scatter(points: Sequence[tuple[str, float, float]], *, name: str, x_label: s
 def _frame(
     canvas: Canvas, xs: Sequence[float], ys: Sequence[float], x_label: str
 ) -> tuple[Callable[[float], float], Callable[[float], float]]:
-    """Draw grid, ticks and labels; return the maps of x and y to pixels."""
+    """Draw the grid, the ticks and their labels; return the functions from x and from y to pixels."""
     left, right, top, bottom = 52.0, canvas.width - 10, 34.0, canvas.height - 42
     sx = _scale(min(xs, default=0.0), max(xs, default=1.0), left + 6, right - 6)
     sy = _scale(min(ys, default=0.0), max(ys, default=1.0), bottom - 6, top + 6)
@@ -273,7 +315,7 @@ def _frame(
 
 
 def _row_canvas(width: int, rows: int, *, value_column: float, head: float = 0.0) -> tuple[Canvas, float, float, float]:
-    """Return a canvas for rows, the height of a row, and the x range of the bars."""
+    """Return a canvas for ``rows`` rows, the height of a row, and the left and right ends of the bars, in pixels."""
     narrow = width < 500
     row = 40.0 if narrow else 26.0
     canvas = Canvas(width, head + row * rows + 6)
@@ -283,7 +325,7 @@ def _row_canvas(width: int, rows: int, *, value_column: float, head: float = 0.0
 def _row_label(
     canvas: Canvas, label: str, n: int, row: float, x0: float, *, bold: bool = False, head: float = 0.0
 ) -> float:
-    """Write the label of row ``n`` (above the bar on a narrow page) and return the bar's middle."""
+    """Write the label of row ``n`` (above its bar on a narrow page) and return the y of the bar's middle."""
     top = head + row * n + 3
     if canvas.narrow:
         canvas.text(6, top + 9, _cut(label, int(canvas.width / _CHARACTER)), bold=bold)
@@ -293,7 +335,7 @@ def _row_label(
 
 
 def _upright(canvas: Canvas, x: float, y: float, row: float) -> None:
-    """Draw one row's piece of a dashed upright line; on a narrow page it stays clear of the labels."""
+    """Draw one row's piece of a dashed vertical line; on a narrow page it does not cross the labels."""
     half = 9.0 if canvas.narrow else row / 2
     canvas.line([x, x], [y - half, y + half], MUTED, dash=True)
 
@@ -310,7 +352,7 @@ def _cut(label: str, letters: int) -> str:
 
 
 def _two_lines(label: str, letters: int) -> tuple[str, ...]:
-    """Return a label that is too long in two lines, broken after a mark between words where one is near."""
+    """Return the label as one line, or as two if it is too long, split near its middle at a separator if possible."""
     if len(label) <= letters:
         return (label,)
     breaks = [n for n in range(1, min(letters, len(label) - 1) + 1) if label[n - 1] in "-_/. "]

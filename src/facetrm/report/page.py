@@ -1,6 +1,6 @@
-"""One answer or one pair as a self-contained HTML page: no script, no outside resource, light and dark, any width.
+"""One answer or one pair as a self-contained HTML page: no scripts, no external resources, light and dark, any width.
 
-Every text of a user goes through the template's escaping; the only markup that is let through is our own SVG.
+The templates escape all text of users. The only markup that is not escaped is our own SVG.
 """
 
 from __future__ import annotations
@@ -24,7 +24,14 @@ from facetrm.report.charts import Chart, waterfall
 
 @dataclass(frozen=True)
 class Mark:
-    """A rating on a gauge: ``left`` in percent of the scale, None where no scale is known; ``beyond``: off its ends."""
+    """A rating drawn on the scale of its objective.
+
+    Attributes:
+        letter: Letter of the answer, ``A`` or ``B``; empty for a single answer.
+        rating: The rating, as text.
+        left: Position in percent of the scale, clipped to 0 to 100; None if the scale is unknown.
+        beyond: Whether the rating lies outside the scale.
+    """
 
     letter: str
     rating: str
@@ -34,7 +41,17 @@ class Mark:
 
 @dataclass(frozen=True)
 class ExpertRow:
-    """One objective in the table of gate and ratings; ``weights`` is empty where there is no gate."""
+    """One objective in the table of weights and ratings.
+
+    Attributes:
+        objective: Name of the objective.
+        scale: Scale of its ratings; None if unknown.
+        weights: Gate weight, one per answer if the prompts differ; empty without a gate.
+        marks: The rating of each answer, as drawn on the scale.
+        cells: Letter of each answer, and the objective's line in its explanation; None if it has none.
+        difference: Contribution to A minus contribution to B; None for a single answer.
+        share: Share of the absolute contributions or differences, in percent.
+    """
 
     objective: str
     scale: RawScale | None
@@ -47,7 +64,14 @@ class ExpertRow:
 
 @dataclass(frozen=True)
 class AnswerCard:
-    """One answer: its letter (empty when alone), its text where given, and its own waterfall."""
+    """One answer on the page.
+
+    Attributes:
+        letter: ``A`` or ``B``; empty for a single answer.
+        explanation: Explanation of the answer.
+        text: Text of the answer; None if it was not given.
+        chart: Waterfall chart of its contributions.
+    """
 
     letter: str
     explanation: LocalExplanation
@@ -57,7 +81,21 @@ class AnswerCard:
 
 @dataclass(frozen=True)
 class PageView:
-    """What the template of one explanation reads."""
+    """Everything that the template of one explanation reads.
+
+    Attributes:
+        headline: Heading of the explanation.
+        facts: Sentences below the heading.
+        prompts: The distinct prompts of the answers; empty if no texts were given.
+        cards: One card per answer.
+        why: Waterfall chart from A to B; None for a single answer.
+        rows: One row per objective.
+        flip: What would flip the pair; None to leave the section out.
+        flip_scores: Changes of one rating that would flip the pair.
+        top_weight: Largest gate weight, for the width of the bars.
+        pair: Whether a pair is shown.
+        weighted: Whether the reward is a weighted sum of ratings.
+    """
 
     headline: str
     facts: tuple[str, ...]
@@ -82,14 +120,14 @@ def render_page(
     """Return the page as HTML.
 
     Args:
-        explanation: of one answer, or of a pair.
-        conversations: the text of the answer, or of A and B; empty leaves the texts out.
-        flip: what would flip the pair; None leaves the section out.
-        title: title of the page; says what is shown by default.
+        explanation: Explanation of one answer, or of a pair.
+        conversations: The conversation of the answer, or those of A and B; empty to leave the texts out.
+        flip: What would flip the pair; None to leave the section out.
+        title: Title of the page; empty for a default title.
 
     Raises:
-        ModelError: another number of texts than of answers.
-        ConfigError: matplotlib is not installed.
+        ModelError: The number of conversations is not the number of answers.
+        ConfigError: Matplotlib is not installed.
     """
     view = page_view(explanation, conversations=conversations, flip=flip)
     first = view.cards[0].explanation
@@ -105,7 +143,19 @@ def write_page(
     flip: Flip | None = None,
     title: str = "",
 ) -> Path:
-    """Write :func:`render_page` to ``path`` and return it."""
+    """Write the HTML page to ``path`` and return the path.
+
+    Args:
+        path: Path of the page.
+        explanation: Explanation of one answer, or of a pair.
+        conversations: The conversation of the answer, or those of A and B; empty to leave the texts out.
+        flip: What would flip the pair; None to leave the section out.
+        title: Title of the page; empty for a default title.
+
+    Raises:
+        ModelError: The number of conversations is not the number of answers.
+        ConfigError: Matplotlib is not installed.
+    """
     write_text(path, render_page(explanation, conversations=conversations, flip=flip, title=title))
     return path
 
@@ -116,11 +166,23 @@ def page_view(
     conversations: Sequence[Conversation] = (),
     flip: Flip | None = None,
 ) -> PageView:
-    """Return what the template ``explained.html.j2`` reads (see :func:`render_page` for the arguments)."""
+    """Return what the template ``explained.html.j2`` reads.
+
+    Args:
+        explanation: Explanation of one answer, or of a pair.
+        conversations: The conversation of the answer, or those of A and B; empty to leave the texts out.
+        flip: What would flip the pair; None to leave the section out.
+
+    Raises:
+        ModelError: The number of conversations is not the number of answers.
+        ConfigError: Matplotlib is not installed.
+    """
     answers = _answers(explanation)
     if conversations and len(conversations) != len(answers):
         raise ModelError(
-            f"{len(conversations)} texts for {len(answers)} answers", place="page", fix="give one conversation for each"
+            f"{len(conversations)} texts for {len(answers)} answers",
+            place="page",
+            fix="give one conversation per answer",
         )
     cards = tuple(
         AnswerCard(
@@ -160,7 +222,7 @@ def page_view(
 
 @cache
 def environment() -> Environment:
-    """Return the templates' environment: everything is escaped, an undefined name is an error."""
+    """Return the template environment: all text is escaped, and an undefined name is an error."""
     loader = FileSystemLoader(Path(__file__).parent / "templates")
     result = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True

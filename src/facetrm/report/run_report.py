@@ -1,6 +1,6 @@
-"""What ``report.html`` of a training run is made of: typed, JSON-ready, every part optional except the title.
+"""The content of a training run's ``report.html``: typed, JSON-ready, with every part optional except the title.
 
-A part that is absent leaves its section out, and the page says so.
+The report leaves out the section of an absent part, and says so.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SYSTEM_TITLES: Final = {
     "task_rm": "the task's adapter alone",
     "mean_of_experts": "mean of the experts' ratings",
     "single_rm": "single reward model (one adapter)",
-    "ensemble_mean": "ensemble of these, mean",
+    "ensemble_mean": "ensemble of single reward models, mean",
     "ensemble_worst": "ensemble, worst case",
     "ensemble_uncertainty": "ensemble, mean - variance / 2",
     "routed_linear": "linear head for each task",
@@ -38,18 +38,22 @@ SYSTEM_TITLES: Final = {
     "bag_of_words": "bag of words",
     "ceiling": "ceiling",
 }
-"""The rows of the accuracy table, in order, and what they are called; other names follow as they are."""
+"""Titles of the systems in the accuracy tables, in order. Systems without a title follow under their own names."""
 
 
 class ObjectiveRow(Section):
-    """How well one expert predicts its ratings, held out.
+    """How well one expert predicts held-out ratings.
 
     Attributes:
-        name: the objective; ``n``: rows rated; ``alpha``: the ridge penalty chosen.
-        mse: mean squared error of the expert, in [0, 1] terms.
-        mse_mean: mean squared error of predicting the mean, in [0, 1] terms.
-        pearson: Pearson correlation with the ratings; ``low``, ``high``: the interval of ``spearman``.
+        name: Name of the objective.
+        n: Number of rated rows.
+        alpha: Ridge penalty of the expert.
+        mse: Mean squared error of the expert, with ratings scaled to [0, 1].
+        mse_mean: Mean squared error of always predicting the mean, with ratings scaled to [0, 1].
+        pearson: Pearson correlation with the ratings.
         spearman: Spearman correlation with the ratings.
+        low: Lower end of the interval of ``spearman``.
+        high: Upper end of the interval of ``spearman``.
     """
 
     name: str
@@ -64,13 +68,16 @@ class ObjectiveRow(Section):
 
 
 class DebiasTableRow(Section):
-    """One objective's penalty, and its correlation with verbosity before and after.
+    """One objective's verbosity penalty, and its rank correlation with verbosity before and after debiasing.
 
     Attributes:
-        objective: the objective; ``lam``: its penalty lambda.
-        before: on the reference set; ``held_out_before``, ``held_out_after``: on other rows.
-        after: the same after debiasing.
-        reached: whether the constraint was met on the reference set.
+        objective: Name of the objective.
+        lam: Penalty lambda: how much of the verbosity rating is subtracted.
+        before: Correlation before debiasing, on the reference set.
+        after: Correlation after debiasing, on the reference set.
+        held_out_before: Correlation before debiasing, on the held-out pairs.
+        held_out_after: Correlation after debiasing, on the held-out pairs.
+        reached: Whether the constraint was met on the reference set.
     """
 
     objective: str
@@ -83,7 +90,14 @@ class DebiasTableRow(Section):
 
 
 class LengthAudit(Section):
-    """Rank correlation of the final score with length inside a prompt, and what removing it costs in pair accuracy."""
+    """The final score's rank correlation with length within prompts, and what debiasing costs in pair accuracy.
+
+    Attributes:
+        before: Mean rank correlation of a model fitted without debiasing.
+        after: Mean rank correlation of the run's model.
+        accuracy_before: Pair accuracy of the model fitted without debiasing.
+        accuracy_after: Pair accuracy of the run's model.
+    """
 
     before: float
     after: float
@@ -92,7 +106,14 @@ class LengthAudit(Section):
 
 
 class Accuracy(Section):
-    """Share of pairs that a system orders rightly, with its interval where known."""
+    """Share of pairs that a system orders correctly.
+
+    Attributes:
+        value: The accuracy, from 0 to 1.
+        low: Lower end of its interval, if known.
+        high: Upper end of its interval, if known.
+        pairs: Number of pairs, if known.
+    """
 
     value: float
     low: float | None = None
@@ -101,12 +122,24 @@ class Accuracy(Section):
 
     @staticmethod
     def of(interval: Interval, *, pairs: int | None = None) -> Accuracy:
-        """Return the accuracy that a bootstrap gave."""
+        """Return an accuracy with its bootstrap interval.
+
+        Args:
+            interval: Accuracy and the ends of its interval.
+            pairs: Number of pairs, if known.
+        """
         return Accuracy(value=interval.value, low=interval.low, high=interval.high, pairs=pairs)
 
 
 class RecoveryPoint(Section):
-    """One cell of task and latent: weight times spread, true and learned."""
+    """The true and the learned weight of one latent quality in one task of the world.
+
+    Attributes:
+        task: Name of the task.
+        objective: Name of the latent quality.
+        true: True weight times spread.
+        learned: Learned coefficient times spread.
+    """
 
     task: str
     objective: str
@@ -115,14 +148,27 @@ class RecoveryPoint(Section):
 
 
 class Recovery(Section):
-    """How well the learned coefficients follow the true task weights: Spearman over ``points``."""
+    """How well the learned coefficients follow the true task weights.
+
+    Attributes:
+        spearman: Spearman correlation over the points.
+        points: One point per task and latent quality.
+    """
 
     spearman: float
     points: tuple[RecoveryPoint, ...] = ()
 
 
 class TrainingPoint(Section):
-    """One evaluation while the gate was fitted."""
+    """One evaluation during the fit of the gate.
+
+    Attributes:
+        step: Optimiser step.
+        train_loss: Loss on the training pairs, in nats.
+        valid_loss: Loss on the validation pairs, in nats.
+        train_accuracy: Accuracy on the training pairs.
+        valid_accuracy: Accuracy on the validation pairs.
+    """
 
     step: int
     train_loss: float | None = None
@@ -132,14 +178,27 @@ class TrainingPoint(Section):
 
 
 class Training(Section):
-    """The gate's fit: its points, and the step that was kept."""
+    """The fit of the gate.
+
+    Attributes:
+        points: Evaluations, in order.
+        best_step: Optimiser step of the state that was kept.
+    """
 
     points: tuple[TrainingPoint, ...]
     best_step: int | None = None
 
 
 class ReliabilityRow(Section):
-    """Rows whose confidence is in (``low``, ``high``]: how many, mean confidence, and how many were routed right."""
+    """The router's calibration in one bin of confidence.
+
+    Attributes:
+        low: Lower end of the bin, exclusive.
+        high: Upper end of the bin, inclusive.
+        rows: Number of held-out rows in the bin.
+        confidence: Mean confidence of these rows; None if there are none.
+        accuracy: Share of these rows that are routed correctly; None if there are none.
+    """
 
     low: float
     high: float
@@ -149,7 +208,14 @@ class ReliabilityRow(Section):
 
 
 class CoverageRow(Section):
-    """At or above a threshold of confidence: share of rows, how right they are, and how right the others are."""
+    """The router's accuracy above and below a threshold of confidence.
+
+    Attributes:
+        threshold: Threshold of confidence.
+        coverage: Share of rows whose confidence is at least the threshold.
+        accuracy: Accuracy on these rows; None if there are none.
+        accuracy_below: Accuracy on the other rows; None if there are none.
+    """
 
     threshold: float
     coverage: float
@@ -161,21 +227,21 @@ class RouterPart(Section):
     """The router on held-out prompts.
 
     Attributes:
-        names: the tasks.
-        rows: number of held-out rows.
-        accuracy: top-1 accuracy.
-        majority: accuracy of always naming the most frequent task.
-        linear: accuracy of a linear router.
-        confusion: counts, rows are true tasks, columns routed ones.
-        calibration_error: calibration error at the fitted temperature.
-        uncalibrated: calibration error without a fitted temperature.
-        temperature: the fitted temperature.
-        reliability: accuracy by confidence bin.
-        coverage: coverage and accuracy by confidence threshold.
-        given: number of training rows with a task of their own, by task.
-        routed: number of training rows whose task the router named, by task.
-        below: number of routed rows below the threshold, by task.
-        threshold: confidence level of the fall-back; 0 for none.
+        names: Names of the tasks.
+        rows: Number of held-out rows.
+        accuracy: Top-1 accuracy.
+        majority: Accuracy of always choosing the most frequent task.
+        linear: Accuracy of a linear router.
+        confusion: Number of rows by true task (rows) and chosen task (columns).
+        calibration_error: Expected calibration error at the fitted temperature.
+        uncalibrated: Expected calibration error at temperature 1.
+        temperature: Fitted temperature.
+        reliability: Accuracy by bin of confidence.
+        coverage: Coverage and accuracy by threshold of confidence.
+        given: Number of training rows that name their task, by task.
+        routed: Number of training rows whose task the router chose, by task.
+        below: Number of routed training rows whose confidence is below the threshold, by task.
+        threshold: Confidence below which the fall-back scores a row; 0 for no fall-back.
     """
 
     names: tuple[str, ...]
@@ -199,19 +265,19 @@ class CapabilityRow(Section):
     """One expert of a task's mixture.
 
     Attributes:
-        task: task of the expert.
-        name: name of the expert.
-        preferences: it learned from.
-        held_out: Accuracy on held-out preferences about its capability, which chose the state that was kept.
-        start: The same before training, with a linear head.
-        loss: Loss on these, in nats per prompt.
-        start_loss: The same before training.
-        steps: Optimiser steps.
+        task: Name of the task.
+        name: Name of the expert.
+        preferences: Number of preferences that it was trained on.
+        held_out: Accuracy on held-out preferences about its capability, which also chose the state that was kept.
+        start: Accuracy on the same preferences before training, with a linear head.
+        loss: Loss on the same preferences after training, in nats per prompt.
+        start_loss: Loss on the same preferences before training, in nats per prompt.
+        steps: Number of optimiser steps.
         change: Relative change of the vectors by training.
         kept: Whether the trained adapter was kept; otherwise the expert is a linear head.
-        agrees: share of test pairs that its rating orders as the overall label does.
-        share: share of all contributions to margins within its task.
-        true: agreement with its latent's true level.
+        agrees: Share of its task's test pairs that its rating orders as the overall label does; None without pairs.
+        share: Share of the absolute contributions to margins within its task; None without pairs.
+        true: Share of the task's test pairs that its rating orders as the true levels do; None outside the world.
     """
 
     task: str
@@ -230,7 +296,13 @@ class CapabilityRow(Section):
 
 
 class ExplainedPair(Section):
-    """One pair taken apart, with its texts and what would flip it."""
+    """One pair, explained.
+
+    Attributes:
+        explanation: Explanation of the pair.
+        conversations: Conversations of A and B; None to leave the texts out.
+        flip: What would flip the pair; None to leave the section out.
+    """
 
     explanation: PairExplanation
     conversations: tuple[Conversation, Conversation] | None = None
@@ -241,27 +313,27 @@ class RunReport(Section):
     """Everything that ``report.html`` shows.
 
     Attributes:
-        title: title of the run.
-        description: description of the run.
-        config: the resolved settings as YAML.
-        seconds: by stage, in order.
-        objectives: the experts of stage 1.
-        debias: the penalties of the debiasing.
-        length: the effect of debiasing on length.
-        pair_accuracy: label kind (``noisy``, ``true``) to system (keys of ``SYSTEMS``) to accuracy.
-        by_source: source to system to accuracy, against the labels.
-        by_task: the same by task.
-        router: figures of the router, for a model that has one.
-        capabilities: figures of each capability, for a model with a router.
-        recovery: how well the true weights were recovered.
-        overall: what each expert does over many rows.
-        ablation: what dropping each expert changes.
-        training: losses and figures of the training.
-        pair: one pair, explained.
-        seeds: random seeds of the run.
-        versions: versions of the packages.
-        hashes: hashes of what the run depends on.
-        notes: sentences to show under the title, such as warnings of the fit.
+        title: Title of the run.
+        description: Description of the run.
+        config: Resolved settings, as YAML.
+        seconds: Duration of each stage, in seconds, in order.
+        objectives: Figures of each expert of stage 1.
+        debias: Penalty and correlations of each objective.
+        length: Effect of debiasing on the correlation with length.
+        pair_accuracy: Accuracy by kind of label (``noisy``, ``true``) and system (a key of ``SYSTEM_TITLES``).
+        by_source: Accuracy by source and system, against the labels.
+        by_task: Accuracy by task and system, against the labels.
+        router: Figures of the router, if the model has one.
+        capabilities: Figures of each expert of a DMoERM.
+        recovery: How well the true weights were recovered, in the world.
+        overall: Weights and contributions over the held-out pairs.
+        ablation: Effect of dropping each expert.
+        training: Fit of the gate.
+        pair: One pair, explained.
+        seeds: Random seeds, by use.
+        versions: Versions of Python and the packages, the platform, and the number of threads.
+        hashes: Hashes of the data, the model and the encoder.
+        notes: Sentences below the title, such as warnings of the fit.
     """
 
     title: str
@@ -287,5 +359,5 @@ class RunReport(Section):
     notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-ready dict, from which ``RunReport.model_validate`` makes the same report."""
+        """Return a JSON-ready dict. ``RunReport.model_validate`` turns it back into the same report."""
         return self.model_dump(mode="json")

@@ -1,4 +1,4 @@
-"""A whole model as a page: who is listened to, and what dropping each expert does, task by task."""
+"""HTML page of a whole model: per task, how much each objective counts and what dropping it changes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,17 @@ from facetrm.report.page import environment
 
 @dataclass(frozen=True)
 class TaskPart:
-    """What the template reads about one task; ``task`` is empty where there is one, ``effects`` None without pairs."""
+    """Everything that the template reads about one task.
+
+    Attributes:
+        task: Name of the task; empty if the model has only one.
+        facts: Sentences at the top of the section.
+        overall: Weights and contributions over all rows.
+        effects: Effect of dropping each expert; None without pairs.
+        listened: Chart of how much each objective counts.
+        by_task: The same per task of the rows; None if the rows have no tasks.
+        by_source: The same per source of the rows; None if the rows have no sources.
+    """
 
     task: str
     facts: tuple[str, ...]
@@ -28,15 +38,15 @@ class TaskPart:
 
 
 def write_whole_page(path: Path, views: Sequence[WholeView], *, model: str) -> Path:
-    """Write the page of a whole model to ``path`` and return it.
+    """Write the page of a whole model to ``path`` and return the path.
 
     Args:
-        path: path of the page.
-        views: one for each task.
-        model: what the model is called: its name or its hash.
+        path: Path of the page.
+        views: One view per task.
+        model: Name or hash of the model.
 
     Raises:
-        ConfigError: matplotlib is not installed.
+        ConfigError: Matplotlib is not installed.
     """
     parts = [_part(view, n) for n, view in enumerate(views)]
     template = environment().get_template("whole.html.j2")
@@ -58,11 +68,11 @@ def _part(view: WholeView, number: int) -> TaskPart:
 
 
 def heat(what: str, views: Mapping[str, GroupView]) -> Chart | None:
-    """Return whom each task, or each source, makes the model listen to; None without any.
+    """Return a heat map of how much each objective counts in each task or source; None if ``views`` is empty.
 
     Args:
-        what: ``task`` or ``source``.
-        views: by its name.
+        what: ``task`` or ``source``, for the name of the chart.
+        views: Weights and contributions, by task or source.
     """
     if not views:
         return None
@@ -73,17 +83,17 @@ def heat(what: str, views: Mapping[str, GroupView]) -> Chart | None:
 
 
 def listened(everyone: GroupView, *, name: str = "listened") -> Chart:
-    """Return who is listened to, on all answers.
+    """Return a bar chart of how much each objective counts over all answers.
 
     Args:
-        everyone: of all of them.
-        name: name of the chart, its own on each page.
+        everyone: Weights and contributions over all answers.
+        name: Name of the chart, unique on its page.
     """
     rows = sorted(_heard(everyone).items(), key=lambda item: -item[1])
     return bars([Bar(name, value, hero=True) for name, value in rows], name=name, percent=True)
 
 
 def _heard(view: GroupView) -> Mapping[str, float]:
-    """Return how much each objective is listened to: its mean weight, or its share of all |contributions|."""
+    """Return how much each objective counts: its mean weight, or its share of all |contributions|."""
     total = sum(view.contributions.values()) or 1.0
     return view.weights or {name: value / total for name, value in view.contributions.items()}

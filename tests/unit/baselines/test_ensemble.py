@@ -47,11 +47,11 @@ def test_where_members_disagree_the_careful_ones_give_less() -> None:
 
 
 def test_what_is_no_ensemble_is_refused() -> None:
-    with pytest.raises(FitError, match="two members or more"):
+    with pytest.raises(FitError, match="at least two members"):
         ensemble_rewards(REWARDS[:1], reference_MR=REFERENCE[:1])
     with pytest.raises(FitError, match="one row per member"):
         ensemble_rewards(REWARDS, reference_MR=REFERENCE[:3])
     constant = REFERENCE.copy()
     constant[2] = 5.0
-    with pytest.raises(FitError, match="member 2 gives one reward to all"):
+    with pytest.raises(FitError, match="member 2 gives all answers the same reward"):
         ensemble_rewards(REWARDS, reference_MR=constant)

@@ -89,7 +89,7 @@ def test_a_server_that_wants_a_key_gets_it_by_name(rows: Path, monkeypatch: pyte
         monkeypatch.delenv("MY_KEY")
         assert_refused(command(*line, "--key-env", "MY_KEY"), "--key-env: the environment variable MY_KEY is not set")
         assert_refused(command(*line, "--key-env", SECRET), "--key-env: not the name of an environment variable")
-    assert_refused(command("doctor", rows.parent, "--key-env", "MY_KEY"), "--key-env: only a server takes a key")
+    assert_refused(command("doctor", rows.parent, "--key-env", "MY_KEY"), "--key-env: --key-env needs a server")
     assert all(SECRET not in text and "sk-wrong" not in text for text in (said.out, said.err, wrong.out, wrong.err))
 
 

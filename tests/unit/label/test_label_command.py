@@ -127,7 +127,7 @@ def test_ctrl_c_ends_cleanly_and_the_rerun_goes_on(server: LabelServer, rows: Pa
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130, err
-    assert err.splitlines()[-1] == "facetrm: interrupted; run the same command again to go on"
+    assert err.splitlines()[-1] == "facetrm: interrupted; run the same command again to continue"
     assert "Traceback" not in err
     kept = len(stored_keys(rows.parent / "out"))
     assert 4 <= kept < 24, "two of the six answers may have been on their way"

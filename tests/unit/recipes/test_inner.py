@@ -157,7 +157,7 @@ def test_experts_start_from_the_tasks_adapter_and_heads_from_rows_that_are_train
 def test_a_phase_of_one_prompt_is_refused_with_its_task(base, tmp_path, name):
     rows = phases(warmth=30)
     few = {"base": rows.base, "mix": rows.mix, "capabilities": rows.capabilities, name: rows.base[:1] * 3}
-    with pytest.raises(FitError, match=rf"task 'chat': 3 preferences for phase '{name}'; give preferences of two"):
+    with pytest.raises(FitError, match=rf"task 'chat': 3 preferences for phase '{name}'; give preferences of at least"):
         inner(base, tmp_path, Phases(**few), ("chat/warmth",))
     assert not (tmp_path / "training").exists()
 

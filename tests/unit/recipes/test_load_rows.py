@@ -129,7 +129,7 @@ def test_the_hash_names_the_rows(tmp_path: Path) -> None:
 
 def test_a_part_without_a_row_is_an_error(tmp_path: Path) -> None:
     section = write_pack(tmp_path / "pack", RATED, PAIRS[:3])
-    with pytest.raises(DataError, match=r"data \(pack\): no row for part 'test'; give more data"):
+    with pytest.raises(DataError, match=r"data \(pack\): no rows for part 'test'; give more data"):
         load_rows(section, seed=0)
 
 

@@ -78,7 +78,7 @@ def test_capabilities_are_read_beside_it(section: SourceTasks, tmp_path: Path) -
     assert not {p.prompt_key for p in rows.capabilities} & held
     assert rows.counts == {"training_capabilities_with_a_test_prompt": len(held)}
     write_rows(path, [labelled(0, "chat/empathy")])
-    with pytest.raises(DataError, match="aspect 'chat/empathy' is no capability; did you mean 'chat/empathy_ability'"):
+    with pytest.raises(DataError, match="unknown capability 'chat/empathy'; did you mean 'chat/empathy_ability'"):
         load_tasks(section.model_copy(update={"capabilities": (str(path),)}), seed=0)
 
 

@@ -33,7 +33,7 @@ def test_every_section_is_there_with_its_figures(tmp_path) -> None:
         "-7.3 points", "-0.0321", "12.7%",
         *SYSTEM_TITLES.values(), *NAMES, *TASKS, run.title, run.description, "steps: 500", "Numbers of a small run.",
         "not reached", "+0.310", "70.5%", "-0.5 points", "120.2", "1,204", "0.0240", "165 s", "m" * 64, "31.0%",
-        "helpsteer 800 pairs", "A is ahead by 0.1985", "One pair taken apart",
+        "helpsteer 800 pairs", "A is ahead by 0.1985", "One pair explained",
     ]  # fmt: skip
     for part in expected:
         assert part in text, part
@@ -63,7 +63,7 @@ def test_a_model_without_weights_is_shown_by_its_shares() -> None:
     page = check(render_report(run.model_copy(update={"overall": overall, "pair": shown})))
     text = text_of(page)
     assert "Each expert's share of all |contributions|" in text
-    assert "its vector held at the reference" in text
+    assert "its vector is held at the reference" in text
     assert "Not defined for this model" in text
     assert f"{max(overall.everyone.contributions.values()):.4f}" in text
     for word in ("mean weight", "gate weight", "weight and penalty"):

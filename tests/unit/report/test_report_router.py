@@ -104,7 +104,7 @@ def test_every_figure_of_router_tasks_and_experts_is_shown() -> None:
         "66.1%", "0.543", "0.654", "219", "31.4%", "adapter", "linear head", "0.691",
         "73.3%", "65.4%", "unlabelled", "the task's adapter alone",
         "61.1%", "70.2%", "80.4%", "experts of chat",
-        "2 tasks, 3 experts on one backbone.", "of held-out prompts routed right, 2 tasks",
+        "2 tasks, 3 experts on one backbone.", "of held-out prompts routed correctly, 2 tasks",
     ]  # fmt: skip
     for words in shown:
         assert words in text, words
@@ -127,7 +127,7 @@ def test_without_a_router_its_sections_are_not_there() -> None:
     single = check(render_report(routed(router=None, by_task={})))
     assert not {"router", "tasks"} & ids(single)
     assert "capabilities" in ids(single)
-    assert "prompts routed right" not in text_of(single)
+    assert "prompts routed correctly" not in text_of(single)
 
 
 def test_columns_and_sentences_that_depend_on_the_run() -> None:
@@ -137,8 +137,8 @@ def test_columns_and_sentences_that_depend_on_the_run() -> None:
     assert "No fall-back is set: the router decides every row." in text
     assert "Below a confidence" not in text
     empty = part(reliability=(ReliabilityRow(low=0.0, high=1.0, rows=0),))
-    assert "Reliability: share routed right" not in text_of(check(render_report(routed(router=empty))))
-    assert "Reliability: share routed right" in text_of(check(render_report(routed())))
+    assert "Reliability: share routed correctly" not in text_of(check(render_report(routed(router=empty))))
+    assert "Reliability: share routed correctly" in text_of(check(render_report(routed())))
 
 
 def test_a_real_router_fills_the_section() -> None:

@@ -1,4 +1,4 @@
-"""The settings of an ArmoRM run: one section per step, in the order of the steps."""
+"""Settings of an ArmoRM run, one section per step, in the order of the steps."""
 
 from __future__ import annotations
 
@@ -22,7 +22,13 @@ from facetrm.recipes.backbones import TinyBackbone
 
 
 class FeaturesSection(Section):
-    """Where features are kept: ``folder`` (by default in the run folder), rows of a shard, and their type on disk."""
+    """How features are stored.
+
+    Attributes:
+        folder: Folder of the features; None for a folder inside the run folder.
+        shard_rows: Number of rows per shard.
+        dtype: Number type on disk.
+    """
 
     folder: str | None = None
     shard_rows: int = Field(default=1024, ge=1)
@@ -30,18 +36,18 @@ class FeaturesSection(Section):
 
 
 class ExpertsSection(Section):
-    """Stage 1.
+    """Stage 1: the experts.
 
     Attributes:
-        ridge: settings of the heads.
-        source_balance: 0 counts every rating alike, 1 every source alike.
-        length: add the plain-length expert.
-        length_direction: ``unknown`` keeps it out of the gate.
-        preference: add a linear Bradley-Terry head as an expert, for backbones that were not trained on preferences
-            (needs cross_fit).
-        cross_fit: prompt folds; the gate learns from scores of heads that did not see its prompts. 0 for none, which is
-            right where ratings and preferences share no prompt.
-        test: report the heads on the held-out ratings as well.
+        ridge: Settings of the heads.
+        source_balance: 0 weighs every rating equally, 1 every source.
+        length: Whether to add an expert for plain length.
+        length_direction: Whether longer answers are better or worse; ``unknown`` keeps length out of the gate.
+        preference: Whether to add a linear Bradley-Terry head as an expert, for backbones that were not trained on
+            preferences. Needs ``cross_fit``.
+        cross_fit: Number of prompt folds of the cross-fitting: the gate then learns from scores of heads that did not
+            see its prompts. 0 for none, which is right if ratings and preferences share no prompts.
+        test: Whether to report the heads on the held-out ratings as well.
     """
 
     ridge: RidgeConfig = RidgeConfig()
@@ -55,14 +61,20 @@ class ExpertsSection(Section):
     @model_validator(mode="after")
     def _folds(self) -> ExpertsSection:
         if self.cross_fit == 1:
-            raise ValueError("cross_fit takes 0, or 2 folds and more")
+            raise ValueError("cross_fit must be 0, or at least 2 folds")
         if self.preference and self.cross_fit == 0:
             raise ValueError("preference needs cross_fit, or the gate would learn from scores fitted on its own pairs")
         return self
 
 
 class DebiasSection(Section):
-    """The debiasing: its ``target`` (a verbosity objective, or ``length``; null for none) and its reference set."""
+    """The debiasing.
+
+    Attributes:
+        target: Verbosity objective whose influence is removed, or ``length``; null for no debiasing.
+        reference: Rows on which correlations are measured: the answers of the ``preferences``, or the ``ratings``.
+        settings: Settings of the fit.
+    """
 
     target: str | None = None
     reference: Literal["preferences", "ratings"] = "preferences"
@@ -70,15 +82,15 @@ class DebiasSection(Section):
 
 
 class GateSection(Section):
-    """Stage 2.
+    """Stage 2: the gate.
 
     Attributes:
-        settings: settings of the fit.
-        source_balance: 0 counts every pair alike, 1 every source alike.
-        strength: weigh a pair by how clear its preference is: by its ``strength``, or by ``margin / (margin + median
-            margin of its file)``. Margin 0 is the least clear pair and weighs nothing; a pair that does not say (no
-            margin, or NaN) weighs as much as the mean of those that do.
-        reference: contributions are against the training ``mean``, or against ``zero``.
+        settings: Settings of the fit.
+        source_balance: 0 weighs every pair equally, 1 every source.
+        strength: Whether to weigh each pair by how clear its preference is: by its ``strength``, or by
+            ``margin / (margin + median margin of its file)``. A pair with margin 0 has weight 0; a pair with neither
+            gets the mean weight of the others.
+        reference: Whether contributions are counted from the training ``mean`` or from ``zero``.
     """
 
     settings: GateConfig = GateConfig()
@@ -88,16 +100,16 @@ class GateSection(Section):
 
 
 EVERY = "all"
-"""The name of the fall-back mixture that is trained on every task."""
+"""Name of the fall-back mixture that is trained on all tasks."""
 
 
 class RouterSection(Section):
-    """The outer mixture.
+    """The router.
 
     Attributes:
-        settings: settings of the fit.
-        threshold: level of confidence, below which the fall-back scores a row; 0 for no fall-back.
-        fallback: ``all`` is a mixture that is fitted on every task's preferences; or the name of a task.
+        settings: Settings of the fit.
+        threshold: Confidence below which the fall-back scores a row; 0 for no fall-back.
+        fallback: ``all`` for a mixture that is fitted on the preferences of all tasks, or the name of a task.
     """
 
     settings: RouterConfig = RouterConfig()
@@ -106,20 +118,24 @@ class RouterSection(Section):
 
 
 class GatesSection(RouterSection):
-    """The outer mixture over gates that share their experts.
+    """The router over gates that share their experts.
 
     Attributes:
-        least: a task with fewer preferences has no gate of its own and takes that of all tasks.
+        least: Smallest number of preferences for a task to get its own gate; other tasks use the gate of all tasks.
     """
 
     least: int = Field(default=50, ge=2)
 
 
 def check_fallback(section: RouterSection, tasks: Sequence[str]) -> None:
-    """Check the fall-back of ``section`` against the ``tasks`` of a run.
+    """Check that the fall-back is valid for the tasks of a run.
+
+    Args:
+        section: Settings of the router.
+        tasks: Names of the tasks.
 
     Raises:
-        ConfigError: it is neither ``all`` nor a task, or a task has its name.
+        ConfigError: The fall-back is neither ``all`` nor a task, or a task is named ``all``.
     """
     if section.threshold == 0:
         return
@@ -131,13 +147,13 @@ def check_fallback(section: RouterSection, tasks: Sequence[str]) -> None:
 
 
 class CompareSection(Section):
-    """What stands beside the gate.
+    """The baselines that the gate is compared with, and the statistics.
 
     Attributes:
-        linear: settings of the linear Bradley-Terry head.
-        bag_of_words: words of the bag-of-words pipeline; 0 for none.
-        samples: bootstrap resamples.
-        least: sources with fewer test pairs are pooled.
+        linear: Settings of the linear Bradley-Terry head.
+        bag_of_words: Number of words of the bag-of-words pipeline; 0 for none.
+        samples: Number of bootstrap resamples.
+        least: Smallest number of test pairs for a source to be shown by itself; smaller sources are pooled.
     """
 
     linear: BradleyTerryConfig = BradleyTerryConfig()
@@ -147,9 +163,23 @@ class CompareSection(Section):
 
 
 class ArmormConfig(Section):
-    """A whole run. Give either ``backbone`` (a path or a name on the Hub) or ``tiny`` (trained here, world only).
+    """Settings of a whole run. Give either ``backbone`` or ``tiny``.
 
-    With ``router`` every task gets a gate of its own over the same experts.
+    Attributes:
+        recipe: Name of the recipe.
+        title: Title of the run.
+        description: Description of the run.
+        seed: Random seed of the run.
+        data: The data.
+        backbone: Settings of an existing backbone, given by its path or its name on the Hub.
+        tiny: Settings of a small decoder that the run trains itself; only for the embedded world.
+        features: How features are stored.
+        experts: Settings of the experts.
+        debias: Settings of the debiasing.
+        gate: Settings of the gate.
+        router: Settings of a router that gives each task its own gate over the same experts; null for one gate.
+        compare: Settings of the baselines and the statistics.
+        save_backbone: Whether to copy the backbone into the model folder, or to refer to it by its path or name.
     """
 
     recipe: Literal["armorm"] = "armorm"

@@ -1,4 +1,4 @@
-"""A run's ``metrics.json`` and what its report shows. The schema of ``metrics.json`` is in docs/metrics.md."""
+"""``metrics.json`` and the report of an ArmoRM run. docs/metrics.md describes ``metrics.json``."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ from facetrm.report.run_report import (
 
 METRICS_SCHEMA: Final = 1
 _ROUTED_NOTE: Final = (
-    "The saved model has a gate for each task behind a router; gate, weights and effects below are of the single gate."
+    "The saved model has a router and one gate per task. Gate, weights and effects below are those of the single gate."
 )
-_ABLATION_SAMPLES: Final = 200  # three intervals for each expert: more would take a part of the run that shows
+_ABLATION_SAMPLES: Final = 200  # per expert and interval; more would slow down small runs
 _PACKAGES: Final = ("facetrm", "torch", "transformers", "tokenizers", "safetensors", "numpy", "scipy")
 
 
@@ -57,16 +57,16 @@ def metrics(
     training: Mapping[str, Any],
     routed: RoutedFit | None = None,
 ) -> dict[str, Any]:
-    """Return the content of ``metrics.json``: plain numbers, null for what is not defined, no NaN.
+    """Return the content of ``metrics.json``. Undefined numbers are null.
 
     Args:
-        config: settings of the run.
-        rows: data of the run.
-        fit: the fitted parts.
-        judgement: how the model did on test data.
-        seconds: by stage.
-        training: what a backbone trained here has cost.
-        routed: the model with a router, if any.
+        config: Settings of the run.
+        rows: Data of the run.
+        fit: Experts, debiasing and gate, with their reports.
+        judgement: Accuracies of the gate and the baselines, and other figures on the test pairs.
+        seconds: Duration of each stage, in seconds.
+        training: Cost and figures of the backbone's training; empty if the run did not train it.
+        routed: The model with a router; None without one.
     """
     model = fit.model if routed is None else routed.model
     gate = fit.gate.to_dict()
@@ -133,16 +133,16 @@ def report(
     explained: Preference,
     routed: RoutedFit | None = None,
 ) -> RunReport:
-    """Return what ``report.html`` shows.
+    """Return the content of ``report.html``.
 
     Args:
-        config: settings of the run.
-        rows: data of the run.
-        fit: the fitted parts.
-        judgement: how the model did on test data.
-        seconds: by stage.
-        explained: the pair that the page takes apart.
-        routed: the model with a router, if any.
+        config: Settings of the run.
+        rows: Data of the run.
+        fit: Experts, debiasing and gate, with their reports.
+        judgement: Accuracies of the gate and the baselines, and other figures on the test pairs.
+        seconds: Duration of each stage, in seconds.
+        explained: The pair to explain.
+        routed: The model with a router; None without one.
     """
     model = fit.model if routed is None else routed.model
     tasks = [p.task or "" for p in rows.test]
@@ -204,7 +204,12 @@ def report(
 
 
 def explain_preference(model: RewardModel, preference: Preference) -> ExplainedPair:
-    """Score both answers of a ``preference`` with ``model`` and take the margin apart."""
+    """Return the explanation of one pair, with its texts and what would flip it.
+
+    Args:
+        model: Model that scores the answers.
+        preference: The pair.
+    """
     pair = explain_pair(model, preference.chosen, preference.rejected)
     flip = flip_explained(model, pair)
     return ExplainedPair(explanation=pair, conversations=(preference.chosen, preference.rejected), flip=flip)
@@ -274,7 +279,7 @@ def _seeds(config: ArmormConfig) -> dict[str, int]:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that decide numbers, the platform and the threads."""
+    """Return everything that affects numbers: versions of Python and packages, platform, and number of threads."""
     packages = {name: version(name) for name in _PACKAGES}
     return {
         "python": sys.version.split()[0],
@@ -289,7 +294,7 @@ def _number(value: float | None) -> float | None:
 
 
 def plain(value: Any) -> Any:
-    """Return ``value`` with every NaN and infinity as None, so that it is JSON."""
+    """Return ``value`` with every NaN and infinity replaced by None, so that it is valid JSON."""
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):

@@ -1,8 +1,8 @@
-"""ArmoRM, from ratings and preferences to a readable reward model, as one straight line.
+"""ArmoRM, from ratings and preferences to an interpretable reward model, as a straight line.
 
-    ratings, preferences -> features -> experts -> debiasing -> gate -> model, beside its baselines
+    ratings, preferences -> features -> experts -> debiasing -> gate -> model and baselines
 
-Reference: ArmoRM (arXiv 2406.12845); where we differ is said in each part.
+Reference: ArmoRM (arXiv 2406.12845). The docstring of each part says where it differs from the paper.
 """
 
 from __future__ import annotations
@@ -48,13 +48,17 @@ from facetrm.recipes.reading import RowsReader, as_ties
 
 @dataclass
 class Stopwatch:
-    """Seconds by stage, in order."""
+    """Measures the time of each stage.
+
+    Attributes:
+        seconds: Duration of each stage, in seconds, in order.
+    """
 
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
-        """Add the time spent inside to ``stage``."""
+        """Add the time spent inside the context to ``stage``."""
         start = time.monotonic()
         yield
         self.seconds[stage] = self.seconds.get(stage, 0.0) + time.monotonic() - start
@@ -63,19 +67,20 @@ class Stopwatch:
 
 @dataclass(frozen=True)
 class ArmormFit:
-    """Everything that one pass of the line leaves behind.
+    """The fitted parts of an ArmoRM, and the pairs they were fitted and are tested on.
 
     Attributes:
-        model: ready to score.
-        reports: reports of the experts, out of fold.
-        test_reports: reports of the experts, on held-out ratings.
-        debias: the fitted map.
-        gate: the fitted gate.
-        gate_pairs: the training pairs, whose features are read block by block.
-        test_pairs: features of the held-out pairs.
-        weights: weights of the training pairs.
-        scores: the cross-fitted ones that the gate learned from, if any.
-        folder: where a fit keeps temporary files; None for the system's temporary folder.
+        model: The reward model, ready to score.
+        reports: Report of each expert, out of fold.
+        test_reports: Report of each expert on held-out ratings; empty if there are none.
+        debias: Fitted debiasing.
+        gate: Fitted gate.
+        gate_pairs: Training pairs of the gate; their features are read block by block.
+        test_pairs: Features of the test pairs.
+        weights: Weight of each training pair; None for equal weights.
+        scores: Cross-fitted scores of the chosen and rejected answers, from which the gate learned; None without
+            cross-fitting.
+        folder: Folder for temporary files of later fits; None for the system's temporary folder.
     """
 
     model: RewardModel
@@ -99,13 +104,16 @@ def prepare(config: ArmormConfig, folder: Path, watch: Stopwatch) -> tuple[Rows,
     """Read the data, load or train the backbone, and put the features of every row on disk.
 
     Args:
-        config: settings.
-        folder: folder of the run.
-        watch: where the seconds go.
+        config: Settings of the run.
+        folder: Folder of the run.
+        watch: Stopwatch that receives the time of each stage.
 
     Returns:
-        Rows without the pairs that nothing can tell apart, encoder, feature store, and what a backbone trained here has
-        cost.
+        The rows without training pairs whose answers read the same, the encoder, the feature store, and cost and
+        figures of the backbone's training (empty if the run did not train it).
+
+    Raises:
+        FacetrmError: A step failed; the error names value, place and fix.
     """
     with watch("data"):
         rows = load_rows(config.data, seed=config.seed)
@@ -135,11 +143,11 @@ def conversations(rows: Rows) -> list[Conversation]:
 
 
 def readable_rows(rows: Rows, encoder: Encoder) -> Rows:
-    """Return the rows without training pairs whose answers read the same, and with the counts of what is read.
+    """Return the rows without training pairs whose answers read the same, with the counts of what was read.
 
     Args:
-        rows: data.
-        encoder: reads it.
+        rows: Data of the run.
+        encoder: Encoder whose tokens decide which answers read the same.
     """
     reader = RowsReader(encoder)
     reader.ratings([*rows.heads, *rows.heads_test])
@@ -148,10 +156,10 @@ def readable_rows(rows: Rows, encoder: Encoder) -> Rows:
 
 
 def stream_of(encoder: Encoder) -> FeatureStream:
-    """Return a stream of features that ``encoder`` computes again each time.
+    """Return a stream of features that does not store them, but computes them again each time.
 
     Args:
-        encoder: reads the conversations.
+        encoder: Encoder that computes the features.
     """
 
     def stream(conversations: Iterable[Conversation], *, rows: int) -> Iterator[Features]:
@@ -174,17 +182,17 @@ def fit_parts(
 ) -> ArmormFit:
     """Fit experts, debiasing and gate on rows whose features come block by block.
 
-    Memory holds one block of features, one Gram matrix per fold, and of each row its labels and scores; the held-out
-    rows are read whole.
+    Memory holds one block of features, one Gram matrix per fold, the labels and scores of all rows, and the features of
+    the held-out pairs.
 
     Args:
-        config: settings.
-        rows: data.
-        encoder: encoder of the model that is returned.
-        stream: conversations to features: a store's, or another encoder's for a baseline.
-        watch: where the seconds go.
-        checkpoint: file from which a gate whose fit was killed goes on.
-        folder: where vectors that a fit reads again are kept while it runs; None for the system's temporary folder.
+        config: Settings of the run.
+        rows: Data of the run.
+        encoder: Encoder of the model that is returned.
+        stream: Function from conversations to blocks of features, such as that of a feature store.
+        watch: Stopwatch that receives the time of each stage.
+        checkpoint: File from which an interrupted fit of the gate resumes; None for no checkpoint.
+        folder: Folder for temporary files of the fits; None for the system's temporary folder.
 
     Returns:
         The fitted parts and the model.
@@ -245,17 +253,18 @@ def fit_mixture(
     checkpoint: Path | None = None,
     folder: Path | None = None,
 ) -> tuple[Mixture, GateFit]:
-    """Fit the gate on ``pairs`` and return the mixture of experts, debiasing and gate, with the fit.
+    """Fit the gate, and return the mixture of experts, debiasing and gate, and the fit.
 
     Args:
-        config: settings.
-        experts: the K raters.
-        debias: the fitted map.
-        pairs: to learn from.
-        weights: weights of the pairs.
-        scores: cross-fitted ones (see :func:`facetrm.fit.gate.fit.fit_gate`).
-        checkpoint: file from which a killed fit goes on.
-        folder: for temporary files.
+        config: Settings of the run.
+        experts: The K experts.
+        debias: Fitted debiasing.
+        pairs: Training pairs.
+        weights: Weight of each pair; None for equal weights.
+        scores: Scores of the chosen and the rejected answers, each [N, K], to learn from instead of the experts' own,
+            such as cross-fitted ones.
+        checkpoint: File from which an interrupted fit resumes; None for no checkpoint.
+        folder: Folder for temporary files; None for the system's temporary folder.
     """
     scored = score_pair_blocks(
         pairs, experts=experts, groups=pairs.groups, weights=weights, scores=scores, folder=folder

@@ -1,10 +1,9 @@
-"""Stage 1 of a run: ridge heads on ratings, perhaps a preference expert on pairs, and their cross-fitted scores.
+"""Stage 1 of a run: ridge heads on ratings, an optional preference expert on pairs, and their cross-fitted scores.
 
-The preference expert is a linear Bradley-Terry head that joins the named objectives as one more expert: the part that a
-backbone which was itself trained on preferences (FsfairX, for ArmoRM) plays inside every head. It is for backbones that
-were not. Its score is 0.5 + 0.2 z, with z its log odds, standardised over its training answers; its rating is the log
-odds
-themselves, on a scale that reaches 2.5 standard deviations to either side of their mean.
+The preference expert is a linear Bradley-Terry head that joins the named objectives as one more expert. It is for
+backbones that were not trained on preferences; ArmoRM's backbone (FsfairX) was, so its heads know preferences already.
+The score of the preference expert is 0.5 + 0.2 z, where z is its log odds, standardised over its training answers. Its
+rating is the log odds, on a scale of 2.5 standard deviations around their mean.
 
 Shapes: N pairs or rated rows, D hidden size, K experts.
 """
@@ -36,12 +35,12 @@ _MIDDLE, _SPREAD = 0.5, 0.2
 def rated_chunks(
     ratings: Sequence[Rating], stream: FeatureStream, *, hidden_size: int
 ) -> Callable[[], Iterator[Features]]:
-    """Return a function that reads the features of ``ratings`` anew, block by block.
+    """Return a function that yields the features of ``ratings`` block by block, from the start on each call.
 
     Args:
         ratings: N rated rows.
-        stream: gives the features of conversations block by block.
-        hidden_size: D.
+        stream: Function from conversations to blocks of features.
+        hidden_size: Hidden size D, from which the number of rows per block follows.
     """
     return lambda: stream((r.messages for r in ratings), rows=block_rows(hidden_size))
 
@@ -58,12 +57,12 @@ def fit_heads(
     """Fit one ridge head per objective.
 
     Args:
-        section: settings.
-        ratings: N rated rows, for prompts and sources.
-        rated: their features, whole or in chunks.
-        labels_NK: their unit labels.
-        objectives: K columns.
-        scale: of the length expert, or None.
+        section: Settings of the experts.
+        ratings: N rated rows, for their prompts and sources.
+        rated: Features of these rows, whole or in blocks.
+        labels_NK: Unit labels of these rows, [N, K]; NaN for no label.
+        objectives: The K objectives, the columns of the labels.
+        scale: Scale of the length expert; None for no such expert.
     """
     return fit_linear_experts(
         rated,
@@ -84,26 +83,26 @@ def add_preference(
     weights: Floats | None,
     folder: Path | None = None,
 ) -> tuple[LinearExperts, float]:
-    """Return the experts with a preference expert behind the objectives, and the ridge strength that was chosen.
+    """Fit a preference expert; return the experts with it after the objectives, and the chosen ridge strength.
 
     Args:
-        experts: K experts; a length expert stays the last one.
-        pairs: training pairs.
-        config: settings of the head.
-        weights: weights of each pair.
-        folder: for temporary files.
+        experts: The K experts; a length expert stays last.
+        pairs: Training pairs.
+        config: Settings of the preference expert.
+        weights: Weight of each pair; None for equal weights.
+        folder: Folder for temporary files; None for the system's temporary folder.
     """
     fit = fit_bradley_terry_blocks(pairs, groups=pairs.groups, config=config, weights=weights, folder=folder)
     return preference_expert(experts, fit.mixture.linear_experts.weight_KD.double(), pairs), fit.ridge
 
 
 def preference_expert(experts: LinearExperts, weight_1D: Tensor, pairs: PairBlocks) -> LinearExperts:
-    """Return the experts with one more behind the objectives, whose scores are standardised log odds.
+    """Return the experts with one more after the objectives, whose scores are standardised log odds.
 
     Args:
-        experts: K experts; a length expert stays the last one.
-        weight_1D: of the log odds, float64.
-        pairs: whose answers give mean and deviation.
+        experts: The K experts; a length expert stays last.
+        weight_1D: Weights of the log odds, float64, [1, D].
+        pairs: Pairs whose answers give mean and standard deviation of the log odds.
     """
     sides = [[side.response_NAD[:, 0].double() @ weight_1D[0] for side in block] for block in pairs.blocks()]
     odds_N = torch.cat([chosen for chosen, _ in sides] + [rejected for _, rejected in sides])
@@ -121,9 +120,11 @@ def preference_expert(experts: LinearExperts, weight_1D: Tensor, pairs: PairBloc
 
 
 def standard_scale(odds_N: Tensor, weights_N: Tensor | None = None) -> tuple[float, float]:
-    """Return factor and shift with ``factor * odds + shift = 0.5 + 0.2 z``, z standardised over ``odds_N`` [N].
+    """Return factor and shift such that ``factor * odds + shift = 0.5 + 0.2 z``, with z the standardised log odds.
 
-    ``weights_N`` weigh the answers; None counts all alike.
+    Args:
+        odds_N: Log odds of N answers, [N].
+        weights_N: Weight of each answer, [N]; None for equal weights.
     """
     w_N = torch.ones_like(odds_N) if weights_N is None else weights_N.to(odds_N)
     mean = float((w_N * odds_N).sum() / w_N.sum())
@@ -146,29 +147,29 @@ def cross_fitted(
     weights: Floats | None,
     folder: Path | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Return both sides' scores, each pair rated by experts that did not see its prompt.
+    """Return the scores of the chosen and the rejected answers, each by experts that did not see the pair's prompt.
 
-    Folds go by prompt key, so a prompt that has ratings and pairs is in one fold. In use the model rates prompts that
-    its experts never saw; a gate that learned from fitted scores would trust them too much.
+    The model will score prompts that its experts never saw. A gate that learned from scores on the experts' own
+    training prompts would trust them too much. Folds follow the prompt, so ratings and pairs of a prompt share a fold.
 
     Args:
-        section: settings.
+        section: Settings of the experts.
         ratings: N rated rows.
-        stream: gives the features of conversations block by block.
-        labels_NK: unit labels of the ratings.
-        objectives: K columns.
-        scale: of the length expert, or None.
-        pairs: the training pairs.
-        linear: settings of the preference expert; None for no such expert.
-        weights: weights of each pair.
-        folder: for temporary files.
+        stream: Function from conversations to blocks of features.
+        labels_NK: Unit labels of the ratings, [N, K]; NaN for no label.
+        objectives: The K objectives, the columns of the labels.
+        scale: Scale of the length expert; None for no such expert.
+        pairs: Training pairs.
+        linear: Settings of the preference expert; None for no such expert.
+        weights: Weight of each pair; None for equal weights.
+        folder: Folder for temporary files; None for the system's temporary folder.
     """
     fold_N = torch.tensor([_fold(r.prompt_key, section.cross_fit) for r in ratings])
     fold_P = torch.tensor([_fold(group, section.cross_fit) for group in pairs.groups])
     quick = section.model_copy(
         update={
             "ridge": section.ridge.model_copy(update={"bootstrap": 0, "unfit": "mean"})
-        }  # one fold may lack a source
+        }  # a fold may lack the ratings of a source
     )
     sides: list[list[Tensor]] = [[], []]
     rows: list[Tensor] = []

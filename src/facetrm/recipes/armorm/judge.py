@@ -1,4 +1,4 @@
-"""Judge a run on its held-out pairs: against its baselines, against length, and in the world against the truth."""
+"""Measure a run on its test pairs: against its baselines, against length and, in the world, against the truth."""
 
 from __future__ import annotations
 
@@ -24,7 +24,14 @@ CEILING = "ceiling"
 
 @dataclass(frozen=True)
 class LengthCost:
-    """Within-prompt rank correlation of the final reward with length, and the accuracy that the debiasing costs."""
+    """Rank correlation of the reward with length within prompts, and pair accuracy, before and after debiasing.
+
+    Attributes:
+        before: Mean rank correlation of a model fitted without debiasing.
+        after: Mean rank correlation of the run's model.
+        accuracy_before: Pair accuracy of the model fitted without debiasing.
+        accuracy_after: Pair accuracy of the run's model.
+    """
 
     before: Interval
     after: Interval
@@ -34,18 +41,20 @@ class LengthCost:
 
 @dataclass(frozen=True)
 class RunJudgement:
-    """What a run is worth.
+    """Figures of a run on its test pairs.
 
     Attributes:
-        best_objective: its name.
-        noisy: accuracy by system, against the labels.
-        true: accuracy by system, against the true order (world only).
-        sources: accuracy by stratum and system.
-        against_linear: gate minus linear head, ``micro`` and ``macro``.
-        held_out: correlation of each expert with the debiasing target on the held-out pairs.
-        length: see :class:`LengthCost`; None without debiasing.
-        recovery: rank correlation of learned and true weights; only in the world.
-        cells: learned and true weight per task and quality; only in the world.
+        best_objective: Name of the best single objective.
+        noisy: Accuracy by system, against the labels.
+        true: Accuracy by system, against the true order; empty outside the world.
+        sources: Accuracy by source and system, against the labels; small sources are pooled, and ``macro`` is the mean
+            over sources.
+        against_linear: Accuracy of the gate minus that of the linear head: over all pairs (``micro``), and as a mean
+            over sources (``macro``).
+        held_out: Correlation of each expert with the debiasing target on the test pairs; empty without debiasing.
+        length: Correlation with length and accuracy, before and after debiasing; None without debiasing.
+        recovery: Rank correlation of learned and true weights; None outside the world.
+        cells: Learned and true weight per task and latent quality; empty outside the world.
     """
 
     best_objective: str
@@ -62,14 +71,14 @@ class RunJudgement:
 def judge_run(
     config: ArmormConfig, rows: Rows, fit: ArmormFit, watch: Stopwatch, *, more: Mapping[str, Floats] | None = None
 ) -> RunJudgement:
-    """Fit every baseline on the gate's training pairs and measure all systems on the test pairs.
+    """Fit every baseline on the gate's training pairs, and measure all systems on the test pairs.
 
     Args:
-        config: settings.
-        rows: data.
-        fit: the run's own model.
-        watch: where the seconds go.
-        more: margins of other systems on the test pairs.
+        config: Settings of the run.
+        rows: Data of the run.
+        fit: Fitted parts of the run's model.
+        watch: Stopwatch that receives the time of each stage.
+        more: Margins of other systems on the test pairs, by system.
     """
     with watch("baselines"):
         systems, best = fit_baselines(
@@ -123,7 +132,7 @@ def judge_run(
 
 
 def _bag_of_words(config: ArmormConfig, rows: Rows) -> Floats:
-    """Return the margins of the same line on a bag of words in the place of the backbone."""
+    """Return the margins of the same pipeline with a bag of words instead of the backbone."""
     encoder = BagOfWords.fit((r.messages for r in rows.heads), size=config.compare.bag_of_words)
     ridge = config.experts.ridge.model_copy(update={"bootstrap": 0, "unfit": "mean"})
     same = config.model_copy(
@@ -145,7 +154,7 @@ def _bag_of_words(config: ArmormConfig, rows: Rows) -> Floats:
 def _length_cost(
     config: ArmormConfig, rows: Rows, fit: ArmormFit, by_system: Mapping[str, Floats]
 ) -> LengthCost | None:
-    """Fit the gate again without debiasing: how far length drives the score, and what debiasing costs in accuracy."""
+    """Fit the gate again without debiasing, to measure its effect on the correlation with length and on accuracy."""
     if fit.debias.target is None:
         return None
     experts, off = fit.mixture.linear_experts, Debias.identity(fit.mixture.names)

@@ -1,4 +1,4 @@
-"""A router over ArmoRM: the same experts and debiasing for all tasks, a gate for each.
+"""ArmoRM with a router: the same experts and debiasing for all tasks, and one gate per task.
 
     prompts -> router        pairs of a task -> its gate        model = router over {task: experts + gate}
 
@@ -31,16 +31,16 @@ from facetrm.recipes.dmoerm.judge import accuracy_by_task
 
 @dataclass(frozen=True)
 class RoutedFit:
-    """A routed ArmoRM beside the single one.
+    """The fitted parts of an ArmoRM with a router.
 
     Attributes:
-        model: ready to score.
-        router: its fit.
-        assigned: how the training pairs came by their tasks.
-        gates: by task, of those with pairs enough.
-        shared: tasks that take the gate of all, with their pairs.
-        margins: margins of the test pairs, chosen minus rejected.
-        used: the mixture that scored each.
+        model: The reward model, ready to score.
+        router: Fitted router.
+        assigned: Number of training pairs whose task was given, and whose task the router chose.
+        gates: Fitted gate by task, for tasks with enough pairs.
+        shared: Number of training pairs of each task that uses the gate of all tasks.
+        margins: Margin of each test pair, chosen minus rejected, [N].
+        used: Name of the mixture that scored each test pair.
     """
 
     model: RewardModel
@@ -66,17 +66,17 @@ class RoutedFit:
 
 
 def route_armorm(config: ArmormConfig, section: GatesSection, rows: Rows, fit: ArmormFit) -> RoutedFit:
-    """Fit a router and a gate for each task on the parts of a single ArmoRM.
+    """Fit a router, and one gate per task, to a fitted ArmoRM.
 
     Args:
-        config: settings of the run.
-        section: settings of the routed model.
-        rows: data, some of whose pairs name their task.
-        fit: the fit of the single model.
+        config: Settings of the run.
+        section: Settings of the router and the gates.
+        rows: Data of the run; some of its pairs must name their task.
+        fit: Fitted ArmoRM with one gate.
 
     Raises:
-        FitError: fewer than two tasks, or what :func:`~facetrm.fit.router.fit.fit_router` raises.
-        ConfigError: an unknown fall-back.
+        FitError: The pairs name fewer than two tasks, or the router cannot be fitted.
+        ConfigError: The fall-back is unknown.
     """
     labelled = task_rows(rows.gate)
     names = tuple(labelled.counts)
@@ -84,7 +84,7 @@ def route_armorm(config: ArmormConfig, section: GatesSection, rows: Rows, fit: A
         raise FitError(
             f"{len(names)} tasks among {len(rows.gate)} preferences",
             place="router",
-            fix="give preferences with a task (or category), of two tasks or more, or take the router out",
+            fix="give preferences of at least two tasks (field 'task' or 'category'), or remove the router",
         )
     check_fallback(section, names)
     prompt_ND = fit.gate_pairs.prompts()
@@ -131,13 +131,13 @@ def route_armorm(config: ArmormConfig, section: GatesSection, rows: Rows, fit: A
 def routed_by_task(
     config: ArmormConfig, rows: Rows, fit: ArmormFit, routed: RoutedFit
 ) -> dict[str, dict[str, Interval]]:
-    """Return the accuracy of the routed model and of the single one on the test pairs, by task.
+    """Return the accuracy of the models with and without a router on the test pairs, by task and system.
 
     Args:
-        config: settings of the run.
-        rows: data.
-        fit: the single model.
-        routed: the routed model.
+        config: Settings of the run.
+        rows: Data of the run.
+        fit: Fitted parts of the model with one gate.
+        routed: Fitted parts of the model with a router.
     """
     single_N = fit.mixture.margins(fit.test_pairs.chosen, fit.test_pairs.rejected).numpy()
     return accuracy_by_task(
@@ -150,7 +150,7 @@ def routed_by_task(
 
 
 def _margins(model: RewardModel, fit: ArmormFit) -> tuple[Floats, list[str]]:
-    """Return the margins of the test pairs, and the task whose mixture gave each."""
+    """Return the margin of each test pair, and the task whose mixture scored it."""
     pairs = fit.test_pairs
     used_N: Tensor = model.routes(pairs.chosen.prompt_ND).used_N
     margin_N = np.zeros(len(pairs))

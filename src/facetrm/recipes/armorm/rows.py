@@ -1,4 +1,4 @@
-"""The ``data`` section of a recipe, and the rows that it names, cut into disjoint parts."""
+"""The ``data`` section of a recipe, and its rows, split into disjoint parts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,15 @@ R = TypeVar("R", Rating, Preference)
 
 
 class WorldData(Section):
-    """The embedded world: ``ratings`` rows for the heads, ``preferences`` pairs for the gate, ``test`` of each."""
+    """Rows of the embedded world.
+
+    Attributes:
+        kind: ``world``.
+        world: Settings of the world.
+        ratings: Number of rated rows for the heads.
+        preferences: Number of pairs for the gate.
+        test: Number of held-out rated rows, and of test pairs.
+    """
 
     kind: Literal["world"] = "world"
     world: WorldConfig = WorldConfig()
@@ -39,17 +47,21 @@ class WorldData(Section):
 
 
 class SkippingRows(CleanedRows):
-    """What becomes of malformed rows, and of copies and prompts of benchmarks (see :class:`CleanedRows`).
+    """How to treat malformed rows, duplicates and benchmark prompts.
 
-    ``on_error: skip`` writes them to side files and counts them; ``skipped_to`` is the folder of those files (by
-    default beside the rows, or the working folder for rows of the Hub).
+    Attributes:
+        deduplicate: Whether to remove rows with the same conversation and labels as an earlier row.
+        decontaminate: Files of benchmarks whose prompts are removed from the training rows.
+        on_error: ``raise`` stops at a malformed row; ``skip`` writes malformed rows to side files and counts them.
+        skipped_to: Folder of the side files; None for the folder of the rows, or the working folder for rows from
+            the Hub.
     """
 
     on_error: OnError = "raise"
     skipped_to: str | None = None
 
     def check_side_files(self, files: Sequence[str]) -> None:
-        """Raise ValueError where the skipped rows of two ``files`` would go to one side file."""
+        """Raise ValueError if the skipped rows of two ``files`` would go to the same side file."""
         sides = [side_file(Path(file), self.skipped_to) for file in files]
         twice = next((side for side in sides if sides.count(side) > 1), None)
         if self.on_error == "skip" and twice is not None:
@@ -57,7 +69,7 @@ class SkippingRows(CleanedRows):
 
     @property
     def skipping(self) -> _Skipping:
-        """Both settings, as the readers take them."""
+        """Keyword arguments of the readers for ``on_error`` and ``skipped_to``."""
         return {"on_error": self.on_error, "skipped_to": self.skipped_to}
 
 
@@ -67,17 +79,29 @@ class _Skipping(TypedDict):
 
 
 class PackData(SkippingRows):
-    """A folder of ``sources.json``, ``rated.jsonl.gz`` and ``preferences.jsonl.gz`` whose rows carry ``split``."""
+    """A folder of ``sources.json``, ``rated.jsonl.gz`` and ``preferences.jsonl.gz`` whose rows have a ``split``.
+
+    Attributes:
+        kind: ``pack``.
+        folder: Path of the folder.
+    """
 
     kind: Literal["pack"] = "pack"
     folder: str
 
 
 class FilesData(SkippingRows):
-    """JSONL or Parquet files; ``objectives`` declares them (YAML).
+    """JSONL or Parquet files.
 
-    ``test_share`` of the prompts is held out; but where a row says ``split: test``, the rows' own splits hold. Rows of
-    ``split: validation`` and their prompts are never trained on; their number is logged.
+    If any row has ``split: test``, the rows' own splits are used; otherwise prompts are split at random. Rows with
+    ``split: validation``, and their prompts, are never trained on; their number is logged.
+
+    Attributes:
+        kind: ``files``.
+        ratings: Files of rated rows.
+        preferences: Files of preferences.
+        objectives: YAML file that declares the objectives of the ratings.
+        test_share: Share of the prompts that is held out if the rows have no splits.
     """
 
     kind: Literal["files"] = "files"
@@ -93,7 +117,16 @@ class FilesData(SkippingRows):
 
 
 class SourcesData(SkippingRows):
-    """Registered public data sets, from the Hub or from ``folder/NAME`` in the same schema; ``limit`` rows of each."""
+    """Registered public data sets.
+
+    Attributes:
+        kind: ``sources``.
+        ratings: Names of sources of ratings.
+        preferences: Names of sources of preferences.
+        folder: Folder of local copies (``folder/NAME``, same schema); None to download from the Hub.
+        limit: Maximum number of rows per source; None for all.
+        test_share: Share of the prompts that is held out.
+    """
 
     kind: Literal["sources"] = "sources"
     ratings: tuple[str, ...] = Field(min_length=1)
@@ -108,17 +141,17 @@ DataSection = Annotated[WorldData | PackData | FilesData | SourcesData, Field(di
 
 @dataclass(frozen=True)
 class Rows:
-    """What a run learns from and is judged on; no prompt of a test part stands in a training part.
+    """Training and test data of a run. No prompt of a test part occurs in a training part.
 
     Attributes:
-        objectives: K objectives, the columns of every label matrix.
-        heads: ratings to fit the heads.
-        heads_test: held-out ratings.
-        gate: preferences to fit the gate, two responses each.
-        test: held-out preferences, two responses each.
-        world: the world, where its truth is known.
-        counts: rows kept and left out, by reason.
-        reading: what the backbone reads of the rows; None before it has read them.
+        objectives: The K objectives, the columns of every label matrix.
+        heads: Ratings for fitting the heads.
+        heads_test: Held-out ratings.
+        gate: Preferences for fitting the gate, two responses each.
+        test: Test pairs: held-out preferences, two responses each.
+        world: The world, if the rows are its own and the truth is known; else None.
+        counts: Number of rows left out, by reason.
+        reading: Counts of truncated conversations and of pairs that read the same; None before tokenisation.
     """
 
     objectives: tuple[Objective, ...]
@@ -132,7 +165,7 @@ class Rows:
 
     @property
     def hash(self) -> str:
-        """Fingerprint of every row and objective."""
+        """Fingerprint of all rows and objectives."""
         parts = (self.heads, self.heads_test, self.gate, self.test)
         return fingerprint(
             [[o.model_dump() for o in self.objectives], [fingerprint_of_all(r.model_dump() for r in p) for p in parts]]
@@ -140,17 +173,17 @@ class Rows:
 
 
 def load_rows(section: WorldData | PackData | FilesData | SourcesData, *, seed: int) -> Rows:
-    """Read or generate the rows that ``section`` names.
+    """Read or generate the rows of a run.
 
     Args:
-        section: the recipe's ``data``.
-        seed: of the split, where the data has none of its own. The world has its own seed.
+        section: The recipe's ``data`` section.
+        seed: Random seed of the split, if the rows have no splits of their own. The world has its own seed.
 
     Returns:
-        Rows, with the counts of everything that was left out.
+        The rows, with the number of rows left out.
 
     Raises:
-        DataError: a missing file, a bad row, a rating that no objective declares, or an empty part.
+        DataError: A file is missing, a row is malformed, a rating names an undeclared objective, or a part is empty.
     """
     if isinstance(section, WorldData):
         world = World(section.world)
@@ -177,7 +210,7 @@ def load_rows(section: WorldData | PackData | FilesData | SourcesData, *, seed: 
         rows = _load_sources(section, seed)
     for name in ("heads", "gate", "test"):
         if not getattr(rows, name):
-            raise DataError(f"no row for part '{name}'", place=f"data ({section.kind})", fix="give more data")
+            raise DataError(f"no rows for part '{name}'", place=f"data ({section.kind})", fix="give more data")
     log("data", **{name: len(getattr(rows, name)) for name in ("heads", "heads_test", "gate", "test")}, **rows.counts)
     return rows
 
@@ -198,14 +231,14 @@ def _load_sources(section: SourcesData, seed: int) -> Rows:
 
 
 def check_sources(names: Sequence[str], *, kind: RecordKind) -> None:
-    """Check the names that a recipe gives under ``data.ratings`` or ``data.preferences``.
+    """Check the names of sources in ``data.ratings`` or ``data.preferences``.
 
     Args:
-        names: of sources.
-        kind: of their records.
+        names: Names of sources.
+        kind: Kind of records that they must have.
 
     Raises:
-        ConfigError: no registered source, or one of the other kind.
+        ConfigError: A source is not registered, or has the other kind of records.
     """
     for name in names:
         if name not in SOURCES:
@@ -223,7 +256,7 @@ class _Split(Protocol):
 
 
 class _HashSplit:
-    """Splits by prompt: the same prompt falls on the same side in both kinds of records."""
+    """Splits by a hash of the prompt, so that ratings and preferences of a prompt are on the same side."""
 
     def __init__(self, test_share: float, seed: int) -> None:
         self.fractions = {"train": 1.0 - test_share, "test": test_share}
@@ -235,7 +268,7 @@ class _HashSplit:
 
 
 class _GivenSplit:
-    """Splits as the rows of ``folder`` say."""
+    """Splits by the ``split`` of each row."""
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
@@ -252,7 +285,7 @@ def _assemble(
     *,
     split: _Split,
 ) -> Rows:
-    """Split both kinds, keep out of training what may not be learned from, and count what was left out."""
+    """Split ratings and preferences, remove rows that must not be trained on, and count the rows left out."""
     check_unique(objectives)
     counts: Counter[str] = Counter()
     overall = [p for p in pairs if p.aspect == "overall"]
@@ -263,7 +296,7 @@ def _assemble(
     heads, heads_test = split(ratings)
     whole, whole_test = split(overall)
     clean = RowCleaner(section)
-    heads, whole = clean(heads, "ratings"), clean(whole, "preferences")  # a copy of a whole ranking, not of its pairs
+    heads, whole = clean(heads, "ratings"), clean(whole, "preferences")  # compare whole rankings, not their pairs
     counts.update(clean.counts)
     gate, test = ([pair for p in part for pair in as_pairs(p)] for part in (whole, whole_test))
     tested = {r.prompt_key for r in heads_test} | {p.prompt_key for p in test}

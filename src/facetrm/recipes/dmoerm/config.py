@@ -1,4 +1,4 @@
-"""The settings of a DMoERM run: one section per step, in the order of the steps."""
+"""Settings of a DMoERM run, one section per step, in the order of the steps."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class BaseSection(Section):
     Attributes:
         head: Where the head starts: ``linear`` is a Bradley-Terry head on the frozen features, ``random`` is drawn like
             the weights of PyTorch's linear layer, as published.
-        training: of adapter and head.
+        training: Settings of the training of adapter and head.
     """
 
     head: Literal["linear", "random"] = "linear"
@@ -37,10 +37,10 @@ class CapabilitySection(Section):
     Attributes:
         head: Where the head starts: ``linear`` is a Bradley-Terry head on the task adapter's features of this
             capability's preferences, ``task`` is the task's head, as published, ``random`` is drawn like PyTorch's.
-        overall: keep the task's own adapter as one more expert, ``task/overall``: what no capability says is then not
-            lost. Not published.
-        least: a capability with fewer preferences gets no expert, and the log says so.
-        training: of adapter and head.
+        overall: Whether to keep the task's own adapter as one more expert, ``task/overall``, for everything that the
+            capabilities do not cover. Not published.
+        least: Smallest number of preferences for a capability to get an expert; the log names the others.
+        training: Settings of the training of adapter and head.
     """
 
     head: Literal["linear", "task", "random"] = "linear"
@@ -50,13 +50,13 @@ class CapabilitySection(Section):
 
 
 class AggregatorSection(Section):
-    """Phase 3.
+    """Phase 3: the aggregator.
 
     Attributes:
-        kind: ``concat_mlp`` is DMoERM's network on the experts' vectors; ``gated_sum`` lets the prompt weigh the
-            experts' ratings.
-        concat: settings of the network on concatenated features.
-        gate: settings of the gate.
+        kind: ``concat_mlp`` is DMoERM's network on the experts' vectors; ``gated_sum`` is a gate that weighs the
+            experts' ratings by the prompt.
+        concat: Settings of the network on the concatenated vectors.
+        gate: Settings of the gate.
     """
 
     kind: Literal["concat_mlp", "gated_sum"] = "concat_mlp"
@@ -68,18 +68,34 @@ class RivalSection(Section):
     """Simpler reward models that are trained on the same overall labels, for the table of accuracies.
 
     Attributes:
-        members: Number of single reward models: one adapter and head for all tasks, each with its own seed. The first
-            is the single rival; two or more are ensembles as well. 0 trains none.
+        members: Number of single reward models, each one adapter and head for all tasks with its own seed. The first
+            one is compared by itself; two or more also form the ensembles. 0 trains none.
     """
 
     members: int = Field(default=3, ge=0, le=20)
 
 
 class DmoermConfig(Section):
-    """A whole run. Give either ``backbone`` (a path or a name on the Hub) or ``tiny`` (trained here, world only).
+    """Settings of a whole run. Give either ``backbone`` or ``tiny``.
 
-    ``lora`` is the size and place of every adapter; ``linear`` of the heads on frozen features; ``samples`` are those
-    of the bootstrap.
+    Attributes:
+        recipe: Name of the recipe.
+        title: Title of the run.
+        description: Description of the run.
+        seed: Random seed of the run.
+        data: The data.
+        backbone: Settings of an existing backbone, given by its path or its name on the Hub.
+        tiny: Settings of a small decoder that the run trains itself; only for the embedded world.
+        router: Settings of the router.
+        split: Shares of the prompts for each phase.
+        lora: Size and layers of every adapter.
+        linear: Settings of the linear heads on frozen features.
+        base: Settings of phase 1, the task's own adapter.
+        experts: Settings of phase 2, the experts for capabilities.
+        aggregator: Settings of phase 3, the aggregator.
+        rivals: Simpler reward models for comparison.
+        samples: Number of bootstrap resamples.
+        save_backbone: Whether to copy the backbone into the model folder, or to refer to it by its path or name.
     """
 
     recipe: Literal["dmoerm"] = "dmoerm"
@@ -109,5 +125,5 @@ class DmoermConfig(Section):
         if self.tiny is not None and not isinstance(self.data, WorldTasks):
             raise ValueError("'tiny' learns the world's words; give 'backbone' for other data")
         if self.backbone is not None and self.backbone.adapters:
-            raise ValueError("'dmoerm' makes its own adapters: take backbone.adapters out")
+            raise ValueError("'dmoerm' makes its own adapters: remove backbone.adapters")
         return self

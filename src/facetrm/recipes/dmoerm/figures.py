@@ -1,4 +1,4 @@
-"""``metrics.json`` and the report of a run with a router. The schema is in docs/metrics.md."""
+"""``metrics.json`` and the report of a DMoERM run. docs/metrics.md describes ``metrics.json``."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ from facetrm.report.run_report import (
 
 @dataclass(frozen=True)
 class DmoermFit:
-    """Everything that one pass of the line leaves behind.
+    """The fitted parts of a DMoERM.
 
     Attributes:
-        model: ready to score.
-        router: its fit; None for a single task.
-        assigned: how the rows came by their tasks.
-        inner: by task.
-        every: the fall-back on all tasks, where there is one.
-        tasks: task of each overall preference, given or routed.
+        model: The reward model, ready to score.
+        router: Fitted router; None for a single task.
+        assigned: Number of rows whose task was given, and whose task the router chose; None for a single task.
+        inner: Fit of each task's mixture, by task.
+        every: Fit of the fall-back on all tasks; None without such a fall-back.
+        tasks: Task of each overall preference, given or routed.
     """
 
     model: RewardModel
@@ -52,7 +52,7 @@ class DmoermFit:
 
     @property
     def trained(self) -> dict[str, ExpertFit]:
-        """Every expert and every task's own adapter, by objective."""
+        """Fit of every expert and of every task's own adapter, by objective."""
         found = {f"{task}/{OVERALL}": fit.base for task, fit in self.inner.items()}
         for fit in self.inner.values():
             found |= fit.experts
@@ -69,16 +69,16 @@ def dmoerm_metrics(
     seconds: Mapping[str, float],
     training: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Return the content of ``metrics.json``: plain numbers, null for what is not defined.
+    """Return the content of ``metrics.json``. Undefined numbers are null.
 
     Args:
-        config: settings of the run.
-        rows: data of the run.
-        fit: the fitted parts.
-        judgement: how the model did on test data.
-        rivals: simpler reward models on the same labels.
-        seconds: by stage.
-        training: what a backbone trained here has cost.
+        config: Settings of the run.
+        rows: Data of the run.
+        fit: Router and mixtures, with their fits.
+        judgement: Accuracies of the model and the simpler models on the test pairs, and figures of each expert.
+        rivals: Simpler reward models on the same labels.
+        seconds: Duration of each stage, in seconds.
+        training: Cost and figures of the backbone's training; empty if the run did not train it.
     """
     sizes = {"preferences": len(rows.overall), "capabilities": len(rows.capabilities)}
     values = {
@@ -111,15 +111,15 @@ def dmoerm_report(
     seconds: Mapping[str, float],
     explained: Preference,
 ) -> RunReport:
-    """Return what ``report.html`` shows.
+    """Return the content of ``report.html``.
 
     Args:
-        config: settings of the run.
-        rows: data of the run.
-        fit: the fitted parts.
-        judgement: how the model did on test data.
-        seconds: by stage.
-        explained: the pair that the page takes apart.
+        config: Settings of the run.
+        rows: Data of the run.
+        fit: Router and mixtures, with their fits.
+        judgement: Accuracies of the model and the simpler models on the test pairs, and figures of each expert.
+        seconds: Duration of each stage, in seconds.
+        explained: The pair to explain.
     """
     pair = explain_pair(fit.model, explained.chosen, explained.rejected)
     flip = flip_explained(fit.model, pair)
@@ -131,7 +131,7 @@ def dmoerm_report(
     notes += () if rows.reading is None else rows.reading.lines()
     notes.append(adapters_line(fit.trained))
     if left_out:
-        notes.append(f"Without an expert, for want of preferences: {', '.join(left_out)}.")
+        notes.append(f"Without an expert, because of too few preferences: {', '.join(left_out)}.")
     return RunReport(
         title=config.title,
         description=config.description,
@@ -150,20 +150,20 @@ def dmoerm_report(
 
 
 def adapters_part(trained: Mapping[str, ExpertFit]) -> dict[str, Any]:
-    """Return how many adapters training has changed, and which experts are linear heads on what they started from.
+    """Return how many adapters were trained, how many are unchanged, and the names of the unchanged ones.
 
     Args:
-        trained: Every expert and every task's own adapter, by objective.
+        trained: Fit of every expert and of every task's own adapter, by objective.
     """
     linear = sorted(name for name, fit in trained.items() if not fit.kept)
     return {"trained": len(trained), "unchanged": len(linear), "linear_heads": linear}
 
 
 def adapters_line(trained: Mapping[str, ExpertFit]) -> str:
-    """Return the same as one sentence for the report and the terminal.
+    """Return how many adapters training has changed, as a sentence for the report and the terminal.
 
     Args:
-        trained: Every expert and every task's own adapter, by objective.
+        trained: Fit of every expert and of every task's own adapter, by objective.
     """
     part = adapters_part(trained)
     if not part["unchanged"]:

@@ -1,14 +1,14 @@
-"""DMoERM, from preferences with tasks to a readable reward model, as one straight line.
+"""DMoERM, from preferences with tasks to an interpretable reward model, as a straight line.
 
-    prompts -> router -> tasks of all rows -> {task: base -> experts -> aggregator} -> model, beside simpler ones
+    prompts -> router -> tasks of all rows -> {task: base -> experts -> aggregator} -> model and rivals
 
 RUN/
-  config.resolved.yaml, metrics.json, report.html, pair.jsonl, model/    as of every run
-  adapters/, training/                                                   one folder for each expert and each task
+  config.resolved.yaml, metrics.json, report.html, pair.jsonl, model/    as in every run
+  adapters/, training/                                                   one folder per expert and per task
   rivals/                                                                single reward models, for comparison only
-  backbone/                                                              where the run trained one
+  backbone/                                                              the backbone, if the run trained one
 
-Reference: DMoERM (arXiv 2403.01197); where we differ is said in each part.
+Reference: DMoERM (arXiv 2403.01197). The docstring of each part says where it differs from the paper.
 """
 
 from __future__ import annotations
@@ -56,7 +56,16 @@ from facetrm.report.build import build_report
 
 @dataclass(frozen=True)
 class DmoermRun:
-    """A finished run: its folder, its figures, the fitted parts, the pair that shows it, and what was read."""
+    """A finished DMoERM run.
+
+    Attributes:
+        folder: Folder of the run.
+        metrics: Content of ``metrics.json``.
+        fit: Router and mixtures, with their fits.
+        judgement: Accuracies and other figures on the test pairs.
+        explained: The test pair that the report explains.
+        reading: Counts of truncated conversations and of pairs that read the same.
+    """
 
     folder: Path
     metrics: dict[str, Any]
@@ -70,15 +79,15 @@ def run_dmoerm(config: DmoermConfig, folder: Path) -> DmoermRun | None:
     """Train, compare, explain and save one DMoERM.
 
     Args:
-        config: settings.
-        folder: folder of the run; what is there already is used again, and a training goes on.
+        config: Settings of the run.
+        folder: Folder of the run; existing results are reused, and training resumes.
 
     Returns:
         The run; None in every process but the first.
 
     Raises:
-        StoreError: another run holds the folder.
-        FacetrmError: what a step raises, naming value, place and fix.
+        StoreError: Another run uses the folder.
+        FacetrmError: A step failed; the error names value, place and fix.
     """
     here = PartialState(cpu=_on_cpu(config))
     with run_folder(folder, config, main=here.is_main_process) as held:
@@ -107,7 +116,7 @@ def _run_dmoerm(config: DmoermConfig, held: RunFolder, here: PartialState) -> Dm
     with watch("judge"):
         judgement = judge_tasks(config, rows, fit.model, fit.inner, encoder, rivals=rivals)
     with watch("save"):
-        for name in set(encoder.adapters) - set(fit.model.adapters):  # rivals, and a task's own where it is no expert
+        for name in set(encoder.adapters) - set(fit.model.adapters):  # rivals, and task adapters that are not experts
             encoder.remove_adapter(name)
         held.keep_settings()
         fit.model.save(folder / "model", backbone=config.save_backbone)
@@ -122,11 +131,11 @@ def _run_dmoerm(config: DmoermConfig, held: RunFolder, here: PartialState) -> Dm
 
 
 def read_tasks(rows: DmoermRows, encoder: Encoder) -> DmoermRows:
-    """Return the rows without answers that read like a better one of the same ranking, and the counts of what is read.
+    """Return the rows without answers that read the same as a better one, with the counts of what was read.
 
     Args:
-        rows: data.
-        encoder: reads it.
+        rows: Data of the run.
+        encoder: Encoder whose tokens decide which answers read the same.
     """
     reader = RowsReader(encoder)
     overall = reader.training(rows.overall)
@@ -135,10 +144,15 @@ def read_tasks(rows: DmoermRows, encoder: Encoder) -> DmoermRows:
 
 
 def open_backbone(config: DmoermConfig, rows: DmoermRows, folder: Path) -> tuple[TransformerEncoder, dict[str, Any]]:
-    """Load the backbone that ``config`` names, or train the tiny one on the world of ``rows`` in ``folder``.
+    """Load the backbone, or train the tiny one on the world.
+
+    Args:
+        config: Settings of the run.
+        rows: Data of the run.
+        folder: Folder of the run.
 
     Returns:
-        The encoder, and what a backbone trained here has cost.
+        The encoder, and cost and figures of the backbone's training (empty if it was loaded).
     """
     if config.tiny is not None and rows.world is not None:
         return train_tiny(config.tiny, rows.world, folder / "backbone", seed=config.seed)
@@ -150,14 +164,14 @@ def open_backbone(config: DmoermConfig, rows: DmoermRows, folder: Path) -> tuple
 def fit_tasks(
     config: DmoermConfig, rows: DmoermRows, encoder: TransformerEncoder, folder: Path, watch: Stopwatch
 ) -> DmoermFit:
-    """Fit router and mixtures.
+    """Fit the router and the mixtures.
 
     Args:
-        config: settings.
-        rows: data.
-        encoder: gets the adapters.
-        folder: folder of the run.
-        watch: where the seconds go.
+        config: Settings of the run.
+        rows: Data of the run.
+        encoder: Encoder that receives the adapters.
+        folder: Folder of the run.
+        watch: Stopwatch that receives the time of each stage.
     """
     with watch("router"):
         router, tasks, assigned = route_rows(config, rows, encoder)
@@ -186,14 +200,18 @@ def fit_tasks(
 def route_rows(
     config: DmoermConfig, rows: DmoermRows, encoder: TransformerEncoder
 ) -> tuple[RouterFit | None, list[str], AssignmentCounts | None]:
-    """Fit the router on the rows whose task is known, and return it with a task for every row of ``rows.overall``.
+    """Fit the router on the rows whose task is known, and choose a task for the others.
 
-    Preferences about capabilities count too: their aspect says the task. With one task there is nothing to route.
+    The router also learns from preferences about capabilities, whose aspect names the task.
 
     Args:
-        config: settings.
-        rows: data.
-        encoder: reads the prompts.
+        config: Settings of the run.
+        rows: Data of the run.
+        encoder: Encoder of the prompts.
+
+    Returns:
+        The router (None for a single task), the task of each row of ``rows.overall``, and the number of rows whose task
+        was given or chosen (None for a single task).
     """
     if len(rows.tasks) == 1:
         return None, [rows.tasks[0]] * len(rows.overall), None
@@ -222,9 +240,9 @@ def single_mixture(encoder: TransformerEncoder, fit: ExpertFit, sample: Sequence
     """Return one adapter and its head as a mixture.
 
     Args:
-        encoder: holds the adapter.
-        fit: of adapter and head.
-        sample: preferences that give the rating its scale and the margin its odds.
+        encoder: Encoder with the adapter.
+        fit: Trained adapter and head.
+        sample: Preferences that set the scale of the rating and of the margin's log odds.
     """
     pairs, weights = encode_pairs(encoder, sample, adapters=[fit.name]), pair_shares(sample)
     both_N = torch.tensor([*weights, *weights], dtype=torch.float64)
@@ -237,10 +255,10 @@ def single_mixture(encoder: TransformerEncoder, fit: ExpertFit, sample: Sequence
 
 
 def _prompts_about(rows: DmoermRows) -> list[tuple[Preference, str]]:
-    """Return one preference for each prompt whose capabilities alone say its task, with that task.
+    """Return one preference, and its task, for each prompt whose task only capability preferences tell.
 
-    A row's own task goes before that of its capability; where it is none of the run's, or where a prompt was compared
-    in capabilities of two tasks, nothing is known.
+    The task given in a row takes precedence over that of its capability. Prompts are left out if their rows name
+    different tasks, or a task that the run does not have.
     """
     task_of = {o.name: task for task, found in rows.objectives.items() for o in found}
     seen = {p.prompt_key for p in rows.overall if p.task is not None}

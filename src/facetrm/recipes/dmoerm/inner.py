@@ -1,13 +1,13 @@
-"""One task's inner mixture in three phases on disjoint prompts: its own adapter, an expert a capability, an aggregator.
+"""One task's mixture, fitted in three phases on disjoint prompts: its own adapter, its experts, its aggregator.
 
     base    = adapter and head on the task's preferences                              phase 1
-    experts = one adapter and head for each capability, started from base             phase 2
+    experts = one adapter and head per capability, started from base                  phase 2
     mixture = experts + network on their vectors (or a gate on their ratings)         phase 3, all else frozen
 
-Finished parts lie in the run folder, and a run that was killed goes on with the part that it was at:
+The run folder keeps finished parts, and an interrupted run resumes in the part that it was in:
 
-    adapters/NAME/               in PEFT's format: every expert's, and the task's own
-    training/NAME/               of each training (see facetrm.fit.trainer)
+    adapters/NAME/               adapter of each expert and of each task, in PEFT's format
+    training/NAME/               state of each training (see facetrm.fit.trainer)
 
 Shapes: N responses, D hidden size, K experts.
 """
@@ -52,16 +52,16 @@ from facetrm.recipes.dmoerm.rows import Phases
 
 @dataclass(frozen=True)
 class InnerFit:
-    """One task's mixture and what led to it.
+    """One task's mixture, and the fits of its phases.
 
     Attributes:
-        task: its name.
-        mixture: ready for a model.
-        base: phase 1.
-        experts: phase 2, by objective.
-        aggregator: phase 3.
-        left_out: capabilities without enough preferences, with how many there were.
-        counts: rows by phase.
+        task: Name of the task.
+        mixture: Mixture of the experts, ready for a model.
+        base: Fit of phase 1, the task's own adapter.
+        experts: Fits of phase 2, by objective; with the task's own adapter if it is an expert.
+        aggregator: Fit of phase 3.
+        left_out: Number of preferences of each capability that has too few for an expert.
+        counts: Number of preferences by phase and capability.
     """
 
     task: str
@@ -74,7 +74,7 @@ class InnerFit:
 
     @property
     def adapters(self) -> tuple[str, ...]:
-        """The adapters of the experts, and the task's own."""
+        """Names of the experts' adapters, and of the task's own."""
         return tuple(dict.fromkeys((*self.mixture.adapters, self.base.name)))
 
     def to_dict(self) -> dict[str, Any]:
@@ -101,23 +101,23 @@ def fit_inner(
     """Fit one task's mixture.
 
     Args:
-        encoder: gets the adapters.
-        task: its name.
-        objectives: its capabilities.
-        phases: its rows.
-        names: names of the adapters, see :func:`facetrm.recipes.dmoerm.names.names_of_adapters`.
-        config: settings.
-        folder: folder of the run.
+        encoder: Encoder that receives the adapters.
+        task: Name of the task.
+        objectives: Capabilities of the task.
+        phases: Training rows of each phase.
+        names: Adapter name of each task and capability.
+        config: Settings of the run.
+        folder: Folder of the run.
 
     Raises:
-        FitError: a phase without rows, or of one prompt only.
+        FitError: A phase has fewer than two prompts.
     """
     for name, rows in (("base", phases.base), ("mix", phases.mix)):
         if len({p.prompt_key for p in rows}) < 2:
             raise FitError(
                 f"{len(rows)} preferences for phase '{name}'",
                 place=f"task '{task}'",
-                fix="give preferences of two prompts or more, or another split",
+                fix="give preferences of at least two prompts, or another split",
             )
     base = fit_base(encoder, phases.base, name=names[task], config=config, folder=folder)
     enough = {o.name for o in objectives if _enough(phases.capabilities[o.name], config.experts.least)}
@@ -155,11 +155,11 @@ def fit_base(
     """Train one adapter and its head on overall preferences: phase 1, or a single reward model.
 
     Args:
-        encoder: gets the adapter.
-        rows: preferences.
-        name: name of the adapter.
-        config: settings.
-        folder: folder of the run.
+        encoder: Encoder that receives the adapter.
+        rows: Overall preferences.
+        name: Name of the adapter.
+        config: Settings of the run.
+        folder: Folder of the run.
     """
     return _fitted(
         encoder,
@@ -180,14 +180,14 @@ def fit_aggregator(
     *,
     section: AggregatorSection,
 ) -> tuple[Mixture, ConcatFit | GateFit]:
-    """Fit what makes one reward of the experts, on preferences that none of them has seen: phase 3.
+    """Fit the aggregator that turns the experts into one reward: phase 3.
 
     Args:
-        encoder: holds the adapters.
-        preferences: overall preferences.
-        objectives: objectives of the K experts.
-        fits: the fit of each expert.
-        section: settings.
+        encoder: Encoder with the adapters.
+        preferences: Overall preferences that no expert was trained on.
+        objectives: Objectives of the K experts.
+        fits: Fits of the K experts.
+        section: Settings of the aggregator.
     """
     pairs = encode_pairs(encoder, preferences, adapters=[fit.name for fit in fits])
     weights = pair_shares(preferences)
@@ -219,10 +219,10 @@ def experts_of(
     """Return heads as experts whose ratings are 0.5 + 0.2 z, with z the log odds standardised over ``sample``.
 
     Args:
-        objectives: objectives of the K experts.
-        fits: the fit of each expert.
-        sample: answers that the K adapters have read.
-        weights: weights of the answers.
+        objectives: Objectives of the K experts.
+        fits: Fits of the K experts.
+        sample: Features of N answers from the K adapters.
+        weights: Weight of each answer, [N]; None for equal weights.
     """
     weight, bias = [], []
     for k, fit in enumerate(fits):
@@ -237,12 +237,12 @@ def experts_of(
 def encode_pairs(
     encoder: TransformerEncoder, preferences: Sequence[Preference], *, adapters: Sequence[str] | None = None
 ) -> Pairs:
-    """Return the features of every pair; a group of more than two gives every two of its responses, each read once.
+    """Return the features of every pair. A ranking gives all pairs of its responses; each response is read once.
 
     Args:
-        encoder: reads.
-        preferences: pairs and groups.
-        adapters: read the responses; None for the trunk as it is.
+        encoder: Encoder of the responses.
+        preferences: Pairs and rankings.
+        adapters: Names of the adapters that read the responses; None for the trunk without adapters.
     """
     rows = [(*p.prompt, answer) for p in preferences for answer in p.responses]
     features = encoder.encode(rows, adapters=adapters)
@@ -257,17 +257,17 @@ def encode_pairs(
 
 
 def pair_shares(preferences: Sequence[Preference]) -> list[float]:
-    """Return the weight of every pair of ``preferences``: those of a group sum to 1."""
+    """Return the weight of every pair of ``preferences``; the weights of one ranking sum to 1."""
     return ranked_pairs([len(p.responses) for p in preferences])[2]
 
 
 def linear_head(pairs: Pairs, config: BradleyTerryConfig, *, weights: Sequence[float]) -> Tensor | None:
-    """Return a Bradley-Terry head on the first vectors, None where there are fewer prompts than two a fold.
+    """Return a Bradley-Terry head on the first vectors, [D]; None if there are fewer than two prompts per fold.
 
     Args:
-        pairs: features.
-        config: settings of the fit.
-        weights: weights of each pair.
+        pairs: Features of the pairs.
+        config: Settings of the fit.
+        weights: Weight of each pair.
     """
     if len(set(pairs.groups)) < 2 * config.folds:
         return None
@@ -287,7 +287,7 @@ def _fitted(
     folder: Path,
     start: str | None = None,
 ) -> ExpertFit:
-    """Train an adapter and write it where the model will look for it."""
+    """Train an adapter and write it into the run folder, where the model refers to it."""
     begun_by = config.base.head if start is None else config.experts.head
     fit = fit_adapter(
         encoder,
@@ -311,12 +311,12 @@ def _fitted(
 
 
 def _enough(rows: Sequence[Preference], least: int) -> bool:
-    """Return whether a capability can have an expert: preferences enough, of two prompts at least."""
+    """Return whether a capability can have an expert: enough preferences, of at least two prompts."""
     return len(rows) >= least and len({p.prompt_key for p in rows}) > 1
 
 
 def _first_head(encoder: TransformerEncoder, config: DmoermConfig) -> HeadStart:
-    """Return the head that a task's adapter must beat: linear, or random where too few prompts can fit one."""
+    """Return the head that a task's adapter must beat: linear, or random if there are too few prompts to fit one."""
 
     def fitted(rows: Sequence[Preference]) -> Tensor:
         found_D = linear_head(encode_pairs(encoder, rows), config.linear, weights=pair_shares(rows))

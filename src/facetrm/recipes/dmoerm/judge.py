@@ -1,4 +1,4 @@
-"""How good a routed model is on held-out pairs, beside simpler ones, and what each of its experts has to do with it.
+"""Measure a DMoERM on its test pairs: against simpler models, and what each expert contributes.
 
 Shapes: N pairs, K experts of one task.
 """
@@ -30,22 +30,22 @@ from facetrm.recipes.dmoerm.rows import DmoermRows
 
 @dataclass(frozen=True)
 class ExpertFigures:
-    """What one expert does on the test pairs of its task.
+    """Figures of one expert: from its training, and on the test pairs of its task.
 
     Attributes:
-        task: task of the objective.
-        name: name of the objective.
-        preferences: Number of preferences trained on.
-        held_out: Accuracy on held-out preferences, which chose the state.
-        start: The same before training.
-        loss: Loss on held-out preferences, in nats per prompt.
-        start_loss: The same before training.
-        steps: Optimiser steps.
+        task: Name of the task.
+        name: Name of the expert.
+        preferences: Number of preferences that it was trained on.
+        held_out: Accuracy on held-out preferences about its capability, which also chose the state that was kept.
+        start: Accuracy on the same preferences before training.
+        loss: Loss on the same preferences after training, in nats per prompt.
+        start_loss: Loss on the same preferences before training, in nats per prompt.
+        steps: Number of optimiser steps.
         change: Relative change of the vectors by training.
         kept: Whether the trained adapter was kept; otherwise the expert is a linear head.
-        agrees: share of test pairs in which its rating alone orders as the overall label does.
-        share: of all contributions to margins, by size.
-        true: accuracy against the true level of its latent (the world only).
+        agrees: Share of test pairs that its rating orders as the overall label does; None without pairs.
+        share: Share of the absolute contributions to margins within its task; None without pairs.
+        true: Share of test pairs that its rating orders as the true levels of its latent do; None outside the world.
     """
 
     task: str
@@ -68,14 +68,14 @@ class TaskJudgement:
     """Figures of a run on its test pairs.
 
     Attributes:
-        pairs: two responses each.
-        margins: by system, chosen minus rejected, [N].
-        used: the mixture that scored each.
-        noisy: accuracy by system, against the labels.
-        true: accuracy by system, against the true order.
-        by_task: noisy, by task.
-        gained: the model minus each other system, paired.
-        experts: see :class:`ExpertFigures`.
+        pairs: The N test pairs, two responses each.
+        margins: Margin of each pair, chosen minus rejected, [N] by system.
+        used: Name of the mixture that scored each pair.
+        noisy: Accuracy by system, against the labels.
+        true: Accuracy by system, against the true order; empty outside the world.
+        by_task: Accuracy by task and system, against the labels.
+        gained: Paired difference in accuracy, the model minus each other system.
+        experts: Figures of each expert.
     """
 
     pairs: list[Preference]
@@ -112,12 +112,12 @@ def judge_tasks(
     """Measure the model and simpler ones on the test pairs.
 
     Args:
-        config: settings.
-        rows: data.
-        model: the run's.
-        inner: its mixtures' fits.
-        encoder: holds all adapters.
-        rivals: simpler reward models on the same labels.
+        config: Settings of the run.
+        rows: Data of the run.
+        model: Model of the run.
+        inner: Fit of each task's mixture.
+        encoder: Encoder with all adapters.
+        rivals: Simpler reward models on the same labels.
     """
     pairs = [pair for p in rows.test for pair in as_pairs(p)]
     used = model.tasks_of([p.chosen for p in pairs])
@@ -155,14 +155,14 @@ def judge_tasks(
 def accuracy_by_task(
     margins: Mapping[str, Floats], tasks: Sequence[str], groups: Sequence[str], *, samples: int, seed: int
 ) -> dict[str, dict[str, Interval]]:
-    """Return the accuracy of each system within each task.
+    """Return accuracy by task and system.
 
     Args:
-        margins: N by system.
-        tasks: task of each pair.
-        groups: prompt key of each pair.
-        samples: number of resamples of the bootstrap over ``groups``.
-        seed: random seed of the bootstrap.
+        margins: Margin of each pair, [N] by system.
+        tasks: Task of each pair.
+        groups: Prompt key of each pair.
+        samples: Number of resamples of the bootstrap over prompts.
+        seed: Random seed of the bootstrap.
     """
     task_N, group_N = np.asarray(tasks), np.asarray(groups)
     return {
@@ -181,8 +181,8 @@ def _of_task(
     pairs: Sequence[Preference],
     encoder: TransformerEncoder,
 ) -> tuple[dict[str, Floats], list[ExpertFigures]]:
-    """Return the margins of one task's systems on the pairs that it was given, and its experts' figures."""
-    if inner is None:  # the fall-back: one adapter, no task of its own
+    """Return the margins of one task's systems on the pairs routed to it, and its experts' figures."""
+    if inner is None:  # the fall-back on all tasks has one adapter
         read = encode_pairs(encoder, pairs, adapters=mixture.adapters)
         margin_N = mixture.margins(read.chosen, read.rejected).numpy()
         return {"model": margin_N, "task_rm": margin_N, "mean_of_experts": margin_N}, []
@@ -213,7 +213,7 @@ def _of_task(
 
 
 def _unseen(fit: InnerFit, name: str) -> ExpertFigures:
-    """Return the figures of an expert whose task got no test pair."""
+    """Return the figures of an expert whose task has no test pairs."""
     return ExpertFigures(fit.task, name, **_training_of(fit.experts[name]), agrees=None, share=None)
 
 
@@ -223,7 +223,7 @@ def _training_of(fit: ExpertFit) -> dict[str, Any]:
 
 
 def _columns(pairs: Pairs, columns: range) -> Pairs:
-    """Return the pairs with some of their adapters' vectors."""
+    """Return the pairs with the vectors of some adapters only."""
 
     def some(features: Features) -> Features:
         return replace(features, response_NAD=features.response_NAD[:, list(columns)])
@@ -232,7 +232,7 @@ def _columns(pairs: Pairs, columns: range) -> Pairs:
 
 
 def _true_accuracy(rows: DmoermRows, name: str, pairs: Sequence[Preference], gap_N: Floats) -> float | None:
-    """Return the share of pairs with different true levels of an expert's latent that it orders by them."""
+    """Return the share of pairs that an expert orders as the true levels of its latent do, among unequal levels."""
     latent = name.split("/")[-1]
     if rows.world is None or latent == "overall":
         return None

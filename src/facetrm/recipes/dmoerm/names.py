@@ -1,4 +1,4 @@
-"""What the adapters and the experts of a DMoERM run are called, and what their names must not be."""
+"""Names of the adapters and experts of a DMoERM run, and checks of these names."""
 
 from __future__ import annotations
 
@@ -28,9 +28,14 @@ def overall_objective(task: str) -> Objective:
 
 
 def names_of_adapters(tasks: Mapping[str, Sequence[Objective]], *more: str) -> dict[str, str]:
-    """Return a name for the adapter of each task, of each capability, and of ``more``: all different.
+    """Return a unique adapter name for each task, for each capability, and for each name in ``more``.
 
-    They are letters, digits, hyphens and underscores, which PEFT and file systems take, and differ in more than case.
+    Adapter names consist of letters, digits, hyphens and underscores, which PEFT and file systems accept, and differ
+    in more than case.
+
+    Args:
+        tasks: Capabilities by task.
+        *more: Further names.
     """
     names: dict[str, str] = {}
     taken: set[str] = set()
@@ -48,14 +53,15 @@ def names_of_adapters(tasks: Mapping[str, Sequence[Objective]], *more: str) -> d
 
 
 def check_experts(config: DmoermConfig, tasks: Mapping[str, Sequence[Objective]]) -> None:
-    """Check that the experts of each task can be put together, before anything is trained.
+    """Check, before anything is trained, that the experts of each task can be combined.
 
     Args:
-        config: settings.
-        tasks: the capabilities of each.
+        config: Settings of the run.
+        tasks: Capabilities by task.
 
     Raises:
-        ConfigError: more experts than the aggregator holds, or a capability with the name of the task's own expert.
+        ConfigError: A task has more experts than the aggregator allows, or a capability has the name of the task's own
+            expert.
     """
     settings = config.aggregator.concat
     for task, found in tasks.items():

@@ -1,12 +1,12 @@
-"""Simpler reward models on the same overall labels: what a routed model has to beat.
+"""Simpler reward models on the same overall labels, which a routed model has to beat.
 
     linear_bt       one linear Bradley-Terry head for all tasks, on the frozen vectors
-    routed_linear   one such head per task; the router says which reads a prompt
+    routed_linear   one such head per task; the router chooses the task of a prompt
     single_rm       one adapter and head for all tasks
-    ensemble_*      several of these with different seeds: mean, worst case, mean minus half the variance
+    ensemble_*      several single_rm with different seeds: mean, worst case, mean minus half the variance
 
 All of them see every overall label of the run's training part. A single reward model gets the steps of phases 1 and 2
-together: an expert's adapter has been through both.
+together, because the adapter of an expert is trained in both.
 
 Shapes: N test pairs, M members.
 
@@ -68,9 +68,9 @@ def fit_rivals(
     """Train the rivals of a run.
 
     Args:
-        encoder: Gets an adapter per member.
+        encoder: Encoder that receives one adapter per member.
         overall: All overall preferences of the training part.
-        tasks: Task of each, given or routed.
+        tasks: Task of each preference, given or routed.
         names: Name of the adapter of each member.
         config: Settings of the run.
         folder: Folder of the run; the members are kept in ``rivals`` inside it.
@@ -97,10 +97,10 @@ def rival_margins(
     """Return the margin of every rival on N pairs, [N] by name.
 
     Args:
-        encoder: Holds the members' adapters.
+        encoder: Encoder with the members' adapters.
         rivals: Trained rivals.
-        pairs: Two responses each, the better one first.
-        used: Mixture that the router gave each pair.
+        pairs: N preferences of two responses each, the better one first.
+        used: Name of the mixture that the router chose for each pair.
     """
     read = encode_pairs(encoder, pairs)
     linear_D = torch.zeros(encoder.hidden_size) if rivals.linear_D is None else rivals.linear_D
@@ -128,7 +128,7 @@ def rival_margins(
 
 
 def _of_member(config: DmoermConfig, number: int) -> DmoermConfig:
-    """Return the settings of one member: its own seed, and the steps of phases 1 and 2."""
+    """Return the settings of one member, with its own seed and the steps of phases 1 and 2 together."""
     base, experts = config.base.training, config.experts.training
     trainer = base.trainer
     asked = [getattr(part.trainer, "max_steps", None) or 0 for part in (base, experts)]

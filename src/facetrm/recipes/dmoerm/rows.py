@@ -1,13 +1,13 @@
-"""The ``data`` section of a recipe with a router: overall preferences with tasks, preferences about capabilities.
+"""The ``data`` section of a DMoERM recipe: overall preferences with tasks, and preferences about capabilities.
 
-Each prompt belongs to one part, so the phases of an inner mixture share none:
+Each prompt belongs to one part, so the phases of a task's mixture share no prompts:
 
     base      overall preferences of phase 1: the task's own adapter
     experts   preferences about one capability: phase 2
     mix       overall preferences of phase 3: the aggregator
-    test      overall preferences that nothing learns from
+    test      overall preferences that nothing is trained on
 
-A prompt that has labels of one kind only goes where that kind is used; shares decide the others.
+A prompt with labels of only one kind goes to a part that uses this kind; the shares decide between the parts.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ class WorldTasks(Section):
     """The embedded world: its annotators' pairs, and a simulated judge's verdicts about latents on other prompts.
 
     Attributes:
-        world: its settings.
-        tasks: which of its tasks.
-        preferences: labelled pairs, of all tasks.
-        labelled: pairs that the judge compares in every capability.
-        test: pairs of the test part.
-        judge: who errs.
-        least: the smallest true weight that makes a latent a capability.
-        most: the largest number of capabilities per task.
+        world: Settings of the world.
+        tasks: Names of the tasks to use.
+        preferences: Number of pairs with overall labels, over all tasks.
+        labelled: Number of pairs that the judge compares in every capability.
+        test: Number of test pairs.
+        judge: Settings of the simulated judge and its errors.
+        least: Smallest true weight that makes a latent a capability.
+        most: Largest number of capabilities per task.
     """
 
     kind: Literal["world"] = "world"
@@ -67,19 +67,21 @@ class WorldTasks(Section):
     def _known_tasks(self) -> Self:
         unknown = [task for task in self.tasks if task not in TASKS]
         if unknown or not self.tasks or len(set(self.tasks)) < len(self.tasks):
-            raise ValueError(f"tasks: name each of some of {', '.join(TASKS)} once")
+            raise ValueError(f"tasks: give one or more of {', '.join(TASKS)}, each once")
         return self
 
 
 class FileTasks(SkippingRows):
     """Files: overall preferences, preferences about capabilities (``facetrm label`` writes them), and their rubric.
 
+    If any row has ``split: test``, the rows' own splits are used; otherwise prompts are split at random. Rows with
+    ``split: validation``, and their prompts, are never trained on; their number is logged.
+
     Attributes:
-        preferences: files of overall preferences.
-        capabilities: files of preferences about capabilities; may be empty if no experts are wanted.
-        rubric: a shipped rubric's name, or a YAML file: its tasks are the router's.
-        test_share: of the prompts is held out; but where a row says ``split: test``, the rows' own splits hold. Rows of
-            ``split: validation`` and their prompts are never trained on; their number is logged.
+        preferences: Files of overall preferences.
+        capabilities: Files of preferences about capabilities; may be empty if no experts are wanted.
+        rubric: Name of a built-in rubric, or a YAML file; its tasks are those of the router.
+        test_share: Share of the prompts that is held out if the rows have no splits.
     """
 
     kind: Literal["files"] = "files"
@@ -97,13 +99,15 @@ class FileTasks(SkippingRows):
 class SourceTasks(SkippingRows):
     """Registered preference sources whose rows name their tasks, such as ``mtmc-rlhf``.
 
-    A row whose task the rubric does not have counts as unlabelled: the router names it.
+    If the rubric does not have the task of a row, the router chooses one.
 
     Attributes:
-        preferences: names of sources, from the Hub or from ``folder/NAME`` in the same schema; ``limit`` rows of each.
-        capabilities: as of :class:`FileTasks`.
-        rubric: as of :class:`FileTasks`.
-        test_share: of the prompts is held out.
+        preferences: Names of the sources.
+        capabilities: Files of preferences about capabilities; may be empty if no experts are wanted.
+        rubric: Name of a built-in rubric, or a YAML file; its tasks are those of the router.
+        folder: Folder of local copies (``folder/NAME``, same schema); None to download from the Hub.
+        limit: Maximum number of rows per source; None for all.
+        test_share: Share of the prompts that is held out.
     """
 
     kind: Literal["sources"] = "sources"
@@ -116,13 +120,13 @@ class SourceTasks(SkippingRows):
 
 
 class PackTasks(SkippingRows):
-    """A pack's preferences by ``category``; capabilities are attributes that its ratings tell answers apart by.
+    """The preferences of a pack, with their ``category`` as the task and rated attributes as capabilities.
 
     Attributes:
-        folder: see :class:`facetrm.recipes.armorm.rows.PackData`.
-        tasks: task to the attributes that are its capabilities, perhaps none. A category that is not named is routed;
-            ratings of such a category count for every task, those of a named one for that task alone.
-        limit: preferences about one capability at most.
+        folder: Folder of ``sources.json``, ``rated.jsonl.gz`` and ``preferences.jsonl.gz``.
+        tasks: Attributes that are capabilities (perhaps none), by task. Preferences of other categories are routed.
+            Ratings of other categories count for every task; those of a task count only for that task.
+        limit: Maximum number of preferences per capability.
     """
 
     kind: Literal["pack"] = "pack"
@@ -135,9 +139,10 @@ TaskSection = Annotated[WorldTasks | FileTasks | SourceTasks | PackTasks, Field(
 
 
 class SplitSection(Section):
-    """Shares of the prompts that have labels of both kinds, scaled to sum to 1; ``mix`` and ``base`` share the others'.
+    """Shares of the prompts for each phase, scaled to sum to 1, and the random seed of the split.
 
-    The published code takes 0.6 for phase 1 and 0.4 for phase 3, and lets phase 2 read all prompts.
+    Prompts with labels of both kinds are split between all three parts, those with only overall labels between ``base``
+    and ``mix``. The published code uses 0.6 for phase 1 and 0.4 for phase 3, and all prompts for phase 2.
     """
 
     base: float = Field(default=0.4, gt=0.0)
@@ -148,16 +153,16 @@ class SplitSection(Section):
 
 @dataclass(frozen=True)
 class DmoermRows:
-    """What a run with a router learns from and is judged on.
+    """Training and test data of a DMoERM run.
 
     Attributes:
-        objectives: task to its capabilities as objectives, in the router's order.
-        overall: training preferences, with the task where the row has one.
-        capabilities: training preferences about one capability: their aspect is an objective's name.
-        test: overall preferences on other prompts.
-        world: where the truth is known.
-        counts: rows left out, by reason.
-        reading: what the backbone reads of the rows; None before it has read them.
+        objectives: Capabilities by task, as objectives, in the router's order.
+        overall: Overall training preferences; some have a task.
+        capabilities: Training preferences about one capability; their aspect is the name of an objective.
+        test: Overall preferences on other prompts.
+        world: The world, if the rows are its own and the truth is known; else None.
+        counts: Number of rows left out, by reason; for the world, number of judgements.
+        reading: Counts of truncated conversations and of pairs that read the same; None before tokenisation.
     """
 
     objectives: dict[str, tuple[Objective, ...]]
@@ -170,12 +175,12 @@ class DmoermRows:
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """The tasks, in the router's order."""
+        """Names of the tasks, in the router's order."""
         return tuple(self.objectives)
 
     @property
     def hash(self) -> str:
-        """Fingerprint of every row and objective."""
+        """Fingerprint of all rows and objectives."""
         named = {task: [o.model_dump() for o in found] for task, found in self.objectives.items()}
         parts = (self.overall, self.capabilities, self.test)
         return fingerprint([named, [fingerprint_of_all(r.model_dump() for r in part) for part in parts]])
@@ -183,28 +188,28 @@ class DmoermRows:
 
 @dataclass(frozen=True)
 class Phases:
-    """One task's rows: ``base``, ``capabilities`` by objective, and ``mix``."""
+    """One task's rows of phase 1 (``base``), of phase 2 (``capabilities``, by objective) and of phase 3 (``mix``)."""
 
     base: list[Preference]
     capabilities: dict[str, list[Preference]]
     mix: list[Preference]
 
     def counts(self) -> dict[str, int]:
-        """Return rows by phase and capability."""
+        """Return the number of rows by phase and capability."""
         experts = {name: len(rows) for name, rows in self.capabilities.items()}
         return {"base": len(self.base), **experts, "mix": len(self.mix)}
 
 
 def load_tasks(section: WorldTasks | FileTasks | SourceTasks | PackTasks, *, seed: int) -> DmoermRows:
-    """Read or generate the rows that ``section`` names.
+    """Read or generate the rows of a run.
 
     Args:
-        section: the recipe's ``data``.
-        seed: of the split, where the data has none of its own.
+        section: The recipe's ``data`` section.
+        seed: Random seed of the split, if the rows have no splits of their own.
 
     Raises:
-        DataError: a missing file, a bad row, or an empty part.
-        ConfigError: an unknown rubric, source, task or attribute.
+        DataError: A file is missing, a row is malformed, or a part is empty.
+        ConfigError: A rubric, source, task or attribute is unknown.
     """
     if isinstance(section, WorldTasks):
         rows = _world_rows(section)
@@ -218,19 +223,19 @@ def load_tasks(section: WorldTasks | FileTasks | SourceTasks | PackTasks, *, see
         rows = replace(rows, overall=overall, capabilities=about, counts={**rows.counts, **clean.counts})
     for name in ("overall", "test"):
         if not getattr(rows, name):
-            raise DataError(f"no row for part '{name}'", place=f"data ({section.kind})", fix="give more data")
+            raise DataError(f"no rows for part '{name}'", place=f"data ({section.kind})", fix="give more data")
     sizes = {name: len(getattr(rows, name)) for name in ("overall", "capabilities", "test")}
     log("data", tasks=len(rows.objectives), **sizes, **rows.counts)
     return rows
 
 
 def cut_phases(rows: DmoermRows, tasks: Sequence[str], section: SplitSection) -> dict[str, Phases]:
-    """Return the rows of each task by phase; no prompt stands in two phases.
+    """Return the rows of each task by phase. No prompt occurs in two phases.
 
     Args:
-        rows: of the run.
-        tasks: the task of each of ``rows.overall``, given or routed.
-        section: shares.
+        rows: Data of the run.
+        tasks: Task of each of ``rows.overall``, given or routed.
+        section: Shares of the phases.
     """
     kinds = [{p.prompt_key for p in part} for part in (rows.overall, rows.capabilities)]
     shares = {"base": section.base, "experts": section.experts, "mix": section.mix}
@@ -254,7 +259,7 @@ def cut_phases(rows: DmoermRows, tasks: Sequence[str], section: SplitSection) ->
 def _part(key: str, shares: dict[str, float], kinds: Sequence[set[str]], *, seed: int) -> str:
     overall, labelled = (key in kind for kind in kinds)
     open_parts = {name: share for name, share in shares.items() if (labelled if name == "experts" else overall)}
-    # Salted: unsalted, it is the number by which split_by_prompt took the test part, and the last phase would go short.
+    # The salt makes this number independent of the one by which split_by_prompt took the test part.
     u = int.from_bytes(hashlib.sha256(f"phase\x1f{seed}\x1f{key}".encode()).digest()[:8], "big") / 2.0**64
     u *= sum(open_parts.values())
     for name, share in open_parts.items():
@@ -291,7 +296,7 @@ def _rubric_rows(section: FileTasks | SourceTasks, seed: int) -> DmoermRows:
     for number, p in enumerate(about):
         if p.aspect not in known:
             place = f"capabilities, row '{p.id or number}'"
-            raise DataError(f"aspect '{p.aspect}' is no capability", place=place, fix=did_you_mean(p.aspect, known))
+            raise DataError(f"unknown capability '{p.aspect}'", place=place, fix=did_you_mean(p.aspect, known))
     overall = [p for p in read if p.aspect == "overall"]
     counts = {"preferences_about_another_aspect": len(read) - len(overall), "preferences_with_another_task": strange}
     overall, validation = set_aside(overall, "validation")
@@ -308,7 +313,7 @@ def _rubric_rows(section: FileTasks | SourceTasks, seed: int) -> DmoermRows:
 
 
 def _of_sources(section: SourceTasks, tasks: Container[str]) -> tuple[list[Preference], int]:
-    """Return the sources' preferences, and how many had a task that is none of ``tasks``: these have none now."""
+    """Return the sources' preferences, without tasks that are not in ``tasks``, and the number of tasks removed."""
     check_sources(section.preferences, kind="preference")
     found: list[Preference] = []
     strange = 0
@@ -365,7 +370,7 @@ def _disjoint(
     *,
     validation: Sequence[Preference | Rating],
 ) -> DmoermRows:
-    """Return the rows without those of training that have a test or validation prompt, which are counted."""
+    """Remove training rows whose prompt is a test or validation prompt, and count them."""
     held = {p.prompt_key for p in test}
     aside = {p.prompt_key for p in validation} - held
     found = Counter(counts)
@@ -391,5 +396,5 @@ def _check_tasks(rows: Sequence[Preference], tasks: Sequence[str]) -> None:
             raise DataError(
                 f"unknown task '{row.task}'",
                 place=f"preferences, row '{row.id or number}'",
-                fix=f"{did_you_mean(row.task, tasks)}; or take the task out: the router names it then",
+                fix=f"{did_you_mean(row.task, tasks)}; or remove the task, and the router chooses one",
             )

@@ -1,1 +1,1 @@
-"""Fine-tuning runs: settings, fit, figures."""
+"""Fine-tuning runs: settings, fit and figures."""

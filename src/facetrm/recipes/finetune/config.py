@@ -1,4 +1,4 @@
-"""The settings of a fine-tuning run: one section per step, in the order of the steps."""
+"""Settings of a fine-tuning run, one section per step, in the order of the steps."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from facetrm.recipes.backbones import TinyBackbone
 
 
 class FrozenSection(Section):
-    """The closed-form heads on the trunk as it is before training: where training starts, and what it must beat.
+    """Closed-form heads on the frozen trunk: the starting point of the training, and the baseline that it must beat.
 
     Attributes:
-        fit: whether they are fitted; it costs one pass over all rows.
-        start: let the trained heads start from them (else from small random weights).
-        ridge: settings of the objective heads.
-        linear: settings of the Bradley-Terry head.
-        features: where the features are kept.
+        fit: Whether to fit them, at the cost of one pass over all rows.
+        start: Whether the trained heads start from them; otherwise they start from small random weights.
+        ridge: Settings of the objective heads.
+        linear: Settings of the Bradley-Terry head.
+        features: Where the features are stored.
     """
 
     fit: bool = True
@@ -35,12 +35,14 @@ class FrozenSection(Section):
 
 
 class RewardSection(Section):
-    """What the model that is saved listens to.
+    """How the saved model computes its reward from the heads.
 
     Attributes:
-        preference: weight of the preference head; the objectives of known direction share the rest alike. 1 pins the
-            reward to that head, and the objectives are there to be read. Ignored where only one kind was trained.
-        sample: training pairs whose scores give the preference head its scale and the contributions their reference.
+        preference: Weight of the preference head; the objectives of known direction share the rest equally. With 1, the
+            reward is that of the preference head, and the objectives only inform. Ignored if only one kind of head was
+            trained.
+        sample: Number of training pairs that set the scale of the preference head and the reference of the
+            contributions.
     """
 
     preference: float = Field(default=1.0, ge=0.0, le=1.0)
@@ -48,10 +50,22 @@ class RewardSection(Section):
 
 
 class FineTuneRecipe(Section):
-    """A whole run. Give either ``backbone`` (a path or a name on the Hub) or ``tiny`` (trained here, world only).
+    """Settings of a whole run. Give either ``backbone`` or ``tiny``.
 
-    ``merge`` adds a trained adapter into the trunk: the model is then a plain trunk with heads. ``samples`` are those
-    of the bootstrap.
+    Attributes:
+        recipe: Name of the recipe.
+        title: Title of the run.
+        description: Description of the run.
+        seed: Random seed of the run.
+        data: The data.
+        backbone: Settings of an existing backbone, given by its path or its name on the Hub.
+        tiny: Settings of a small decoder that the run trains itself; only for the embedded world.
+        frozen: Settings of the closed-form heads on the frozen trunk.
+        finetune: Settings of the training.
+        reward: How the saved model computes its reward.
+        merge: Whether to merge the trained adapter into the trunk; the model is then a plain trunk with heads.
+        samples: Number of bootstrap resamples.
+        save_backbone: Whether to copy the backbone into the model folder, or to refer to it by its path or name.
     """
 
     recipe: Literal["finetune"] = "finetune"

@@ -1,4 +1,4 @@
-"""What fine-tuning gave: the trained heads beside closed-form heads on the frozen trunk, on the same held-out rows."""
+"""Figures of a fine-tuning run: the trained heads against closed-form heads on the frozen trunk, on held-out rows."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from facetrm.recipes.armorm.rows import Rows
 from facetrm.recipes.finetune.config import FineTuneRecipe
 
 Encoded = tuple[Pairs, Features]
-"""Test pairs and held-out rated rows, as one encoder reads them."""
+"""Features of the test pairs and of the held-out rated rows, from one encoder."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,11 @@ class FineTuneFigures:
     """Held-out figures of the trained heads, and of those on the frozen trunk.
 
     Attributes:
-        objectives: one report per trained objective head; empty if none was trained.
-        frozen: one report per objective head on the frozen trunk; empty if none was fitted.
-        noisy: accuracy on the test pairs by system, against the labels.
-        true: accuracy on the test pairs by system, against the true order (world only).
-        gained: paired difference in accuracy, trained minus frozen, by head.
+        objectives: One report per trained objective head; empty if none was trained.
+        frozen: One report per objective head on the frozen trunk; empty if none was fitted.
+        noisy: Accuracy on the test pairs by system, against the labels.
+        true: Accuracy on the test pairs by system, against the true order; empty outside the world.
+        gained: Paired difference in accuracy, trained minus frozen, by head.
     """
 
     objectives: tuple[ObjectiveReport, ...]
@@ -59,12 +59,13 @@ def judge_heads(
     """Measure the heads on the held-out rows.
 
     Args:
-        config: settings of the run.
-        rows: data of the run.
-        mixture: mixture of the model that is saved.
-        heads: the trained ones.
-        after: the held-out rows as the trained trunk reads them.
-        before: heads on the frozen trunk, and the same rows as it reads them; None where none were fitted.
+        config: Settings of the run.
+        rows: Data of the run.
+        mixture: Mixture of the saved model.
+        heads: Trained heads.
+        after: Features of the held-out rows from the trained trunk.
+        before: Heads on the frozen trunk, and features of the test pairs and the held-out rated rows from that trunk;
+            None if no such heads were fitted.
     """
     test, rated = after
     margins: dict[str, Floats] = {"reward": mixture.margins(test.chosen, test.rejected).numpy()}
@@ -101,16 +102,16 @@ def training_figures(
     merged: float | None,
     seconds: Mapping[str, float],
 ) -> dict[str, Any]:
-    """Return the content of ``metrics.json``: plain numbers, null for what is not defined.
+    """Return the content of ``metrics.json``. Undefined numbers are null.
 
     Args:
-        config: settings of the run.
-        rows: data of the run.
-        model: the model that was trained.
-        figures: what was measured on the test rows.
-        spent: what the training has cost.
-        merged: the largest change of a score by merging.
-        seconds: by stage.
+        config: Settings of the run.
+        rows: Data of the run.
+        model: The saved model.
+        figures: Figures of the heads on the held-out rows.
+        spent: Steps, time and tokens of the training.
+        merged: Largest change of a unit score by merging the adapter; None if nothing was merged.
+        seconds: Duration of each stage, in seconds.
     """
     world = getattr(config.data, "world", None)
     values = {
@@ -152,7 +153,7 @@ def training_figures(
 
 
 def _margins(rows: Rows, heads: TrainableHeads, pairs: Pairs) -> dict[str, Floats]:
-    """Return the margins of the preference head, and of the mean of the objectives of known direction, where there."""
+    """Return the margins of the preference head and of the mean objective of known direction, if the heads exist."""
     found: dict[str, Floats] = {}
     with torch.no_grad():
         gap_ND = pairs.chosen.response_NAD[:, 0].double() - pairs.rejected.response_NAD[:, 0].double()

@@ -1,18 +1,18 @@
-"""Stage 1 by fine-tuning, as one straight line: the trunk learns with the heads, and is compared with a frozen one.
+"""Stage 1 by fine-tuning, as a straight line: trunk and heads are trained together, and compared with a frozen trunk.
 
     ratings, preferences -> heads on the frozen trunk -> trunk + heads, trained together -> model
 
 RUN/
-  config.resolved.yaml    every setting, defaults written out
-  frozen.safetensors      the closed-form heads that training starts from
-  training/               checkpoints while it runs; settings.json, log.jsonl, trained.safetensors
+  config.resolved.yaml    every setting, including defaults
+  frozen.safetensors      the closed-form heads on the frozen trunk
+  training/               checkpoints during training; settings.json, log.jsonl, trained.safetensors
   adapter/ or backbone/   the trained adapter (PEFT's format), or the trained (or merged) trunk
   heads.safetensors       the trained heads: weight_KD, bias_K, preference_D
-  model/                  what ``facetrm score`` and ``facetrm explain`` read
-  metrics.json            figures beside those of the frozen trunk
+  model/                  the model for ``facetrm score`` and ``facetrm explain``
+  metrics.json            figures of the trained and of the frozen trunk
   pair.jsonl              the explained pair
 
-Started on several processes (``accelerate launch -m facetrm run ...``), all train and the first does the rest.
+With several processes (``accelerate launch -m facetrm run ...``), all of them train and the first does the rest.
 
 Shapes: N rows or pairs, D hidden size, K objectives.
 """
@@ -72,7 +72,16 @@ MERGE_BOUND: Final = 0.02  # largest change of a unit score by merging, in a tru
 
 @dataclass(frozen=True)
 class FineTuneRun:
-    """A finished run: its folder, its figures, the model, the pair that shows it, and what was read."""
+    """A finished fine-tuning run.
+
+    Attributes:
+        folder: Folder of the run.
+        metrics: Content of ``metrics.json``.
+        model: The saved model.
+        figures: Figures of the heads on the held-out rows.
+        explained: The test pair that is explained.
+        reading: Counts of truncated conversations and of pairs that read the same.
+    """
 
     folder: Path
     metrics: dict[str, Any]
@@ -86,15 +95,15 @@ def run_finetune(config: FineTuneRecipe, folder: Path) -> FineTuneRun | None:
     """Train, evaluate and save one fine-tuned model.
 
     Args:
-        config: settings.
-        folder: folder of the run; existing results are reused, and training resumes.
+        config: Settings of the run.
+        folder: Folder of the run; existing results are reused, and training resumes.
 
     Returns:
         The run; None in every process but the first.
 
     Raises:
-        StoreError: another run holds the folder.
-        FacetrmError: what a step raises, naming value, place and fix.
+        StoreError: Another run uses the folder.
+        FacetrmError: A step failed; the error names value, place and fix.
     """
     here = PartialState(cpu=_on_cpu(config))
     with run_folder(folder, config, main=here.is_main_process) as held:
@@ -162,16 +171,16 @@ def _on_cpu(config: FineTuneRecipe) -> bool:
 
 
 def _check_labels(config: FineTuneRecipe, rows: Rows) -> None:
-    """Raise FitError where an objective would get a head that nothing taught."""
+    """Raise FitError if an objective has no training ratings."""
     if config.finetune.regression == 0:
         return
     rated = {name for r in rows.heads for name in r.ratings}
     bare = [o.name for o in rows.objectives if o.name not in rated]
     if bare:
         raise FitError(
-            f"no training row rates it ({len(bare)} objectives without a rating)",
+            f"no training row rates it (objectives without ratings: {len(bare)})",
             place=f"objective '{bare[0]}'",
-            fix="give rows that do, or declare only what is rated",
+            fix="give rows that rate it, or declare only objectives with ratings",
         )
 
 
@@ -183,7 +192,7 @@ def _base(config: FineTuneRecipe, rows: Rows, folder: Path) -> BackboneConfig:
     if config.backbone is None:
         raise ConfigError("no backbone", place="recipe", fix="give the section 'backbone' or 'tiny'")
     if config.finetune.method == "full" and config.backbone.dtype == "auto":
-        return config.backbone.model_copy(update={"dtype": "float32"})  # bfloat16 swallows small steps
+        return config.backbone.model_copy(update={"dtype": "float32"})  # in bfloat16, small updates would be lost
     return config.backbone
 
 
@@ -197,14 +206,14 @@ def _pairs(preferences: Sequence[Preference], stream: FeatureStream, encoder: Tr
 
 
 def _test_pairs(rows: Rows, stream: FeatureStream, encoder: TransformerEncoder) -> Pairs:
-    """Return the held-out pairs, those whose answers read the same as ties."""
+    """Return the test pairs; those whose answers read the same are ties."""
     return as_ties(_pairs(rows.test, stream, encoder), () if rows.reading is None else rows.reading.equal_test)
 
 
 def _frozen_heads(
     config: FineTuneRecipe, rows: Rows, encoder: TransformerEncoder, folder: Path
 ) -> TrainableHeads | None:
-    """Return the closed-form heads on the frozen trunk, from the run folder where they are there already."""
+    """Return the closed-form heads on the frozen trunk; reuse those in the run folder."""
     section, path = config.frozen, folder / "frozen.safetensors"
     if not section.fit:
         return None
@@ -222,7 +231,7 @@ def _frozen_heads(
         with safe_open(path, framework="pt") as handle:
             known = handle.metadata()
         if known != {"key": key}:
-            raise FitError("holds heads of another backbone, of other data or settings", place=path, fix=_OTHER)
+            raise FitError("holds heads of another backbone, other data or other settings", place=path, fix=_OTHER)
         return _with_tensors(heads, load_tensors(path.read_bytes()))
     tensors: dict[str, Tensor] = {}
     if config.finetune.regression > 0:
@@ -258,7 +267,7 @@ def _tensors(heads: TrainableHeads) -> dict[str, Tensor]:
 
 
 def _with_tensors(heads: TrainableHeads, tensors: dict[str, Tensor]) -> TrainableHeads:
-    """Return ``heads`` with those of its tensors that are given."""
+    """Copy ``tensors`` into ``heads`` and return it."""
     with torch.no_grad():
         for name, tensor in tensors.items():
             heads.state_dict()[name].copy_(tensor)
@@ -268,10 +277,10 @@ def _with_tensors(heads: TrainableHeads, tensors: dict[str, Tensor]) -> Trainabl
 def _write_trained(
     config: FineTuneRecipe, rows: Rows, base: BackboneConfig, folder: Path
 ) -> tuple[TransformerEncoder, TrainableHeads, float | None]:
-    """Write the trained parts in the formats that others read, and load the encoder from there.
+    """Write the trained parts in standard formats, and load the encoder from there.
 
     Returns:
-        Encoder, heads, and by how much merging has changed a score at most (None where nothing was merged).
+        Encoder, heads, and the largest change of a unit score by merging the adapter (None if nothing was merged).
     """
     encoder = load_encoder(base)
     heads = _new_heads(config, rows, encoder.hidden_size, start=None)
@@ -302,7 +311,7 @@ def _write_trained(
 
 
 def _scores(encoder: TransformerEncoder, heads: TrainableHeads, rows: Sequence[Conversation]) -> Tensor:
-    """Return ratings and probabilities of a preference over the first row, [N, K + 1]."""
+    """Return unit ratings of each row, and its probability of being preferred to the first row, [N, K + 1]."""
     features_ND = encoder.encode(rows).response_NAD[:, 0]
     with torch.no_grad():
         odds_N = heads.prefer(features_ND) if heads.has_preference else features_ND.new_zeros(len(rows))
@@ -310,13 +319,13 @@ def _scores(encoder: TransformerEncoder, heads: TrainableHeads, rows: Sequence[C
 
 
 def _sample(preferences: Sequence[Preference], count: int) -> list[Preference]:
-    """Return ``count`` of the pairs, evenly spread over the list."""
+    """Return ``count`` pairs at even distances in the list."""
     step = max(len(preferences) / count, 1.0)
     return [preferences[int(n * step)] for n in range(min(count, len(preferences)))]
 
 
 def _mixture(config: FineTuneRecipe, rows: Rows, heads: TrainableHeads, sample: Pairs) -> Mixture:
-    """Return the heads as experts under fixed weights; a sample of training pairs gives scale and reference."""
+    """Return a mixture of the heads with fixed weights; a sample of training pairs sets scale and reference."""
     objectives = rows.objectives if config.finetune.regression > 0 else ()
     experts = LinearExperts(objectives, heads.weight_KD.detach(), heads.bias_K.detach())
     share = config.reward.preference if objectives else 1.0
@@ -326,7 +335,7 @@ def _mixture(config: FineTuneRecipe, rows: Rows, heads: TrainableHeads, sample: 
     else:
         share = 0.0
     if share < 1 and not any(gated):
-        raise FitError("no objective of known direction", place="reward", fix="declare the direction of at least one")
+        raise FitError("no objective has a known direction", place="reward", fix="declare at least one direction")
     weights = [(1 - share) * flag / max(sum(gated), 1) for flag in gated] + [share] * heads.has_preference
     with torch.no_grad():
         reference_K = experts(sample.both()).double().mean(dim=0).float()
