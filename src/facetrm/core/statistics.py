@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata
 
+from facetrm.core.errors import ModelError
+
 Floats = NDArray[np.float64]
 
 
@@ -162,8 +164,19 @@ def _repeated_spearman(ties_a: NDArray[np.int64], ties_b: NDArray[np.int64], tim
 
 
 def win_credit(margins: ArrayLike) -> Floats:
-    """Return the credit [N] of each margin: 1 if positive (chosen above rejected), 0.5 if zero, 0 if negative."""
+    """Return the credit [N] of each margin: 1 if positive (chosen above rejected), 0.5 if zero, 0 if negative.
+
+    Raises:
+        ModelError: A margin is NaN, which is neither a win nor a loss.
+    """
     m = np.asarray(margins, dtype=np.float64)
+    if np.isnan(m).any():
+        row, more = int(np.argwhere(np.isnan(m))[0][0]), int(np.isnan(m).sum()) - 1
+        raise ModelError(
+            f"margin nan{f' (and {more} more)' if more else ''}",
+            place=f"row {row} of {len(m)} pairs",
+            fix="score both responses of that pair again, or leave it out and count it",
+        )
     return np.where(m > 0, 1.0, np.where(m == 0, 0.5, 0.0))
 
 
