@@ -14,8 +14,10 @@ __all__ = [
     "LabelError",
     "ModelError",
     "Section",
+    "SeedInterval",
     "StoreError",
     "apply_sets",
+    "interval_over_seeds",
     "parse_config",
     "read_server_key",
     "read_yaml",
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
         ModelError,
         StoreError,
     )
+    from facetrm.core.seed_intervals import SeedInterval, interval_over_seeds
     from facetrm.core.statistics import Interval
     from facetrm.core.web.key import read_server_key
 else:
@@ -53,6 +56,7 @@ else:
                 "ModelError",
                 "StoreError",
             ],
+            "facetrm.core.seed_intervals": ["SeedInterval", "interval_over_seeds"],
             "facetrm.core.statistics": ["Interval"],
             "facetrm.core.web.key": ["read_server_key"],
         },

@@ -329,11 +329,16 @@ def _zero(rho: Callable[[float], float], before: float, guess: float, scale: flo
 
 
 def _grid(name: str, rho: Callable[[float], float], before: float, config: DebiasConfig) -> DebiasRow:
-    """Return the first value of the grid at or below the threshold, else the last value and the reason."""
+    """Return the first value of the grid at or below the threshold, else the last value and the reason.
+
+    A walk that starts above the threshold and steps over zero to below its negative has not reached it.
+    """
     after = before
     for value in config.grid:
         after = rho(value)
         if after <= config.threshold:
-            return DebiasRow(name, value, before, after, True)
+            stepped_over = before > config.threshold and after < -config.threshold
+            reason = f"the grid steps over zero: rho {before:.4f} becomes {after:.4f}" if stepped_over else ""
+            return DebiasRow(name, value, before, after, not stepped_over, reason)
     reason = f"no value of the grid brings rho to {config.threshold:g}: the last leaves {after:.4f}"
     return DebiasRow(name, config.grid[-1], before, after, False, reason)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from facetrm.backbone.passes import engine as passes
 from facetrm.backbone.passes.engine import TOLERANCE, DecoderEngine
 from facetrm.backbone.text.chat import Tokenized
 from facetrm.backbone.transformer import BackboneConfig, load_encoder
@@ -46,3 +47,14 @@ def test_a_half_precision_encoder_agrees_with_itself_row_by_row(tmp_path, dtype)
     )
     gap_N = (fast.response_NAD - exact.response_NAD)[:, 0].norm(dim=1) / exact.response_NAD[:, 0].norm(dim=1)
     assert gap_N.max() < TOLERANCE[getattr(torch, dtype)]
+
+
+@pytest.mark.parametrize(("share", "packs"), [(0.0, True), (0.07, False)])
+def test_a_pack_that_is_off_by_more_than_rounding_is_not_used_in_bfloat16(
+    share: float, packs: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = passes.read_packed
+    monkeypatch.setattr(passes, "read_packed", lambda *a, **k: honest(*a, **k) * (1.0 + share))
+    engine = DecoderEngine(made("llama").to(torch.bfloat16), mode="fast", token_budget=512, pad=0, inputs=INPUTS)
+    engine.read(ROWS, lambda *_: None)
+    assert engine._packs is packs

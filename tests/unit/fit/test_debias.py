@@ -134,9 +134,20 @@ def test_grid_is_the_published_walk(seed: int, threshold: float) -> None:
     debias = fit_debias(table, names=NAMES, target="verbosity", config=config)
     for row in debias.table:
         expected = published_search(table[:, NAMES.index(row.name)], table[:, 1], threshold)
-        assert row.reached == (expected is not None)
+        stepped_over = row.before > threshold and row.after < -threshold
+        assert row.reached == (expected is not None and not stepped_over)
         assert row.lambda_ == (0.95 if expected is None else expected)
-        assert bool(row.reason) == (expected is None)
+        assert bool(row.reason) == (not row.reached)
+
+
+@pytest.mark.parametrize("slope", [0.12, 0.5, 0.93])
+def test_the_grid_has_not_reached_what_it_steps_over(slope: float) -> None:
+    table = scores()
+    table[:, 0] = slope * table[:, 1] + 0.2
+    row = fit_debias(table, names=NAMES, target="verbosity", config=DebiasConfig(search="grid")).table[0]
+    assert (row.before, row.after) == (pytest.approx(1.0), pytest.approx(-1.0))
+    assert not row.reached
+    assert "steps over zero: rho 1.0000 becomes -1.0000" in row.reason
 
 
 def test_grid_that_ends_is_reported_and_never_one(capsys: pytest.CaptureFixture[str]) -> None:
