@@ -1,7 +1,7 @@
 """An exam for adapters: rankings whose rule is planted, on a random decoder that was never taught the rule.
 
-A response holds one word of each of three couples, in any order. Which of a couple it holds is
-a bit. The better response has the value 1 of its rule, the worse one 0:
+A response holds one word of each of three couples, in any order, among three filler words (none for parity, which is
+hard enough). Which word of a couple it holds is a bit. The better response has the value 1 of its rule, the worse one 0:
 
     xor       bits 1 and 2 differ
     parity    an odd number of the three bits is 1
@@ -56,7 +56,7 @@ def exam_rows(rule: str, count: int, *, seed: int) -> list[Preference]:
         sides = RULES["xor" if rule == "lot" else rule]
         better = draw.choice([bits for bits in every if sides(bits) == 1])
         worse = draw.choice([bits for bits in every if sides(bits) == 0])
-        pair = [_response(draw, better), _response(draw, worse)]
+        pair = [_response(draw, bits, fillers=0 if rule == "parity" else 3) for bits in (better, worse)]
         if rule == "lot":
             draw.shuffle(pair)
         prompt = Message(role="user", content=" ".join(draw.choices(FILLERS, k=6)))
@@ -64,7 +64,8 @@ def exam_rows(rule: str, count: int, *, seed: int) -> list[Preference]:
     return rows
 
 
-def _response(draw: random.Random, bits: Sequence[int]) -> Message:
+def _response(draw: random.Random, bits: Sequence[int], *, fillers: int) -> Message:
     words = [couple[bit] for couple, bit in zip(COUPLES, bits, strict=True)]
+    words += draw.choices(FILLERS, k=fillers)
     draw.shuffle(words)
     return Message(role="assistant", content=" ".join(words))

@@ -29,6 +29,34 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 """A random seed that every generator accepts."""
 
 
+def share_seed(section: S) -> S:
+    """Give the seed of a whole recipe to every section inside it that does not set its own.
+
+    A seed that is None stays so: there, what reads the section decides.
+
+    Args:
+        section: The settings of a run, as a validator gets them: with a ``seed``, and not yet in use.
+
+    Returns:
+        The same object, with sections replaced by copies that have the seed.
+    """
+    seed: int = section.seed  # type: ignore[attr-defined]  # of a recipe; a field in a base class would be dumped first
+    for name, child in section:
+        if isinstance(child, Section):
+            section.__dict__[name] = _with_seed(child, seed)
+    return section
+
+
+def _with_seed(section: S, seed: int) -> S:
+    changed: dict[str, Any] = {}
+    for name, value in section:
+        if isinstance(value, Section):
+            changed[name] = _with_seed(value, seed)
+        elif name == "seed" and value is not None and name not in section.model_fields_set:
+            changed[name] = seed
+    return section.model_copy(update=changed)
+
+
 def parse_yaml(text: str) -> Any:
     """Return the value of a YAML text.
 

@@ -93,7 +93,8 @@ class FineTuneConfig(Section):
         pairs: number of pairs in one example.
         dropout: keep the dropout that the trunk's own configuration asks for; off by default, so that both answers of
             a pair are read by the same model.
-        seed: of new adapters, new heads and the order in which rows meet; the Trainer's own is trainer.seed.
+        seed: Random seed of new adapters, new heads, the order in which rows meet, and dropout. The Trainer's own
+            ``trainer.seed`` is 42 + seed where it is not given.
         trainer: see :class:`TrainerSection`.
     """
 

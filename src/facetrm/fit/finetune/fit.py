@@ -9,12 +9,13 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import torch
+from transformers import TrainingArguments
 
 from facetrm.backbone.lora.adapters import add_adapter
 from facetrm.backbone.transformer import TransformerEncoder
 from facetrm.core.fingerprint import fingerprint
 from facetrm.core.progress import log
-from facetrm.fit.finetune.config import FineTuneConfig
+from facetrm.fit.finetune.config import FineTuneConfig, TrainerSection
 from facetrm.fit.finetune.model import TrainableHeads, TrunkWithHeads, without_dropout
 from facetrm.fit.finetune.rows import Collator, MixedRows
 from facetrm.fit.trainer import (
@@ -60,7 +61,7 @@ def fine_tune(
         ConfigError: the Trainer does not accept its arguments.
     """
     start = {"encoder": encoder.fingerprint, "heads": _digest(heads), "data": data}
-    arguments = training_arguments(config.trainer, folder, device=encoder.model.device)
+    arguments = training_arguments(_seeded(config), folder, device=encoder.model.device)
     model = _prepare(encoder, heads, config)
     if arguments.should_save:
         claim(folder, question_of(config) | start)
@@ -113,6 +114,13 @@ def _prepare(encoder: TransformerEncoder, heads: TrainableHeads, config: FineTun
         preference=config.preference,
         pooled=encoder.kind == "encoder",
     )
+
+
+def _seeded(config: FineTuneConfig) -> TrainerSection:
+    """Return the Trainer's section with a seed that follows ``config.seed``: at 0 it is Transformers' own default."""
+    if config.trainer.model_dump().get("seed") is not None:
+        return config.trainer
+    return config.trainer.model_copy(update={"seed": (TrainingArguments.seed + config.seed) % 2**32})
 
 
 def _digest(heads: TrainableHeads) -> str:

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from facetrm.backbone.shards import StorageType
 from facetrm.backbone.transformer import BackboneConfig
-from facetrm.core.config import Section, Seed
+from facetrm.core.config import Section, Seed, share_seed
 from facetrm.core.errors import ConfigError, did_you_mean
 from facetrm.data.objectives import Direction
 from facetrm.fit.bradley_terry import BradleyTerryConfig
@@ -166,6 +166,8 @@ class ArmormConfig(Section):
     router: GatesSection | None = None
     compare: CompareSection = CompareSection()
     save_backbone: Literal["copy", "reference"] = "reference"
+
+    _one_seed = model_validator(mode="after")(share_seed)
 
     @model_validator(mode="after")
     def _one_backbone(self) -> ArmormConfig:

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from facetrm.backbone.lora.adapters import LoraSettings
 from facetrm.backbone.transformer import BackboneConfig
-from facetrm.core.config import Section, Seed
+from facetrm.core.config import Section, Seed, share_seed
 from facetrm.fit.bradley_terry import BradleyTerryConfig
 from facetrm.fit.experts.concat_start import ConcatConfig
 from facetrm.fit.experts.config import ExpertConfig
@@ -99,6 +99,8 @@ class DmoermConfig(Section):
     rivals: RivalSection = RivalSection()
     samples: int = Field(default=1000, ge=10)
     save_backbone: Literal["copy", "reference"] = "reference"
+
+    _one_seed = model_validator(mode="after")(share_seed)
 
     @model_validator(mode="after")
     def _fits_together(self) -> DmoermConfig:

@@ -134,8 +134,9 @@ def _of_member(config: DmoermConfig, number: int) -> DmoermConfig:
     asked = [getattr(part.trainer, "max_steps", None) or 0 for part in (base, experts)]
     if min(asked) > 0:
         trainer = trainer.model_copy(update={"max_steps": sum(asked)})
+    seed = (base.seed + 1000 * number) % 2**32
     training = base.model_copy(
-        update={"seed": base.seed + 1000 * number, "min_steps": base.min_steps + experts.min_steps, "trainer": trainer}
+        update={"seed": seed, "min_steps": base.min_steps + experts.min_steps, "trainer": trainer}
     )
     return config.model_copy(update={"base": config.base.model_copy(update={"training": training})})
 

@@ -21,7 +21,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from facetrm.core.config import Section
+from facetrm.core.config import Section, Seed
 from facetrm.core.errors import ConfigError, DataError, did_you_mean
 from facetrm.core.fingerprint import fingerprint, fingerprint_of_all
 from facetrm.core.progress import log
@@ -143,7 +143,7 @@ class SplitSection(Section):
     base: float = Field(default=0.4, gt=0.0)
     experts: float = Field(default=0.3, gt=0.0)
     mix: float = Field(default=0.3, gt=0.0)
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from facetrm.backbone.transformer import BackboneConfig
-from facetrm.core.config import Section, Seed
+from facetrm.core.config import Section, Seed, share_seed
 from facetrm.fit.bradley_terry import BradleyTerryConfig
 from facetrm.fit.finetune.config import FineTuneConfig
 from facetrm.fit.heads.ridge import RidgeConfig
@@ -67,6 +67,8 @@ class FineTuneRecipe(Section):
     merge: bool = False
     samples: int = Field(default=1000, ge=10)
     save_backbone: Literal["copy", "reference"] = "reference"
+
+    _one_seed = model_validator(mode="after")(share_seed)
 
     @model_validator(mode="after")
     def _fits_together(self) -> FineTuneRecipe:
