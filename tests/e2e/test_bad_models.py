@@ -219,7 +219,7 @@ EDITS: dict[str, tuple[Sequence[str], Sequence[str]]] = {
     "pin above 1": (["--pin", "fern-persona=2"], ["'fern-persona' is pinned to 2", "in [0, 1]"]),
     "pin too much": (["--pin", "fern-persona=0.9", "--pin", "birch-honesty=0.9"], ["sum to 1.8", "at most 1"]),
     "pin twice": (["--pin", "fern-persona=0", "--pin", "fern-persona=1"], ["--pin", "given twice"]),
-    "pin and drop": (["--pin", "fern-persona=1", "--drop", "fern-persona"], ["dropped and also scaled or pinned"]),
+    "pin and drop": (["--pin", "fern-persona=1", "--drop", "fern-persona"], ["both dropped and scaled or pinned"]),
     "pin what is taken out": (["--pin", "almond-verbosity=1"], ["'almond-verbosity'", "pin another objective"]),
     "a device that is not there": (["--device", "warp"], ["device 'warp' is not there", "auto"]),
 }

@@ -1,4 +1,4 @@
-"""Floor 5: uses of a scorer that measure it: the doctor, which looks for scores that are wrong without an error."""
+"""Floor 5: evaluate reward models: baselines, accuracy on held-out pairs, length audits, comparison with truth."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""What the gate is compared with in every run, fitted on the same features, and its accuracy on held-out pairs.
+"""Baselines fitted on the same features as the gate, and the accuracy of all systems on held-out pairs.
 
 Shapes: N pairs, K experts.
 """
@@ -30,7 +30,14 @@ MACRO = "macro"
 
 @dataclass(frozen=True)
 class Pairs:
-    """Features of N pairs, row by row, with the prompt key and source of each."""
+    """Features of N pairs.
+
+    Attributes:
+        chosen: features of the chosen answers.
+        rejected: features of the rejected answers, in the same order.
+        groups: prompt key of each pair, [N].
+        sources: source of each pair, [N].
+    """
 
     chosen: Features
     rejected: Features
@@ -41,16 +48,16 @@ class Pairs:
         return len(self.groups)
 
     def select(self, rows: Tensor) -> Pairs:
-        """Return the pairs named by ``rows`` (int64), in that order."""
+        """Return the pairs with the indices ``rows`` (int64), in that order."""
         groups, sources = ([names[n] for n in rows.tolist()] for names in (self.groups, self.sources))
         return Pairs(self.chosen.select(rows), self.rejected.select(rows), groups, sources)
 
     def blocks(self) -> Iterator[tuple[Features, Features]]:
-        """Yield the better and the worse answers, as one block."""
+        """Yield the chosen and the rejected answers, as one block."""
         yield self.chosen, self.rejected
 
     def both(self) -> Features:
-        """Return both answers of every pair, chosen first, as 2N rows."""
+        """Return the features of all answers as 2N rows: first all chosen answers, then all rejected ones."""
         return Features.concat([self.chosen, self.rejected])
 
 
@@ -65,20 +72,24 @@ def fit_baselines(
     scores: tuple[Tensor, Tensor] | None = None,
     folder: Path | None = None,
 ) -> tuple[dict[str, Mixture], str]:
-    """Fit every baseline on the gate's own training pairs.
+    """Fit every baseline on the training pairs of the gate.
 
     Args:
-        pairs: training pairs.
-        mixture: the gated model, whose experts and debiasing the weightings share.
-        gate: its fit, which holds the unconditional weights.
-        groups: prompt key of each pair.
-        config: settings of the linear head.
-        weights: weights of each pair.
-        scores: the cross-fitted ones that the gate learned from, if any; the best objective is chosen by them as well.
-        folder: for temporary files; None for the system's.
+        pairs: N training pairs of the gate.
+        mixture: the gated model; the baselines with fixed weights use its experts and its debiasing.
+        gate: result of the gate's fit, which holds the unconditional weights.
+        groups: prompt key of each pair, [N].
+        config: settings of the linear Bradley-Terry head.
+        weights: weight of each pair, [N]; None for equal weights.
+        scores: cross-fitted expert scores of the chosen and the rejected answers, [N, K] each, if the gate learned from
+            them; they then also choose the best objective. None scores the answers with the experts of ``mixture``.
+        folder: folder for temporary files; None for the system's temporary folder.
 
     Returns:
-        Mixtures by name, and the name of the best single objective.
+        The baselines as mixtures by name, and the name of the best single objective.
+
+    Raises:
+        FitError: no pair, a feature that is not finite, or fewer prompts than folds.
     """
     experts, matrix = mixture.linear_experts, mixture.gated_sum.debias_KK
     linear = fit_bradley_terry_blocks(pairs, groups=groups, config=config, weights=weights, folder=folder)
@@ -93,13 +104,18 @@ def fit_baselines(
 
 
 def margins(systems: Mapping[str, Mixture], pairs: Pairs) -> dict[str, Floats]:
-    """Return each system's reward margins, chosen minus rejected, [N]."""
+    """Return the reward margins of each system, chosen minus rejected, [N].
+
+    Args:
+        systems: mixtures by name.
+        pairs: N pairs to score.
+    """
     with torch.no_grad():
         return {name: m.margins(pairs.chosen, pairs.rejected).numpy() for name, m in systems.items()}
 
 
 def strata(preferences: Sequence[Preference], *, least: int = 100) -> list[str]:
-    """Return the stratum of each of the preferences: its source, or ``pooled`` where that has fewer than ``least``."""
+    """Return the stratum of each pair, [N]: its source, or ``pooled`` if the source has fewer than ``least`` pairs."""
     sizes = Counter(p.source for p in preferences)
     return [p.source if sizes[p.source] >= least else POOLED for p in preferences]
 
@@ -107,14 +123,17 @@ def strata(preferences: Sequence[Preference], *, least: int = 100) -> list[str]:
 def by_source(
     margins_by_system: Mapping[str, Floats], names: Sequence[str], groups: Sequence[str], *, samples: int, seed: int
 ) -> dict[str, dict[str, Interval]]:
-    """Return accuracy by stratum and system, and under ``macro`` the unweighted mean over strata.
+    """Return the pair accuracy by stratum and system, 0 to 1, with intervals.
 
     Args:
-        margins_by_system: N margins each.
-        names: the stratum of each pair.
-        groups: prompt of each pair, the cluster.
-        samples: number of resamples of the bootstrap.
+        margins_by_system: reward margins of each system, [N], by name.
+        names: stratum of each pair, [N].
+        groups: prompt key of each pair, [N]; the bootstrap resamples prompts.
+        samples: number of bootstrap samples.
         seed: random seed of the bootstrap.
+
+    Returns:
+        Accuracy by stratum, then by system; ``macro`` holds the unweighted mean over strata.
     """
     array, prompt = np.asarray(names), np.asarray(groups)
     table: dict[str, dict[str, Interval]] = {}
@@ -134,15 +153,18 @@ def by_source(
 def difference(
     a_N: Floats, b_N: Floats, names: Sequence[str], groups: Sequence[str], *, samples: int, seed: int
 ) -> dict[str, Interval]:
-    """Return the paired difference of accuracy of two systems, ``micro`` and ``macro``, bootstrap over prompts.
+    """Return the accuracy of one system minus that of another on the same pairs, with bootstrap intervals.
 
     Args:
-        a_N: margins of the first system.
-        b_N: margins of the second system.
-        names: the stratum of each pair.
-        groups: prompt of each pair.
-        samples: number of resamples of the bootstrap.
+        a_N: reward margins of the first system, [N].
+        b_N: reward margins of the second system, [N].
+        names: stratum of each pair, [N].
+        groups: prompt key of each pair, [N]; the bootstrap resamples prompts.
+        samples: number of bootstrap samples.
         seed: random seed of the bootstrap.
+
+    Returns:
+        The difference over all pairs as ``micro``, and its unweighted mean over strata as ``macro``.
     """
     return {
         "micro": paired_difference(a_N, b_N, groups, samples=samples, seed=seed),
@@ -151,9 +173,15 @@ def difference(
 
 
 def typical_pair(preferences: Sequence[Preference], margin_N: Floats) -> Preference:
-    """Return one of the preferences to explain.
+    """Return a typical correctly ordered pair, to be explained in a report.
 
-    It is one whose margin is above 0, the one nearest to the 75% quantile of such margins; the first where none is.
+    Args:
+        preferences: N pairs.
+        margin_N: reward margin of each pair, chosen minus rejected.
+
+    Returns:
+        The pair whose margin is nearest to the 75% quantile of the positive margins; the first pair if no margin is
+        positive.
     """
     right = np.flatnonzero(margin_N > 0)
     if not len(right):

@@ -1,4 +1,4 @@
-"""Does the longer answer win inside a prompt? A pooled correlation of zero does not say so.
+"""Measure whether longer answers win within a prompt. A pooled correlation of zero does not rule that out.
 
 tau = mean over prompts of  Spearman(reward, length)   over the prompt's responses
 """
@@ -22,38 +22,38 @@ def within_prompt_rank_correlation(
     samples: int = 1000,
     seed: int = 0,
 ) -> Interval:
-    """Return the mean rank correlation of the final reward with length inside prompts, in -1..1.
+    """Return the mean rank correlation of reward and response length within prompts, -1 to 1.
 
-    For two responses it is 1 where the longer one wins, -1 where the shorter wins, 0 for a tie. Prompts whose responses
-    all have one length (or that have one response) say nothing and are left out; equal rewards count as 0.
+    For two responses, it is 1 if the longer one wins, -1 if the shorter one wins and 0 for a tie. Prompts with a single
+    response, or with responses of equal length, are left out. Equal rewards count as 0.
 
     Args:
-        reward_N: final rewards.
-        length_N: lengths of the responses, in any unit.
-        groups_N: prompt key of each row; the number of its pair, where each pair is to count by itself.
-        clusters: prompt key of each row for the bootstrap; None where the groups are prompts already.
-        samples: bootstrap resamples over prompts.
-        seed: random seed of the resampling.
+        reward_N: final reward of each response, [N].
+        length_N: length of each response, [N], in any unit.
+        groups_N: prompt key of each row, [N]. To count each pair separately, pass the index of its pair.
+        clusters: prompt key of each row for the bootstrap, [N]; None if ``groups_N`` are already prompts.
+        samples: number of bootstrap samples over prompts.
+        seed: random seed of the bootstrap.
 
     Returns:
-        The mean with its 95% interval; NaN when no prompt has responses of different lengths.
+        The mean with its 95% interval; NaN if no prompt has responses of different lengths.
 
     Raises:
-        FitError: arrays of different lengths, or a reward or length that is not finite.
+        FitError: arrays with different numbers of rows, or a reward or length that is not finite.
     """
     reward, length = np.asarray(reward_N, dtype=np.float64), np.asarray(length_N, dtype=np.float64)
     groups = np.asarray(groups_N)
     prompts = groups if clusters is None else np.asarray(clusters)
     if not (reward.ndim == 1 and reward.shape == length.shape == groups.shape == prompts.shape):
         raise FitError(
-            f"rewards {list(reward.shape)}, lengths {list(length.shape)}, groups {list(groups.shape)}, "
-            f"clusters {list(prompts.shape)}",
+            f"the shapes differ: rewards {list(reward.shape)}, lengths {list(length.shape)}, "
+            f"groups {list(groups.shape)}, clusters {list(prompts.shape)}",
             place="length audit",
             fix="give one of each per row",
         )
     if not (np.isfinite(reward).all() and np.isfinite(length).all()):
         row = int(np.flatnonzero(~(np.isfinite(reward) & np.isfinite(length)))[0])
-        raise FitError("a reward or length is not finite", place=f"length audit row {row}", fix="score it again")
+        raise FitError("a reward or length is not finite", place=f"length audit row {row}", fix="score that row again")
     _, code = np.unique(groups, return_inverse=True)
     order = np.argsort(code, kind="stable")
     sizes = np.bincount(code)

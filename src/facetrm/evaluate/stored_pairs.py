@@ -1,4 +1,4 @@
-"""Training pairs whose features lie on disk and come block by block.
+"""Training pairs whose features are stored on disk and read block by block.
 
 Shapes: N pairs.
 """
@@ -22,14 +22,14 @@ from facetrm.fit.blocks import FeatureStream, block_rows
 @final
 @dataclass(frozen=True)
 class StoredPairs:
-    """N pairs by their texts; their features are read again each time they are asked for.
+    """N pairs of texts. Their features are read from the stream each time they are needed.
 
     Attributes:
-        preferences: two responses each.
-        stream: gives the features of conversations block by block.
-        hidden_size: D.
-        groups: prompt key of each pair.
-        sources: source of each pair.
+        preferences: the N pairs.
+        stream: yields the features of conversations block by block.
+        hidden_size: size D of a feature vector.
+        groups: prompt key of each pair, [N].
+        sources: source of each pair, [N].
     """
 
     preferences: Sequence[Preference]
@@ -43,9 +43,9 @@ class StoredPairs:
         """Return the pairs of ``preferences``.
 
         Args:
-            preferences: two responses each.
-            stream: gives the features of conversations block by block.
-            hidden_size: D.
+            preferences: the N pairs.
+            stream: yields the features of conversations block by block.
+            hidden_size: size D of a feature vector.
         """
         groups, sources = [p.prompt_key for p in preferences], [p.source for p in preferences]
         return StoredPairs(preferences, stream, hidden_size, groups, sources)
@@ -54,8 +54,8 @@ class StoredPairs:
         return len(self.preferences)
 
     def blocks(self) -> Iterator[tuple[Features, Features]]:
-        """Yield the better and the worse answers of the pairs, a block at a time, in order."""
-        # both answers of a pair in turn, which is how a run has written them: a shard is read once
+        """Yield the features of the chosen and the rejected answers, one block at a time, in order."""
+        # the two answers of a pair follow each other, as a run stores them, so each shard is read once
         sides: Iterator[Conversation] = chain.from_iterable((p.chosen, p.rejected) for p in self.preferences)
         for both in self.stream(sides, rows=2 * block_rows(self.hidden_size)):
             yield (
@@ -64,7 +64,7 @@ class StoredPairs:
             )
 
     def select(self, rows: Tensor) -> StoredPairs:
-        """Return the pairs named by ``rows`` (int64), in that order; nothing is read."""
+        """Return the pairs with the indices ``rows`` (int64), in that order; no features are read."""
         index = rows.tolist()
         return StoredPairs(
             [self.preferences[n] for n in index],

@@ -1,4 +1,4 @@
-"""What only the world can tell: accuracy against the true order, a gate on true levels, and recovered weights.
+"""Comparison with the known truth of a synthetic world: true order, true levels and true task weights.
 
 Shapes: N pairs, K experts, L latents.
 """
@@ -26,7 +26,14 @@ from facetrm.model.mixture import Mixture
 
 @dataclass(frozen=True)
 class Cell:
-    """A task and a latent: true weight x true spread, learned coefficient x learned spread."""
+    """The true and the learned importance of one latent quality in one task.
+
+    Attributes:
+        task: name of the task.
+        latent: name of the latent quality.
+        true: true weight times the spread of the true level.
+        learned: learned coefficients times the spreads of the scores, summed over the objectives of the latent.
+    """
 
     task: str
     latent: str
@@ -35,13 +42,24 @@ class Cell:
 
 
 def true_signs(world: World, preferences: Sequence[Preference]) -> Floats:
-    """Return for N preferences +1 where the label follows the true order of utilities and -1 where it does not, [N]."""
+    """Return whether each label agrees with the true utilities, [N]: +1 if it does, -1 if not, 0 for equal utilities.
+
+    Args:
+        world: the synthetic world that made the pairs.
+        preferences: N labelled pairs.
+    """
     gaps = [world.utility(p.chosen) - world.utility(p.rejected) for p in preferences]
     return np.asarray(np.sign(gaps), dtype=np.float64)
 
 
 def true_pairs(world: World, pairs: Pairs, preferences: Sequence[Preference]) -> Pairs:
-    """Return the pairs (of the same preferences) with true levels, in [0, 1], instead of the response features."""
+    """Return the pairs with the true levels, 0 to 1, in place of the response features.
+
+    Args:
+        world: the synthetic world that made the pairs.
+        pairs: features of N pairs.
+        preferences: the same N pairs as text.
+    """
     return replace(
         pairs,
         chosen=_with_levels(world, pairs.chosen, [p.chosen for p in preferences]),
@@ -50,12 +68,12 @@ def true_pairs(world: World, pairs: Pairs, preferences: Sequence[Preference]) ->
 
 
 def fit_on_true_levels(pairs: Pairs, *, config: GateConfig, weights: Floats | None) -> Mixture:
-    """Fit the gate as in the run, but on experts that know the true levels: the best that a gate can do.
+    """Fit a gate on experts that return the true levels: an upper bound for the gate of a run.
 
     Args:
-        pairs: from :func:`true_pairs`.
-        config: those of the run's own gate.
-        weights: of the pairs, as in the run's own gate.
+        pairs: pairs with true levels, from :func:`true_pairs`.
+        config: settings of the run's gate.
+        weights: weight of each pair, [N], as for the run's gate; None for equal weights.
     """
     latents = tuple(SLOTS)
     objectives = [Objective(name=name, low=0.0, high=1.0, kind="continuous") for name in latents]
@@ -79,16 +97,16 @@ def recover_weights(world: World, mixture: Mixture, pairs: Pairs, tasks: Sequenc
         learned[task, latent] = sum over the latent's objectives k of  mean_task coefficient_k * spread(score_k)
         true[task, latent]    = weight[task, latent] * spread(level / slots)
 
-    Spreads are standard deviations over all answers. Objectives of one latent are pooled, verbosity is left out.
+    Spreads are standard deviations over all answers. The objectives of one latent are summed. Verbosity is left out.
 
     Args:
-        world: knows the true weights.
-        mixture: mixture to evaluate.
-        pairs: pairs that it scores.
-        tasks: task of each pair.
+        world: the synthetic world, which holds the true weights.
+        mixture: the mixture to evaluate.
+        pairs: N pairs for the mixture to score.
+        tasks: task of each pair, [N].
 
     Returns:
-        Spearman's correlation over task x latent cells, and the cells.
+        The Spearman correlation over all cells, and one cell per task and latent.
     """
     both = pairs.both()
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Reading a model: one answer, one pair, the whole; what would flip a pair; effects by ablation; edits."""
+"""Floor 5: explain one answer, one pair or a whole model; find what flips a pair; ablate objectives; edit weights."""
 
 from typing import TYPE_CHECKING
 

@@ -1,13 +1,14 @@
-"""Effect, not accounting: what changes when the model no longer listens to one objective.
+"""The effect of dropping an objective: how rewards, margins and accuracy change.
 
     reward change    mean of reward(without k) - reward                 over all answers
     margin change    mean of margin(without k) - margin                 over pairs, chosen minus rejected
     accuracy change  accuracy(without k) - accuracy                     over pairs, a tie counts one half
 
-A contribution (:mod:`facetrm.explain.local`) says what was added up. This module says what the sum would have been:
-the objective is dropped through the model's own edit (weight and penalty to zero, the rest renormalised), so the other
-objectives take over its weight, and a large contribution may have no effect at all, or a small one a large effect.
-Under a network on the experts' vectors the dropped expert's vector is held at the reference.
+A contribution (:mod:`facetrm.explain.local`) is accounting: it says what an expert added to the reward. This module
+measures what the reward would be without the expert. It drops the objective with the model's own edit: weight and
+penalty become zero, and the other weights are renormalised. Because the others take over its weight, an objective
+with a large contribution may have no effect, and one with a small contribution may have a large effect.
+In a network on the experts' vectors, the vector of the dropped expert is held at the reference.
 
 Shapes: N pairs, K experts.
 """
@@ -34,14 +35,15 @@ from facetrm.model.reward_model import RewardModel
 
 @dataclass(frozen=True)
 class Ablation:
-    """What dropping one objective does, with bootstrap intervals over prompts.
+    """The effect of dropping one objective, with bootstrap intervals over prompts.
 
     Attributes:
-        objective: the one that is dropped.
-        reward: mean change of the reward of all answers.
-        margin: mean change of the margin of the pairs.
-        accuracy: pair accuracy without it; ``accuracy_change``: against the whole model, paired.
-        turned: share of pairs whose order turns round.
+        objective: name of the dropped objective.
+        reward: mean change of the reward over all answers.
+        margin: mean change of the margin over all pairs.
+        accuracy: pair accuracy without the objective, 0 to 1.
+        accuracy_change: ``accuracy`` minus the accuracy of the whole model, as a paired difference.
+        turned: share of pairs whose order is reversed, 0 to 1.
     """
 
     objective: str
@@ -54,9 +56,13 @@ class Ablation:
 
 @dataclass(frozen=True)
 class AblationTable:
-    """The whole model's accuracy, and one line per objective, the most harmful drop first.
+    """The effect of dropping each objective.
 
-    ``needed`` names objectives that cannot be dropped because no other is left to listen to.
+    Attributes:
+        pairs: number of pairs.
+        accuracy: pair accuracy of the whole model, with its interval.
+        lines: one line per objective, the most harmful drop first.
+        needed: names of the objectives that cannot be dropped because no other objective would be left.
     """
 
     pairs: int
@@ -79,23 +85,23 @@ def ablate(
     samples: int = 1000,
     seed: int = 0,
 ) -> AblationTable:
-    """Measure the effect of every objective by dropping it: this is effect, not accounting.
+    """Measure the effect of every objective by dropping it.
 
     Args:
-        model: the model to ask.
-        chosen: features of N better answers.
-        rejected: features of the N worse ones, in the same order.
-        groups: the prompt of each pair, for intervals over prompts; empty takes pairs with the same prompt vector for
-            pairs of one prompt.
-        task: the mixture; needed when there are several.
-        samples: bootstrap resamples.
+        model: the model to measure.
+        chosen: features of the chosen answers of N pairs.
+        rejected: features of the rejected answers, in the same order.
+        groups: prompt key of each pair, [N], for the intervals; if empty, pairs with the same prompt vector count as
+            one prompt.
+        task: task of the mixture to measure; required if the model has several.
+        samples: number of bootstrap samples.
         seed: random seed of the bootstrap.
 
     Returns:
-        One line per objective, lowest accuracy without it first.
+        One line per objective, the one with the lowest accuracy when it is dropped first.
 
     Raises:
-        ModelError: no pair, or sides of different length.
+        ModelError: no pair, or different numbers of chosen answers, rejected answers and groups.
 
     Example:
         >>> from facetrm import World, ablate, toy_model
@@ -109,7 +115,7 @@ def ablate(
         raise ModelError(
             f"{size} chosen, {len(rejected)} rejected and {len(groups)} groups",
             place="ablate",
-            fix="give as many of each (groups may be empty), at least one",
+            fix="give the same number of each, at least one (groups may be empty)",
         )
     mixture, clusters = model.mixture(task), list(groups) or prompt_groups(chosen)
     before = mixture.aggregator.edit
@@ -137,7 +143,7 @@ def ablate(
 
 
 def _others(aggregator: Aggregator, k: int) -> bool:
-    """Whether something is left to listen to without objective ``k``: for a gated sum, weights that still sum to 1."""
+    """Whether an objective is left after ``k`` is dropped; for a gated sum, weights that still sum to 1."""
     pins = {j: weight for j, weight in aggregator.edit.pin if j != k}
     named = {k, *aggregator.edit.drop, *pins}
     if not isinstance(aggregator, GatedSum):
@@ -147,7 +153,7 @@ def _others(aggregator: Aggregator, k: int) -> bool:
 
 
 def _rewards(mixture: Mixture, chosen: Features, rejected: Features) -> Callable[[WeightEdit], Floats]:
-    """Return what gives all rewards under an edit; what no edit changes is computed once."""
+    """Return a function from an edit to all rewards. What does not depend on the edit is computed once."""
     both, total = Features.concat([chosen, rejected]), mixture.aggregator
     scores_NK = mixture.experts(both)
     logits_NK = total.gate.logits(both.prompt_ND) if isinstance(total, GatedSum) else None

@@ -1,4 +1,4 @@
-"""Conversations in, explanations out: what a model says about one answer or one pair, whichever mixture scores it."""
+"""Explain the score of a conversation or of a pair of conversations, whichever mixture scores it."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from facetrm.model.reward_model import RewardModel
 
 
 def explain_local(model: RewardModel, answer: Conversation) -> LocalExplanation:
-    """Explain one answer: what each expert of the mixture that scored it adds, on the scales of its objectives.
+    """Score one answer and explain how much each expert adds to its reward.
 
     Args:
-        model: scores it.
-        answer: the conversation, which ends with it.
+        model: the model that scores the answer.
+        answer: the conversation that ends with the answer.
 
     Returns:
-        The explanation; of an edited model it says what was edited, before and after.
+        The explanation. For an edited model it includes the edited objectives before and after.
 
     Raises:
-        BackboneError: the conversation cannot be read.
+        BackboneError: the conversation cannot be encoded.
 
     Example:
         >>> from facetrm import World, explain_local, toy_model
@@ -40,18 +40,18 @@ def explain_local(model: RewardModel, answer: Conversation) -> LocalExplanation:
 
 
 def explain_pair(model: RewardModel, a: Conversation, b: Conversation) -> PairExplanation:
-    """Explain why one answer is above the other, with P(A > B) where one mixture scored both.
+    """Score two answers and explain why one is ahead, with P(A > B) if one mixture scored both.
 
     Args:
-        model: scores both.
+        model: the model that scores both answers.
         a: the conversation that ends with answer A.
         b: the conversation that ends with answer B.
 
     Returns:
-        The explanation; :func:`flip_explained` says what would turn it round.
+        The explanation; :func:`flip_explained` finds what would reverse the order.
 
     Raises:
-        BackboneError: a conversation cannot be read.
+        BackboneError: a conversation cannot be encoded.
 
     Example:
         >>> from facetrm import World, explain_pair, toy_model
@@ -76,13 +76,15 @@ def explain_pair(model: RewardModel, a: Conversation, b: Conversation) -> PairEx
 
 
 def flip_explained(model: RewardModel, pair: PairExplanation) -> Flip | None:
-    """Return what would flip a pair, one change at a time; None where that is not defined.
-
-    It is not under a network on the experts' vectors, for two tasks, or where one scalar is all of the reward.
+    """Return the single changes that would flip a pair.
 
     Args:
-        model: that scored the pair.
-        pair: from :func:`explain_pair`.
+        model: the model that scored the pair.
+        pair: the explained pair, from :func:`explain_pair`.
+
+    Returns:
+        The changes; None if they are not defined: for a network on the experts' vectors, for answers scored by two
+        mixtures, or for a model whose reward is a single scalar.
 
     Example:
         >>> from facetrm import World, explain_pair, flip_explained, toy_model
@@ -100,21 +102,21 @@ def flip_explained(model: RewardModel, pair: PairExplanation) -> Flip | None:
 
 
 def _scaled(model: RewardModel, scores: Sequence[Score]) -> list[Objective]:
-    """Return the objectives that have a scale of their own: the reward of a scalar model has none."""
+    """Return the objectives that have a scale; the reward of a scalar model has none."""
     if _is_scalar(model):
         return []
     return list({o.name: o for score in scores for o in model.mixture(score.task).objectives}.values())
 
 
 def _is_scalar(model: RewardModel) -> bool:
-    """Whether the model is one linear head whose output is the reward, as a sequence classifier's."""
+    """Whether the reward is the output of one linear head, as in a sequence classifier."""
     return str(model.provenance.get("layout", "")).startswith("sequence classification")
 
 
 def _with_edits(
     model: RewardModel, answers: Sequence[Conversation], after: Sequence[Score], explained: Sequence[LocalExplanation]
 ) -> list[LocalExplanation]:
-    """Return the explanations with what was edited; one more reading where the model is edited."""
+    """Return the explanations with the edited objectives, for which the answers are scored again without the edits."""
     plain = unedited(model)
     if plain is model:
         return list(explained)

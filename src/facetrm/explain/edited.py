@@ -1,4 +1,4 @@
-"""What an edited model says of itself: each edited objective, before and after."""
+"""The edited objectives of a model, with their weights and contributions before and after the edit."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from facetrm.model.reward_model import RewardModel
 
 @dataclass(frozen=True)
 class EditedObjective:
-    """One objective whose weight a user changed, in one answer.
+    """The effect of an edit on one objective of one answer.
 
     Attributes:
-        objective: the expert's name.
-        change: in words: ``dropped``, ``weight times 2``, ``weight pinned at 1``.
-        weight_before: without the edits, None where the reward is no weighted sum.
-        weight_after: with them.
-        contribution_before: without the edits.
-        contribution_after: with them.
+        objective: name of the expert.
+        change: the edit in words: ``dropped``, ``weight times 2`` or ``weight pinned at 1``.
+        weight_before: gate weight without the edits; None if the reward is not a weighted sum.
+        weight_after: gate weight with the edits; None if the reward is not a weighted sum.
+        contribution_before: contribution to the reward without the edits.
+        contribution_after: contribution to the reward with the edits.
     """
 
     objective: str
@@ -38,11 +38,14 @@ class EditedObjective:
 
 
 def changes_of(model: RewardModel, task: str) -> dict[str, str]:
-    """Return what was changed in one task's mixture, in words, by objective; nothing in a model without edits.
+    """Describe the edits of one task's mixture.
 
     Args:
-        model: edited or not.
-        task: whose mixture.
+        model: the model, edited or not.
+        task: task of the mixture.
+
+    Returns:
+        The change of each edited objective in words, such as ``weight times 2``, by name; empty without edits.
     """
     mixture = model.mixture(task)
     made = mixture.aggregator.edit
@@ -57,10 +60,10 @@ def changes_of(model: RewardModel, task: str) -> dict[str, str]:
 
 
 def unedited(model: RewardModel) -> RewardModel:
-    """Return the model without its edits; the same model where it has none.
+    """Return the model without its edits; a model without edits is returned as it is.
 
     Args:
-        model: edited or not.
+        model: the model, edited or not.
     """
     for task, mixture in model.mixtures.items():
         if mixture.aggregator.edit != WeightEdit():
@@ -69,12 +72,12 @@ def unedited(model: RewardModel) -> RewardModel:
 
 
 def edited_objectives(model: RewardModel, before: Score, after: Score) -> tuple[EditedObjective, ...]:
-    """Return what was edited in the mixture that scored an answer, before and after.
+    """Return the edited objectives of the mixture that scored an answer, each with its values before and after.
 
     Args:
-        model: edited.
-        before: the answer's score without the edits.
-        after: its score by ``model``.
+        model: the edited model.
+        before: score of the answer without the edits.
+        after: score of the answer by ``model``.
     """
     return tuple(
         EditedObjective(

@@ -1,13 +1,13 @@
-"""Change what a model listens to: drop, scale or pin an objective, and rank again.
+"""Edit the weights of a model: drop, scale or pin an objective.
 
-    drop   weight and penalty to zero, the other weights renormalised
-    scale  weight and penalty times a factor, nothing renormalised
-    pin    a fixed weight in [0, 1] whatever the prompt; the gate shares out the rest
+    drop   sets weight and penalty to zero and renormalises the other weights
+    scale  multiplies weight and penalty by a factor and renormalises nothing
+    pin    fixes the weight to a value in [0, 1] for every prompt; the gate distributes the rest
 
-Under a network on the experts' vectors there is no weight: drop holds an expert's vector at the reference, so that it
+A network on the experts' vectors has no weights. There, drop holds the expert's vector at the reference, so that it
 contributes exactly 0, and scale and pin are errors.
 
-The edited model is a model of its own: it has its own hash, and its manifest records every edit by name.
+The edited model is a new model. It has its own hash, and its manifest records every edit by name.
 
 Shapes: N scored rows, K experts.
 """
@@ -28,7 +28,13 @@ from facetrm.model.reward_model import RewardModel
 
 @dataclass(frozen=True)
 class Edit:
-    """A wish about objectives, by name: names to drop, factors to scale by, weights to pin."""
+    """An edit of a model, by the names of its objectives.
+
+    Attributes:
+        drop: names of the objectives to drop.
+        scale: factor for the weight of each objective to scale, by name.
+        pin: fixed weight of each objective to pin, by name.
+    """
 
     drop: tuple[str, ...] = ()
     scale: Mapping[str, float] = field(default_factory=dict)
@@ -46,16 +52,19 @@ def parse_edit(*, drop: Sequence[str] = (), scale: Sequence[str] = (), pin: Sequ
     """Read an edit from the command line: ``--drop name``, ``--scale name=2``, ``--pin name=1.0``.
 
     Args:
-        drop: names.
-        scale: ``name=factor``.
-        pin: ``name=weight``.
+        drop: names of the objectives to drop.
+        scale: factors, each as ``name=factor``.
+        pin: fixed weights, each as ``name=weight``.
+
+    Returns:
+        The edit; its names are checked when it is applied to a model.
 
     Raises:
-        ModelError: no ``=``, no name, no number, or one objective named twice.
+        ModelError: a value without ``=``, without a name or without a finite number, or an objective named twice.
     """
     repeated = [name for name in drop if drop.count(name) > 1]
     if repeated or any(not name.strip() for name in drop):
-        problem = f"'{repeated[0]}' is given twice" if repeated else "an empty name"
+        problem = f"'{repeated[0]}' is given twice" if repeated else "there is an empty name"
         raise ModelError(problem, place="--drop", fix="name each objective once")
     return Edit(tuple(drop), _numbers("--scale", scale), _numbers("--pin", pin))
 
@@ -68,22 +77,23 @@ def edit(
     pin: Mapping[str, float] | None = None,
     task: str | None = None,
 ) -> RewardModel:
-    """Return a model that listens to other objectives; its manifest records the edit.
+    """Return a copy of a model with edited weights; its manifest records the edit.
 
-    A second edit adds to the first: factors multiply, and a later drop or pin of an objective replaces an earlier one.
+    A second edit adds to the first. Factors multiply, and a later drop or pin of an objective replaces an earlier one.
 
     Args:
-        model: the model to start from; it is left as it is.
-        drop: objectives whose weight and penalty become zero.
-        scale: objective to factor >= 0.
-        pin: objective to weight in [0, 1], summing to at most 1; weights that sum to 1 silence all other objectives.
-        task: the mixture to edit; by default each objective is edited in the one task that has it.
+        model: the model to start from; it is not changed.
+        drop: names of the objectives whose weight and penalty become zero.
+        scale: factor >= 0 for the weight and penalty of each objective, by name.
+        pin: fixed weight in [0, 1] of each objective, by name. They sum to at most 1; if they sum to 1, all other
+            objectives get weight 0.
+        task: task of the mixture to edit; None edits each objective in the one task that has it.
 
     Returns:
         The edited model, which shares its parts with ``model``.
 
     Raises:
-        ModelError: an unknown objective, a factor or weight out of range, or nothing left to listen to.
+        ModelError: an unknown objective, a factor or weight out of range, or no objective left with a weight.
 
     Example:
         >>> from facetrm import World, edit, toy_model
@@ -112,7 +122,7 @@ def _edited(model: RewardModel, wish: Edit, task: str) -> RewardModel:
 
 
 def _by_task(model: RewardModel, wish: Edit) -> dict[str, Edit]:
-    """Return the part of ``wish`` for each task's mixture, by the objectives that only this mixture has."""
+    """Return the edit of each task's mixture. Every objective goes to the one task that has it."""
     if len(model.mixtures) == 1:
         return dict.fromkeys(model.mixtures, wish)
     owners: dict[str, list[str]] = {}
@@ -121,7 +131,9 @@ def _by_task(model: RewardModel, wish: Edit) -> dict[str, Edit]:
             owners.setdefault(name, []).append(task)
     names = dict.fromkeys([*wish.drop, *wish.scale, *wish.pin])
     if not names:
-        raise ModelError(f"no objective is named for {len(model.mixtures)} tasks", place="edit", fix="name one")
+        raise ModelError(
+            f"no objective is given for {len(model.mixtures)} tasks", place="edit", fix="name at least one"
+        )
     for name in names:
         if name not in owners:
             raise ModelError(
@@ -144,7 +156,7 @@ def _by_task(model: RewardModel, wish: Edit) -> dict[str, Edit]:
 
 
 def _merge(mixture: Mixture, wish: Edit) -> WeightEdit:
-    """Return the mixture's earlier edit with ``wish`` added, checked by name."""
+    """Return the mixture's earlier edit combined with ``wish``, after checking its names and values."""
     names = mixture.names
     for what, named in (("drop", wish.drop), ("scale", wish.scale), ("pin", wish.pin)):
         for name in named:
@@ -154,7 +166,7 @@ def _merge(mixture: Mixture, wish: Edit) -> WeightEdit:
                 )
     both = sorted(set(wish.drop) & (wish.pin.keys() | wish.scale.keys()))
     if both:
-        raise ModelError(f"'{both[0]}' is dropped and also scaled or pinned", place="edit", fix="do one or the other")
+        raise ModelError(f"'{both[0]}' is both dropped and scaled or pinned", place="edit", fix="do one or the other")
     for name, factor in wish.scale.items():
         if not (math.isfinite(factor) and factor >= 0):
             raise ModelError(f"'{name}' is scaled by {factor}", place="edit: scale", fix="give a factor of 0 or more")
@@ -164,9 +176,9 @@ def _merge(mixture: Mixture, wish: Edit) -> WeightEdit:
         total = mixture.aggregator
         if isinstance(total, GatedSum) and weight > 0 and not bool(total.debias_KK[:, names.index(name)].any()):
             raise ModelError(
-                f"'{name}' is what the scores are debiased against: its own debiased score is always 0",
+                f"the scores are debiased against '{name}', so its own debiased score is always 0",
                 place="edit: pin",
-                fix="pin another objective; to weaken its penalties scale it, to lift them drop it",
+                fix="pin another objective; scale this one to weaken its penalties, or drop it to remove them",
             )
     earlier, index = mixture.aggregator.edit, {name: k for k, name in enumerate(names)}
     dropped = {index[name] for name in wish.drop}
@@ -178,7 +190,7 @@ def _merge(mixture: Mixture, wish: Edit) -> WeightEdit:
     pinned_total = sum(pins.values())
     if pinned_total > 1 + 1e-6:
         raise ModelError(
-            f"the pinned weights sum to {pinned_total:g}", place="edit: pin", fix="let them sum to at most 1"
+            f"the pinned weights sum to {pinned_total:g}", place="edit: pin", fix="make them sum to at most 1"
         )
     return WeightEdit(
         drop=tuple(sorted((set(earlier.drop) | dropped) - pinned.keys())),

@@ -1,12 +1,12 @@
-"""What would flip a pair: the smallest change of a rating, or of a weight, that brings the margin to zero.
+"""What would flip a pair: the smallest change of one rating or one weight that makes the margin zero.
 
-    one score    delta_k = -margin / coefficient_k         (answer A; the other sign for answer B)
+    one score    delta_k = -margin / coefficient_k         (answer A; the opposite sign for answer B)
     one weight   margin(f) = margin + (f - 1) effect_k     -> f_k = 1 - margin / effect_k, dropped at f = 0
 
-Both are exact for a gated sum, one change at a time, everything else held. ``effect_k`` is the part of the margin that
-comes from objective k's weight *and* from the penalties that act through k; it equals the contribution difference in a
-model without debiasing. Under a network on the experts' vectors there is no weight and no rating to change:
-the question has no answer there.
+Both are exact for a gated sum if one value changes at a time and everything else is held fixed. ``effect_k`` is the
+part of the margin that comes from objective k's weight *and* from the penalties that act through k. In a model without
+debiasing it equals the difference of the contributions. A network on the experts' vectors has no weights and does not
+use the ratings, so flips are not defined there.
 
 Shapes: K experts.
 """
@@ -29,14 +29,15 @@ from facetrm.model.aggregate import GatedSum
 
 @dataclass(frozen=True)
 class Move:
-    """The change of one score of one answer that alone makes the pair a tie.
+    """The change of one score of one answer that makes the pair a tie.
 
     Attributes:
-        answer: ``A`` or ``B``.
-        delta_score: change of the score in [0, 1] terms; ``delta_rating``: the same on the source's scale.
-        rating: the rating now.
-        target: the rating after the change; None, like ``delta_rating``, if no scale is known.
-        reachable: whether ``target`` lies on the scale; None where no scale is known.
+        answer: the answer whose score changes, ``A`` or ``B``.
+        delta_score: change of the score, in units of the [0, 1] scale.
+        delta_rating: the same change on the scale of the source; None if the scale is unknown.
+        rating: current rating.
+        target: rating after the change; None if the scale is unknown.
+        reachable: whether ``target`` lies on the scale; None if the scale is unknown.
     """
 
     answer: str
@@ -49,27 +50,32 @@ class Move:
 
 @dataclass(frozen=True)
 class ScoreFlip:
-    """One objective: the moves of either answer that tie the pair; none where its coefficient is 0."""
+    """The score changes of one objective that tie the pair.
+
+    Attributes:
+        objective: name of the expert.
+        moves: one change per answer; answers for which the coefficient of the expert is 0 have none.
+    """
 
     objective: str
     moves: tuple[Move, ...]
 
     @property
     def best(self) -> Move | None:
-        """The smallest reachable move, else the smallest of unknown reach, else the smallest."""
+        """The smallest move on the scale; failing that, the smallest of unknown scale; failing that, the smallest."""
         return min(self.moves, key=_move_order, default=None)
 
 
 @dataclass(frozen=True)
 class WeightFlip:
-    """One objective: how its weight would have to change.
+    """The change of one objective's weight that ties the pair.
 
     Attributes:
-        objective: the expert's name.
-        effect: part of the margin that goes with its weight and its penalties.
-        factor: what to multiply the weight by to tie the pair (0: drop it), None where no factor >= 0 does.
-        drop_flips: whether dropping it reverses the order.
-        double_flips: whether doubling it reverses the order.
+        objective: name of the expert.
+        effect: part of the margin that scales with the weight and the penalties of the expert.
+        factor: factor on the weight that ties the pair (0 drops the expert); None if no factor >= 0 does.
+        drop_flips: whether a weight of 0 reverses the order.
+        double_flips: whether twice the weight reverses the order.
     """
 
     objective: str
@@ -81,7 +87,13 @@ class WeightFlip:
 
 @dataclass(frozen=True)
 class Flip:
-    """All single changes, the smallest reachable first."""
+    """All single changes that tie a pair, the smallest reachable one first.
+
+    Attributes:
+        margin: reward of A minus reward of B.
+        scores: score changes, one entry per objective.
+        weights: weight changes, one entry per objective.
+    """
 
     margin: float
     scores: tuple[ScoreFlip, ...]
@@ -93,9 +105,9 @@ class Flip:
 
     @property
     def facts(self) -> tuple[str, ...]:
-        """Plain sentences: the smallest reachable rating change, and the smallest change of weights."""
+        """Sentences about the smallest rating change and the smallest weight change that tie the pair."""
         if self.margin == 0:
-            return ("The pair is tied already.",)
+            return ("The pair is already tied.",)
         best = self.scores[0].best if self.scores else None
         facts = []
         if best is not None and best.reachable and best.target is not None:
@@ -106,22 +118,22 @@ class Flip:
         elif best is not None and best.reachable is None:
             facts.append(
                 f"Smallest change that ties the pair: {self.scores[0].objective} of {best.answer} by "
-                f"{show_digits(best.delta_score)} (it has no scale that is known)."
+                f"{show_digits(best.delta_score)} (its scale is unknown)."
             )
         elif best is not None:
-            facts.append("No single rating could tie the pair within its scale.")
+            facts.append("No change of a single rating within its scale ties the pair.")
         turning = [flip for flip in self.weights if flip.factor is not None]
         if turning:
             facts.append(
-                f"Smallest change of weights that ties it: {turning[0].objective} times {turning[0].factor:.2f}."
+                f"Smallest weight change that ties the pair: {turning[0].objective} times {turning[0].factor:.2f}."
             )
         else:
-            facts.append("No single weight, dropped or raised, could tie it.")
+            facts.append("No change of a single weight ties the pair.")
         dropped = [flip.objective for flip in self.weights if flip.drop_flips]
         doubled = [flip.objective for flip in self.weights if flip.double_flips]
         for verb, names in (("Dropping", dropped), ("Doubling", doubled)):
             if names:
-                facts.append(f"{verb} any one of these turns the order round: {', '.join(names)}.")
+                facts.append(f"{verb} any one of these reverses the order: {', '.join(names)}.")
         return tuple(facts)
 
 
@@ -129,15 +141,16 @@ def flip_pair(pair: PairExplanation, *, aggregator: GatedSum | None = None) -> F
     """Find what would flip ``pair``, one change at a time.
 
     Args:
-        pair: from :func:`facetrm.explain.local.explain_scores_pair`.
-        aggregator: the mixture's gated sum, for the penalties that go with a weight; without it a weight's effect is
-            the difference of its own coefficient times score, which is exact only without debiasing.
+        pair: the explained pair, from :func:`facetrm.explain.local.explain_scores_pair`.
+        aggregator: the gated sum of the mixture that scored the pair. It supplies the penalties that act through a
+            weight. With None, the effect of a weight is the difference of coefficient times score, which is exact only
+            without debiasing.
 
     Returns:
-        Score changes and weight changes, each sorted by the smallest reachable change.
+        Score changes and weight changes, each sorted by size with reachable changes first.
 
     Raises:
-        ModelError: an aggregator of another number of experts, or answers whose reward is no weighted sum.
+        ModelError: an aggregator with a different number of experts, or a reward that is not a weighted sum.
 
     Example:
         >>> from facetrm import World, explain_scores_pair, flip_pair, toy_model
@@ -148,9 +161,9 @@ def flip_pair(pair: PairExplanation, *, aggregator: GatedSum | None = None) -> F
     """
     if not (pair.a.weighted and pair.b.weighted):
         raise ModelError(
-            "not defined for this aggregator: the reward is no weighted sum of ratings",
+            "not defined for this aggregator: the reward is not a weighted sum of ratings",
             place="flip_pair",
-            fix="ablate the model, or edit it to drop an expert, and score the pair again",
+            fix="use ablate, or drop an expert with edit and score the pair again",
         )
     scores = [ScoreFlip(line.objective, _moves(line.a, line.b, pair.margin)) for line in pair.lines]
     effects = _own_effects(pair) if aggregator is None else weight_effects(pair, aggregator)
@@ -163,16 +176,16 @@ def flip_pair(pair: PairExplanation, *, aggregator: GatedSum | None = None) -> F
 
 
 def weight_effects(pair: PairExplanation, aggregator: GatedSum) -> dict[str, float]:
-    """Return the part of the margin that is multiplied when an objective is scaled.
+    """Return the part of the margin that scales with each objective's weight and penalties, by objective.
 
         effect_k = [w_k sum_j C_kj s_j + sum_(i != k) w_i C_ik s_k](A) - [...](B),    C = scale * debias.T
 
     Args:
         pair: two answers scored by one mixture.
-        aggregator: that mixture's gated sum.
+        aggregator: the gated sum of that mixture.
 
     Raises:
-        ModelError: an aggregator of another number of experts.
+        ModelError: an aggregator with a different number of experts.
     """
     total: dict[str, float] = {}
     matrix_KK = aggregator.coefficients_KK.double()
@@ -192,7 +205,7 @@ def _expert_order(answer: LocalExplanation, aggregator: GatedSum) -> list[Expert
     size = int(aggregator.coefficients_KK.shape[0])
     if len(lines) != size:
         raise ModelError(
-            f"{len(lines)} experts in the answer, {size} in the aggregator",
+            f"the answer has {len(lines)} experts, but the aggregator has {size}",
             place="flip_pair",
             fix="pass the aggregator of the mixture that scored the pair",
         )

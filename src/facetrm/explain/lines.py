@@ -1,4 +1,4 @@
-"""What one expert says about one answer, and the scale on which its source rated."""
+"""The rating and contribution of one expert for one answer, and the scale that the source rated on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,15 @@ from facetrm.data.objectives import Direction, Objective
 
 @dataclass(frozen=True)
 class RawScale:
-    """The source's own scale of an objective: its ends, its direction, and how far one unit of score reaches."""
+    """The scale on which the source of an objective gave its ratings.
+
+    Attributes:
+        low: lower end of the scale.
+        high: upper end of the scale.
+        direction: whether higher or lower ratings are better.
+        per_unit: change of the rating when the score goes from 0 to 1; negative if lower ratings are better.
+        meaning: what the objective measures; empty if not given.
+    """
 
     low: float
     high: float
@@ -20,30 +28,35 @@ class RawScale:
 
     @staticmethod
     def of(objective: Objective) -> RawScale:
-        """Return the scale of ``objective``; ``per_unit`` is negative where lower is better."""
+        """Return the scale of ``objective``."""
         per_unit = objective.from_unit(1.0) - objective.from_unit(0.0)
         return RawScale(objective.low, objective.high, objective.direction, per_unit, objective.meaning)
 
     @property
     def ends(self) -> str:
-        """Such as ``1..5``."""
+        """Both ends of the scale as text, such as ``1..5``."""
         return f"{self.low:.4g}..{self.high:.4g}"
 
     def holds(self, rating: float) -> bool:
-        """Whether ``rating`` lies on the scale, its ends included (to rounding)."""
+        """Whether ``rating`` lies on the scale, ends included (with a tolerance for rounding)."""
         slack = 1e-6 * (self.high - self.low)
         return self.low - slack <= rating <= self.high + slack
 
 
 @dataclass(frozen=True)
 class ExpertLine:
-    """What one expert says about one answer.
+    """The rating and contribution of one expert for one answer.
 
     Attributes:
-        objective: the expert's name; ``position``: its place in the model.
-        contribution: reward owed to it; ``share``: percent of the sum of absolute contributions.
-        score: in [0, 1] terms; ``rating``: the same on the source's scale; ``scale``: its ends, None if not known.
-        weight: the gate's; ``coefficient``: reward per unit of score; both None where the reward is no weighted sum.
+        objective: name of the expert.
+        position: index of the expert in the mixture, from 0.
+        contribution: part of the reward that comes from the expert.
+        share: absolute contribution in percent of the sum of absolute contributions.
+        score: score of the answer on the [0, 1] scale.
+        rating: the same score on the scale of the source.
+        scale: scale of the source; None if unknown.
+        weight: gate weight of the expert; None if the reward is not a weighted sum.
+        coefficient: reward per unit of score; None if the reward is not a weighted sum.
     """
 
     objective: str

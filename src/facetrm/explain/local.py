@@ -1,14 +1,14 @@
-"""One answer, or one pair, taken apart: how much each expert adds to the reward.
+"""Explain one answer or one pair: how much each expert adds to the reward.
 
     reward      = base + sum_k contribution_k
     share_k     = 100 |contribution_k| / sum_j |contribution_j|                          percent, sums to 100
     margin(A,B) = (base_A - base_B) + sum_k (contribution_k(A) - contribution_k(B))
 
-For two answers to the same prompt the base is the same, so the differences alone sum to the margin (under a network on
-the experts' vectors the base is one constant, whatever the prompts). A contribution is accounting: it says what was
-added up, not what would happen without the expert (see :mod:`facetrm.explain.ablation`).
+Two answers to the same prompt have the same base, so the differences of their contributions sum to the margin. (For a
+network on the experts' vectors, the base is a constant for all prompts.) A contribution is accounting: it says what the
+expert added to the reward, not what the reward would be without it (see :mod:`facetrm.explain.ablation`).
 
-Reference: design of this package; ArmoRM (arXiv 2406.12845), section 4, reads single coefficients the same way.
+Reference: ArmoRM (arXiv 2406.12845), section 4, reads single coefficients in the same way.
 """
 
 from __future__ import annotations
@@ -27,15 +27,27 @@ from facetrm.explain.lines import ExpertLine, RawScale
 from facetrm.model.output import Score
 
 _SAME = 1e-5
-"""Two prompts are taken for one when bases and coefficients agree this well (float32 in different batches)."""
+"""Relative tolerance within which equal bases and coefficients mean the same prompt (float32, different batches)."""
 
 
 @dataclass(frozen=True)
 class LocalExplanation:
-    """One answer's reward as a sum over experts, largest contribution first.
+    """The reward of one answer as a sum over experts.
 
-    ``task`` is whose mixture scored it, ``routed`` the router's choice, ``confidence`` that choice's probability;
-    ``edits`` what a user changed in that mixture, and ``unedited`` the reward without it, None where nothing was.
+    Attributes:
+        reward: reward of the answer.
+        base: reward of a reference answer to the same prompt.
+        lines: one line per expert, largest absolute contribution first.
+        task: task of the mixture that scored the answer.
+        routed: task that the router chose.
+        confidence: probability of the router's choice, 0 to 1.
+        tokens: number of tokens of the whole conversation.
+        length: number of tokens of the answer.
+        truncated: whether the conversation was truncated before it was scored.
+        model: fingerprint of the model.
+        template: fingerprint of the chat template.
+        edits: edited objectives of the mixture, before and after; empty without edits.
+        unedited: reward without the edits; None without edits.
     """
 
     reward: float
@@ -54,35 +66,34 @@ class LocalExplanation:
 
     @property
     def facts(self) -> tuple[str, ...]:
-        """Plain sentences: what was edited, and the reward before."""
+        """Sentences about the edits and the reward without them; none without edits."""
         if self.unedited is None:
             return ()
         return (*_edit_facts(self), f"Without the edits the reward is {show_fixed(self.unedited)}.")
 
     @property
     def weighted(self) -> bool:
-        """Whether the reward is a weighted sum of ratings: then every line has its weight and coefficient."""
+        """Whether the reward is a weighted sum of ratings, so that every line has a weight and a coefficient."""
         return all(line.coefficient is not None for line in self.lines)
 
     @property
     def routing(self) -> str | None:
-        """Which task scored the answer and how sure the router was; None where there is no choice."""
+        """The task that scored the answer and the confidence of the router; None if there is only one task."""
         if self.routed != self.task:
-            return (
-                f"task {self.task}: the fall-back, for the router chose {self.routed} with {self.confidence:.0%} only"
-            )
-        return None if self.task == "all" else f"task {self.task}, of which the router is {self.confidence:.0%} sure"
+            chosen = f"{self.routed} with only {self.confidence:.0%} confidence"
+            return f"task {self.task} (fallback: the router chose {chosen})"
+        return None if self.task == "all" else f"task {self.task} (router confidence {self.confidence:.0%})"
 
     def line(self, objective: str) -> ExpertLine:
-        """Return the line of ``objective``; KeyError when the answer has none."""
+        """Return the line of ``objective``; raise KeyError if there is none."""
         return {line.objective: line for line in self.lines}[objective]
 
     def summary(self, top: int = 3) -> str:
-        """Return the largest shares as one line, such as ``length 60%, helpfulness 40%``."""
+        """Return the ``top`` largest shares as text, such as ``length 60%, helpfulness 40%``."""
         return ", ".join(f"{line.objective} {line.share:.0f}%" for line in self.lines[:top])
 
     def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-ready dict, with ``facts`` written out."""
+        """Return a JSON-ready dict that includes ``facts``."""
         return asdict(self) | {"facts": list(self.facts)}
 
     def _repr_html_(self) -> str:
@@ -97,14 +108,14 @@ class LocalExplanation:
 
 @dataclass(frozen=True)
 class PairLine:
-    """What one expert says about answer A against answer B.
+    """The contributions of one expert to answers A and B.
 
     Attributes:
-        objective: the expert's name.
-        difference: contribution to A minus contribution to B; positive favours A.
-        share: percent of the sum of absolute differences.
-        a: the expert's line in answer A; None if that answer's mixture has no such expert.
-        b: the expert's line in answer B; None if that answer's mixture has no such expert.
+        objective: name of the expert.
+        difference: contribution to A minus contribution to B; a positive difference favours A.
+        share: absolute difference in percent of the sum of absolute differences.
+        a: line of the expert for answer A; None if the mixture that scored A does not have the expert.
+        b: line of the expert for answer B; None if the mixture that scored B does not have the expert.
     """
 
     objective: str
@@ -121,18 +132,18 @@ class PairLine:
 
 @dataclass(frozen=True)
 class PairExplanation:
-    """``margin = base_difference + sum of differences``, largest difference first.
+    """Why one answer is ahead of another: ``margin = base_difference + sum of differences``.
 
     Attributes:
-        a: answer A, explained on its own.
-        b: answer B, explained on its own.
+        a: explanation of answer A.
+        b: explanation of answer B.
         margin: reward of A minus reward of B.
-        base_difference: base of A minus base of B; exactly 0 for one prompt.
-        same_prompt: whether both answer the same prompt (taken for granted where neither base nor coefficients depend
-            on the prompt and nothing else was said: the differences then sum to the margin all the same).
-        lines: one per expert.
-        beta: the factor of the Bradley-Terry fit, None when not known.
-        probability: P(A > B) = sigmoid(beta margin), None without ``beta``.
+        base_difference: base of A minus base of B; exactly 0 if both answer the same prompt.
+        same_prompt: whether both answer the same prompt. If neither base nor coefficients depend on the prompt and the
+            caller did not say, this is true; the differences then sum to the margin for any two prompts.
+        lines: one line per expert, largest absolute difference first.
+        beta: factor of the Bradley-Terry fit; None if unknown.
+        probability: P(A > B) = sigmoid(beta margin), 0 to 1; None without ``beta``.
     """
 
     a: LocalExplanation
@@ -151,16 +162,16 @@ class PairExplanation:
 
     @property
     def decided_by(self) -> str | None:
-        """The expert whose difference is more than half of all absolute differences, if there is one."""
+        """The expert whose |difference| is more than half of all |differences|; None if there is none."""
         return self.lines[0].objective if self.lines and self.lines[0].share > 50.0 else None
 
     @property
     def facts(self) -> tuple[str, ...]:
-        """Plain sentences: who is ahead, which objectives favour which answer, who decides."""
+        """Sentences about which answer is ahead, which objectives favour each answer, and which one decides."""
         return _facts(self)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-ready dict, with ``winner``, ``favours``, ``decided_by`` and ``facts`` written out."""
+        """Return a JSON-ready dict that includes ``winner``, ``favours``, ``decided_by`` and ``facts``."""
         value = asdict(self)
         for line, out in zip(self.lines, value["lines"], strict=True):
             out["favours"] = line.favours
@@ -182,17 +193,17 @@ class PairExplanation:
 
 
 def explain_score(score: Score, *, objectives: Sequence[Objective] = ()) -> LocalExplanation:
-    """Explain one answer: its contributions by size, as shares in percent, with ratings on the sources' scales.
+    """Explain the score of one answer: contributions by size, shares in percent, ratings on the scale of each source.
 
     Args:
-        score: a row from ``RewardModel.score``.
-        objectives: the model's objectives, for the ends of their scales; an expert without one shows no ends.
+        score: score of the answer, from :meth:`facetrm.model.reward_model.RewardModel.score`.
+        objectives: objectives of the model, which hold the scales; an expert that is not among them has no scale.
 
     Returns:
-        The explanation; when every contribution is 0, so is every share.
+        The explanation. If every contribution is 0, every share is 0.
 
     Raises:
-        ModelError: a score that is not finite, or that does not add up.
+        ModelError: the reward is not finite, or it is not the base plus the contributions.
 
     Example:
         >>> from facetrm import World, explain_score, toy_model
@@ -240,21 +251,22 @@ def explain_scores_pair(
     same_prompt: bool | None = None,
     beta: float | None = None,
 ) -> PairExplanation:
-    """Explain why one answer is above the other: ``margin = base_A - base_B + sum_k difference_k``.
+    """Explain why one answer is ahead of another: ``margin = base_A - base_B + sum_k difference_k``.
 
     Args:
-        score_a: the row of answer A.
-        score_b: the row of answer B, from the same model.
-        objectives: the model's objectives, for the ends of their scales.
-        same_prompt: whether both answer one prompt; None derives it from bases and coefficients, which depend on the
-            prompt alone (a network on vectors has one base for all prompts: say it there).
-        beta: the factor of the Bradley-Terry fit, for ``P(A > B) = sigmoid(beta margin)``.
+        score_a: score of answer A.
+        score_b: score of answer B, from the same model.
+        objectives: objectives of the model, which hold the scales.
+        same_prompt: whether both answer the same prompt. None infers it from bases and coefficients, which depend only
+            on the prompt. A network on vectors has the same base for all prompts, so pass the value there.
+        beta: factor of the Bradley-Terry fit, for ``P(A > B) = sigmoid(beta margin)``; None for no probability.
 
     Returns:
-        The explanation; for one prompt ``base_difference`` is exactly 0 and the differences sum to the margin.
+        The explanation. For one prompt, ``base_difference`` is exactly 0 and the differences sum to the margin.
 
     Raises:
-        ModelError: rows of two models or templates, or a row that is not finite or does not add up.
+        ModelError: scores of different models or templates, ``same_prompt`` for scores that cannot be of one prompt, or
+            a reward that is not finite or not the base plus the contributions.
 
     Example:
         >>> from facetrm import World, explain_scores_pair, toy_model
@@ -279,7 +291,7 @@ def explain_scores_pair(
         raise ModelError(
             f"the bases ({score_a.base:g}, {score_b.base:g}) or coefficients of the two answers differ",
             place="explain_scores_pair",
-            fix="they cannot answer one prompt; leave same_prompt out",
+            fix="they do not answer the same prompt; remove same_prompt",
         )
     a, b = explain_score(score_a, objectives=objectives), explain_score(score_b, objectives=objectives)
     lines_a, lines_b = ({line.objective: line for line in side.lines} for side in (a, b))
@@ -308,14 +320,14 @@ def _check(score: Score) -> None:
     total = score.base + sum(score.contributions.values())
     if not math.isfinite(score.reward) or not math.isfinite(total):
         raise ModelError(
-            f"the reward is {score.reward}", place="explain", fix="a score must be finite: check the model"
+            f"the reward is {score.reward}", place="explain", fix="check the model: its scores must be finite"
         )
     scale = max(1.0, abs(score.reward), sum(abs(value) for value in score.contributions.values()))
     if abs(score.reward - total) > 1e-4 * scale:
         raise ModelError(
             f"reward {score.reward:g} is not base plus contributions ({total:g})",
             place="explain",
-            fix="explain a score as the model gave it",
+            fix="pass the score as the model returned it",
         )
 
 
@@ -343,24 +355,26 @@ def _facts(pair: PairExplanation) -> tuple[str, ...]:
     else:
         facts = [f"{pair.winner} is ahead by {abs(pair.margin):.4g}{sure}."]
     if pair.a.task != pair.b.task:
-        facts.append(f"Two mixtures scored them ({pair.a.task}, {pair.b.task}): their rewards are on two scales.")
+        facts.append(
+            f"Two mixtures scored them ({pair.a.task}, {pair.b.task}), so their rewards are on different scales."
+        )
     if not pair.same_prompt and pair.base_difference:
         apart = show_digits(pair.base_difference, 4)
-        facts.append(f"The prompts differ, so the bases differ by {apart}; two questions are compared.")
+        facts.append(f"The prompts differ, so the bases differ by {apart} and the answers are not directly comparable.")
     elif not pair.same_prompt:
-        facts.append("The prompts differ; two questions are compared.")
+        facts.append("The prompts differ, so the answers are not directly comparable.")
     for side in ("A", "B"):
         names = [f"{line.objective} ({show_digits(line.difference)})" for line in pair.lines if line.favours == side]
         if names:
             more = f" and {len(names) - 4} more" if len(names) > 4 else ""
             facts.append(f"For {side}: {', '.join(names[:4])}{more}.")
     if pair.decided_by is not None:
-        facts.append(f"{pair.decided_by} alone is {pair.lines[0].share:.0f}% of all differences.")
+        facts.append(f"{pair.decided_by} alone makes up {pair.lines[0].share:.0f}% of all differences.")
     facts += dict.fromkeys([*_edit_facts(pair.a), *_edit_facts(pair.b)])
     if pair.a.unedited is not None and pair.b.unedited is not None:
         before = show_fixed(pair.a.unedited - pair.b.unedited, signed=True)
         facts.append(f"Without the edits the margin is {before}.")
     for side, answer in (("A", pair.a), ("B", pair.b)):
         if answer.truncated:
-            facts.append(f"Answer {side} was cut before it was read.")
+            facts.append(f"Answer {side} was truncated before it was scored.")
     return tuple(facts)

@@ -1,10 +1,10 @@
-"""A whole model at a glance: who is listened to, by task and by source, and what length has to do with it.
+"""Explain a whole model: the weight and contribution of each objective, by task and source, and the role of length.
 
     mean weight        mean over prompts of the gate's weight
     mean contribution  mean over answers of |contribution|
     decided by one     share of pairs in which one expert's |difference| is more than half of all |differences|
 
-All of it is accounting, as in :mod:`facetrm.explain.local`; effects are in :mod:`facetrm.explain.ablation`.
+All figures are accounting, as in :mod:`facetrm.explain.local`. Effects are in :mod:`facetrm.explain.ablation`.
 
 Shapes: N answers (in pairs: chosen first, then rejected), K experts, P pairs.
 """
@@ -27,16 +27,19 @@ from facetrm.model.output import RewardOutput
 from facetrm.model.reward_model import RewardModel
 
 MIN_ANSWERS: Final = 10
-"""Answers below which no correlation is given."""
+"""Smallest number of answers for which correlations are given."""
 FEW_PROMPTS: Final = 20
-"""Prompts below which a correlation is marked: resampling so few makes intervals that are too narrow."""
+"""Number of prompts below which correlations are marked, because bootstrap intervals are then too narrow."""
 
 
 @dataclass(frozen=True)
 class GroupView:
-    """Who is listened to in a task or source of ``answers`` rows: mean weight and mean |contribution| by objective.
+    """Mean weights and contributions on a set of answers, such as those of one task or one source.
 
-    ``weights`` is empty where the reward is no weighted sum of ratings.
+    Attributes:
+        answers: number of answers.
+        weights: mean gate weight by objective; empty if the reward is not a weighted sum of ratings.
+        contributions: mean absolute contribution by objective.
     """
 
     answers: int
@@ -46,7 +49,13 @@ class GroupView:
 
 @dataclass(frozen=True)
 class Decided:
-    """Pairs decided by one expert: the share with its interval, and by whom (shares of all pairs)."""
+    """How often one expert decides a pair: its |difference| is more than half of all |differences|.
+
+    Attributes:
+        pairs: number of pairs.
+        share: share of pairs that one expert decides, 0 to 1, with its interval.
+        by: share of all pairs that each expert decides, by name.
+    """
 
     pairs: int
     share: Interval
@@ -55,17 +64,19 @@ class Decided:
 
 @dataclass(frozen=True)
 class OverallExplanation:
-    """Who is listened to.
+    """What a model's rewards depend on, over a set of answers.
 
     Attributes:
-        everyone: over all answers; ``by_task``, ``by_source``: within each, where tasks or sources were given.
-        length: Spearman's correlation of each contribution with the response's length in tokens, None where one of
-            them is constant or there are fewer than 10 answers (two always give +1 or -1).
-        reward_length: the same for the reward.
-        decided: None where no pairs were given.
-        length_interval: intervals of ``length`` from resampling prompts, for the correlations that are given.
-        reward_length_interval: the same for ``reward_length``.
-        prompts: how many the answers belong to.
+        everyone: figures over all answers.
+        by_task: figures for each task; empty if no tasks were given.
+        by_source: figures for each source; empty if no sources were given.
+        length: Spearman correlation of each contribution with the response length in tokens, by objective. None if
+            either is constant or there are fewer than 10 answers (two answers always give +1 or -1).
+        reward_length: Spearman correlation of the reward with the response length; None as for ``length``.
+        decided: how often one expert decides a pair; None if no pairs were given.
+        length_interval: bootstrap interval over prompts of each correlation in ``length`` that is not None.
+        reward_length_interval: bootstrap interval over prompts of ``reward_length``; None if there is none.
+        prompts: number of different prompts.
     """
 
     everyone: GroupView
@@ -94,24 +105,24 @@ def explain_overall(
     task: str | None = None,
     seed: int = 0,
 ) -> OverallExplanation:
-    """Explain what a model listens to on a set of answers or pairs.
+    """Explain what a model's rewards depend on, over a set of answers or pairs.
 
     Args:
-        model: the model to ask.
-        chosen: features of the answers, or of the better answers of P pairs.
-        rejected: features of the worse answers, in the same order; None for answers without pairs.
-        tasks: task of each row of ``chosen``; empty for no view by task.
-        sources: source of each row of ``chosen``; empty for no view by source.
-        groups: the prompt of each row, for the interval over prompts; empty takes rows with the same prompt vector for
-            rows of one prompt.
-        task: the mixture; needed when there are several.
+        model: the model to explain.
+        chosen: features of N answers, or of the chosen answers of P pairs.
+        rejected: features of the rejected answers, in the same order; None for single answers.
+        tasks: task of each row of ``chosen``; empty for no figures by task.
+        sources: source of each row of ``chosen``; empty for no figures by source.
+        groups: prompt key of each row of ``chosen``, for the intervals; if empty, rows with the same prompt vector
+            count as one prompt.
+        task: task of the mixture to explain; required if the model has several.
         seed: random seed of the bootstrap.
 
     Returns:
-        The explanation.
+        Mean weights and contributions, correlations with length and, for pairs, how often one expert decides.
 
     Raises:
-        ModelError: no row, or lists of another length.
+        ModelError: no row, or lists with different numbers of rows.
 
     Example:
         >>> from facetrm import World, explain_overall, toy_model
@@ -142,7 +153,7 @@ def _explain(
 ) -> OverallExplanation:
     rows = len(outputs[0].reward_N)
     if rows == 0:
-        raise ModelError("no answer to explain", place="explain_overall", fix="give at least one")
+        raise ModelError("no answer to explain", place="explain_overall", fix="give at least one answer")
     for what, labels in (("tasks", tasks), ("sources", sources), ("groups", groups)):
         if labels:
             _check_rows(what, len(labels), rows)
@@ -211,4 +222,4 @@ def _numpy(tensor: torch.Tensor) -> Floats:
 
 def _check_rows(what: str, got: int, want: int) -> None:
     if got != want:
-        raise ModelError(f"{got} {what} for {want} answers", place="explain_overall", fix="give one for each answer")
+        raise ModelError(f"{got} {what} for {want} answers", place="explain_overall", fix="give one per answer")

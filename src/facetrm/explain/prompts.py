@@ -1,4 +1,4 @@
-"""Which rows share a prompt, told from their features: the unit of every interval.
+"""Find which rows share a prompt from their features. Bootstrap intervals resample whole prompts.
 
 Shapes: N rows, D hidden size.
 """
@@ -11,11 +11,11 @@ import numpy as np
 
 from facetrm.backbone.encoder import Features
 
-_SAME: Final = 1e-3  # relative distance under which two vectors are of one prompt: passes differ in the last digits
+_SAME: Final = 1e-3  # relative distance below which two vectors are one prompt; last digits can differ
 
 
 def prompt_groups(features: Features) -> list[str]:
-    """Return a name for the prompt of each row: rows with the same prompt vector, but for rounding, have one name.
+    """Return a prompt key for each row, [N]. Rows whose prompt vectors agree up to rounding get the same key.
 
     Args:
         features: features of N rows.

@@ -1,4 +1,4 @@
-"""The readable view of a whole model in a terminal: accounting and effect, side by side."""
+"""Terminal view of a whole model: contributions and the effect of dropping each objective, side by side."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from facetrm.explain.terminal import clean
 @final
 @dataclass(frozen=True)
 class WholeView:
-    """Who is listened to, and what dropping each does, to be printed by a rich console.
+    """The view of a whole model, for a rich console: mean weights and contributions, and the effect of dropping each.
 
     Attributes:
-        overall: from ``explain_overall``.
-        effects: from ``ablate``, None where there are no pairs.
-        task: task of the mixture, empty where there is one.
-        edits: what was changed in the mixture, in words, by objective.
+        overall: the explanation to show, from :func:`facetrm.explain.overall.explain_overall`.
+        effects: the ablation to show, from :func:`facetrm.explain.ablation.ablate`; None if there are no pairs.
+        task: task of the mixture; empty if the model has only one mixture.
+        edits: the edits of the mixture in words, by objective, from :func:`facetrm.explain.edited.changes_of`.
     """
 
     overall: OverallExplanation
@@ -36,7 +36,7 @@ class WholeView:
 
     @property
     def facts(self) -> tuple[str, ...]:
-        """Plain sentences: what was edited, and what one expert decides alone."""
+        """Sentences about the edits, the pairs that one expert decides, and correlations from few prompts."""
         edited = "; ".join(f"{name} {change}" for name, change in self.edits.items())
         said = [f"Edited: {edited}. All figures are those of the edited model."] if edited else []
         decided = self.overall.decided
@@ -50,7 +50,7 @@ class WholeView:
         return tuple(said)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Yield the table, and what one expert decides alone."""
+        """Yield the table and the sentences below it."""
         everyone, of_task = self.overall.everyone, f"{clean(self.task)}: " if self.task else ""
         table = Table(title=Text(f"{of_task}What the model listens to (accounting) and the effect of dropping it"))
         table.add_column("objective", no_wrap=True, min_width=min(40, max(map(len, everyone.contributions))))

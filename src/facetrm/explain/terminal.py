@@ -1,7 +1,7 @@
-"""The readable view of one answer or one pair in a terminal: bars of text, colours only on a terminal, any width.
+"""Terminal views of the explanation of one answer or one pair, with text bars. Colours are used only on a terminal.
 
-Text of users is data: control characters (an escape sequence could repaint the terminal) and marks that turn the
-writing direction round are shown as U+FFFD, and nothing in it is read as markup.
+User text is never interpreted. Control characters (an escape sequence could repaint the terminal) and marks that
+change the writing direction are shown as U+FFFD, and nothing is read as markup.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from facetrm.explain.local import LocalExplanation, PairExplanation
 
 _TURNED: Final = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _SIDE_BY_SIDE: Final = 100
-"""Columns from which two answers stand side by side."""
+"""Terminal width, in columns, from which two answers are shown side by side."""
 
 
 def clean(text: str) -> str:
-    """Return ``text`` with control characters (not line ends, not tabs) and direction marks as U+FFFD."""
+    """Return ``text`` with control characters (except newlines and tabs) and direction marks replaced by U+FFFD."""
     return "".join(
         "\ufffd" if c in _TURNED or (unicodedata.category(c) == "Cc" and c not in "\n\t") else c for c in text
     )
 
 
 def shorten(text: str, limit: int) -> str:
-    """Return ``text`` with its middle left out, and how much was, when it is longer than ``limit`` characters."""
+    """Return ``text``; if it is longer than ``limit`` characters, its middle is replaced by a note of what was cut."""
     if len(text) <= limit:
         return text
     head, tail = 2 * limit // 3, limit // 3
@@ -46,12 +46,13 @@ def shorten(text: str, limit: int) -> str:
 @final
 @dataclass(frozen=True)
 class AnswerView:
-    """One answer, to be printed by a rich console.
+    """The view of one answer, for a rich console.
 
     Attributes:
-        explanation: from ``explain_local``.
-        conversation: its text, None to leave it out.
-        top: experts shown; ``characters``: of each text before its middle is left out.
+        explanation: the explanation to show, from :func:`facetrm.explain.ask.explain_local`.
+        conversation: the conversation that ends with the answer; None to show no text.
+        top: largest number of experts to show.
+        characters: largest number of characters of each text; the middle of a longer text is left out.
     """
 
     explanation: LocalExplanation
@@ -74,7 +75,7 @@ class AnswerView:
         for fact in answer.facts:
             yield Text(f"- {clean(fact)}")
         values = [(line.objective, line.contribution) for line in answer.lines]
-        yield _title("Contributions", "base plus these is the reward")
+        yield _title("Contributions", "the base plus these is the reward")
         yield _waterfall(values, self.top, options, start=("base", answer.base), end=("reward", answer.reward))
         yield _ratings_title(answer)
         yield _ratings([answer], ("rating",), self.top)
@@ -84,13 +85,14 @@ class AnswerView:
 @final
 @dataclass(frozen=True)
 class PairView:
-    """Two answers and why one is ahead, to be printed by a rich console.
+    """The view of two answers and why one is ahead, for a rich console.
 
     Attributes:
-        explanation: from ``explain_pair``.
-        conversations: the texts of A and B, None to leave them out.
-        flip: from ``flip_pair``, None to leave it out.
-        top: experts shown; ``characters``: of each text before its middle is left out.
+        explanation: the explanation to show, from :func:`facetrm.explain.ask.explain_pair`.
+        conversations: the conversations that end with answers A and B; None to show no text.
+        flip: the changes that would flip the pair, from :func:`facetrm.explain.flip.flip_pair`; None to leave them out.
+        top: largest number of experts to show.
+        characters: largest number of characters of each text; the middle of a longer text is left out.
     """
 
     explanation: PairExplanation
@@ -119,9 +121,9 @@ class PairView:
         yield _ratings_title(pair.a)
         yield _ratings([pair.a, pair.b], ("A", "B"), self.top)
         if not (pair.a.weighted and pair.b.weighted):
-            yield _title("What would flip it", "not defined: the reward is no weighted sum of ratings")
+            yield _title("What would flip it", "not defined: the reward is not a weighted sum of ratings")
         if self.flip is not None:
-            yield _title("What would flip it", "one change at a time, everything else held")
+            yield _title("What would flip it", "one change at a time, everything else held fixed")
             for fact in self.flip.facts:
                 yield Text(f"- {clean(fact)}")
         yield _foot(pair.a)
@@ -145,12 +147,12 @@ class PairView:
 
 
 def show(view: AnswerView | PairView, *, file: IO[str] | None = None, width: int | None = None) -> None:
-    """Print a view: coloured on a terminal, plain elsewhere.
+    """Print a view, with colours only on a terminal.
 
     Args:
-        view: what to print.
-        file: where to; standard output by default.
-        width: columns; the terminal's, or 80, by default.
+        view: the view to print.
+        file: the stream to print to; None for standard output.
+        width: width in columns; None for the width of the terminal, or 80 if there is no terminal.
     """
     Console(file=file, width=width, highlight=False, markup=False, emoji=False).print(view)
 
@@ -161,12 +163,12 @@ def _title(title: str, note: str) -> RenderableType:
 
 def _ratings_title(answer: LocalExplanation) -> RenderableType:
     if answer.weighted:
-        return _title("Gate and ratings", "what the gate weighs, what each expert says on its source's scale")
-    return _title("Ratings", "what each expert says by itself; its contribution is its share in the network's reward")
+        return _title("Gate and ratings", "the gate's weights and each expert's rating")
+    return _title("Ratings", "each expert's own rating, and its contribution to the reward of the network")
 
 
 def _reading(answer: LocalExplanation) -> str:
-    cut = "   CUT before reading" if answer.truncated else ""
+    cut = "   TRUNCATED" if answer.truncated else ""
     return f"answer {answer.length:,} of {answer.tokens:,} tokens{cut}"
 
 
@@ -199,7 +201,7 @@ def _waterfall(
     start: tuple[str, float] | None,
     end: tuple[str, float],
 ) -> RenderableType:
-    """Bars that each begin where the one before ended; what is beyond ``top`` is one row."""
+    """Return one bar per value, each starting where the last one ended. Values after the first ``top`` share a row."""
     rows = list(values[:top])
     if len(values) > top:
         rows.append((f"{len(values) - top} others", sum(value for _, value in values[top:])))
@@ -207,7 +209,7 @@ def _waterfall(
     levels = [begin]
     for _, value in rows:
         levels.append(levels[-1] + value)
-    # A large common base would squeeze the steps: the picture then starts at the base instead of at zero.
+    # A large base would make the steps too small to see, so the bars of a reward start at the base and not at zero.
     floor = begin if end[0] == "reward" else 0.0
     low, high = min(floor, *levels), max(floor, *levels)
     names = max(len(name) for name, _ in [*rows, end])
@@ -238,7 +240,7 @@ def _bar(a: float, b: float, low: float, high: float, width: int, options: Conso
 
 
 def _ratings(answers: Sequence[LocalExplanation], titles: Sequence[str], top: int) -> RenderableType:
-    """Objectives by the gate's weight, then by contribution, with a rating column for each answer."""
+    """Return the table of objectives, sorted by gate weight, then contribution, with one rating column per answer."""
     first = answers[0]
     lines = sorted(first.lines, key=lambda line: (-(line.weight or 0.0), -abs(line.contribution), line.objective))[:top]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
@@ -265,4 +267,4 @@ def _ratings(answers: Sequence[LocalExplanation], titles: Sequence[str], top: in
 
 def _scale(line: ExpertLine) -> str:
     _, _, ends = line.reading.partition(" of ")
-    return ends or "not known"
+    return ends or "unknown"

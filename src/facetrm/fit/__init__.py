@@ -1,4 +1,4 @@
-"""Floor 4: functions from data and features to finished parts."""
+"""Floor 4: fit heads, gates, routers, adapters and backbones from data and features."""
 
 from typing import TYPE_CHECKING
 

@@ -1,19 +1,19 @@
-"""Train a small decoder until its features can be read: the part that FsfairX plays for ArmoRM, from nothing.
+"""Train a small decoder from scratch until its features predict the objectives, as FsfairX's do for ArmoRM.
 
-    phase 1   short lessons: language model + masked regression of the objectives at every token of the answer
-    phase 2   the same on whole answers
-    phase 3   the same + Bradley-Terry on preference pairs at the last token
-              (every third step of phases 2 and 3 is a lesson again)
+    phase 1   short lessons: language modelling and masked regression of the objectives at every token of the answer
+    phase 2   the same losses on whole answers
+    phase 3   the same losses, and the Bradley-Terry loss on preference pairs at the last token
+              (every third step of phases 2 and 3 repeats a lesson)
 
     loss = language * CE(next token) + regression * mean over answer tokens t of |W h_t + b - y|^2
            + preference * softplus(-(reward_chosen - reward_rejected))
 
-Four things make it learn in minutes: lessons about one thing at a time; the regression at every token, not only at the
-last one (the state after the first clauses is an easier lesson than the state after all of them); Muon for the matrices
-of the layers; and lessons that come back. docs/benchmarks.md says what each gave. The two heads are thrown away; only
-the trunk is kept.
+Four things let it learn in minutes: lessons about one objective at a time; regression at every token and not only at
+the last one (the rating after a few clauses is easier to learn than the rating of the whole answer); Muon for the
+matrices of the layers; and repeated lessons. docs/benchmarks.md measures each of them. After training, the two heads
+are discarded and only the trunk is kept.
 
-Reference of Muon: Jordan et al., 2024, "Muon: An optimizer for hidden layers in neural networks"; torch.optim.Muon.
+Reference for Muon: Jordan et al., 2024, "Muon: An optimizer for hidden layers in neural networks"; torch.optim.Muon.
 
 Shapes: N conversations, L tokens, D hidden size, K objectives.
 """
@@ -49,25 +49,25 @@ _TARGET_SCALE = 3.0  # unit ratings have a standard deviation near 1/3
 
 
 class BackboneTraining(Section):
-    """How to train a small decoder.
+    """Settings of the training of a small decoder.
 
     Attributes:
-        lesson_steps: steps of phase 1.
+        lesson_steps: number of steps of phase 1.
         read_steps: number of steps of phase 2.
         prefer_steps: number of steps of phase 3.
-        rehearse: in phases 2 and 3, steps between repeated lessons, so that look-ups are not forgotten (0: none).
-        lessons: short answers a step of phase 1.
-        rated: rated conversations a step of phases 2 and 3.
-        pairs: preference pairs a step of phase 3.
-        language: weight of the language loss.
+        rehearse: in phases 2 and 3, every this many steps is a lesson, so that lessons are not forgotten; 0 for none.
+        lessons: number of short answers per lesson step.
+        rated: number of rated conversations per step of phases 2 and 3.
+        pairs: number of preference pairs per step of phase 3.
+        language: weight of the language-modelling loss.
         regression: weight of the regression loss.
-        preference: weight of the preference loss.
-        optimizer: ``muon`` steps along the orthogonalised momentum of every matrix inside the layers, and along AdamW
-            elsewhere (embeddings, norms, heads); ``adamw`` along AdamW everywhere.
-        matrix_rate: learning rate of Muon.
-        learning_rate: of AdamW. Both fall along a cosine over the last 30% of the steps.
+        preference: weight of the Bradley-Terry loss.
+        optimizer: ``muon`` trains the matrices inside the layers with Muon (orthogonalised momentum) and all else
+            (embeddings, norms, heads) with AdamW; ``adamw`` trains everything with AdamW.
+        matrix_rate: learning rate of Muon. It falls along a cosine over the last 30% of the steps.
+        learning_rate: learning rate of AdamW. It falls along a cosine over the last 30% of the steps.
         weight_decay: weight decay of matrices.
-        clip: largest norm of a gradient.
+        clip: largest norm of the gradient; larger gradients are scaled down.
     """
 
     lesson_steps: int = Field(default=2000, ge=0)
@@ -90,14 +90,23 @@ class BackboneTraining(Section):
     def _something_to_learn(self) -> BackboneTraining:
         if not self.language and not self.regression and (self.lesson_steps or self.read_steps or self.rehearse):
             raise ValueError(
-                "without language and regression only pairs teach: set lesson_steps, read_steps, rehearse to 0"
+                "language and regression are 0, so only pairs train: set lesson_steps, read_steps and rehearse to 0"
             )
         return self
 
 
 @dataclass(frozen=True)
 class TrainedBackbone:
-    """What was spent, and the mean of each loss over the last tenth of the steps (NaN where it did not take part)."""
+    """The cost of a training and its last losses.
+
+    Attributes:
+        steps: number of steps.
+        tokens: number of tokens trained on.
+        seconds: duration in seconds.
+        language: mean language-modelling loss over the last 10% of the steps, in nats per token.
+        regression: mean regression loss over the last 10% of the steps.
+        preference: mean Bradley-Terry loss over the last 10% of the steps, in nats; NaN without pairs.
+    """
 
     steps: int
     tokens: int
@@ -108,7 +117,7 @@ class TrainedBackbone:
 
 
 class _Heads(nn.Module):
-    """The throw-away heads of the training: K ratings and one reward."""
+    """The heads that are used only in training: K ratings and one reward."""
 
     def __init__(self, hidden_size: int, objectives: int) -> None:
         super().__init__()
@@ -128,24 +137,24 @@ def train_backbone(
     seed: int,
     quiet: bool = False,
 ) -> TrainedBackbone:
-    """Train ``model`` in place on streams of its own prompts.
+    """Train a small decoder in place.
 
     Args:
-        model: a causal language model; its trunk is the encoder's.
-        encoder: tokenises, so that training reads what scoring will read.
-        lessons: stream of lessons, for phase 1; each step takes the number of rows given in ``config``.
-        ratings: stream of ratings, for phases 2 and 3.
-        preferences: stream of preferences, for phase 3.
-        objectives: K columns of the regression.
-        config: settings.
-        seed: random seed of the throw-away heads.
-        quiet: whether to hide progress.
+        model: the causal language model to train; its trunk is that of ``encoder``.
+        encoder: the encoder that tokenises the rows, so that training reads the same tokens as scoring.
+        lessons: stream of short rated answers for phase 1 and the repeated lessons.
+        ratings: stream of rated conversations for phases 2 and 3.
+        preferences: stream of preference pairs for phase 3.
+        objectives: the K objectives of the regression.
+        config: settings of the training.
+        seed: random seed of the initial heads.
+        quiet: whether to hide the progress bar.
 
     Returns:
-        What was spent and the last losses.
+        The cost of the training and its last losses.
 
     Raises:
-        FitError: a stream that ends too early, or a loss that is not finite.
+        FitError: a stream ends too early, or the loss is not finite.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -191,7 +200,7 @@ def train_backbone(
 def _optimizers(
     model: PreTrainedModel, heads: _Heads, config: BackboneTraining
 ) -> list[tuple[torch.optim.Optimizer, float]]:
-    """Return the optimizers that share the parameters, each with its learning rate."""
+    """Return the optimizers and their learning rates; together they hold all parameters."""
     embeddings = {id(model.get_input_embeddings().weight), id(model.get_output_embeddings().weight)}
     inner = [p for p in model.parameters() if p.ndim == 2 and id(p) not in embeddings]
     if config.optimizer == "adamw":
@@ -221,7 +230,7 @@ def _take(stream: Iterator[R], count: int, name: str) -> list[R]:
 
 
 def _rate(step: int, steps: int) -> float:
-    """Return the share of the learning rate: a linear warm-up, a plateau, and a cosine down to 5% over the last 30%."""
+    """Return the factor on the learning rate: linear warm-up, plateau, cosine to 5% over the last 30% of the steps."""
     decayed = max(0.0, (step / max(steps, 1) - 0.7) / 0.3)
     return min(1.0, (step + 1) / _WARM_UP_STEPS) * (0.525 + 0.475 * math.cos(math.pi * decayed))
 
@@ -229,9 +238,9 @@ def _rate(step: int, steps: int) -> float:
 def _losses(
     model: PreTrainedModel, heads: _Heads, rows: Sequence[Tokenized], labels_NK: Tensor, *, pairs: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return language, regression and preference loss of one step; the rated rows come first, then chosen, rejected."""
+    """Return the language, regression and preference losses of a batch of rated, then chosen, then rejected rows."""
     ids_NL, mask_NL = pad_right([row.ids for row in rows], pad=0)
-    # Padding stands on the right and attention looks left, so no mask is needed, which is faster.
+    # Padding is on the right and attention is causal, so no mask is needed, which is faster.
     hidden_NLD = model.base_model(input_ids=ids_NL, use_cache=False).last_hidden_state
     rated = len(labels_NK)
     targets_NL = ids_NL[:rated, 1:].masked_fill(mask_NL[:rated, 1:] == 0, -100)

@@ -1,7 +1,7 @@
-"""Features that come block by block, so that a fit's memory does not grow with the number of rows.
+"""Read features block by block, so that the memory of a fit does not grow with the number of rows.
 
-What a fit must read again and again, and in any order (the prompts that a gate trains on, the differences that a
-linear head is fitted to), goes to a temporary file once it outgrows memory.
+Some vectors are read many times and in random order: the prompts that a gate trains on, and the differences that a
+linear head is fitted to. They are kept in memory while they are small, and in a temporary file otherwise.
 
 Shapes: N rows or pairs, D hidden size.
 """
@@ -22,48 +22,48 @@ from facetrm.backbone.encoder import Features
 from facetrm.core.errors import FitError
 from facetrm.data.records import Conversation
 
-HELD: Final = 64 * 2**20  # bytes of one matrix that stay in memory
-_FLOATS: Final = 2**20  # of one block: 2,048 rows at D = 512
-_STEP: Final = 1024  # blocks are cut at multiples of it, as ridge regression cuts them
+HELD: Final = 64 * 2**20  # largest size in bytes of a matrix that stays in memory
+_FLOATS: Final = 2**20  # numbers in one block: 2,048 rows at D = 512
+_STEP: Final = 1024  # a block is a multiple of this many rows, as in ridge regression
 
 
 class PairBlocks(Protocol):
-    """Pairs whose features come block by block, in order: each block holds the better and the worse answers."""
+    """Pairs whose features are read block by block, in order."""
 
     def __len__(self) -> int: ...
 
     def blocks(self) -> Iterator[tuple[Features, Features]]:
-        """Yield both sides, a block at a time."""
+        """Yield the features of the chosen and the rejected answers, one block at a time."""
         ...
 
 
 class FeatureStream(Protocol):
-    """Conversations in, their features out, in order, at most ``rows`` at a time."""
+    """A function that yields the features of conversations in order, block by block."""
 
     def __call__(self, conversations: Iterable[Conversation], *, rows: int) -> Iterator[Features]:
-        """Yield the features of ``conversations``, ``rows`` at a time."""
+        """Yield the features of ``conversations``, at most ``rows`` at a time."""
         ...
 
 
 def block_rows(hidden_size: int) -> int:
-    """Return how many rows a block has: a multiple of 1,024, about 4 MiB of float32 vectors.
+    """Return the number of rows of a block: a multiple of 1,024, about 4 MiB of float32 vectors.
 
     Args:
-        hidden_size: D.
+        hidden_size: size D of a vector.
     """
     return max(_FLOATS // hidden_size // _STEP, 1) * _STEP
 
 
 @final
 class VectorFile:
-    """Vectors [N, D] in a temporary file, read where they are asked for; the file goes when nothing refers to it.
+    """Vectors [N, D] in a temporary file. Rows are read when they are needed.
 
     Args:
-        handle: open for reading.
-        dtype: type of the numbers in the file.
-        size: rows and columns of the file.
-        rows: which of its rows these are, in order; None for all.
-        owner: what closes the file when nothing refers to it any more; None for this one.
+        handle: the file, open for reading.
+        dtype: data type of the numbers in the file.
+        size: number of rows and columns in the file.
+        rows: indices of the rows of the file that this object holds, in order; None for all rows.
+        owner: the object that closes the file when it is garbage-collected; None if this object does.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class VectorFile:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """N and D."""
+        """Number of rows N and size D of a vector."""
         return (self._size[0] if self._rows is None else len(self._rows), self._size[1])
 
     def __len__(self) -> int:
@@ -92,12 +92,12 @@ class VectorFile:
         index = rows if isinstance(rows, slice) else rows.numpy()
         if self._rows is not None:
             index = self._rows[index]
-        # mapped again for each access: pages that were read do not stay resident
+        # a new mapping for each access, so that pages that were read do not stay resident
         mapped = np.memmap(self._handle, dtype=self._dtype, mode="r", shape=self._size)
         return torch.from_numpy(np.array(mapped[index]))
 
     def select(self, rows: Tensor) -> VectorFile:
-        """Return the rows named by ``rows`` (int64), in that order; nothing is read."""
+        """Return the rows with the indices ``rows`` (int64), in that order; nothing is read."""
         index = rows.numpy()
         chosen = index if self._rows is None else self._rows[index]
         return VectorFile(self._handle, self._dtype, self._size, rows=chosen, owner=self._owner or self)
@@ -107,13 +107,13 @@ Vectors: TypeAlias = Tensor | VectorFile
 
 
 def gather(blocks: Iterable[Tensor], *, rows: int, folder: Path | None = None, held: int | None = None) -> Vectors:
-    """Return the vectors of all blocks, in memory while they are few, else in a temporary file.
+    """Return the vectors of all blocks, [N, D], in memory if they are small enough, else in a temporary file.
 
     Args:
-        blocks: [n, D] each, of one type.
-        rows: N, in all.
-        folder: where the file is made; None for the system's temporary folder.
-        held: bytes that stay in memory; None for :data:`HELD`.
+        blocks: blocks of vectors, [n, D] each, of one data type.
+        rows: total number of rows N.
+        folder: folder of the temporary file; None for the system's temporary folder.
+        held: largest size in bytes that stays in memory; None for :data:`HELD`.
 
     Raises:
         FitError: the file cannot be written.
@@ -134,7 +134,7 @@ def gather(blocks: Iterable[Tensor], *, rows: int, folder: Path | None = None, h
         except OSError as exc:
             place = folder or tempfile.gettempdir()
             raise FitError(
-                f"cannot keep {size / 2**30:.1f} GiB of vectors ({exc})", place=place, fix="free disk space"
+                f"cannot keep {size / 2**30:.1f} GiB of vectors on disk ({exc})", place=place, fix="free disk space"
             ) from exc
     if handle is None:
         return kept[0] if len(kept) == 1 else torch.cat(kept)
@@ -143,12 +143,12 @@ def gather(blocks: Iterable[Tensor], *, rows: int, folder: Path | None = None, h
 
 
 def select_rows(vectors: Vectors, rows: Tensor) -> Vectors:
-    """Return the rows of ``vectors`` named by ``rows`` (int64), in that order, where they lie."""
+    """Return the rows of ``vectors`` with the indices ``rows`` (int64), in that order; a file is not read."""
     return vectors[rows] if isinstance(vectors, Tensor) else vectors.select(rows)
 
 
 def row_blocks(vectors: Vectors) -> Iterator[tuple[slice, Tensor]]:
-    """Yield the vectors block by block, each with its place; those in memory are one block."""
+    """Yield the vectors block by block, each with its row range; vectors in memory are one block."""
     if isinstance(vectors, Tensor):
         yield slice(0, len(vectors)), vectors
         return

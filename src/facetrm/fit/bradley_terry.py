@@ -1,10 +1,10 @@
-"""The linear Bradley-Terry head: the plain reward model on the same features, with no objectives to read.
+"""The linear Bradley-Terry head: a plain reward model on the same features, without objectives.
 
     minimise over w:   mean_n w_n softplus(-(x_chosen - x_rejected) . w / sd) + ridge / 2 * |w|^2
 
 Shapes: N pairs, D hidden size.
 
-Reference: Bradley and Terry (1952); the head of FsfairX and of every sequence-classification reward model.
+Reference: Bradley and Terry (1952); the head of FsfairX and of other sequence-classification reward models.
 """
 
 from __future__ import annotations
@@ -50,8 +50,9 @@ class BradleyTerryConfig(Section):
     """Settings of the linear head.
 
     Attributes:
-        ridges: strengths to choose from, on features divided by the root mean square of their differences.
-        folds: prompt-disjoint folds that choose the strength by the loss on the held-out one.
+        ridges: ridge strengths to choose from, for features divided by the root mean square of their differences.
+        folds: number of cross-validation folds that choose the strength by held-out loss; all pairs of a prompt are in
+            one fold.
         seed: random seed of the folds.
 
     Example:
@@ -74,7 +75,13 @@ class BradleyTerryConfig(Section):
 
 @dataclass(frozen=True)
 class BradleyTerryFit:
-    """The head as a mixture of one expert, the strength chosen, and the held-out loss of each strength."""
+    """A fitted Bradley-Terry head.
+
+    Attributes:
+        mixture: the head as a mixture with one expert.
+        ridge: ridge strength that was chosen.
+        losses: mean held-out Bradley-Terry loss of each ridge strength, in nats.
+    """
 
     mixture: Mixture
     ridge: float
@@ -92,18 +99,19 @@ def fit_bradley_terry(
     """Fit the head by L2-regularised logistic regression on feature differences, without an intercept.
 
     Args:
-        chosen: features of the N better answers (one adapter).
-        rejected: features of the worse ones, row by row.
-        groups: prompt key of each pair; no prompt stands on both sides of a fold.
-        config: see :class:`BradleyTerryConfig`.
-        weights: weights of each pair.
+        chosen: features of the chosen answers of N pairs, with one adapter.
+        rejected: features of the rejected answers, in the same order.
+        groups: prompt key of each pair, [N]; all pairs of a prompt are in one fold.
+        config: settings of the head.
+        weights: weight of each pair, [N], 0 or more; None for equal weights.
 
     Returns:
-        The head, fitted on all pairs with the strength that held-out prompts prefer; its ``beta`` is 1: rewards
-        are log odds already.
+        The head, fitted on all pairs with the ridge strength that has the lowest held-out loss. Its ``beta`` is 1,
+        because its rewards are already log odds.
 
     Raises:
-        FitError: pairs that do not fit together, or fewer prompts than folds.
+        FitError: inputs with different numbers of rows, two answers with different prompts, a feature that is not
+            finite, or fewer prompts than folds.
     """
     score_pairs(chosen, rejected, experts=_blank(chosen.hidden_size), groups=groups, weights=weights)
     return fit_bradley_terry_blocks(_Whole(chosen, rejected), groups=groups, config=config, weights=weights)
@@ -117,20 +125,20 @@ def fit_bradley_terry_blocks(
     weights: ArrayLike | None = None,
     folder: Path | None = None,
 ) -> BradleyTerryFit:
-    """Do the same block by block: the differences stay in memory only while they are few.
+    """Fit the head block by block. The feature differences go to a temporary file if they are too large for memory.
 
     Args:
-        pairs: N pairs (one adapter).
-        groups: prompt key of each pair; no prompt stands on both sides of a fold.
-        config: see :class:`BradleyTerryConfig`.
-        weights: weights of each pair.
-        folder: where a temporary file holds the differences; None for the system's temporary folder.
+        pairs: N pairs, with one adapter.
+        groups: prompt key of each pair, [N]; all pairs of a prompt are in one fold.
+        config: settings of the head.
+        weights: weight of each pair, [N], 0 or more; None for equal weights.
+        folder: folder of the temporary file; None for the system's temporary folder.
 
     Returns:
-        The head, as :func:`fit_bradley_terry`.
+        The head, as from :func:`fit_bradley_terry`.
 
     Raises:
-        FitError: no pair, a vector that is not finite, or fewer prompts than folds.
+        FitError: no pair, a feature that is not finite, or fewer prompts than folds.
     """
     if not len(pairs) or len(groups) != len(pairs):
         raise FitError(
@@ -159,7 +167,7 @@ def fit_bradley_terry_blocks(
 
 @dataclass(frozen=True)
 class _Whole:
-    """Pairs in memory as one block."""
+    """Pairs in memory, as one block."""
 
     chosen: Features
     rejected: Features
@@ -187,7 +195,7 @@ def _differences(pairs: PairBlocks) -> Iterator[Tensor]:
 
 
 def _mixture(weight_1D: Tensor, pairs: PairBlocks, w_N: Floats) -> Mixture:
-    """Return the head as one expert; the reference is the mean training answer, weighted as the pairs are."""
+    """Return the head as a mixture with one expert; its reference is the weighted mean training score."""
     experts = LinearExperts([PREFERENCE], weight_1D.float(), torch.zeros(1))
     weights_N, (chosen_NK, rejected_NK) = torch.from_numpy(w_N).double(), expert_scores(experts, pairs)
     total_K = weights_N @ (chosen_NK.double() + rejected_NK.double())
@@ -196,7 +204,7 @@ def _mixture(weight_1D: Tensor, pairs: PairBlocks, w_N: Floats) -> Mixture:
 
 
 def _folds(groups_N: NDArray[np.int64], config: BradleyTerryConfig) -> NDArray[np.int64]:
-    """Return the fold of each pair; pairs of one prompt share it."""
+    """Return the fold of each pair, [N]; pairs of one prompt are in the same fold."""
     names, codes = np.unique(groups_N, return_inverse=True)
     if len(names) < config.folds:
         raise FitError(f"{len(names)} prompts for {config.folds} folds", place=_PLACE, fix="give more pairs")
@@ -205,7 +213,7 @@ def _folds(groups_N: NDArray[np.int64], config: BradleyTerryConfig) -> NDArray[n
 
 
 _Fit: TypeAlias = Callable[[Floats, NDArray[np.bool_], float], Floats]
-"""Weights of the pairs, which of them to fit on, and the ridge strength, to the head on scaled differences."""
+"""Function from pair weights, a mask of the pairs to fit on and a ridge strength to a head on scaled differences."""
 
 
 def _in_memory(x_ND: Floats, spread_D: Floats) -> _Fit:
@@ -226,7 +234,7 @@ def _in_memory(x_ND: Floats, spread_D: Floats) -> _Fit:
 
 
 def _from_file(x_ND: VectorFile, spread_D: Floats) -> _Fit:
-    """Return a fit that reads the differences once for each step; pairs left out have weight 0."""
+    """Return a fit that reads the differences once per optimiser step; pairs outside the mask have weight 0."""
 
     def fit(w_N: Floats, rows_N: NDArray[np.bool_], ridge: float) -> Floats:
         share_N = np.where(rows_N, w_N, 0.0) / w_N[rows_N].sum()
@@ -246,7 +254,7 @@ def _from_file(x_ND: VectorFile, spread_D: Floats) -> _Fit:
 
 
 def _minimised(objective: Callable[[Floats], tuple[float, Floats]], hidden: int) -> Floats:
-    """Return the minimiser, by L-BFGS in float64."""
+    """Return the minimiser of ``objective``, found with L-BFGS in float64."""
     found = minimize(objective, np.zeros(hidden), jac=True, method="L-BFGS-B", options={"maxiter": 2000})
     return np.asarray(found.x, dtype=np.float64)
 

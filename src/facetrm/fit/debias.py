@@ -1,15 +1,16 @@
-"""Take the correlation with one expert (verbosity, or length) out of all others, by one linear map.
+"""Remove the correlation of all experts with one target expert (verbosity or length) by one linear map.
 
     r'_i = r_i - lambda_i r_v        corr(r'_i, r_v) = 0 on a reference set
     T = I;  T[v, :] -= lambda;  lambda_v = 1        scores' = scores @ T, whose column v is exactly 0
 
-The covariance of the *ranks* of r_i - lambda r_v with those of r_v never rises with lambda (a pair can only change
-order against r_v), so its zero is found by bisection; Pearson's is lambda = cov(r_i, r_v) / var(r_v).
+The covariance of the *ranks* of r_i - lambda r_v with those of r_v never rises as lambda grows, because two rows can
+only change to an order opposite to that of r_v. Its zero is therefore found by bracketing. The Pearson correlation is
+zero at lambda = cov(r_i, r_v) / var(r_v).
 
 Shapes: N rows of the reference set, K experts.
 
-Reference: ArmoRM (arXiv 2406.12845), section 3.2. We differ: two-sided and exact by default; a constraint that cannot
-be met is reported (the released search falls back to lambda = 1 without a word).
+Reference: ArmoRM (arXiv 2406.12845), section 3.2. We differ: the search is two-sided and exact by default, and a
+correlation that cannot be removed is reported (the released search silently falls back to lambda = 1).
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from facetrm.core.progress import log
 from facetrm.core.statistics import Floats, pearson, spearman
 
 PUBLISHED_GRID = (0.0, 0.01, 0.025, 0.05, 0.075, 0.1, 0.125, 0.15, *(round(0.05 * i, 2) for i in range(4, 20)))
-_RESOLUTION = 1e-6  # of lambda, relative: finer than any effect, coarser than float32, in which models keep lambda
+_RESOLUTION = 1e-6  # relative, of lambda; coarser than float32, the precision in which models store lambda
 _STEPS = 80
 
 
@@ -38,16 +39,18 @@ class DebiasConfig(Section):
     """Settings of the debiasing.
 
     Attributes:
-        correlation: what becomes zero: ``spearman`` (as published) or ``pearson`` (closed form).
-        search: ``exact``, or the published upward ``grid``, which is one-sided whatever ``sided`` says and stops at the
-            first value whose correlation is at most ``threshold``.
-        sided: ``two`` takes negative correlations out as well (lambda below 0); ``one`` leaves them (lambda 0).
-        tolerance: largest |correlation| that the exact search accepts.
-        threshold: largest correlation at which the grid search stops.
-        grid: penalties that the grid search tries.
-        max_lambda: bound on |lambda| in the exact search; None for none.
-        centre_by_prompt: subtract each prompt's mean score first, so that the correlation *inside* prompts becomes
-            zero instead of the pooled one.
+        correlation: correlation to remove: ``spearman`` (as published) or ``pearson`` (closed form).
+        search: ``exact`` finds lambda to the tolerance. ``grid`` is the published search: it tries the values of
+            ``grid`` in ascending order, takes the first that meets ``threshold``, and ignores ``sided``.
+        sided: ``two`` also removes negative correlations (with lambda below 0); ``one`` leaves them (with lambda 0).
+            Used only by the exact search.
+        tolerance: largest |correlation| after debiasing that counts as zero in the exact search. With ``sided: one``,
+            experts whose correlation is at most this before debiasing are left as they are.
+        threshold: largest correlation, with its sign, that the grid search accepts.
+        grid: values of lambda that the grid search tries, in ascending order.
+        max_lambda: largest |lambda| of the exact search; None for no limit.
+        centre_by_prompt: whether to subtract the mean score of each prompt first, so that the correlation *within*
+            prompts becomes zero instead of the pooled one.
 
     Example:
         >>> from facetrm import DebiasConfig
@@ -74,9 +77,15 @@ class DebiasConfig(Section):
 
 @dataclass(frozen=True)
 class DebiasRow:
-    """One expert: its lambda, its correlation with the target before and after, and whether the goal was reached.
+    """The debiasing of one expert.
 
-    ``reason`` says why not, or what is particular; it is empty otherwise. A correlation with a constant is NaN.
+    Attributes:
+        name: name of the expert.
+        lambda_: penalty on the score of the target.
+        before: correlation with the target before debiasing; NaN for a constant expert.
+        after: correlation with the target after debiasing; NaN if what is left is constant.
+        reached: whether the correlation after debiasing meets the tolerance (exact search) or the threshold (grid).
+        reason: why it was not reached, or what is special about the expert; else empty.
     """
 
     name: str
@@ -95,7 +104,12 @@ class DebiasRow:
 class Debias:
     """A linear map of scores: ``debiased_NK = scores_NK @ matrix_KK`` (float32).
 
-    ``target`` is None for the identity; ``table`` has a row for every expert but the target.
+    Attributes:
+        names: names of the K experts.
+        target: name of the target expert; None for the identity.
+        matrix_KK: debiasing matrix T.
+        lambdas: penalty of each expert, by name.
+        table: one row for every expert except the target.
     """
 
     names: tuple[str, ...]
@@ -106,21 +120,26 @@ class Debias:
 
     @staticmethod
     def identity(names: Sequence[str]) -> Debias:
-        """Return the map that changes nothing."""
+        """Return the identity map for the experts ``names``."""
         return Debias(tuple(names), None, torch.eye(len(names)), dict.fromkeys(names, 0.0), ())
 
     @property
     def max_abs_rho(self) -> float:
-        """The largest |correlation| left on the reference set, over all experts but the target; 0 if none is left."""
+        """Largest |correlation| after debiasing on the reference set, over all experts except the target; 0 if none."""
         return max((abs(row.after) for row in self.table if np.isfinite(row.after)), default=0.0)
 
     def apply(self, scores_NK: Tensor) -> Tensor:
-        """Return the debiased scores, float32."""
+        """Return the debiased scores, [N, K], in float32."""
         return scores_NK.to(self.matrix_KK) @ self.matrix_KK
 
 
 def debias_matrix(lambdas: ArrayLike, target: int) -> Tensor:
-    """Return ``T = I; T[target, :] -= lambda`` (float32) with ``lambda[target]`` taken as 1."""
+    """Return the debiasing matrix ``T = I; T[target, :] -= lambda``, [K, K], in float32.
+
+    Args:
+        lambdas: penalty of each expert, [K]; that of the target is replaced by 1.
+        target: index of the target expert.
+    """
     values = np.array(lambdas, dtype=np.float64)
     values[target] = 1.0
     matrix = torch.eye(len(values), dtype=torch.float64)
@@ -136,22 +155,23 @@ def fit_debias(
     config: DebiasConfig | None = None,
     groups: ArrayLike | None = None,
 ) -> Debias:
-    """Find lambda for every expert on a reference set.
+    """Fit the debiasing map: find lambda for every expert on a reference set.
 
     Args:
-        scores_NK: expert scores of the reference set, which the caller chooses: both responses of every preference pair
-            pooled as rows (as published), the rated rows, or scores of a file of one's own.
+        scores_NK: expert scores of the reference set, [N, K]. The caller chooses the set, such as both responses of all
+            preference pairs (as published) or the rated rows.
         names: names of the K experts.
-        target: the expert to become independent of: a verbosity objective, or ``length``.
+        target: name of the expert whose correlation with the others is removed, such as a verbosity objective or
+            ``length``.
         config: settings; None for the defaults.
-        groups: prompt key per row, needed only by ``centre_by_prompt``.
+        groups: prompt key of each row, [N]; required only for ``centre_by_prompt``.
 
     Returns:
-        The map, the lambdas, and a row per expert; what could not be reached is in the rows and in the log.
+        The map, the lambdas and one row per expert. Correlations that could not be removed are in the rows and the log.
 
     Raises:
-        ConfigError: no expert is called ``target``, or the groups are missing.
-        FitError: fewer than three rows, scores that are not finite, or a target that is constant.
+        ConfigError: no expert has the name ``target``, or groups are required but missing.
+        FitError: fewer than three rows, a score that is not finite, or a target that is constant.
 
     Example:
         >>> import numpy as np
@@ -168,7 +188,7 @@ def fit_debias(
         raise ConfigError(f"no expert '{target}'", place="debias target", fix=did_you_mean(target, names))
     if config.centre_by_prompt:
         if groups is None:
-            raise ConfigError("centre_by_prompt without prompts", place="debias", fix="pass groups, one per row")
+            raise ConfigError("centre_by_prompt needs prompts", place="debias", fix="pass groups, one per row")
         scores = _centred(scores, np.asarray(groups))
     v = list(names).index(target)
     if np.ptp(scores[:, v]) <= 1e-9 * np.abs(scores[:, v]).max():
@@ -192,7 +212,15 @@ def fit_debias(
 
 @dataclass(frozen=True)
 class CorrelationRow:
-    """One expert's correlation with the target before and after debiasing; NaN with a constant."""
+    """The correlations of one expert with the target before and after debiasing; NaN if either is constant.
+
+    Attributes:
+        name: name of the expert.
+        pearson_before: Pearson correlation before debiasing.
+        pearson_after: Pearson correlation after debiasing.
+        spearman_before: Spearman correlation before debiasing.
+        spearman_after: Spearman correlation after debiasing.
+    """
 
     name: str
     pearson_before: float
@@ -204,15 +232,19 @@ class CorrelationRow:
 def correlation_table(
     scores_NK: Tensor | ArrayLike, debias: Debias, *, against_N: ArrayLike | None = None
 ) -> tuple[CorrelationRow, ...]:
-    """Return the correlations on any set: the reference set, or a held-out one.
+    """Return the correlations before and after debiasing on any set of rows, such as a held-out one.
 
     Args:
-        scores_NK: expert scores before debiasing.
+        scores_NK: expert scores before debiasing, [N, K].
         debias: the fitted map.
-        against_N: what to correlate with, such as lengths; None for the target's score before debiasing.
+        against_N: values to correlate with, such as lengths, [N]; None for the target's scores before debiasing.
+
+    Returns:
+        One row per expert.
 
     Raises:
-        FitError: scores that are not finite or have other experts, or an identity map without ``against_N``.
+        FitError: a score that is not finite, a number of experts that differs from the map's, fewer than three rows, or
+            an identity map without ``against_N``.
     """
     scores = _check(scores_NK, debias.names)
     if against_N is None:
@@ -235,7 +267,7 @@ def correlation_table(
 
 
 def _check(scores_NK: Tensor | ArrayLike, names: Sequence[str]) -> Floats:
-    """Return the scores as a float64 array that fits the names."""
+    """Return the scores as a checked float64 array, [N, K]."""
     raw = scores_NK.detach().cpu() if isinstance(scores_NK, torch.Tensor) else scores_NK
     scores = np.asarray(raw, dtype=np.float64)
     if scores.ndim != 2 or scores.shape[1] != len(names) or len(scores) < 3:
@@ -251,7 +283,7 @@ def _check(scores_NK: Tensor | ArrayLike, names: Sequence[str]) -> Floats:
 
 
 def _centred(scores: Floats, groups: NDArray[np.generic]) -> Floats:
-    """Return the scores minus the mean of their prompt."""
+    """Return the scores minus the mean score of their prompt."""
     if groups.shape != (len(scores),):
         raise FitError(f"groups {list(groups.shape)} for {len(scores)} rows", place="debias", fix="give one per row")
     _, code = np.unique(groups, return_inverse=True)
@@ -263,7 +295,7 @@ def _centred(scores: Floats, groups: NDArray[np.generic]) -> Floats:
 
 
 def _fit_row(name: str, r: Floats, v: Floats, config: DebiasConfig) -> DebiasRow:
-    """Return the row of one expert."""
+    """Fit lambda for one expert."""
     measure = spearman if config.correlation == "spearman" else pearson
     nan = float("nan")
     if np.ptp(r) <= 1e-9 * np.abs(r).max():
@@ -271,7 +303,7 @@ def _fit_row(name: str, r: Floats, v: Floats, config: DebiasConfig) -> DebiasRow
 
     def rho(value: float) -> float:
         rest = r - value * v
-        # what is left of an affine copy of the target is rounding error, whose correlation means nothing
+        # for an affine copy of the target, only rounding error is left, and its correlation has no meaning
         return nan if np.ptp(rest) <= 1e-6 * np.ptp(r) else measure(rest, v)
 
     before = rho(0.0)
@@ -289,18 +321,18 @@ def _fit_row(name: str, r: Floats, v: Floats, config: DebiasConfig) -> DebiasRow
         value = float(np.copysign(config.max_lambda or 0.0, value))
     after = rho(value)
     reached = bool(abs(after) <= config.tolerance)
-    reason = "" if reached else f"|rho| {abs(after):.4f} is the least that a lambda gives: the scores are too coarse"
+    reason = "" if reached else f"no lambda brings |rho| below {abs(after):.4f}, because the scores are too coarse"
     if not np.isfinite(after):
-        reason = f"an affine copy of the target: nothing is left of it at lambda {value:.4g}"
+        reason = f"it is an affine copy of the target: at lambda {value:.4g} it is constant"
     elif capped and not reached:
         reason = f"max_lambda {config.max_lambda:g} leaves rho {after:.4f}"
     return DebiasRow(name, value, before, after, reached, reason)
 
 
 def _zero(rho: Callable[[float], float], before: float, guess: float, scale: float, config: DebiasConfig) -> float:
-    """Return the lambda whose |rho| is within the tolerance, else the better end of the last bracket.
+    """Return a lambda whose |rho| is within the tolerance; if there is none, the better end of the last bracket.
 
-    A bracket around the sign change is widened from the guess, then narrowed by secant and midpoint in turn.
+    The bracket is widened from the guess until it holds the sign change. Secant and bisection steps then narrow it.
     """
     if abs(before) <= config.tolerance:
         return 0.0
@@ -329,7 +361,7 @@ def _zero(rho: Callable[[float], float], before: float, guess: float, scale: flo
 
 
 def _grid(name: str, rho: Callable[[float], float], before: float, config: DebiasConfig) -> DebiasRow:
-    """Return the first value of the grid at or below the threshold, else the last value and the reason.
+    """Return the first grid value whose correlation meets the threshold, else the last value with the reason.
 
     A walk that starts above the threshold and steps over zero to below its negative has not reached it.
     """
@@ -340,5 +372,5 @@ def _grid(name: str, rho: Callable[[float], float], before: float, config: Debia
             stepped_over = before > config.threshold and after < -config.threshold
             reason = f"the grid steps over zero: rho {before:.4f} becomes {after:.4f}" if stepped_over else ""
             return DebiasRow(name, value, before, after, not stepped_over, reason)
-    reason = f"no value of the grid brings rho to {config.threshold:g}: the last leaves {after:.4f}"
+    reason = f"no grid value brings rho down to {config.threshold:g}; the last leaves {after:.4f}"
     return DebiasRow(name, config.grid[-1], before, after, False, reason)

@@ -1,7 +1,7 @@
-"""The one training loop of small heads: seeded, resumable, best state kept. Nothing about what is trained.
+"""The training loop of small heads: seeded, resumable, and it keeps the best state.
 
-Batches and dropout of step t are drawn from generators seeded by (seed, t): a run that was killed and resumed goes
-through the same numbers as one that was not, and no generator state needs saving.
+The batch and the dropout of step t are drawn from generators seeded with (seed, t). A run that was killed and resumed
+therefore computes the same numbers as one that was not, and no generator state has to be saved.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from facetrm.core.files import why_unread, write_bytes
 
 @dataclass(frozen=True)
 class Schedule:
-    """How to train.
+    """Settings of the training loop.
 
     Attributes:
-        steps: optimiser steps (AdamW, learning rate down a cosine to 0 at the end).
-        batch_size: rows of a step, drawn with replacement; 0 takes all rows.
-        learning_rate: learning rate of AdamW.
+        steps: number of AdamW steps; the learning rate falls along a cosine to 0.
+        batch_size: number of rows per step, drawn with replacement; 0 uses all rows in every step.
+        learning_rate: learning rate of AdamW at the first step.
         weight_decay: weight decay of AdamW; biases and other vectors are not decayed.
-        evaluate_every: steps between two evaluations.
-        patience: evaluations without a new best before it stops; 0 never stops early.
+        evaluate_every: number of steps between two evaluations.
+        patience: number of evaluations without a new best before training stops; 0 never stops early.
         seed: random seed of batches and dropout.
     """
 
@@ -48,13 +48,13 @@ class Schedule:
 
 @dataclass
 class Progress:
-    """Where training stands.
+    """The state of a training.
 
     Attributes:
-        step: steps done.
-        best_step: step of the lowest evaluation (the earliest if several are equal).
-        best: value of the lowest evaluation.
-        history: one row per evaluation: step, training loss, validation loss.
+        step: number of steps done.
+        best_step: step with the lowest validation loss (the earliest if several are equal).
+        best: lowest validation loss.
+        history: one entry per evaluation, with step, training loss and validation loss.
     """
 
     step: int
@@ -74,21 +74,24 @@ def train(
     key: str = "",
     stop: int | None = None,
 ) -> Progress:
-    """Train ``module`` and leave it in its best state (in its last one without ``evaluate``).
+    """Train ``module`` and leave it in its best state (without ``evaluate``, in its last state).
 
     Args:
-        module: whose parameters are trained.
-        schedule: see :class:`Schedule`.
+        module: the module to train, in place.
+        schedule: settings of the loop.
         rows: number of training rows.
-        loss: indices of a batch to its loss.
-        evaluate: the value to make small, called in eval mode before the first step and then every
-            ``evaluate_every`` steps.
-        checkpoint: file written at every evaluation; where it exists, training goes on from it.
-        key: fingerprint of data and settings; a checkpoint with another key is refused.
-        stop: steps after which to end, on the schedule of ``schedule.steps``.
+        loss: function from the row indices of a batch to its loss.
+        evaluate: function that returns the validation loss. It is called in eval mode before the first step and then
+            every ``evaluate_every`` steps. None for no evaluation.
+        checkpoint: file to write at every evaluation; if it exists, training resumes from it. None for no file.
+        key: fingerprint of data and settings; a checkpoint with a different key is an error.
+        stop: number of steps after which to stop; the learning rate still follows ``schedule.steps``.
+
+    Returns:
+        The final state of the training.
 
     Raises:
-        FitError: the loss is not finite, or the checkpoint is of another run or broken.
+        FitError: the loss is not finite, or the checkpoint belongs to another run or cannot be read.
     """
     parameters = dict(module.named_parameters())
     decayed = [p for p in parameters.values() if p.ndim > 1]
@@ -136,7 +139,7 @@ def _step(
     rows: int,
     loss: Callable[[Tensor | slice], Tensor],
 ) -> float:
-    """Take one step and return the loss before it."""
+    """Take one optimiser step and return the loss before it."""
     batch: Tensor | slice = slice(None)
     if schedule.batch_size > 0:
         rng = np.random.default_rng([schedule.seed, step])
@@ -162,7 +165,7 @@ def _evaluate(
     *,
     training_loss: float,
 ) -> None:
-    """Evaluate, write the history, and keep the state when it is the best so far."""
+    """Evaluate, add to the history, and keep the state if it is the best so far."""
     module.eval()
     with torch.no_grad():
         value = evaluate()
@@ -182,7 +185,7 @@ def _write(
     optimizer: torch.optim.AdamW,
     best: dict[str, Tensor],
 ) -> None:
-    """Write parameters, moments and best state to one safetensors file, atomically."""
+    """Write parameters, optimiser moments and best state to one safetensors file, atomically."""
     tensors = {f"best.{name}": tensor for name, tensor in best.items()}
     for name, parameter in parameters.items():
         tensors[f"now.{name}"] = parameter.detach().clone()
@@ -203,15 +206,15 @@ def _resume(
             tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
         found, meta = metadata["key"], json.loads(metadata["progress"])
     except OSError as exc:
-        problem, fix = why_unread(exc, missing="the checkpoint is gone", fix="run again to start from scratch")
+        problem, fix = why_unread(exc, missing="the checkpoint is gone", fix="run again to start over")
         raise FitError(problem, place=path, fix=fix) from None
     except (SafetensorError, KeyError, ValueError) as exc:
-        raise FitError(f"the checkpoint cannot be read ({exc})", place=path, fix="delete it to start again") from None
+        raise FitError(f"the checkpoint cannot be read ({exc})", place=path, fix="delete it to start over") from None
     if found != key:
         raise FitError(
-            f"the checkpoint is of a run {found[:12]} with other data or settings, this run is {key[:12]}",
+            f"the checkpoint belongs to run {found[:12]} with other data or settings; this run is {key[:12]}",
             place=path,
-            fix="delete it to start again, or give another file",
+            fix="delete it to start over, or give another file",
         )
     best: dict[str, Tensor] = {}
     with torch.no_grad():

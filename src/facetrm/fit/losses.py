@@ -1,4 +1,4 @@
-"""The losses of ratings, of preferences and of distributions, stable in float32.
+"""Losses for ratings, preferences and distributions, numerically stable in float32.
 
 Shapes: N pairs, K objectives.
 """
@@ -11,7 +11,7 @@ from torch.nn.functional import softplus
 
 
 def weighted_mean(values_N: Tensor, weights_N: Tensor | None = None) -> Tensor:
-    """Return ``sum(w * x) / sum(w)`` of the values x and weights w, [N]; the plain mean without weights."""
+    """Return the weighted mean ``sum(w * x) / sum(w)`` of values x and weights w, [N]; without weights, the mean."""
     return values_N.mean() if weights_N is None else (values_N * weights_N).sum() / weights_N.sum()
 
 
@@ -19,8 +19,8 @@ def bradley_terry_loss(margin_N: Tensor, weights_N: Tensor | None = None) -> Ten
     """Return the mean of ``-log sigmoid(margin)``, as ``softplus(-margin)``: finite for any finite margin.
 
     Args:
-        margin_N: log odds that the chosen answer is preferred: beta * (reward chosen - reward rejected).
-        weights_N: weight of each pair.
+        margin_N: log odds that the chosen answer is preferred, beta * (reward chosen - reward rejected), [N].
+        weights_N: weight of each pair, [N]; None for equal weights.
 
     Reference: ArmoRM (arXiv 2406.12845), section 3.2.
     """
@@ -28,15 +28,16 @@ def bradley_terry_loss(margin_N: Tensor, weights_N: Tensor | None = None) -> Ten
 
 
 def masked_mse_loss(scores_NK: Tensor, labels_NK: Tensor) -> Tensor:
-    """Return the squared error over the labels that are known, each row counted once however many it has.
+    """Return the mean squared error over known labels; every row has the same weight, however many labels it has.
 
         1/M sum_n 1/|K_n| sum_{k in K_n} (scores_nk - labels_nk)^2
 
-    K_n are the objectives that row n rates, and M is the number of rows that rate any; 0 where there is none.
+    K_n are the objectives that row n rates, and M is the number of rows with at least one label. The loss is 0 if there
+    is no label.
 
     Args:
-        scores_NK: predictions.
-        labels_NK: unit labels, NaN where not rated.
+        scores_NK: predicted ratings on the [0, 1] scale, [N, K].
+        labels_NK: labels on the [0, 1] scale, [N, K]; NaN if not rated.
     """
     known_NK = torch.isfinite(labels_NK)
     error_NK = torch.where(known_NK, scores_NK - labels_NK.nan_to_num(), 0.0).square()
@@ -45,11 +46,11 @@ def masked_mse_loss(scores_NK: Tensor, labels_NK: Tensor) -> Tensor:
 
 
 def divergence(logits_NK: Tensor, prior_K: Tensor) -> Tensor:
-    """Return KL(softmax(logits) || prior) of each row, [N]; entries of minus infinity count as weight 0.
+    """Return KL(softmax(logits) || prior) of each row, [N].
 
     Args:
-        logits_NK: logits of the distribution; minus infinity where it may not put weight.
-        prior_K: a distribution that is positive wherever the logits are finite.
+        logits_NK: logits of the distributions, [N, K]; minus infinity means weight 0.
+        prior_K: prior distribution, [K]; it must be positive where logits are finite.
     """
     log_weights_NK = torch.log_softmax(logits_NK, dim=-1)
     open_NK = torch.isfinite(log_weights_NK)

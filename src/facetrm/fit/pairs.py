@@ -1,4 +1,4 @@
-"""Preference pairs as the gate's fit reads them: prompt vectors and both answers' expert scores.
+"""Preference pairs for the fit of the gate: prompt vectors and the expert scores of both answers.
 
 Shapes: N pairs, D hidden size, R gate input size, K objectives.
 """
@@ -27,7 +27,15 @@ _PLACE: Final = "preference pairs"
 
 @dataclass(frozen=True)
 class ScoredPairs:
-    """N pairs: one prompt vector and two rows of scores each, with the pair's weight and its prompt's group number."""
+    """N preference pairs with the expert scores of both answers.
+
+    Attributes:
+        prompt_ND: prompt vector of each pair.
+        chosen_NK: expert scores of the chosen answers.
+        rejected_NK: expert scores of the rejected answers.
+        weights_N: weight of each pair.
+        groups_N: number of each pair's prompt; pairs of one prompt share it.
+    """
 
     prompt_ND: Vectors
     chosen_NK: Tensor
@@ -39,7 +47,7 @@ class ScoredPairs:
         return len(self.prompt_ND)
 
     def select(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> ScoredPairs:
-        """Return the pairs named by ``rows``, in that order."""
+        """Return some of the pairs: those with the indices ``rows``, in that order, or those where ``rows`` is True."""
         index = torch.from_numpy(np.flatnonzero(rows) if rows.dtype == np.bool_ else rows)
         return ScoredPairs(
             select_rows(self.prompt_ND, index),
@@ -50,17 +58,17 @@ class ScoredPairs:
         )
 
     def difference(self, debias_KK: Tensor) -> Floats:
-        """Return debiased scores, chosen minus rejected, [N, K] in float64."""
+        """Return the debiased scores of the chosen answers minus those of the rejected ones, [N, K], in float64."""
         difference_NK = (self.chosen_NK.double() - self.rejected_NK.double()) @ debias_KK.double()
         return np.asarray(difference_NK.numpy(), dtype=np.float64)
 
     def typical_scores(self) -> Tensor:
-        """Return the mean scores of all answers, [K], where each weighs as its pair does in the fit."""
+        """Return the mean scores of all answers, [K]; each answer has the weight of its pair."""
         total = self.weights_N.double() @ (self.chosen_NK.double() + self.rejected_NK.double())
         return (total / (2.0 * self.weights_N.double().sum())).float()
 
     def fingerprint(self) -> str:
-        """Return the sha256 of all that a fit reads."""
+        """Return the sha256 of all tensors."""
         digest = hashlib.sha256()
         for vectors in (self.prompt_ND, self.chosen_NK, self.rejected_NK, self.weights_N):
             digest.update(str(tuple(vectors.shape)).encode())
@@ -79,19 +87,22 @@ def score_pairs(
     weights: ArrayLike | None,
     scores: tuple[Tensor, Tensor] | None = None,
 ) -> ScoredPairs:
-    """Let the experts rate both answers of each pair, or take the given ``scores`` in their place.
+    """Score both answers of each pair with the experts, or use the given scores.
 
     Args:
-        chosen: features of the N better answers.
-        rejected: features of the worse ones, pair by pair, with the same prompts.
-        experts: K raters.
-        groups: prompt key of each pair.
-        weights: weight of each pair, [N]; None for all alike.
-        scores: both sides' scores, [N, K] each; None lets the experts rate.
+        chosen: features of the chosen answers of N pairs.
+        rejected: features of the rejected answers, in the same order and for the same prompts.
+        experts: the K experts.
+        groups: prompt key of each pair, [N].
+        weights: weight of each pair, [N]; None for equal weights.
+        scores: expert scores of the chosen and the rejected answers, [N, K] each; None computes them with ``experts``.
+
+    Returns:
+        The pairs with prompt vectors, scores and weights.
 
     Raises:
-        FitError: sides of different length or with different prompts, no pair, a weight that is negative or not finite,
-            or a feature that is not finite.
+        FitError: no pair, different numbers of rows, two answers with different prompts, a weight that is negative or
+            not finite, or a feature that is not finite.
     """
     if not len(chosen) or len(rejected) != len(chosen) or len(groups) != len(chosen):
         raise FitError(
@@ -111,18 +122,23 @@ def score_pair_blocks(
     scores: tuple[Tensor, Tensor] | None = None,
     folder: Path | None = None,
 ) -> ScoredPairs:
-    """Do the same block by block: scores stay in memory, prompt vectors only while they are few.
+    """Score pairs block by block, as :func:`score_pairs` does for pairs in memory.
+
+    Scores stay in memory. Prompt vectors go to a temporary file if they are too large.
 
     Args:
         pairs: N pairs.
-        experts: K raters.
-        groups: prompt key of each pair.
-        weights: weight of each pair, [N]; None for all alike.
-        scores: both sides' scores, [N, K] each; None lets the experts rate.
-        folder: where a temporary file holds the prompt vectors; None for the system's temporary folder.
+        experts: the K experts.
+        groups: prompt key of each pair, [N].
+        weights: weight of each pair, [N]; None for equal weights.
+        scores: expert scores of the chosen and the rejected answers, [N, K] each; None computes them with ``experts``.
+        folder: folder of the temporary file; None for the system's temporary folder.
+
+    Returns:
+        The pairs with prompt vectors, scores and weights.
 
     Raises:
-        FitError: as :func:`score_pairs`.
+        FitError: the same errors as in :func:`score_pairs`.
     """
     if not len(pairs) or len(groups) != len(pairs):
         raise FitError(
@@ -134,10 +150,10 @@ def score_pair_blocks(
 
 
 def expert_scores(experts: Experts, pairs: PairBlocks) -> tuple[Tensor, Tensor]:
-    """Return both sides' scores of N pairs, [N, K] each: the better answers, and the worse ones.
+    """Return the expert scores of the chosen and of the rejected answers, [N, K] each.
 
     Args:
-        experts: K raters.
+        experts: the K experts.
         pairs: N pairs.
     """
     with torch.no_grad():
@@ -156,7 +172,7 @@ def _scored(
 ) -> ScoredPairs:
     w_N = torch.ones(n) if weights is None else torch.as_tensor(np.asarray(weights), dtype=torch.float32)
     if tuple(w_N.shape) != (n,) or not bool(torch.isfinite(w_N).all()) or bool((w_N < 0).any()) or not float(w_N.sum()):
-        raise FitError("the weights are not one finite number >= 0 per pair", place=_PLACE, fix="fix the weights")
+        raise FitError("the weights are not one finite number >= 0 per pair", place=_PLACE, fix="correct the weights")
     rated: list[tuple[Tensor, Tensor]] = [] if scores is None else [scores]
 
     def prompts() -> Iterator[Tensor]:
@@ -191,10 +207,11 @@ def _check_finite(name: str, tensor: Tensor, start: int) -> None:
 
 
 def _check_prompts(chosen: Features, rejected: Features, start: int) -> None:
-    """Check the prompts of a block that begins with pair ``start``."""
+    """Check the prompt vectors of a block whose first pair has the index ``start``."""
     _check_finite("prompt", chosen.prompt_ND, start)
     gap_N = (chosen.prompt_ND - rejected.prompt_ND).norm(dim=1) / chosen.prompt_ND.norm(dim=1).clamp_min(1e-6)
-    gap_N = gap_N.masked_fill(chosen.truncated_N | rejected.truncated_N, 0.0)  # cut by its answer: not the same text
+    # a long answer truncates its prompt, so the two prompt texts can differ
+    gap_N = gap_N.masked_fill(chosen.truncated_N | rejected.truncated_N, 0.0)
     if float(gap_N.max()) > 0.05:
         raise FitError(
             f"the two sides of pair {start + int(gap_N.argmax())} have different prompt features",
@@ -204,7 +221,15 @@ def _check_prompts(chosen: Features, rejected: Features, start: int) -> None:
 
 
 def hold_out(groups_N: NDArray[np.int64], share: float, *, seed: int) -> NDArray[np.bool_]:
-    """Return which rows are held out: whole groups, ``share`` of them (at least one, and never all).
+    """Choose the rows to hold out. Rows of one group are held out together.
+
+    Args:
+        groups_N: group number of each row, [N].
+        share: share of the groups to hold out, 0 to 1; at least one group is held out, and never all.
+        seed: random seed of the choice.
+
+    Returns:
+        True for the rows that are held out, [N].
 
     Raises:
         FitError: fewer than two groups.
@@ -220,18 +245,18 @@ def hold_out(groups_N: NDArray[np.int64], share: float, *, seed: int) -> NDArray
 def pair_weights(
     sources: Sequence[str], *, balance: float = 0.0, strengths: Sequence[float | None] | None = None
 ) -> Floats:
-    """Return weights of pairs, mean 1.
+    """Return the weight of each pair, [N], with mean 1.
 
-        weight = strength * (pairs of its source) ** -balance
+        weight = strength * (number of pairs of its source) ** -balance
 
     Strengths that come from margins are bounded (see :func:`facetrm.data.read.pairs.clearness`), so no single pair can
-    silence the others.
+    dominate the fit.
 
     Args:
-        sources: source of each pair.
-        balance: 0 counts every pair alike, 1 every source alike, values between compromise.
-        strengths: how clear each preference is, in [0, 1]; None for a pair that does not say: it counts as the mean of
-            those that do. None for the whole list weighs all alike.
+        sources: source of each pair, [N].
+        balance: 0 gives every pair the same weight, 1 every source the same total weight.
+        strengths: strength of each preference, 0 to 1, [N]. A pair with strength None gets the mean of the others. None
+            for the whole list ignores strengths.
 
     Raises:
         FitError: balance outside [0, 1], a strength outside [0, 1], or no pair with a strength above 0.

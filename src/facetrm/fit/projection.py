@@ -1,4 +1,4 @@
-"""What the gate reads of a prompt vector: all of it, each dimension scaled, or a few whitened principal components.
+"""The input of the gate: the whole prompt vector, the standardised vector, or a few whitened principal components.
 
 Shapes: N prompts, D hidden size, R kept components.
 """
@@ -16,7 +16,13 @@ from facetrm.fit.blocks import Vectors, row_blocks
 
 @dataclass(frozen=True)
 class Projection:
-    """``x_NR = ((prompt_ND - center_D) * spread_D) @ projection_DR``; without a matrix, R = D."""
+    """A linear map of prompt vectors: ``x_NR = ((prompt_ND - center_D) * spread_D) @ projection_DR``.
+
+    Attributes:
+        center_D: vector that is subtracted.
+        spread_D: factor for each dimension.
+        projection_DR: whitened principal components; None keeps all dimensions, so R = D.
+    """
 
     center_D: Tensor
     spread_D: Tensor
@@ -24,18 +30,19 @@ class Projection:
 
 
 def fit_projection(prompt_ND: Vectors, *, rank: int, shrinkage: float, standardise: bool) -> Projection:
-    """Fit the projection on prompts (each prompt once).
+    """Fit the projection on prompt vectors.
 
         projection = V_R / sqrt(variance_R + shrinkage * mean(variance_R))
 
     Args:
-        prompt_ND: prompt vectors of the training pairs.
-        rank: components to keep, at most N - 1 and D; 0 keeps the vector, as it is or ``standardise`` d.
-        shrinkage: keeps components of little variance from being blown up.
-        standardise: with rank 0, divide every dimension by its standard deviation.
+        prompt_ND: prompt vectors, [N, D], with every prompt once.
+        rank: number of components to keep, at most N - 1 and D; 0 keeps the whole vector.
+        shrinkage: share of the mean variance that is added to each variance, so that components of low variance are not
+            amplified too much.
+        standardise: whether to divide every dimension by its standard deviation; used only with rank 0.
 
     Returns:
-        Float32 tensors for the gate's buffers; the sign of each component makes its largest entry positive.
+        Float32 tensors for the buffers of the gate. The sign of a component is such that its largest entry is positive.
     """
     rows, hidden = prompt_ND.shape
     ones_D = torch.ones(hidden)
@@ -65,7 +72,7 @@ def fit_projection(prompt_ND: Vectors, *, rank: int, shrinkage: float, standardi
 
 
 def _mean(vectors_ND: Vectors, change: Callable[[Tensor], Tensor] = lambda block_ND: block_ND) -> Tensor:
-    """Return the mean over rows of what ``change`` makes of them, float64."""
+    """Return the mean over rows after ``change`` is applied, [D], in float64."""
     if isinstance(vectors_ND, Tensor):
         return change(vectors_ND.double()).mean(dim=0)
     total_D = torch.zeros(vectors_ND.shape[1], dtype=torch.float64)

@@ -1,6 +1,7 @@
-"""One rule for rankings in every fit: a ranking weighs as much as one pair, shared alike by the pairs cut from it.
+"""Weights for pairs from rankings: in every fit, a ranking has the weight of one pair, split evenly over its pairs.
 
-A ranking of nine answers gives 36 pairs. They say less than 36 independent judgements do, so each has weight 1/36.
+A ranking of nine answers gives 36 pairs. They hold less information than 36 independent judgements, so each pair has
+weight 1/36.
 
 Shapes: N pairs.
 """
@@ -19,10 +20,13 @@ from facetrm.fit.pairs import pair_weights
 
 
 def ranking_of(pair: Preference) -> tuple[str, int, int] | None:
-    """Return the ranking that ``pair`` was cut from and the places of its answers there; None for a pair by itself.
+    """Return the name of the ranking that a pair comes from, and the ranks of its better and its worse answer.
 
     Args:
-        pair: as :func:`facetrm.data.views.as_pairs` returns it.
+        pair: a pair from :func:`facetrm.data.views.as_pairs`.
+
+    Returns:
+        Name, rank of the better answer and rank of the worse answer; None for a pair that comes from no ranking.
     """
     cut = pair.meta.get(RANKING)
     if not isinstance(cut, dict):
@@ -32,30 +36,30 @@ def ranking_of(pair: Preference) -> tuple[str, int, int] | None:
 
 
 def ranking_shares(pairs: Sequence[Preference]) -> Floats:
-    """Return the weight of each pair, [N]: 1 for a pair by itself, and 1 in all for the pairs of one ranking.
+    """Return the weight of each pair, [N]: 1 for a pair from no ranking; the pairs of one ranking sum to 1.
 
     Args:
-        pairs: as :func:`facetrm.data.views.as_pairs` returns them; some of a ranking may be left out.
+        pairs: N pairs from :func:`facetrm.data.views.as_pairs`; a ranking may be incomplete.
     """
     cuts = [ranking_of(pair) for pair in pairs]
     places: dict[str, Counter[tuple[int, int]]] = defaultdict(Counter)
     for cut in cuts:
         if cut is not None:
             places[cut[0]][cut[1:]] += 1
-    # a ranking that the data holds twice counts twice
+    # a ranking that occurs twice in the data counts twice
     share = {name: max(counts.values()) / counts.total() for name, counts in places.items()}
     return np.array([1.0 if cut is None else share[cut[0]] for cut in cuts], dtype=np.float64)
 
 
 def preference_weights(pairs: Sequence[Preference], *, balance: float = 0.0, strength: bool = False) -> Floats:
-    """Return the weight of each pair in a fit, [N], mean 1.
+    """Return the weight of each pair in a fit, [N], with mean 1.
 
-        weight = share of its ranking * clearness * (rankings and pairs of its source) ** -balance
+        weight = share of its ranking * clearness * (number of rankings and pairs of its source) ** -balance
 
     Args:
-        pairs: as :func:`facetrm.data.views.as_pairs` returns them.
-        balance: 0 counts every ranking alike, 1 every source alike, values between compromise.
-        strength: weigh a pair by how clear its preference is, where the data says so.
+        pairs: N pairs from :func:`facetrm.data.views.as_pairs`.
+        balance: 0 gives every ranking the same weight, 1 every source the same total weight.
+        strength: whether to weight a pair by the strength of its preference, if the data gives one.
 
     Raises:
         FitError: balance outside [0, 1].

@@ -1,4 +1,4 @@
-"""Learning rates whose warm-up takes no step at rate 0."""
+"""Learning-rate schedules whose warm-up takes no step at rate 0."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ def without_zero_rate(schedule: LRScheduler, *, warm: int) -> LRScheduler:
     """Return ``schedule`` with a warm-up of w steps that goes from 1/w to 1 instead of from 0 to (w - 1)/w.
 
     Args:
-        schedule: Schedule that has taken no step yet; one that is no product of factors is returned as it is.
-        warm: Number of warm-up steps w.
+        schedule: schedule that has not taken a step yet; only a ``LambdaLR`` is changed.
+        warm: number of warm-up steps w.
     """
     if not warm or not isinstance(schedule, LambdaLR):
         return schedule
@@ -25,5 +25,5 @@ def without_zero_rate(schedule: LRScheduler, *, warm: int) -> LRScheduler:
 
 
 def _one_ahead(factor: Callable[[int], float], warm: int) -> Callable[[int], float]:
-    """Return the factors of a schedule whose first ``warm`` steps are one step ahead."""
+    """Return ``factor`` with its first ``warm`` steps shifted by one, so that step t has the rate of step t + 1."""
     return lambda step: factor(step + 1) if step < warm else factor(step)

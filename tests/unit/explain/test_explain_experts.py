@@ -78,7 +78,7 @@ def test_two_prompts_and_two_tasks_are_told_apart() -> None:
     flip = flip_explained(model, pair)
     assert not pair.same_prompt
     assert pair.base_difference == 0.0
-    assert "The prompts differ; two questions are compared." in pair.facts
+    assert "The prompts differ, so the answers are not directly comparable." in pair.facts
     mixed = explain_pair(model, chats[0], one)
     flip = flip_explained(model, mixed)
     assert flip is None
@@ -95,7 +95,7 @@ def test_the_text_shows_task_confidence_ratings_and_shares() -> None:
     for talk in TALKS[:4]:
         answer = explain_local(model, talk)
         shown = text_of(AnswerView(answer, talk))
-        assert f"task {answer.task}, of which the router is {answer.confidence:.0%} sure" in shown
+        assert f"task {answer.task} (router confidence {answer.confidence:.0%})" in shown
         for line in answer.lines:
             assert line.scale is not None
             assert line.objective in shown
@@ -104,7 +104,7 @@ def test_the_text_shows_task_confidence_ratings_and_shares() -> None:
         assert "coefficient" not in shown
     pair = explain_pair(model, *PAIRS[0])
     flip = flip_explained(model, pair)
-    assert "not defined: the reward is no weighted sum of ratings" in text_of(PairView(pair, flip=flip))
+    assert "not defined: the reward is not a weighted sum of ratings" in text_of(PairView(pair, flip=flip))
 
 
 def test_the_text_says_when_the_fall_back_scored() -> None:
@@ -112,7 +112,7 @@ def test_the_text_says_when_the_fall_back_scored() -> None:
     scores = model.score(TALKS)
     score = next(s for s in scores if s.routed == "maths")
     shown = text_of(AnswerView(explain_score(score)))
-    assert f"task chat: the fall-back, for the router chose maths with {score.confidence:.0%} only" in shown
+    assert f"task chat (fallback: the router chose maths with only {score.confidence:.0%} confidence)" in shown
     assert "router" not in text_of(AnswerView(explain_local(one_task(), TALKS[0])))
 
 
@@ -124,7 +124,7 @@ def test_the_page_has_shares_and_no_gate() -> None:
     assert "Shapley value" in page
     assert "gate weight" not in page
     assert "Not defined for this model" in page
-    assert "of which the router is" in page
+    assert "(router confidence " in page
     gated = explain_pair(weighed(), a, b)
     moves = flip_explained(weighed(), gated)
     page = render_page(gated, conversations=(a, b), flip=moves)
@@ -171,7 +171,7 @@ def test_an_edit_finds_the_task_of_each_objective() -> None:
         assert score.contributions["maths/logic" if score.task == "maths" else "chat/empathy"] == 0.0
     with pytest.raises(ModelError, match="did you mean 'maths/logic'"):
         edit(model, drop=["math/logic"])
-    with pytest.raises(ModelError, match="no objective is named for 2 tasks"):
+    with pytest.raises(ModelError, match="no objective is given for 2 tasks"):
         edit(model)
     twins = {"a": model.mixture("maths"), "b": Mixture(experts("maths", MATHS, 5), network(2, 5))}
     twin = RewardModel(model.encoder, twins, router())

@@ -122,12 +122,12 @@ def test_facts_and_json() -> None:
     assert any("helpsteer-verbosity times" in fact for fact in flip.facts)
     assert json.loads(json.dumps(flip.to_dict()))["margin"] == flip.margin
     tied = flip_pair(explain_scores_pair(a, a))
-    assert tied.facts == ("The pair is tied already.",)
+    assert tied.facts == ("The pair is already tied.",)
 
 
 def test_an_aggregator_of_another_mixture_is_refused() -> None:
     a, b, _ = pair()
     other = GatedSum(Gate(GateShape(6, 3, hidden=4)))
-    with pytest.raises(ModelError, match="5 experts in the answer, 3 in the aggregator"):
+    with pytest.raises(ModelError, match="the answer has 5 experts, but the aggregator has 3"):
         flip_pair(explain_scores_pair(a, b), aggregator=other)
     assert len(weight_effects(explain_scores_pair(a, b), aggregator())) == 5

@@ -113,7 +113,7 @@ def test_the_manifest_records_every_edit_and_edits_add_up(model: RewardModel, tm
         ({"pin": {"judge-errors": 1.5}}, r"weight in \[0, 1\]"),
         ({"pin": {"judge-errors": 0.7, "helpsteer-correctness": 0.7}}, "sum to 1.4"),
         ({"pin": {"helpsteer-verbosity": 1.0}}, "debiased against"),
-        ({"drop": ["judge-errors"], "pin": {"judge-errors": 0.5}}, "dropped and also"),
+        ({"drop": ["judge-errors"], "pin": {"judge-errors": 0.5}}, "both dropped and scaled or pinned"),
         ({"drop": list(NAMES)}, "no objective is left"),
     ],
 )

@@ -65,8 +65,8 @@ def test_bars_lead_from_zero_to_the_margin() -> None:
 
 
 def test_a_cut_answer_says_so() -> None:
-    assert "CUT before reading" in printed(view(truncated=True), 80)
-    assert "CUT" not in printed(view(), 80)
+    assert "TRUNCATED" in printed(view(truncated=True), 80)
+    assert "TRUNCATED" not in printed(view(), 80)
 
 
 def test_one_answer() -> None:

@@ -245,7 +245,7 @@ def test_lessons_that_end_are_an_error() -> None:
 def test_steps_that_would_teach_nothing_are_an_error(steps: dict[str, int]) -> None:
     nothing = {"lesson_steps": 0, "read_steps": 0, "rehearse": 0, "language": 0.0, "regression": 0.0}
     assert BackboneTraining(**nothing).prefer_steps > 0
-    with pytest.raises(ValidationError, match="only pairs teach: set lesson_steps, read_steps, rehearse to 0"):
+    with pytest.raises(ValidationError, match="only pairs train: set lesson_steps, read_steps and rehearse to 0"):
         BackboneTraining(**nothing | steps)
 
 

@@ -137,7 +137,7 @@ def test_a_checkpoint_of_other_data_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FitError, match="other data or settings"):
         fit(TEST, config, checkpoint=checkpoint)
     checkpoint.write_bytes(b"broken")
-    with pytest.raises(FitError, match="delete it to start again"):
+    with pytest.raises(FitError, match="delete it to start over"):
         fit(config=config, checkpoint=checkpoint)
 
 

@@ -257,7 +257,7 @@ def test_advice_is_not_what_is_set_already() -> None:
     groups[1], groups[3] = groups[0], groups[2]
     with pytest.raises(FitError, match="one side of the split") as caught:
         fit_linear_experts(x, y, objectives=OBJECTIVES, groups=groups, config=RidgeConfig(folds=2, bootstrap=0))
-    assert caught.value.fix == "rate more prompts, or take another number of folds than 2"
+    assert caught.value.fix == "rate more prompts, or set folds to a number other than 2"
 
 
 def test_evaluate_on_rows_that_were_not_seen() -> None:
@@ -291,7 +291,7 @@ def test_report_without_any_label() -> None:
 
 
 BAD_ROWS = {
-    "one side": (lambda x, y, g: ((iter([x])), y, g, None), "read once"),
+    "one side": (lambda x, y, g: ((iter([x])), y, g, None), "read only once"),
     "rows": (lambda x, y, g: (x[:-1], y, g, None), "239 rows of features for 240"),
     "more rows": (lambda x, y, g: (x, y[:-1], g[:-1], None), "240 rows of features for 239"),
     "nan feature": (

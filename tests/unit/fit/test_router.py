@@ -257,7 +257,7 @@ def test_components_can_take_the_place_of_the_whole_vector() -> None:
         ({"groups": TRAIN.groups[1:]}, "600 tasks and 599 prompt groups"),
         ({"tasks": [*TRAIN.tasks[:-1], None]}, "row 599 has no task; leave unlabelled rows out"),
         ({"names": ["chat", "code", "texts"]}, r"unknown task 'text'; did you mean 'texts'\?"),
-        ({"names": [*NAMES, "chat"]}, "one stands twice"),
+        ({"names": [*NAMES, "chat"]}, "a task occurs twice in"),
         ({"names": [*NAMES, "poem"]}, "task 'poem' has no row"),
         ({"weights": [-1.0] * 600}, "one finite number >= 0 per row"),
         ({"weights": [1.0] * 599}, "one finite number >= 0 per row"),

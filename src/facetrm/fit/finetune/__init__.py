@@ -1,1 +1,1 @@
-"""Trunk and heads trained together."""
+"""Fine-tuning of a trunk together with its heads."""

@@ -1,4 +1,4 @@
-"""The settings of a fine-tuning: what is learned, and the section that Transformers' ``Trainer`` gets."""
+"""Settings of fine-tuning: losses and adapter, and the arguments of Transformers' ``Trainer``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from transformers import TrainingArguments
 from facetrm.backbone.lora.adapters import LoraSettings
 from facetrm.core.config import Section, Seed
 
-# Arguments of the Trainer that this program sets: what they would change is not the user's to change here.
+# Arguments of the Trainer that this package sets itself, so users cannot set them.
 _OURS: Final = frozenset(
     {
         "bf16_full_eval",
@@ -52,7 +52,7 @@ _NAMES: Final = {
 
 
 def _known(kind: Any) -> Any:
-    """Return a type without the ``str`` beside an enumeration: a word that is none of its values is an error here."""
+    """Return the type without ``str`` if it is an enumeration, so that an unknown value is an error."""
     parts = get_args(kind)
     if any(isinstance(part, type) and issubclass(part, Enum) for part in parts):
         return Union[tuple(part for part in parts if part is not str)]  # noqa: UP007  # made here, not written
@@ -64,10 +64,10 @@ _Arguments: Any = create_model("_Arguments", __base__=Section, **_FIELDS)
 
 
 class TrainerSection(_Arguments):  # its fields are those of TrainingArguments
-    """Arguments of ``transformers.TrainingArguments`` by their own names; what is not given is as Transformers has it.
+    """Arguments of ``transformers.TrainingArguments``, under the same names.
 
-    Left out are the arguments that this program sets itself (where things go, evaluation, the Hub). Ours differ in two:
-    ``logging_steps`` is 10, and ``save_total_limit`` is 2.
+    Arguments that are not given have the defaults of Transformers, except that ``logging_steps`` is 10 and
+    ``save_total_limit`` is 2. Arguments that this package sets itself (folders, evaluation, the Hub) are not accepted.
     """
 
     logging_steps: float = 10
@@ -79,15 +79,15 @@ class TrainerSection(_Arguments):  # its fields are those of TrainingArguments
 
 
 class FineTuneConfig(Section):
-    """What is trained, and on which losses.
+    """Settings of fine-tuning.
 
         loss = regression * L_MSE + preference * L_BT        (see :mod:`facetrm.fit.finetune.model`)
 
     Attributes:
-        method: ``lora`` trains an adapter and the heads, ``full`` the whole trunk and the heads.
-        lora: size and place of the adapter.
-        regression: weight of the regression loss; 0 leaves out the loss, its head and its rows.
-        preference: weight of the preference loss; 0 leaves out the loss, its head and its rows.
+        method: ``lora`` trains an adapter and the heads; ``full`` trains the whole trunk and the heads.
+        lora: settings of the adapter; used only with ``lora``.
+        regression: weight of the regression loss; 0 leaves out the loss, its head and the rated rows.
+        preference: weight of the Bradley-Terry loss; 0 leaves out the loss, its head and the pairs.
         ratings: number of ratings in one example; every batch has per_device_train_batch_size examples, so its mix
             never changes.
         pairs: number of pairs in one example.

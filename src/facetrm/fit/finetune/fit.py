@@ -1,6 +1,6 @@
-"""Stage 1, fine-tuned: Transformers' ``Trainer`` over trunk and heads, resumed where it was killed.
+"""Fine-tune a trunk and its heads with Transformers' ``Trainer``. A killed training can be resumed.
 
-See :mod:`facetrm.fit.trainer` for the folder.
+:mod:`facetrm.fit.trainer` describes the files in the folder.
 """
 
 from __future__ import annotations
@@ -40,25 +40,25 @@ def fine_tune(
     folder: Path,
     data: str,
 ) -> TrainingCost:
-    """Train the encoder's trunk (or a new adapter on it) and ``heads`` in place, and write them to ``folder``.
+    """Train the encoder's trunk (or a new adapter on it) and the heads in place, and write them to a folder.
 
-    A folder that holds the end of the same training is read; one that holds a part of it goes on from the last whole
-    checkpoint. The encoder must be as it was loaded, without an adapter.
+    If the folder holds the result of the same training, it is loaded. If it holds a part of the training, the training
+    resumes from the last complete checkpoint. The encoder must be as it was loaded, without an adapter.
 
     Args:
-        encoder: its trunk is trained.
-        heads: where they start.
-        rows: what is learned from.
-        config: settings.
-        folder: folder of checkpoints and the result.
-        data: fingerprint of the rows.
+        encoder: the encoder whose trunk is trained.
+        heads: the heads to train.
+        rows: the training examples.
+        config: settings of the training.
+        folder: folder for checkpoints and the result.
+        data: fingerprint of the examples.
 
     Returns:
-        What was spent. Where training was spread over processes, the tensors to use are those of :func:`load_trained`.
+        The cost of the training. After training with several processes, use the tensors from :func:`load_trained`.
 
     Raises:
-        FitError: the folder holds another training, or the loss is not finite.
-        ConfigError: arguments that the Trainer refuses.
+        FitError: the folder holds another training, a batch does not fit in memory, or the loss is not finite.
+        ConfigError: the Trainer does not accept its arguments.
     """
     start = {"encoder": encoder.fingerprint, "heads": _digest(heads), "data": data}
     arguments = training_arguments(_seeded(config), folder, device=encoder.model.device)
@@ -72,35 +72,35 @@ def fine_tune(
     with nullcontext() if config.dropout else without_dropout(encoder.model):
         trainer = run_trainer(model, arguments=arguments, rows=rows, collator=collator, folder=folder)
     write_trained(trainer, folder)
-    # Fused optimizers change tensors without saying so, and the encoder's name is remembered until one says so.
+    # Fused optimizers change tensors without raising their version, on which the cached fingerprint depends.
     torch.autograd.graph.increment_version(list(encoder.model.parameters()))
     encoder.model.eval()
     return read_spent(folder, rows)
 
 
 def load_trained(encoder: TransformerEncoder, heads: TrainableHeads, *, config: FineTuneConfig, folder: Path) -> None:
-    """Read the end of a training into the trunk of ``encoder`` and into ``heads``, bit for bit.
+    """Load the result of a training into the trunk of an encoder and into heads, bit for bit.
 
     Args:
-        encoder: the encoder that training started from, loaded again (the adapter is made here), or the trained one.
-        heads: heads of the same sizes.
+        encoder: the encoder that training started from, loaded again (an adapter is added here), or the trained one.
+        heads: heads with the same shapes as in training.
         config: settings of the training.
-        folder: as :func:`fine_tune` wrote it.
+        folder: folder that :func:`fine_tune` wrote to.
 
     Raises:
-        FitError: no end of a training, or tensors that are missing, unexpected or of another shape.
+        FitError: the folder has no result, or a tensor is missing, unexpected or has another shape.
     """
     read_trained(_prepare(encoder, heads, config), folder)
     encoder.model.eval()
 
 
 def _prepare(encoder: TransformerEncoder, heads: TrainableHeads, config: FineTuneConfig) -> TrunkWithHeads:
-    """Return trunk and heads as one module, with the adapter in place and what is not trained frozen."""
+    """Return trunk and heads as one module, with an adapter if configured and all other parameters frozen."""
     trunk = encoder.model
     if config.method == "full":
         trunk.requires_grad_(True)
         if trunk.dtype != torch.float32:
-            log("fine-tune", warning=f"weights of {trunk.dtype} lose small updates: set backbone.dtype: float32")
+            log("fine-tune", warning=f"weights in {trunk.dtype} lose small updates; set backbone.dtype: float32")
         for name, parameter in trunk.named_parameters():
             if name.startswith("pooler."):  # no feature passes through it
                 parameter.requires_grad_(False)

@@ -1,6 +1,6 @@
-"""Trunk and heads as one module that returns the loss of a batch: what the Trainer trains.
+"""The module that the Trainer trains: trunk and heads in one, which returns the loss of a batch.
 
-    s_n = W h_n + b        r_n = w . h_n        h_n the vector that scoring reads (last token), in float32
+    s_n = W h_n + b        r_n = w . h_n        h_n the vector that scoring uses (last token), in float32
 
     L_MSE = 1/M sum_n 1/|K_n| sum_{k in K_n} (s_nk - y_nk)^2       rated rows n, K_n the objectives that row n rates
     L_BT  = mean over pairs of softplus(-(r_chosen - r_rejected))
@@ -29,15 +29,16 @@ from facetrm.fit.losses import bradley_terry_loss, masked_mse_loss
 
 @final
 class TrainableHeads(nn.Module):
-    """K ratings (with intercepts) and one preference score (without: only differences are trained), float32.
+    """Float32 heads for K ratings and one preference score.
 
-    Either may be absent: K = 0, or ``preference`` False.
+    The preference head has no intercept, because only differences of its scores are trained. Either kind may be absent.
 
     Args:
-        hidden_size: D.
-        objectives: K.
+        hidden_size: size D of a feature vector.
+        objectives: number of ratings K; 0 for no rating heads.
         preference: whether there is a preference head.
-        seed: random seed of the start: weights from a normal distribution of deviation 0.1 / sqrt(D), intercepts 0.5.
+        seed: random seed of the initial weights, which are normal with standard deviation 0.1 / sqrt(D). The intercepts
+            start at 0.5.
     """
 
     def __init__(self, hidden_size: int, objectives: int, *, preference: bool, seed: int) -> None:
@@ -56,26 +57,26 @@ class TrainableHeads(nn.Module):
         return self.preference_D.numel() > 0
 
     def rate(self, features_ND: Tensor) -> Tensor:
-        """Return the K unit ratings of each row of ``features_ND``, [N, K], in float32 even under autocast."""
+        """Return the ratings of each row of ``features_ND`` on the [0, 1] scale, [N, K], always in float32."""
         with torch.autocast(features_ND.device.type, enabled=False):
             return features_ND.float() @ self.weight_KD.float().T + self.bias_K.float()
 
     def prefer(self, features_ND: Tensor) -> Tensor:
-        """Return the preference score of each row of ``features_ND``, [N]: differences are log odds."""
+        """Return the preference score of each row of ``features_ND``, [N]; differences of scores are log odds."""
         with torch.autocast(features_ND.device.type, enabled=False):
             return features_ND.float() @ self.preference_D.float()
 
 
 @final
 class TrunkWithHeads(nn.Module):
-    """A trunk, its heads, and the loss of a batch.
+    """A trunk with heads that computes the loss of a batch.
 
     Args:
         trunk: a Transformers model without a head; if it has LoRA layers, only they are trained.
-        heads: on its features.
+        heads: the heads on the features of the trunk.
         regression: weight of the regression loss.
-        preference: weight of the preference loss.
-        pooled: the feature is a mean over tokens (an encoder's), not one token's vector.
+        preference: weight of the Bradley-Terry loss.
+        pooled: whether a feature is the mean over the response tokens (encoders) and not the last token's vector.
     """
 
     accepts_loss_kwargs = False  # the loss is a mean over the batch, so the Trainer averages over accumulated batches
@@ -99,14 +100,14 @@ class TrunkWithHeads(nn.Module):
     def features(
         self, input_ids: Tensor, attention_mask: Tensor, start_N: Tensor, stop_N: Tensor, **more: Any
     ) -> Tensor:
-        """Return the vectors [N, D] that scoring reads: the mean over ``[start_N, stop_N)`` of each row.
+        """Return the feature vectors, [N, D]: the mean over the tokens ``[start_N, stop_N)`` of each row.
 
         Args:
             input_ids: token ids, [N, L].
             attention_mask: 1 for tokens and 0 for padding, [N, L].
-            start_N: first token of each row's span.
-            stop_N: end of each row's span, exclusive.
-            more: other arguments of the trunk, which it gets if it takes them.
+            start_N: first token of the span of each row, [N].
+            stop_N: end of the span of each row, exclusive, [N].
+            more: other arguments for the trunk; those that it does not accept are ignored.
         """
         given = {key: value for key, value in more.items() if key in self._accepts and value is not None}
         if "use_cache" in self._accepts:
@@ -131,19 +132,19 @@ class TrunkWithHeads(nn.Module):
         worse_P: Tensor | None = None,
         weight_P: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """Return ``loss`` and its two parts for a batch whose first rows are the rated ones.
+        """Return ``loss`` and its parts ``regression`` and ``preference`` for a batch that starts with the rated rows.
 
         Args:
             input_ids: token ids, [N, L].
             attention_mask: 1 for tokens and 0 for padding, [N, L].
-            token_type_ids: token types, [N, L].
-            start_N: first of the tokens whose mean is the row's feature.
-            stop_N: end of those tokens, exclusive.
-            labels_NK: unit labels of the rated rows, NaN where not rated; the rows behind them are pairs: all chosen
-                ones, then all rejected ones in the same order.
-            better_P: for P pairs among the remaining rows, the index of the better row.
-            worse_P: the index of the worse row of each of these pairs.
-            weight_P: weights of the pairs; None for all alike.
+            token_type_ids: token types, [N, L]; None if the trunk has none.
+            start_N: first of the tokens whose mean is the feature of the row, [N].
+            stop_N: end of these tokens, exclusive, [N].
+            labels_NK: labels on the [0, 1] scale of the rated rows, one line each; NaN if not rated. The remaining rows
+                are pairs: first all chosen rows, then all rejected rows in the same order.
+            better_P: index of the better row of each pair among the remaining rows, [P]; None for the order above.
+            worse_P: index of the worse row of each pair, [P]; None for the order above.
+            weight_P: weight of each pair, [P]; None for equal weights.
         """
         vectors_ND = self.features(input_ids, attention_mask, start_N, stop_N, token_type_ids=token_type_ids)
         rated, pairs = len(labels_NK), (len(vectors_ND) - len(labels_NK)) // 2
@@ -160,22 +161,26 @@ class TrunkWithHeads(nn.Module):
         return {"loss": loss, "regression": regression.detach(), "preference": preference.detach()}
 
     def trained(self) -> frozenset[str]:
-        """Return the names of what is trained, as in the state dict: the heads, and the adapter or the whole trunk."""
+        """Return the state-dict names of the trained parameters: the heads, and the adapter or the whole trunk."""
         return frozenset(name for name, parameter in self.named_parameters() if parameter.requires_grad)
 
     def activation_checkpointing_enable(self, activation_checkpointing_kwargs: Any = None, **more: Any) -> None:
         """Let the trunk recompute activations in the backward pass.
 
         Args:
-            activation_checkpointing_kwargs: of ``torch.utils.checkpoint``.
-            more: how often, and where they are kept.
+            activation_checkpointing_kwargs: arguments of ``torch.utils.checkpoint``.
+            more: other arguments of the trunk's method.
         """
         if adapter_names(self.trunk):
             self.trunk.enable_input_require_grads()  # frozen embeddings feed the layers
         self.trunk.activation_checkpointing_enable(activation_checkpointing_kwargs, **more)
 
     def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: Any = None) -> None:
-        """Do the same under its name in earlier releases of Transformers, with ``gradient_checkpointing_kwargs``."""
+        """Let the trunk recompute activations, under the name that earlier Transformers releases use.
+
+        Args:
+            gradient_checkpointing_kwargs: arguments of ``torch.utils.checkpoint``.
+        """
         if adapter_names(self.trunk):
             self.trunk.enable_input_require_grads()
         self.trunk.gradient_checkpointing_enable(gradient_checkpointing_kwargs)
@@ -183,7 +188,7 @@ class TrunkWithHeads(nn.Module):
 
 @contextmanager
 def without_dropout(trunk: PreTrainedModel) -> Iterator[None]:
-    """Keep the dropout of ``trunk`` off for a while, in training mode too; an adapter's dropout is unchanged."""
+    """Turn off the dropout of ``trunk`` in this context, even in training mode; an adapter keeps its dropout."""
     before: list[tuple[object, str, float]] = []
     holders: list[object] = [trunk.config, trunk.config.get_text_config()]
     holders += [module for path, module in trunk.named_modules() if "lora_dropout" not in path]

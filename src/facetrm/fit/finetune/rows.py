@@ -1,8 +1,8 @@
-"""Rated rows and preference pairs as the examples of a fine-tuning: tokenised once, mixed in a fixed way.
+"""Training examples of fine-tuning: rated rows and preference pairs, tokenised once and mixed in a fixed ratio.
 
-An example holds a few rated rows and a few pairs (``ratings`` and ``pairs`` of the settings), so every batch holds both
-in the same proportion. One epoch goes through the longer of the two lists once, in an order drawn from the seed, and
-round and round in the shorter, every round in an order of its own. The Trainer then shuffles the examples.
+An example holds ``ratings`` rated rows and ``pairs`` pairs (see the settings), so every batch has the same ratio. One
+epoch uses every row of the longer list once and repeats the shorter list, with a new random order in every repetition.
+The Trainer then shuffles the examples.
 
 Shapes: N rows of a batch (rated rows, then chosen, then rejected answers), L tokens, K objectives.
 """
@@ -31,7 +31,14 @@ from facetrm.fit.rankings import ranking_shares
 
 @dataclass(frozen=True)
 class TokenizedRow:
-    """One conversation as the trunk reads it: ``ids``, ``types``, and ``[start, stop)``, whose mean is its feature."""
+    """One tokenised conversation.
+
+    Attributes:
+        ids: token ids.
+        types: token types; empty if the tokenizer has none.
+        start: first of the tokens whose mean is the feature of the row.
+        stop: end of these tokens, exclusive.
+    """
 
     ids: NDArray[np.int32]
     types: NDArray[np.int8]
@@ -41,10 +48,10 @@ class TokenizedRow:
 
 @final
 class RowReader:
-    """Reads conversations as training and scoring do, and counts: ``tokens``, and how many lost their oldest part.
+    """Tokenises conversations as in scoring, and counts tokens and truncated conversations.
 
     Args:
-        encoder: tokenises; its truncation holds.
+        encoder: the encoder whose tokenizer and truncation are used.
     """
 
     def __init__(self, encoder: TransformerEncoder) -> None:
@@ -52,10 +59,14 @@ class RowReader:
         self.tokens = self.truncated = 0
 
     def __call__(self, messages: Conversation, place: str) -> TokenizedRow:
-        """Return ``messages`` as the trunk reads them.
+        """Return the tokenised conversation.
+
+        Args:
+            messages: the conversation.
+            place: name of the row in error messages.
 
         Raises:
-            BackboneError: they cannot be read or do not fit; it names the ``place``.
+            BackboneError: the conversation cannot be tokenised or is too long.
         """
         try:
             row = self._encoder.tokenize(messages)
@@ -69,13 +80,13 @@ class RowReader:
 
 @dataclass(frozen=True)
 class Example:
-    """Rated rows and pairs.
+    """One training example: a few rated rows and a few pairs.
 
     Attributes:
         rated: the rated rows.
-        labels: one array of K for each, NaN where not rated.
-        pairs: chosen and rejected.
-        weights: weights of each pair; empty where all weigh the same.
+        labels: labels of each rated row on the [0, 1] scale, [K]; NaN if not rated.
+        pairs: chosen and rejected row of each pair.
+        weights: weight of each pair; empty if all weights are 1.
     """
 
     rated: list[TokenizedRow]
@@ -89,16 +100,16 @@ class MixedRows(torch.utils.data.Dataset[Example]):
     """The examples of one epoch.
 
     Args:
-        encoder: tokenises, so that training reads what scoring will read; its truncation holds.
-        ratings: rated rows; left out where the regression has no weight.
-        objectives: K columns.
-        preferences: pairs; left out where the preference loss has no weight. Pairs cut from one ranking share the
+        encoder: the encoder whose tokenizer and truncation are used, so that training reads the same tokens as scoring.
+        ratings: rated rows; not used if the weight of the regression loss is 0.
+        objectives: the K objectives.
+        preferences: pairs; not used if the weight of the preference loss is 0. The pairs of one ranking share the
             weight of one pair (:func:`facetrm.fit.rankings.ranking_shares`).
-        config: settings.
+        config: settings of the training.
 
     Raises:
-        FitError: no row for a loss that has a weight.
-        BackboneError: a conversation that cannot be read or does not fit; it names the row.
+        FitError: a loss has a weight above 0, but there are no rows for it.
+        BackboneError: a conversation cannot be tokenised or is too long.
     """
 
     def __init__(
@@ -155,14 +166,25 @@ class MixedRows(torch.utils.data.Dataset[Example]):
 
 
 def feature_span(row: Tokenized, *, kind: str) -> tuple[int, int]:
-    """Return the tokens whose mean is a row's feature: the last one (decoder), or the response's, by ``kind``."""
+    """Return the first and the end (exclusive) of the tokens whose mean is the feature of a row.
+
+    Args:
+        row: the tokenised conversation.
+        kind: ``decoder`` uses the last token; ``encoder`` uses the tokens of the response.
+    """
     if kind == "decoder":
         return len(row.ids) - 1, len(row.ids)
     return row.response_start, row.response_start + row.length
 
 
 def rounds(count: int, slots: int, *, seed: int) -> NDArray[np.int64]:
-    """Return which of ``count`` rows stands in each of ``slots``: round after round, each in an order of its own."""
+    """Return the index of the row for each slot, [slots]: all rows in random order, then all in a new order, and so on.
+
+    Args:
+        count: number of rows.
+        slots: number of slots to fill.
+        seed: random seed of the orders.
+    """
     if count == 0:
         return np.empty(0, dtype=np.int64)
     draw = np.random.default_rng(seed)
@@ -172,7 +194,12 @@ def rounds(count: int, slots: int, *, seed: int) -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class Collator:
-    """Examples to one batch, padded on the right with ``pad``; ``objectives`` is K."""
+    """A function that makes one padded batch from examples.
+
+    Attributes:
+        pad: token id for padding on the right.
+        objectives: number of objectives K.
+    """
 
     pad: int
     objectives: int
@@ -190,7 +217,12 @@ class Collator:
 
 
 def padded_rows(rows: Sequence[TokenizedRow], *, pad: int) -> dict[str, Tensor]:
-    """Return what the trunk reads of ``rows``, padded on the right with ``pad``, and where their features lie."""
+    """Return the trunk's inputs for a batch, and the token span of each row's feature.
+
+    Args:
+        rows: N tokenised rows.
+        pad: token id for padding on the right.
+    """
     ids_NL, mask_NL = pad_right([row.ids.tolist() for row in rows], pad=pad)
     batch = {
         "input_ids": ids_NL,

@@ -1,1 +1,1 @@
-"""The gate's fit, its settings, and the best weights that no prompt changes."""
+"""Fit of the gate, its settings, and the best weights that do not depend on the prompt."""

@@ -1,4 +1,4 @@
-"""The settings of stage 2: shape of the gate, training, and what keeps it from learning its pairs by heart."""
+"""Settings of stage 2: shape of the gate, training and regularisation."""
 
 from __future__ import annotations
 
@@ -10,31 +10,34 @@ from facetrm.core.config import Section, Seed
 
 
 class GateConfig(Section):
-    """Settings of stage 2; the defaults suit thousands of pairs, :meth:`published` gives those of ArmoRM.
+    """Settings of stage 2. The defaults suit thousands of pairs; :meth:`published` returns those of ArmoRM.
 
     Attributes:
         hidden: width of each hidden layer.
         n_hidden: number of hidden layers; 0 (with ``hidden`` 0) for weights that do not depend on the prompt.
-        temperature: divides the logits.
-        dropout: after each hidden layer.
-        rank: principal components of the training prompts that the gate reads, whitened; 0 for the whole vector.
-        shrinkage: shrinkage of the whitening, as a share of the mean kept variance.
-        standardise: with rank 0, divide every dimension by its standard deviation.
-        unit_spread: let a unit of weight stand for one standard deviation of the debiased score between answers to one
-            prompt; without it, heads of little data have a tiny spread and need nearly all the weight to be heard.
-        start: ``unconditional`` weights, or ``random`` ones.
-        smoothing: share of the uniform weights in the former.
-        kl: pull toward the unconditional weights.
-        entropy: pull toward spread-out weights.
-        ridge: strengths of the unconditional fit, to choose from on held-out prompts.
-        steps, batch_size (with replacement; 0 for all pairs), learning_rate, weight_decay: AdamW, down a cosine.
-        evaluate_every: steps between evaluations.
-        patience: evaluations without a new best before it stops; 0 for never.
-        beta: the train-time factor to start from; None takes it from the unconditional fit.
-        validation: share of the prompts held out.
-        blends: factors on the prompt-dependent part to choose from.
-        refit: train once more on all pairs, for as many steps as was best.
-        seed: random seed of split, initial values, batches and dropout.
+        temperature: divisor of the gate logits.
+        dropout: dropout rate after each hidden layer.
+        rank: number of whitened principal components of the prompt vectors that the gate reads; 0 for the whole vector.
+        shrinkage: share of the mean variance that the whitening adds to each component's variance.
+        standardise: whether to divide every dimension by its standard deviation; used only with rank 0.
+        unit_spread: whether to measure weights per standard deviation of the debiased score between answers to one
+            prompt. Without it, heads trained on little data have a small spread and need nearly all the weight.
+        start: initial weights: the ``unconditional`` ones or ``random`` ones.
+        smoothing: share of uniform weights mixed into the unconditional weights.
+        kl: strength of the regularisation towards the unconditional weights, by KL divergence.
+        entropy: strength of the regularisation towards uniform weights, by KL divergence.
+        ridge: ridge strengths of the unconditional fit; held-out prompts choose one.
+        steps: largest number of AdamW steps; the learning rate falls along a cosine.
+        batch_size: number of pairs per step, drawn with replacement; 0 uses all pairs in every step.
+        learning_rate: learning rate of AdamW at the first step.
+        weight_decay: weight decay of AdamW.
+        evaluate_every: number of steps between two evaluations.
+        patience: number of evaluations without a new best before training stops; 0 never stops early.
+        beta: initial factor from margins to log odds in training; None takes it from the unconditional fit.
+        validation: share of the prompts to hold out, 0 to 1.
+        blends: factors on the prompt-dependent part of the logits; held-out prompts choose one.
+        refit: whether to train again on all pairs, for the number of steps that was best.
+        seed: random seed of the split, the initial values, the batches and the dropout.
 
     Example:
         >>> from facetrm import GateConfig
@@ -79,7 +82,11 @@ class GateConfig(Section):
 
     @staticmethod
     def published(**changes: Any) -> GateConfig:
-        """Return the settings of ArmoRM's released training script (beta 100 as in the paper), with ``changes``."""
+        """Return the settings of ArmoRM's released training script (with beta 100, as in the paper).
+
+        Args:
+            changes: settings to change, by name.
+        """
         values: dict[str, Any] = {
             "hidden": 1024,
             "n_hidden": 3,

@@ -1,18 +1,18 @@
-"""Stage 2: the gate, by the Bradley-Terry loss on preferences, from the same rewards that the model gives in use.
+"""Stage 2: fit the gate with the Bradley-Terry loss on preferences, on the rewards that the model returns in use.
 
     minimise   mean_n softplus(-beta * (reward_chosen - reward_rejected))
                + kl * KL(weights || unconditional) + entropy * KL(weights || uniform)
 
-beta is a train-time factor; afterwards it is fitted on held-out pairs and stored to turn margins into P(A > B).
+beta is trained with the gate. Afterwards it is fitted on held-out pairs and stored; it turns margins into P(A > B).
 
-On small data a plain gate learns its training pairs by heart. What keeps it from that: the prompt vector is whitened
-and cut to few principal components; the gate starts as the best unconditional weights and is pulled toward them;
-training stops early; and the part that depends on the prompt is scaled by the factor that held-out prompts prefer
-(0 gives the unconditional weights back).
+On small data a plain gate overfits its training pairs. Four things prevent that: the gate reads a few whitened
+principal components of the prompt vector; it starts from the best unconditional weights and is regularised towards
+them; training stops early; and held-out prompts choose a factor for the prompt-dependent part of the logits (factor 0
+restores the unconditional weights).
 
 Shapes: N pairs, D hidden size, R gate input size, K objectives.
 
-Reference: ArmoRM (arXiv 2406.12845), section 3.2. We differ: prompt-disjoint validation, best checkpoint, the above.
+Reference: ArmoRM (arXiv 2406.12845), section 3.2. We add all of the above, and validation on other prompts.
 """
 
 from __future__ import annotations
@@ -50,23 +50,22 @@ _LEAST_SPREAD: Final = 0.01
 
 @dataclass(frozen=True)
 class GateFit:
-    """A fitted gate and how it came about.
+    """A fitted gate and the figures of its fit.
 
     Attributes:
-        gate: ready for a :class:`GatedSum` with the T that it was fitted with.
-        beta: reward margins times beta are log odds; fitted on held-out pairs.
-        reference_K: mean scores of all training answers, weighted as their pairs are: the typical answer.
-        unconditional: the best weights that no prompt changes, fitted on the same pairs.
-        blend: the factor on the prompt-dependent part that held-out prompts preferred.
-        best_step: training step whose state was kept.
-        history: loss at each evaluation.
-        accuracy: share of pairs in the right order, each also for the ``.unconditional`` weights. Without ``refit``:
-            ``train``, and ``validation`` on prompts held out from the gate. With ``refit`` the gate returned has seen
-            every pair: ``train`` is its figure on them, and ``before_refit.train`` and ``before_refit.validation`` are
-            figures of the gate that chose step and blend, which is not the one returned. Pairs that no fit has seen
-            (a run's test part) say how good the gate returned is.
-        loss: the same of the Bradley-Terry loss at the fitted beta.
-        pairs: trained on before the refit, held out from that, and prompts in all.
+        gate: fitted gate, for a :class:`GatedSum` with the debiasing matrix of the fit.
+        beta: factor that turns reward margins into log odds, fitted on held-out pairs.
+        reference_K: mean scores of all training answers, [K]; each answer has the weight of its pair.
+        unconditional: best weights that do not depend on the prompt, fitted on the same pairs.
+        blend: factor on the prompt-dependent part of the logits that held-out prompts chose.
+        best_step: training step of the state that was kept.
+        history: training and validation loss at each evaluation.
+        accuracy: share of pairs in the right order, by part; ``PART.unconditional`` is that of the unconditional
+            weights. Without ``refit`` the parts are ``train`` and ``validation`` (held-out prompts). With ``refit`` the
+            returned gate is trained on all pairs (``train``). The parts ``before_refit.train`` and
+            ``before_refit.validation`` then belong to the gate that chose step and blend, not to the returned one.
+        loss: Bradley-Terry loss at the fitted beta, in nats, by the same parts.
+        pairs: number of pairs trained on before the refit, number held out, and number of prompts.
     """
 
     gate: Gate
@@ -103,21 +102,21 @@ def fit_gate(
     Args:
         chosen: features of the N chosen answers.
         rejected: features of the N rejected answers, in the same order.
-        experts: the K raters of stage 1, frozen.
-        debias_KK: T; an objective that it removes (its column is zero: verbosity) gets no weight.
-        groups: prompt key of each pair; no prompt stands on both sides of the validation split.
-        config: see :class:`GateConfig`.
-        weights: weights of each pair, see :func:`facetrm.fit.pairs.pair_weights`.
-        scores: both sides' scores [N, K] to learn from, by heads that did not see the prompt (cross-fitting).
-        checkpoint: file from which a killed run goes on, with the same result.
+        experts: the K experts of stage 1; they are not changed.
+        debias_KK: debiasing matrix T, [K, K]; an objective whose column is zero (such as verbosity) gets no weight.
+        groups: prompt key of each pair, [N]; all pairs of a prompt are on the same side of the validation split.
+        config: settings of the gate and its training.
+        weights: weight of each pair, [N], 0 or more; None for equal weights.
+        scores: cross-fitted scores of the chosen and the rejected answers, [N, K] each, from heads that were not
+            trained on the prompt; None scores them with ``experts``.
+        checkpoint: file from which a killed run resumes, with the same result; None for no file.
 
     Returns:
-        The gate with all that a :class:`~facetrm.model.mixture.Mixture` needs, and its report.
+        The gate, all that a :class:`~facetrm.model.mixture.Mixture` needs with it, and the figures of the fit.
 
     Raises:
-        FitError: pairs that do not fit together, features that are not finite, or a checkpoint of another run.
-
-    Reference: ArmoRM (arXiv 2406.12845), section 3.2.
+        FitError: inputs with different numbers of rows, features that are not finite, fewer than two prompts, or a
+            checkpoint of another run.
 
     Example:
         >>> import torch
@@ -141,20 +140,20 @@ def fit_scored_gate(
     config: GateConfig,
     checkpoint: Path | None = None,
 ) -> GateFit:
-    """Fit the gate on pairs that were scored before: batches of their prompts are read where they lie.
+    """Fit the gate on scored pairs. Prompt vectors in a file are read batch by batch.
 
     Args:
-        pairs: from :func:`facetrm.fit.pairs.score_pairs` or :func:`facetrm.fit.pairs.score_pair_blocks`.
-        experts: the K raters that scored them.
-        debias_KK: T.
-        config: see :class:`GateConfig`.
-        checkpoint: file from which a killed run goes on, with the same result.
+        pairs: scored pairs, from :func:`facetrm.fit.pairs.score_pairs` or :func:`facetrm.fit.pairs.score_pair_blocks`.
+        experts: the K experts that scored them.
+        debias_KK: debiasing matrix T, [K, K].
+        config: settings of the gate and its training.
+        checkpoint: file from which a killed run resumes, with the same result; None for no file.
 
     Returns:
-        The gate and its report, as :func:`fit_gate`.
+        The gate and the figures of the fit, as from :func:`fit_gate`.
 
     Raises:
-        FitError: one prompt only, or a checkpoint of another run.
+        FitError: fewer than two prompts, or a checkpoint of another run.
     """
     removed = (debias_KK == 0).all(dim=0).tolist()
     gated = [o.gated and not gone for o, gone in zip(experts.objectives, removed, strict=True)]
@@ -183,10 +182,10 @@ def fit_scored_gate(
 
 
 def _units(pairs: ScoredPairs, debias_KK: Tensor) -> Tensor:
-    """Return 1 over the standard deviation of each debiased score between answers to one prompt.
+    """Return the inverse standard deviation of each debiased score between answers to one prompt, [K].
 
-    Deviations under a hundredth of the scale count as one: a head that hardly moves says hardly anything, and blowing
-    it up would make rewards so large that float32 could not hold their margins.
+    A deviation below 0.01 counts as 0.01. Amplifying a head that hardly varies would make rewards so large that float32
+    could not resolve their margins.
     """
     w_N = pairs.weights_N.double().numpy()
     spread_K = np.sqrt(w_N @ pairs.difference(debias_KK) ** 2 / w_N.sum() / 2.0)
@@ -195,7 +194,7 @@ def _units(pairs: ScoredPairs, debias_KK: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class _Run:
-    """What every step of one fit shares."""
+    """What all steps of one fit share."""
 
     config: GateConfig
     gated: list[bool]
@@ -205,7 +204,7 @@ class _Run:
 
 
 class _Trainable(nn.Module):
-    """A gate inside its sum, with the train-time factor; ``start_K`` are the logits it started from."""
+    """A gate in its weighted sum, with the trained factor beta; ``start_K`` are its initial logits."""
 
     def __init__(self, gate: Gate, run: _Run, *, beta: float, prior_K: Tensor) -> None:
         super().__init__()
@@ -218,13 +217,13 @@ class _Trainable(nn.Module):
         return self.sum.gate
 
     def rewards(self, logits_NK: Tensor, pairs: ScoredPairs, rows: Tensor | slice) -> Tensor:
-        """Return the reward margins of some pairs, by the scoring function of :class:`GatedSum`."""
+        """Return the reward margins of some pairs, computed by :class:`GatedSum` as in scoring."""
         weights_NK = self.sum.weights_of(logits_NK)
         chosen_N = self.sum.combine(weights_NK, pairs.chosen_NK[rows]).reward_N
         return chosen_N - self.sum.combine(weights_NK, pairs.rejected_NK[rows]).reward_N
 
     def blend(self, factor: float) -> None:
-        """Scale the distance of the logits from where they started."""
+        """Scale the difference between the logits and their initial values by ``factor``."""
         with torch.no_grad():
             if self.gate.head is not None:
                 self.gate.head.weight *= factor
@@ -243,11 +242,11 @@ class _Trainable(nn.Module):
 
 @final
 class _GateInput:
-    """What the gate reads of each prompt: projected once where it fits in memory, else batch by batch.
+    """The projected prompt vectors: projected once if they fit in memory, else batch by batch.
 
     Args:
-        gate: projects.
-        prompt_ND: the prompt vectors.
+        gate: the gate whose projection is used.
+        prompt_ND: prompt vectors of the pairs, [N, D].
     """
 
     def __init__(self, gate: Gate, prompt_ND: Vectors) -> None:
@@ -266,7 +265,7 @@ def _fit_fixed(run: _Run, pairs: ScoredPairs, ridge: float) -> FixedWeights:
 
 
 def _best_ridge(run: _Run, inner: ScoredPairs, outer: ScoredPairs) -> float:
-    """Return the strength whose unconditional weights do best on held-out prompts (the stronger one of two equals)."""
+    """Return the ridge strength with the lowest loss on held-out prompts (the larger of two equal ones)."""
     difference_NK, w_N = outer.difference(run.debias_KK), outer.weights_N.double().numpy()
     found: dict[float, float] = {}
     for ridge in sorted(run.config.ridge, reverse=True):
@@ -332,7 +331,7 @@ def _train(
     checkpoint: Path | None = None,
     key: str = "",
 ) -> tuple[_Trainable, Progress]:
-    """Train from ``start`` and return the best state (the one after ``stop`` steps without ``validation``)."""
+    """Train from ``start``; return the best state, or without ``validation`` the one after ``stop`` steps."""
     config, module = run.config, _start(run, pairs, start)
     schedule = Schedule(
         steps=0 if module.gate.shape.unconditional else config.steps,
@@ -368,7 +367,7 @@ def _train(
 
 
 def _choose_blend(module: _Trainable, outer: ScoredPairs, blends: Sequence[float]) -> tuple[float, float]:
-    """Set the blend that held-out prompts prefer (the smaller one of two equals); return it and its beta."""
+    """Set the blend with the lowest loss on held-out prompts (the smaller of two equal ones); return it and beta."""
     w_N, found = outer.weights_N.double().numpy(), []
     trained = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     for factor in sorted(set(blends)):
@@ -386,7 +385,7 @@ def _choose_blend(module: _Trainable, outer: ScoredPairs, blends: Sequence[float
 def _report(
     module: _Trainable, start: FixedWeights, beta: float, parts: dict[str, ScoredPairs]
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Return accuracy and loss on each of the parts, of the gate and of the unconditional weights."""
+    """Return accuracy and loss of the gate and of the unconditional weights on each part."""
     accuracy, loss = {}, {}
     for name, pairs in parts.items():
         w_N = pairs.weights_N.double().numpy()

@@ -1,4 +1,4 @@
-"""A mixture whose weights no prompt changes.
+"""Mixtures whose weights do not depend on the prompt.
 
 Shapes: K experts.
 """
@@ -25,17 +25,17 @@ def fixed_mixture(
     beta: float = 1.0,
     reference_K: Tensor | None = None,
 ) -> Mixture:
-    """Return a mixture whose weights no prompt changes.
+    """Return a mixture whose weights do not depend on the prompt.
 
     Args:
-        experts: the K raters.
-        debias_KK: T.
-        weights_K: >= 0, scaled to sum to 1; an objective of weight 0 gets exactly 0.
-        beta: see :class:`Mixture`.
-        reference_K: see :class:`GatedSum`.
+        experts: the K experts.
+        debias_KK: debiasing matrix T, [K, K].
+        weights_K: weight of each expert, [K], 0 or more. They are scaled to sum to 1; a weight of 0 stays 0.
+        beta: factor that turns a reward margin into log odds.
+        reference_K: scores of the reference answer, [K], from which contributions are measured; None for zeros.
 
     Raises:
-        FitError: weights that are not K finite numbers >= 0 of which one is positive.
+        FitError: weights that are not K finite numbers of 0 or more, or that are all 0.
     """
     w_K = np.asarray(weights_K, dtype=np.float64)
     if w_K.shape != (len(experts.names),) or not np.isfinite(w_K).all() or (w_K < 0).any() or not w_K.any():

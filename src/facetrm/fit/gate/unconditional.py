@@ -1,13 +1,13 @@
-"""Weights that no prompt changes: the best fixed distribution over objectives, a convex problem.
+"""Weights that do not depend on the prompt: the best fixed distribution over objectives, a convex problem.
 
     minimise over v >= 0:   mean_n w_n softplus(-d_n . v) + ridge / 2 * sum_k (v_k * sd_k)^2
     weights = v / sum(v)        beta = sum(v)
 
-With ``toward: equal`` the penalty is ridge / 2 * sum_k (v_k * sd_k - mean of these)^2: with little data, all
-objectives that may have weight get the same weight, in units of their spread, instead of none.
+With ``toward: equal`` the penalty is ridge / 2 * sum_k (v_k * sd_k - mean_k(v_k * sd_k))^2. With little data, the
+weights then become equal, in units of the spread of each objective, instead of zero.
 
-d_n is the difference of the debiased scores, chosen minus rejected. The gate starts from these weights and is pulled
-toward them, and they are the baseline that shows what reading the prompt adds.
+d_n is the difference of the debiased scores, chosen minus rejected. The gate starts from these weights and is
+regularised towards them. They are also the baseline that shows what reading the prompt adds.
 
 Shapes: N pairs, K objectives.
 """
@@ -28,7 +28,12 @@ from facetrm.core.statistics import Floats
 
 @dataclass(frozen=True)
 class FixedWeights:
-    """``weights_K`` >= 0 sum to 1; margins of ``d @ weights_K`` times ``beta`` are log odds."""
+    """Weights that do not depend on the prompt.
+
+    Attributes:
+        weights_K: weight of each objective, 0 or more; they sum to 1.
+        beta: factor that turns the margins ``d @ weights_K`` into log odds.
+    """
 
     weights_K: Floats
     beta: float
@@ -45,17 +50,17 @@ def fit_unconditional(
     """Fit fixed non-negative weights to preferences.
 
     Args:
-        difference_NK: debiased scores of the chosen answer minus those of the rejected one.
-        gated: K flags: which objectives may have weight.
-        weights: weight of each pair, [N].
-        ridge: strength of the penalty on standardised coefficients; it also makes the solution unique.
-        toward: what the penalty pulls them to.
+        difference_NK: debiased scores of the chosen answers minus those of the rejected ones, [N, K].
+        gated: whether each objective may have a weight above 0, [K].
+        weights: weight of each pair, [N]; None for equal weights.
+        ridge: strength of the ridge penalty on standardised coefficients; it also makes the solution unique.
+        toward: whether the penalty shrinks the coefficients towards ``zero`` or towards ``equal`` values.
 
     Returns:
-        Weights and beta; uniform weights when no objective speaks for the chosen answers.
+        Weights and beta. The weights are uniform if no objective favours the chosen answers.
 
     Raises:
-        FitError: no pair, no objective that may have weight, or a difference that is not finite.
+        FitError: no pair, no objective that may have a weight, or a difference that is not finite.
     """
     d_NK, flags = np.asarray(difference_NK, dtype=np.float64), np.asarray(gated, dtype=bool)
     if not len(d_NK):
@@ -93,13 +98,17 @@ def fit_unconditional(
 def fit_beta(margin_N: Floats, *, weights: Floats | None = None, log_odds: bool = False) -> float:
     """Return the factor that turns reward margins into log odds: the positive minimiser of the Bradley-Terry loss.
 
-    It is looked for between 1e-3 and 1e3 over the margins' root mean square: finite for separated pairs too.
+    The search covers 1e-3 to 1e3, divided by the root mean square of the margins. The result is therefore finite even
+    if all pairs are ordered correctly.
 
     Args:
-        margin_N: chosen minus rejected.
-        weights: weights of the pairs, [N].
-        log_odds: the margins are log odds already, so log(beta)^2 / 2 is added to the summed loss: few pairs, or pairs
-            that are all right, leave beta near 1.
+        margin_N: reward margin of each pair, chosen minus rejected, [N].
+        weights: weight of each pair, [N]; None for equal weights.
+        log_odds: whether the margins are already log odds. If so, log(beta)^2 / 2 is added to the summed loss, which
+            keeps beta near 1 if there are few pairs or all are ordered correctly.
+
+    Returns:
+        The factor beta; 1 if there is no pair or all margins are 0.
     """
     margin_N = np.asarray(margin_N, dtype=np.float64)
     w_N = np.full(len(margin_N), 1.0 / max(len(margin_N), 1)) if weights is None else weights / weights.sum()

@@ -1,4 +1,4 @@
-"""Streaming moments of features and labels in float64: all that ridge regression needs of the rows.
+"""Streaming moments of features and labels in float64, which are all that ridge regression needs.
 
     M = sum_n w_n z_n z_n^T        z = [x - shift, 1, y]
 
@@ -25,25 +25,24 @@ FeatureSource: TypeAlias = Chunk | Sequence[Chunk] | Callable[[], Iterable[Chunk
 Precision = Literal["float64", "float32"]
 
 _PLACE = "features"
-_ROWS = 1024  # rows per matrix product: enough to hide the cost of touching a D x D matrix
+_ROWS = 1024  # rows per matrix product: enough to hide the memory traffic of a D x D matrix
 _PANELS = 8  # row panels of the upper triangle: 9/16 of the products of the full square
 
 
 def response_chunks(source: FeatureSource, *, rows: int) -> Iterator[tuple[int, Tensor]]:
-    """Yield ``(start, response_ND)`` over all rows in order, checked.
+    """Yield the checked response vectors chunk by chunk, as ``(index of the first row, response_ND)``.
 
     Args:
-        source: features of the rows; a tensor [N, D] (or [N, 1, D]); a list of either; or a function that returns a
-            fresh iterable of either each time it is called.
-        rows: N, the rows that the labels have.
+        source: features of the N rows: ``Features``, a tensor [N, D] or [N, 1, D], a list of either, or a function that
+            returns a new iterable of either on every call.
+        rows: number of rows N of the labels.
 
     Raises:
-        FitError: a one-shot iterator, another number of rows, several adapters, or a feature that is not finite.
+        FitError: an iterator that can be read only once, a number of rows other than N, features of several adapters,
+            or a feature that is not finite.
     """
     if isinstance(source, Iterator):
-        raise FitError(
-            "an iterator that can be read once", place=_PLACE, fix="give a function that returns a fresh one"
-        )
+        raise FitError("an iterator can be read only once", place=_PLACE, fix="give a function that returns a new one")
     if isinstance(source, (Features, torch.Tensor)):
         pieces: Iterable[Chunk] = (source,)
     else:
@@ -54,7 +53,7 @@ def response_chunks(source: FeatureSource, *, rows: int) -> Iterator[tuple[int, 
         if x.ndim == 3 and x.shape[1] == 1:
             x = x[:, 0]
         if x.ndim != 2 or (width is not None and x.shape[1] != width):
-            wanted = "[rows, D] or [rows, 1, D]" if width is None else f"[rows, {width}] as in the chunks before"
+            wanted = "[rows, D] or [rows, 1, D]" if width is None else f"[rows, {width}] as in earlier chunks"
             raise FitError(f"a chunk of shape {list(x.shape)}", place=f"{_PLACE} row {start}", fix=f"give {wanted}")
         width = x.shape[1]
         for first in range(0, len(x), _ROWS):
@@ -66,24 +65,29 @@ def response_chunks(source: FeatureSource, *, rows: int) -> Iterator[tuple[int, 
             start += len(part)
     if start != rows:
         raise FitError(
-            f"{start} rows of features for {rows} rows of labels", place=_PLACE, fix="give one of each per row"
+            f"{start} rows of features for {rows} rows of labels", place=_PLACE, fix="give one feature vector per row"
         )
 
 
 @dataclass(frozen=True)
 class Centre:
-    """The origin from which moments are measured: near the data, so that float64 loses nothing to large means."""
+    """The origin of the moments: a point near the data, so that large means cost no precision.
+
+    Attributes:
+        x_D: vector that is subtracted from the features.
+        y_K: vector that is subtracted from the labels.
+    """
 
     x_D: Tensor
     y_K: Tensor
 
 
 class Moments:
-    """The upper triangle of one M, accumulated in blocks of rows; ``full()`` gives the symmetric matrix.
+    """The upper triangle of one moment matrix M, accumulated in blocks of rows.
 
     Args:
-        size: D + 1 + K.
-        precision: precision of the products; the sum is float64 in any case.
+        size: size D + 1 + K of the matrix.
+        precision: precision of the products; the sum is always float64.
     """
 
     def __init__(self, size: int, *, precision: Precision) -> None:
@@ -93,14 +97,14 @@ class Moments:
         self._rows = 0
 
     def add(self, z: Tensor) -> None:
-        """Take rows [R, D + 1 + K] in."""
+        """Add the rows ``z``, [R, D + 1 + K]."""
         self._waiting.append(z.to(self._dtype))
         self._rows += len(z)
         if self._rows >= _ROWS:
             self.flush()
 
     def flush(self) -> None:
-        """Multiply out the rows that wait."""
+        """Add the products of the waiting rows to the sum."""
         if not self._waiting:
             return
         z = self._waiting[0] if len(self._waiting) == 1 else torch.cat(self._waiting)
@@ -115,7 +119,7 @@ class Moments:
 
     @staticmethod
     def full(parts: Sequence[Moments]) -> Tensor:
-        """Return the symmetric sum of several, float64."""
+        """Return the sum of several moment matrices as one symmetric matrix, in float64."""
         total = parts[0]._sum.clone()
         for part in parts[1:]:
             total += part._sum
@@ -134,16 +138,16 @@ def gather_moments(
 ) -> list[dict[tuple[int, int], Moments]]:
     """Read the features once and return the moments of every block by (part, fold).
 
-    Memory is one (D + 1 + K)^2 matrix per part and fold, and at most ``_ROWS`` waiting rows for each.
+    This needs memory for one (D + 1 + K)^2 matrix per part and fold, and for up to ``_ROWS`` waiting rows of each.
 
     Args:
-        source: the features of the N rows, in order: see :func:`response_chunks`.
-        blocks: objectives that share their rated rows.
-        labels_NK: targets in [0, 1], NaN where not rated.
-        weights_N: weight of each row.
-        fold_N: the fold of each row.
-        centre: what is subtracted from features and labels, for precision.
-        precision: precision of the products; sums are float64.
+        source: features of the N rows, in order, in a form that :func:`response_chunks` accepts.
+        blocks: the blocks of objectives.
+        labels_NK: labels on the [0, 1] scale, [N, K]; NaN if not rated.
+        weights_N: weight of each row, [N].
+        fold_N: fold of each row, [N].
+        centre: the origin of the moments.
+        precision: precision of the products; sums are always float64.
     """
     size = [len(centre.x_D) + 1 + len(block.columns) for block in blocks]
     gathered: list[dict[tuple[int, int], Moments]] = [{} for _ in blocks]
@@ -166,7 +170,7 @@ def gather_moments(
 
 
 def _slots(parts: Sequence[Bools], start: int, fold: Ints) -> Iterator[tuple[int, int, Tensor]]:
-    """Yield (part, fold, rows of the chunk) for every non-empty set of rows."""
+    """Yield (part, fold, rows of the chunk) for every set of rows that is not empty."""
     for p, part in enumerate(parts):
         rows = np.flatnonzero(part[start : start + len(fold)])
         for f in np.unique(fold[rows]):

@@ -1,7 +1,9 @@
-"""Who shares rows with whom: the plan that keeps ridge at one Gram matrix per distinct label mask.
+"""Group objectives by the rows they share, so that ridge regression needs one Gram matrix per distinct label mask.
 
-Shapes: N rows, K objectives. A *mask* is the set of rows that one objective labels; a *block* is a set of objectives
-connected by shared rows; blocks share none, so they are fitted one after another.
+A *mask* is the set of rows that have a label for one objective. A *block* is a set of objectives that are connected by
+shared rows. Different blocks share no rows, so they are fitted one after another.
+
+Shapes: N rows, K objectives.
 """
 
 from __future__ import annotations
@@ -19,12 +21,12 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class LabelBlock:
-    """Objectives that share rows, and the row sets whose Gram matrices they need.
+    """Objectives that share rows, and the sets of rows whose Gram matrices they need.
 
     Attributes:
-        columns: the objectives, as columns of the label matrix.
-        parts: row sets [N], one Gram matrix each.
-        parts_of: per objective, the parts that together are exactly its rows, each row once.
+        columns: columns of the objectives in the label matrix.
+        parts: sets of rows as boolean masks, [N] each; every set has one Gram matrix.
+        parts_of: for each objective, the indices of the parts that together contain each of its rows exactly once.
     """
 
     columns: tuple[int, ...]
@@ -32,7 +34,7 @@ class LabelBlock:
     parts_of: tuple[tuple[int, ...], ...]
 
     def by_mask(self) -> dict[tuple[int, ...], list[int]]:
-        """Return the objectives (positions in ``columns``) of each distinct mask: they share a decomposition."""
+        """Return the objectives of each distinct mask, as positions in ``columns``; they share one decomposition."""
         groups: dict[tuple[int, ...], list[int]] = {}
         for i, parts in enumerate(self.parts_of):
             groups.setdefault(parts, []).append(i)
@@ -40,11 +42,13 @@ class LabelBlock:
 
 
 def label_blocks(labelled_NK: Bools) -> list[LabelBlock]:
-    """Return the blocks of ``labelled_NK`` (True where rated), ordered by their first objective.
+    """Return the blocks, ordered by their first objective. An objective without labels is in no block.
 
-    Within a block the row sets are either its distinct row patterns (disjoint: each row is multiplied once) or the
-    objectives' distinct masks, whichever is fewer, so there are never more Gram matrices than objectives. An
-    objective without a label is in no block.
+    The parts of a block are either its distinct row patterns, which are disjoint, or the distinct masks of its
+    objectives, whichever are fewer. There are therefore never more Gram matrices than objectives.
+
+    Args:
+        labelled_NK: True if the row has a label for the objective, [N, K].
     """
     patterns, pattern_N = distinct_rows(labelled_NK)
     shared = patterns.T.astype(np.float64) @ patterns.astype(np.float64)
@@ -58,7 +62,7 @@ def label_blocks(labelled_NK: Bools) -> list[LabelBlock]:
 
 
 def distinct_rows(table: Bools) -> tuple[Bools, Ints]:
-    """Return the distinct rows of a bool table [N, K], and for each row which of them it is, [N]."""
+    """Return the distinct rows of a boolean table [N, K], and the index of each row among them, [N]."""
     packed = np.ascontiguousarray(np.packbits(table, axis=1))
     keys = packed.view(f"V{packed.shape[1]}").ravel()
     _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
@@ -80,20 +84,20 @@ def _block(columns: tuple[int, ...], patterns: Bools, pattern_N: Ints) -> LabelB
 def assign_folds(
     groups_N: NDArray[np.generic], labelled_NK: Bools, *, folds: int, validation: float, seed: int
 ) -> Ints:
-    """Return a fold per row; rows of one group (prompt) share a fold, and the order of the rows does not matter.
+    """Assign rows to folds. All rows of a prompt are in one fold, and the result does not depend on the row order.
 
-    Groups are shuffled within the objectives they label, so every objective is spread evenly over the folds.
+    Prompts with labels for the same objectives are shuffled and dealt out in turn, so every objective is spread evenly.
 
     Args:
-        groups_N: the prompt key of each row.
-        labelled_NK: True where rated.
-        folds: with 2 or more, folds 0..folds-1 take turns as the held-out one; with 1, fold 1 is a single held-out
-            part and fold 0 the rest.
-        validation: share of the groups in that single part.
+        groups_N: prompt key of each row, [N].
+        labelled_NK: True if the row has a label for the objective, [N, K].
+        folds: number of folds, each of which is held out in turn. With 1, fold 1 is the held-out part and fold 0 the
+            rest.
+        validation: share of the prompts in the held-out part if ``folds`` is 1.
         seed: random seed of the shuffle.
 
     Returns:
-        ``fold_N`` int64; -1 for a row without any label.
+        Fold of each row, int64, [N]; -1 for a row without labels.
     """
     used = labelled_NK.any(axis=1)
     fold_N = np.full(len(groups_N), -1, dtype=np.int64)

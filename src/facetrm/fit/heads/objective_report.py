@@ -1,4 +1,4 @@
-"""How well each objective is predicted on rows that its head has not seen."""
+"""Reports of how well each objective is predicted on held-out rows."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from facetrm.core.statistics import bootstrap_spearman, pearson, spearman
 
 @dataclass(frozen=True)
 class ObjectiveReport:
-    """One objective on held-out rows.
+    """How well one objective is predicted on held-out rows.
 
     Attributes:
         name: name of the objective.
-        n: rows labelled.
-        prompts: how many different prompts they have.
-        held_out: rows the figures below are measured on.
-        alpha: the penalty chosen; None where no head was fitted here (an evaluation, or a fall-back to the mean).
-        mse: mean squared error of the predictions.
-        mse_mean: mean squared error of predicting the training mean for every row (both in [0, 1] units, unweighted).
-        pearson: Pearson correlation of prediction and label; NaN when either is constant.
-        spearman: Spearman correlation of prediction and label; NaN when either is constant.
-        interval: interval of ``spearman``, by bootstrap over prompts; NaN without resamples.
-        note: why the objective has no head of its own; empty otherwise.
+        n: number of labelled rows.
+        prompts: number of different prompts of the labelled rows.
+        held_out: number of held-out rows that the following figures are computed on.
+        alpha: chosen ridge penalty; None if no head was fitted (in an evaluation, or if the mean is predicted).
+        mse: mean squared error of the predictions on the [0, 1] scale, unweighted.
+        mse_mean: mean squared error of predicting the training mean for every row, on the same scale.
+        pearson: Pearson correlation of predictions and labels; NaN if either is constant.
+        spearman: Spearman correlation of predictions and labels; NaN if either is constant.
+        interval: interval of ``spearman`` from a bootstrap over prompts; NaN without bootstrap samples.
+        note: why no head was fitted; else empty.
     """
 
     name: str
@@ -65,18 +65,18 @@ def report_objective(
     seed: int = 0,
     note: str = "",
 ) -> ObjectiveReport:
-    """Compare predictions with labels; rows whose label is NaN are not counted, rows without a prediction not scored.
+    """Compare the predictions of one objective with its labels.
 
     Args:
         name: name of the objective.
-        predictions_N: unit predictions, NaN where a row was not held out.
-        labels_N: unit labels, NaN where not rated.
-        baseline_N: what predicting the mean gives for each row.
-        groups_N: prompt key of each row: the bootstrap's unit.
-        alpha: the penalty chosen, if any.
-        bootstrap: resamples for the interval; 0 for none.
-        seed: random seed of the resampling.
-        note: see :class:`ObjectiveReport`.
+        predictions_N: predictions on the [0, 1] scale, [N]; NaN for rows that were not held out.
+        labels_N: labels on the [0, 1] scale, [N]; NaN if not rated.
+        baseline_N: predictions of the baseline, which is the training mean, [N].
+        groups_N: prompt key of each row, [N]; the bootstrap resamples prompts.
+        alpha: chosen ridge penalty; None if no head was fitted.
+        bootstrap: number of bootstrap samples for the interval; 0 for no interval.
+        seed: random seed of the bootstrap.
+        note: why no head was fitted; else empty.
     """
     labels, predictions = np.asarray(labels_N, dtype=np.float64), np.asarray(predictions_N, dtype=np.float64)
     groups, rated = np.asarray(groups_N), np.isfinite(labels)
@@ -102,6 +102,6 @@ def report_objective(
 
 
 def mean_spearman(reports: Sequence[ObjectiveReport]) -> float:
-    """Return the mean Spearman over the objectives that have one; NaN if none has."""
+    """Return the mean Spearman correlation of the objectives, leaving out NaN; NaN if there is none."""
     values = [report.spearman for report in reports if np.isfinite(report.spearman)]
     return float(np.mean(values)) if values else float("nan")

@@ -1,12 +1,13 @@
-"""Stage 1: one ridge head per objective, in closed form, with missing labels.
+"""Stage 1: fit one ridge head per objective in closed form. Labels may be missing.
 
     w_k = argmin_w  sum_n  s_n (y_nk - b_k - w^T x_n)^2 + alpha_k |w|^2        over the rows n that rate objective k
         = (G + alpha_k)^-1 c_k        G = centred Gram matrix: one decomposition of it serves every alpha
 
 Shapes: N rows, D hidden size, K objectives, P penalties.
 
-Reference: ArmoRM (arXiv 2406.12845), section 3.1. We differ: folds are disjoint in prompts, the intercept is on by
-default, and the final head is fitted on all rows (``folds: 1, intercept: false, refit: train`` is as published).
+Reference: ArmoRM (arXiv 2406.12845), section 3.1. We differ: all rows of a prompt are in one fold, the heads have an
+intercept by default, and the final head is fitted on all rows (``folds: 1, intercept: false, refit: train`` is the
+published method).
 """
 
 from __future__ import annotations
@@ -36,18 +37,20 @@ class RidgeConfig(Section):
     """Settings of stage 1.
 
     Attributes:
-        alphas: penalties to choose from, on the scale of sums over rows (as in scikit-learn's ``Ridge``), so the same
-            alpha is weaker on more rows.
-        folds: prompt-disjoint folds that choose alpha; 1 for a single held-out part of share ``validation``.
-        validation: share of the prompts held out when ``folds`` is 1.
-        intercept: whether each head has an unpenalised constant.
-        refit: fit the final heads on ``all`` rows, or (``folds: 1`` only) on the ``train`` part.
-        unfit: what to do with an objective that has too few prompts or constant labels: ``raise``, or predict its
-            ``mean`` and say so in the report.
-        precision: precision of the products of features; sums and solutions are float64 in any case.
-        gram_gib: memory for Gram matrices (GiB); blocks of objectives that do not fit together take one more pass each.
-        bootstrap: resamples for the interval of each Spearman correlation.
-        seed: random seed of folds and resampling.
+        alphas: ridge penalties to choose from. They are on the scale of sums over rows, as in scikit-learn's ``Ridge``,
+            so the same alpha regularises less if there are more rows.
+        folds: number of cross-validation folds that choose alpha; all rows of a prompt are in one fold. 1 uses a single
+            validation split instead.
+        validation: share of the prompts to hold out if ``folds`` is 1, 0 to 1.
+        intercept: whether each head has an intercept, which is not penalised.
+        refit: rows for the final heads: ``all`` rows, or the ``train`` part of the split (only with ``folds: 1``).
+        unfit: treatment of an objective that has too few prompts or constant labels: ``raise`` an error, or predict its
+            ``mean`` label and note that in the report.
+        precision: precision of the products of features; sums and solutions are always float64.
+        gram_gib: memory for Gram matrices, in GiB. Objectives whose matrices do not fit together need further passes
+            over the features.
+        bootstrap: number of bootstrap samples for the interval of each Spearman correlation; 0 for no interval.
+        seed: random seed of the folds and the bootstrap.
 
     Example:
         >>> from facetrm import RidgeConfig
@@ -82,7 +85,13 @@ class RidgeConfig(Section):
 
 @dataclass(frozen=True)
 class LinearFit:
-    """The fitted experts, a report per objective on rows held out from each fit, and the training means."""
+    """The fitted heads and their figures.
+
+    Attributes:
+        experts: the fitted heads.
+        reports: one report per objective, on predictions for held-out rows.
+        means_K: weighted mean label of each objective.
+    """
 
     experts: LinearExperts
     reports: tuple[ObjectiveReport, ...]
@@ -102,21 +111,20 @@ def fit_linear_experts(
     """Fit one linear head per objective from streamed features.
 
     Args:
-        features: of the N rows, in order, whole or in chunks: see :func:`facetrm.fit.heads.gram.response_chunks`. Read
-            once per group of blocks that fits ``config.gram_gib``, and once more for the report.
-        labels_NK: unit labels, NaN where not rated (:func:`facetrm.data.objectives.label_matrix`).
-        objectives: one per column.
-        groups: one prompt key per row; rows of one prompt never stand on both sides of a fold.
+        features: features of the N rows, in order, whole or in chunks; a function is called once per pass.
+        labels_NK: labels on the [0, 1] scale, [N, K], NaN if not rated (:func:`facetrm.data.objectives.label_matrix`).
+        objectives: the K objectives.
+        groups: prompt key of each row, [N]; all rows of a prompt are in one fold.
         config: settings; None for the defaults.
-        weights: one weight per row, 0 or more (a source's weight, for example); None for 1.
-        length: the scale of an extra ``length`` expert; None for no such expert.
+        weights: weight of each row, [N], 0 or more; None for equal weights.
+        length: scale of an additional ``length`` expert; None for no such expert.
 
     Returns:
-        Experts, reports from out-of-fold predictions, and the mean label of each objective.
+        The heads, reports on out-of-fold predictions, and the mean label of each objective.
 
     Raises:
-        FitError: shapes that disagree, bad weights or features, or (``unfit: raise``) an objective without enough
-            prompts or with constant labels.
+        FitError: shapes that do not match, a weight or feature that is not finite, or (with ``unfit: raise``) an
+            objective with too few prompts or constant labels.
 
     Example:
         >>> from facetrm import RidgeConfig, World, fit_linear_experts, label_matrix, toy_model
@@ -140,7 +148,7 @@ def fit_linear_experts(
     held = list(range(config.folds)) if config.folds > 1 else [1]
     for k, objective in enumerate(objectives):
         if k not in notes and len(np.unique(fold_N[labelled[:, k]])) < 2:
-            other = f"rate more prompts, or take another number of folds than {config.folds}"
+            other = f"rate more prompts, or set folds to a number other than {config.folds}"
             raise FitError(
                 f"all {int(labelled[:, k].sum())} rated rows fall on one side of the split",
                 place=f"objective '{objective.name}'",
@@ -180,20 +188,23 @@ def evaluate_experts(
     bootstrap: int = 200,
     seed: int = 0,
 ) -> tuple[ObjectiveReport, ...]:
-    """Report fitted heads on rows that took no part in the fit.
+    """Evaluate fitted heads on rows that were not used in the fit.
 
     Args:
-        experts: the fitted experts; their ``length`` column is not evaluated.
-        features: features of the N rows.
-        labels_NK: their unit labels, NaN where not rated.
-        groups: their prompt keys.
-        means_K: the training means (``LinearFit.means_K``) that ``mse_mean`` predicts; None for the means of
-            ``labels_NK`` themselves, a harder rival.
-        bootstrap: resamples for the intervals.
-        seed: random seed of the resampling.
+        experts: the fitted heads; a ``length`` expert is not evaluated.
+        features: features of the N rows, in order, whole or in chunks.
+        labels_NK: labels on the [0, 1] scale, [N, K]; NaN if not rated.
+        groups: prompt key of each row, [N], for the bootstrap.
+        means_K: training means (``LinearFit.means_K``), [K], which ``mse_mean`` uses as the prediction. None uses the
+            means of ``labels_NK``, which is a stronger baseline.
+        bootstrap: number of bootstrap samples for the intervals; 0 for no intervals.
+        seed: random seed of the bootstrap.
+
+    Returns:
+        One report per objective.
 
     Raises:
-        FitError: shapes that disagree.
+        FitError: shapes that do not match, or a feature that is not finite.
     """
     objectives = experts.objectives[: len(experts.weight_KD)]
     labels, group_N, _ = _check(labels_NK, objectives, groups, None)
@@ -221,7 +232,7 @@ def evaluate_experts(
 def _check(
     labels_NK: ArrayLike, objectives: Sequence[Objective], groups: ArrayLike, weights: ArrayLike | None
 ) -> tuple[Floats, NDArray[np.generic], Floats]:
-    """Return labels, groups and weights as arrays that agree."""
+    """Return labels, groups and weights as arrays, after checking their shapes and values."""
     labels, group_N = np.asarray(labels_NK, dtype=np.float64), np.asarray(groups)
     if labels.ndim != 2 or labels.shape[1] != len(objectives) or not len(labels):
         raise FitError(
@@ -231,7 +242,9 @@ def _check(
         )
     if np.isinf(labels).any():
         n, k = np.argwhere(np.isinf(labels))[0]
-        raise FitError(f"label {labels[n, k]}", place=f"labels row {n}, '{objectives[k].name}'", fix="NaN if not rated")
+        raise FitError(
+            f"label {labels[n, k]}", place=f"labels row {n}, '{objectives[k].name}'", fix="use NaN for no label"
+        )
     weight_N = np.ones(len(labels)) if weights is None else np.asarray(weights, dtype=np.float64)
     for name, array in (("groups", group_N), ("weights", weight_N)):
         if array.shape != (len(labels),):
@@ -246,14 +259,14 @@ def _check(
 def _unfit(
     labels: Floats, labelled: Bools, objectives: Sequence[Objective], group_N: NDArray[np.generic], config: RidgeConfig
 ) -> dict[int, str]:
-    """Return the reason for each objective that cannot be fitted, or raise."""
+    """Return the reason for each objective that cannot be fitted, by index; with ``unfit: raise``, raise it."""
     notes: dict[int, str] = {}
     least = max(config.folds, 2)
     for k, objective in enumerate(objectives):
         y = labels[labelled[:, k], k]
         prompts = len(np.unique(group_N[labelled[:, k]]))
         if prompts < least:
-            problem = f"{len(y)} rated rows of {prompts} prompts, fewer than the {least} that the folds need"
+            problem = f"{len(y)} rated rows of {prompts} prompts, but the folds need {least} prompts"
         elif np.all(y == y[0]):
             problem = f"all {len(y)} labels are {y[0]:g}"
         else:
@@ -262,9 +275,9 @@ def _unfit(
             raise FitError(
                 problem,
                 place=f"objective '{objective.name}'",
-                fix="add ratings, drop the objective" + (", or set unfit: mean" if len(y) else ""),
+                fix="add ratings or drop the objective" + (", or set unfit: mean" if len(y) else ""),
             )
-        notes[k] = f"{problem}: predicts its mean"
+        notes[k] = f"{problem}; it predicts its mean"
     return notes
 
 
@@ -278,7 +291,7 @@ def _fit_heads(
     held: Sequence[int],
     config: RidgeConfig,
 ) -> RidgeSolutions:
-    """Choose alpha and fit every objective, blocks one after another within the memory allowed."""
+    """Choose alpha and fit every objective, with as many blocks per pass as the memory allows."""
     _, first = next(response_chunks(source, rows=len(labels)))
     hidden = int(first.shape[1])
     heads = RidgeSolutions.constant(means_K, folds=len(held), hidden=hidden)
@@ -310,7 +323,7 @@ def _fit_heads(
 
 
 def _passes(blocks: Sequence[LabelBlock], *, hidden: int, folds: int, gib: float) -> list[list[LabelBlock]]:
-    """Return the blocks in groups whose Gram matrices fit in ``gib``, at least one block each."""
+    """Group the blocks so that the Gram matrices of a group fit in ``gib``; a group has at least one block."""
     passes: list[list[LabelBlock]] = []
     room = 0.0
     for block in blocks:
@@ -326,7 +339,7 @@ def _passes(blocks: Sequence[LabelBlock], *, hidden: int, folds: int, gib: float
 def _held_out(
     source: FeatureSource, labelled: Bools, fold_N: Ints, held: Sequence[int], heads: RidgeSolutions
 ) -> tuple[Floats, Floats]:
-    """Return, for every held-out row, the predictions and training means of the fold that did not see it (else NaN)."""
+    """Return out-of-fold predictions and training means of every held-out row, [N, K]; NaN for all other rows."""
     predictions, baselines = np.full(labelled.shape, np.nan), np.full(labelled.shape, np.nan)
     for start, x in response_chunks(source, rows=len(labelled)):
         fold = fold_N[start : start + len(x)]

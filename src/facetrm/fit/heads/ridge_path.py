@@ -1,12 +1,12 @@
-"""Ridge solutions from moments: every alpha from one decomposition, the error of each on a held-out fold.
+"""Ridge solutions from moments: one decomposition gives all alphas, and moments of a fold give held-out errors.
 
     path:   (G + alpha)^-1 c = Q (T + alpha)^-1 Q^T c        T tridiagonal: each alpha costs O(D)
     error:  sum_n w_n (y_n - b - w^T x_n)^2 = u^T M u        u = [-w, -b, 1], M = the fold's moments
 
 Shapes: D hidden size, K objectives, F held-out folds, P penalties.
 
-Reference: L. Eldén, Algorithms for the regularization of ill-conditioned least squares problems, BIT 17 (1977). The
-eigendecomposition would continue from T to diagonal form, at four times the cost and for the same solutions.
+Reference: L. Eldén, Algorithms for the regularization of ill-conditioned least squares problems, BIT 17 (1977). An
+eigendecomposition would go on from T to a diagonal matrix, at four times the cost and with the same solutions.
 """
 
 from __future__ import annotations
@@ -26,9 +26,15 @@ from facetrm.fit.heads.label_blocks import LabelBlock
 
 @dataclass(frozen=True)
 class RidgeSolutions:
-    """The final heads, and those of every held-out fold with the means of its training part; filled block by block.
+    """The final heads and the heads of every fold, in float64. They are filled block by block.
 
-    Everything is float64; ``alpha_K`` is NaN where no head was fitted.
+    Attributes:
+        alpha_K: chosen penalty of each objective; NaN if no head was fitted.
+        weight_KD: coefficients of the final heads.
+        bias_K: intercepts of the final heads.
+        fold_weight_FKD: coefficients of the heads fitted without each fold.
+        fold_bias_FK: intercepts of the heads fitted without each fold.
+        fold_mean_FK: mean label of each objective outside each fold.
     """
 
     alpha_K: NDArray[np.float64]
@@ -40,7 +46,13 @@ class RidgeSolutions:
 
     @staticmethod
     def constant(means_K: Tensor, *, folds: int, hidden: int) -> RidgeSolutions:
-        """Return heads that predict ``means_K`` whatever they read, for F ``folds`` and features of size ``hidden``."""
+        """Return heads that predict the mean label for all features.
+
+        Args:
+            means_K: mean label of each objective, [K].
+            folds: number of held-out folds F.
+            hidden: size D of a feature vector.
+        """
         blank = torch.zeros(folds, len(means_K), hidden, dtype=torch.float64)
         means = means_K.expand(folds, -1)
         alpha = np.full(len(means_K), np.nan)
@@ -48,13 +60,13 @@ class RidgeSolutions:
 
 
 class NormalEquations:
-    """Centred normal equations of one row set; with ``intercept=False`` they are not centred.
+    """Normal equations of one set of rows. They are centred if the heads have an intercept.
 
     Args:
-        moments: M, symmetric; its memory is reused.
-        hidden: D.
-        columns: the objectives wanted, as positions among the labels of M.
-        intercept: whether the heads have an unpenalised constant.
+        moments: symmetric moment matrix M, [D + 1 + K, D + 1 + K]; its memory is reused.
+        hidden: size D of a feature vector.
+        columns: objectives to solve for, as positions among the labels of M.
+        intercept: whether the heads have an intercept, which is not penalised.
     """
 
     def __init__(self, moments: Tensor, *, hidden: int, columns: Sequence[int], intercept: bool) -> None:
@@ -69,14 +81,14 @@ class NormalEquations:
             self._cross = self._cross - mass * torch.outer(self._mean_x, self.mean_y)
 
     def path(self, alphas: Sequence[float]) -> tuple[Tensor, Tensor]:
-        """Return the heads of every alpha: coefficients [P, D, K] and constants [P, K]."""
+        """Return the heads for every alpha: coefficients [P, D, K] and intercepts [P, K]."""
         coefficients = _tridiagonal_path(self._gram, self._cross, alphas)
         if coefficients is None:
             coefficients = _eigen_path(self._gram, self._cross, alphas)
         return coefficients, self._constants(coefficients)
 
     def solve(self, alpha_K: Sequence[float]) -> tuple[Tensor, Tensor]:
-        """Return the heads with one alpha per objective: coefficients [D, K] and constants [K]."""
+        """Return the heads for one alpha per objective: coefficients [D, K] and intercepts [K]."""
         coefficients = torch.empty_like(self._cross)
         for alpha in sorted(set(alpha_K)):
             columns = [k for k, value in enumerate(alpha_K) if value == alpha]
@@ -96,13 +108,13 @@ class NormalEquations:
 
 
 def _tridiagonal_path(gram_DD: Tensor, cross_DK: Tensor, alphas: Sequence[float]) -> Tensor | None:
-    """Return ``(G + alpha)^-1 c`` for every alpha, [P, D, K]; None where rounding leaves G + alpha indefinite."""
+    """Return ``(G + alpha)^-1 c`` for every alpha, [P, D, K]; None if G + alpha is indefinite through rounding."""
     size, count = cross_DK.shape
     if size < 3:
         return None
     work, _ = lapack.dsytrd_lwork(size, lower=1)
     packed, diagonal, beside, tau, _ = lapack.dsytrd(gram_DD.numpy(), lower=1, lwork=int(work))
-    # Q leaves the first coordinate alone; its reflectors stand below the diagonal next to the main one
+    # Q does not change the first coordinate; its reflectors are below the first subdiagonal
     reflectors = np.asfortranarray(packed[1:, :-1])
     del packed
     turned = cross_DK.numpy().copy()
@@ -117,7 +129,7 @@ def _tridiagonal_path(gram_DD: Tensor, cross_DK: Tensor, alphas: Sequence[float]
 
 
 def _eigen_path(gram_DD: Tensor, cross_DK: Tensor, alphas: Sequence[float]) -> Tensor:
-    """Return the same from the eigendecomposition, which no rounding stops: eigenvalues below 0 count as 0."""
+    """Return ``(G + alpha)^-1 c`` from the eigendecomposition, [P, D, K]; negative eigenvalues count as 0."""
     values, vectors = torch.linalg.eigh(gram_DD)
     values, cross = values.clamp(min=0.0), vectors.T @ cross_DK
     return torch.stack([vectors @ (cross / (values + alpha)[:, None]) for alpha in alphas])
@@ -134,17 +146,17 @@ def fit_block(
     intercept: bool,
     refit_all: bool,
 ) -> None:
-    """Choose alpha for each objective of ``block`` and write its heads into ``heads``.
+    """Choose alpha for each objective of a block and write its heads into ``heads``.
 
     Args:
-        heads: where the results go.
-        block: the objectives and their row sets.
-        moments: by (part, fold); an absent key has no rows.
-        held: the folds that are held out in turn.
-        alphas: the penalties; the first of those with the least held-out squared error is taken.
+        heads: the solutions to fill.
+        block: the objectives and their sets of rows.
+        moments: moments by (part, fold); a missing key means no rows.
+        held: the folds to hold out in turn.
+        alphas: the P penalties to choose from; of equal held-out squared errors, the first is taken.
         centre: the origin of the moments.
-        intercept: whether the heads have a constant.
-        refit_all: fit the final heads on all folds, not on those outside ``held``.
+        intercept: whether the heads have an intercept.
+        refit_all: whether to fit the final heads on all folds; else they are fitted on those outside ``held``.
     """
     hidden = len(centre.x_D)
     for parts, members in block.by_mask().items():
@@ -181,7 +193,7 @@ def fit_block(
 
 
 def _squared_error(moments: Tensor, coefficients: Tensor, constants: Tensor, *, members: Sequence[int]) -> Tensor:
-    """Return u^T M u for every alpha and objective, [P, K]."""
+    """Return the squared error u^T M u for every alpha and objective, [P, K]."""
     penalties, hidden, count = coefficients.shape
     u = torch.zeros(penalties, moments.shape[0], count, dtype=torch.float64)
     u[:, :hidden], u[:, hidden] = -coefficients, -constants
@@ -192,5 +204,5 @@ def _squared_error(moments: Tensor, coefficients: Tensor, constants: Tensor, *, 
 
 
 def _uncentre(weight_KD: Tensor, constants: Tensor, centre: Centre, columns: Sequence[int]) -> Tensor:
-    """Return the intercepts for features and labels as they came."""
+    """Return the intercepts for features and labels that are not centred, [K]."""
     return constants + centre.y_K[list(columns)] - weight_KD @ centre.x_D

@@ -1,4 +1,4 @@
-"""Tasks for rows that have none: what the router says, and how often it was sure.
+"""Assign tasks to rows without a task label by the router, and count how many are below a confidence threshold.
 
 Shapes: N rows, D hidden size, T tasks.
 """
@@ -21,13 +21,13 @@ from facetrm.model.gate import Gate
 
 @dataclass(frozen=True)
 class AssignmentCounts:
-    """How rows came by their tasks.
+    """Number of labelled and routed rows of each task.
 
     Attributes:
-        given: rows that had a label, by task.
-        routed: rows that the router named, by task.
-        below: those of ``routed`` whose confidence is below ``threshold``, by task.
-        threshold: confidence level.
+        given: number of rows with a task label, by task.
+        routed: number of rows that the router assigned, by task.
+        below: number of routed rows with a confidence below ``threshold``, by task.
+        threshold: confidence threshold, 0 to 1.
     """
 
     given: dict[str, int]
@@ -36,7 +36,7 @@ class AssignmentCounts:
     threshold: float
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the JSON-ready counts, with their totals."""
+        """Return the counts and their totals as a JSON-ready dict."""
         parts = {"given": self.given, "routed": self.routed, "below": self.below}
         totals = {f"{name}_total": sum(part.values()) for name, part in parts.items()}
         return {**parts, **totals, "threshold": self.threshold}
@@ -50,28 +50,28 @@ def assign(
     names: Sequence[str],
     threshold: float = 0.0,
 ) -> tuple[list[str], AssignmentCounts]:
-    """Return a task for every row: its own label where it has one, else the router's choice.
+    """Return a task for every row: its label if it has one, else the router's choice.
 
     Args:
-        gate: the router.
-        prompt_ND: prompt features of N rows.
-        tasks: the label of each row, None where it has none; None for rows without any label.
-        names: the T tasks, in the gate's order.
-        threshold: a choice with less confidence is made all the same, and counted.
+        gate: the fitted router.
+        prompt_ND: prompt vectors, [N, D].
+        tasks: task label of each row, [N], None for a row without a label; None if no row has a label.
+        names: names of the T tasks, in the gate's order.
+        threshold: confidence below which a routed row is counted, 0 to 1; the row gets the router's choice anyway.
 
     Returns:
-        N tasks, and the counts, which are announced too.
+        The task of each row, [N], and the counts, which are also logged.
 
     Raises:
-        FitError: rows that do not fit together, an unknown label, features that are not finite, names of another number
-            than the router's tasks, or a threshold outside [0, 1].
+        FitError: inputs with different numbers of rows or tasks, an unknown label, a feature that is not finite, or a
+            threshold outside [0, 1].
     """
     labels: list[str | None] = [None] * len(prompt_ND) if tasks is None else [task or None for task in tasks]
     if gate.shape.choices != len(names):
         raise FitError(
             f"{len(names)} names for a router over {gate.shape.choices} tasks",
             place="router",
-            fix="give the names that it was fitted with, in that order",
+            fix="give the names used in the fit, in the same order",
         )
     if not 0.0 <= threshold <= 1.0:
         raise FitError(f"the threshold is {threshold}", place="router", fix="give a confidence in [0, 1]")

@@ -1,4 +1,4 @@
-"""The settings of the router: shape, training, and what makes its confidence mean what it says."""
+"""Settings of the router: shape, training and calibration."""
 
 from __future__ import annotations
 
@@ -12,26 +12,31 @@ THRESHOLDS: Final = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 
 
 class RouterConfig(Section):
-    """Settings of the task classifier; the defaults suit thousands of prompts.
+    """Settings of the router. The defaults suit thousands of prompts.
 
     Attributes:
         hidden: width of each hidden layer.
         n_hidden: number of hidden layers; 0 makes the router linear.
-        dropout: after each hidden layer.
-        rank: principal components of the training prompts that the router reads, whitened; 0 for the whole vector.
-        shrinkage: shrinkage of the whitening, as a share of the mean kept variance.
-        standardise: with rank 0, divide every dimension by its standard deviation.
-        class_weight: ``none`` counts every row alike; ``balanced`` every task alike, which helps rare tasks and
-            leans toward them.
-        steps, batch_size (with replacement; 0 for all rows), learning_rate, weight_decay: AdamW, down a cosine.
-        evaluate_every: steps between evaluations.
-        patience: evaluations without a new best before it stops; 0 for never.
-        validation: share of each task's prompts held out: they choose the step and the temperature, and are reported.
-        calibrate: fit the temperature on held-out prompts.
-        bins: number of bins of the reliability figures.
-        samples: number of resamples of the bootstrap over prompts.
+        dropout: dropout rate after each hidden layer.
+        rank: number of whitened principal components of the prompt vectors that the router reads; 0 for the whole
+            vector.
+        shrinkage: share of the mean variance that the whitening adds to each component's variance.
+        standardise: whether to divide every dimension by its standard deviation; used only with rank 0.
+        class_weight: ``none`` gives every row the same weight; ``balanced`` gives every task the same total weight,
+            which favours rare tasks.
+        steps: largest number of AdamW steps; the learning rate falls along a cosine.
+        batch_size: number of rows per step, drawn with replacement; 0 uses all rows in every step.
+        learning_rate: learning rate of AdamW at the first step.
+        weight_decay: weight decay of AdamW.
+        evaluate_every: number of steps between two evaluations.
+        patience: number of evaluations without a new best before training stops; 0 never stops early.
+        validation: share of each task's prompts to hold out, 0 to 1. They choose the step and the temperature, and the
+            report is on them.
+        calibrate: whether to fit the temperature on held-out prompts.
+        bins: number of confidence bins of the calibration figures.
+        samples: number of bootstrap samples over prompts.
         thresholds: confidence levels at which coverage and accuracy are reported.
-        seed: random seed of split, initial values, batches, dropout and bootstrap.
+        seed: random seed of the split, the initial values, the batches, the dropout and the bootstrap.
 
     Example:
         >>> from facetrm import RouterConfig

@@ -1,16 +1,16 @@
-"""The router: which task a prompt asks for, by cross-entropy on the gate's logits.
+"""Fit the router, which predicts the task of a prompt, with cross-entropy on its logits.
 
     minimise   mean_n w_n * -log softmax(z_n)[task_n]        afterwards  p = softmax(z / temperature)
 
-The features are those of the frozen backbone where the prompt ends, with the whole dialogue before it. The loss takes
-the logits: a softmax before it would leave a loss that cannot reach zero and a gradient that vanishes. Held-out prompts
-choose the step whose state is kept, and then the temperature, which turns no row to another task.
+The features are those of the frozen backbone at the end of the prompt, after the whole dialogue. The loss takes the
+logits: with a second softmax, the loss could not reach zero and the gradient would vanish. Held-out prompts choose the
+step whose state is kept, and then the temperature, which does not change the task of any row.
 
 Shapes: N rows, D hidden size, R router input size, T tasks.
 
-Reference: DMoERM (arXiv 2403.01197), the outer mixture: one of T tasks, top-1. We differ from its code: a frozen
-backbone, the loss on logits, the best state and not the last, every turn of the dialogue and not the user's alone,
-prompts disjoint between training and validation, a confidence that is calibrated.
+Reference: DMoERM (arXiv 2403.01197), the outer mixture: one of T tasks, top-1. We differ from its code: the
+backbone is frozen, the loss takes logits, the best state is kept and not the last one, the router reads all turns and
+not only the user's, training and validation share no prompt, and the confidence is calibrated.
 """
 
 from __future__ import annotations
@@ -44,20 +44,20 @@ _MOST_LOG_TEMPERATURE: Final = 3.0
 
 @dataclass(frozen=True)
 class RouterFit:
-    """A fitted router and how good it is.
+    """A fitted router and the figures of its fit.
 
     Attributes:
-        gate: over the T tasks, with the fitted temperature; its largest weight is the confidence.
-        names: the tasks, in the gate's order.
-        report: on held-out prompts, of this very gate.
+        gate: gate over the T tasks, with the fitted temperature; its largest weight is the confidence.
+        names: names of the T tasks, in the gate's order.
+        report: report of the router on held-out prompts.
         uncalibrated: ``loss`` and ``calibration_error`` on the same rows at temperature 1.
-        linear: the report of a linear router on the same rows.
-        gain: accuracy beyond the linear router's, with the interval of the difference.
-        training: ``accuracy`` and ``loss`` on the rows it was trained on.
-        best_step: training step whose state was kept.
-        history: loss at each evaluation.
-        held_out_N: which of the rows given were held out.
-        counts: rows trained on and held out, prompts, and prompts that carry more than one task.
+        linear: report of a linear router on the same rows.
+        gain: accuracy minus that of the linear router, with the interval of the difference.
+        training: ``accuracy`` and ``loss`` on the training rows.
+        best_step: training step of the state that was kept.
+        history: training and validation loss at each evaluation.
+        held_out_N: True for the input rows that were held out.
+        counts: numbers of training rows, held-out rows, prompts, and prompts with more than one task.
     """
 
     gate: Gate
@@ -74,11 +74,11 @@ class RouterFit:
 
     @property
     def temperature(self) -> float:
-        """What divides the logits: above 1 where training left the router too sure of itself."""
+        """Divisor of the logits; above 1 if the router was overconfident after training."""
         return self.gate.temperature
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the JSON-ready report, without the tensors."""
+        """Return the figures as a JSON-ready dict, without the tensors."""
         names = ("temperature", "uncalibrated", "training", "best_step", "history", "counts")
         linear = {
             "accuracy": asdict(self.linear.accuracy),
@@ -98,22 +98,22 @@ def fit_router(
     names: Sequence[str] | None = None,
     weights: ArrayLike | None = None,
 ) -> RouterFit:
-    """Fit the router on prompts whose task is known.
+    """Fit the router on prompts with known tasks.
 
     Args:
-        prompt_ND: prompt features of N rows, of the frozen backbone.
-        tasks: the task of each row.
-        groups: prompt key of each row; no prompt stands on both sides of the validation split.
-        config: see :class:`RouterConfig`.
-        names: the T tasks, in the order that the gate shall have; by default all that occur, in alphabetical order.
-        weights: weights of each row; rows of weight 0 are left out of everything.
+        prompt_ND: prompt vectors of the frozen backbone, [N, D].
+        tasks: task of each row, [N].
+        groups: prompt key of each row, [N]; all rows of a prompt are on the same side of the validation split.
+        config: settings of the router and its training.
+        names: names of the T tasks, in the order of the gate; None for all tasks that occur, in alphabetical order.
+        weights: weight of each row, [N], 0 or more; rows of weight 0 are not used at all. None for equal weights.
 
     Returns:
-        The gate, ready for a :class:`~facetrm.model.reward_model.RewardModel`, and its report.
+        The gate, for a :class:`~facetrm.model.reward_model.RewardModel`, and the figures of the fit.
 
     Raises:
-        FitError: rows that do not fit together, features that are not finite, a row without a task or with an unknown
-            one, a task without a row, or no prompt that can be held out.
+        FitError: inputs with different numbers of rows, a feature that is not finite, a row without a task or with an
+            unknown task, a task without rows, or no task with two prompts.
 
     Reference: DMoERM (arXiv 2403.01197), the outer mixture.
 
@@ -167,18 +167,22 @@ def evaluate_router(
     names: Sequence[str],
     config: RouterConfig | None = None,
 ) -> RouterReport:
-    """Return the report of a fitted router on other rows: those of a test part that chose nothing.
+    """Evaluate a fitted router on rows that were not used in the fit, such as a test set.
 
     Args:
-        gate: the router.
-        prompt_ND: prompt features of N rows.
-        tasks: the true task of each row.
-        groups: prompt key of each row, the unit of the bootstrap.
-        names: the tasks, in the gate's order; a task may be absent from these rows.
-        config: bins, thresholds, samples and seed of the figures.
+        gate: the fitted router.
+        prompt_ND: prompt vectors of the frozen backbone, [N, D].
+        tasks: true task of each row, [N].
+        groups: prompt key of each row, [N]; the bootstrap resamples prompts.
+        names: names of the T tasks, in the gate's order; a task may have no rows.
+        config: settings, of which bins, thresholds, samples and seed are used; None for the defaults.
+
+    Returns:
+        The report on these rows.
 
     Raises:
-        FitError: rows that do not fit together, or a task that is not among ``names``.
+        FitError: inputs with different numbers of rows, a feature that is not finite, or a task that is not in
+            ``names``.
     """
     rows = router_rows(prompt_ND, tasks, groups=groups, names=names, weights=None, every_task=False)
     return _report(gate, rows, config or RouterConfig())
@@ -200,7 +204,7 @@ def _report(gate: Gate, rows: RouterRows, config: RouterConfig) -> RouterReport:
 
 
 def _fit(inner: RouterRows, outer: RouterRows, config: RouterConfig, n_hidden: int) -> tuple[Gate, Progress, Floats]:
-    """Return the trained and calibrated gate, its training, and the held-out logits before the calibration."""
+    """Return the trained and calibrated gate, the state of its training, and the held-out logits at temperature 1."""
     gate = _start(inner, config, n_hidden)
     progress = _train(gate, inner, outer, config)
     with torch.no_grad():
@@ -211,7 +215,7 @@ def _fit(inner: RouterRows, outer: RouterRows, config: RouterConfig, n_hidden: i
 
 
 def _start(rows: RouterRows, config: RouterConfig, n_hidden: int) -> Gate:
-    """Return the gate before its first step: it gives every prompt the shares of the tasks in training."""
+    """Return the gate before its first step; its probabilities are the shares of the tasks in the training rows."""
     once = np.unique(rows.groups_N, return_index=True)[1]
     projection: Projection = fit_projection(
         rows.prompt_ND[torch.from_numpy(once)],
@@ -243,7 +247,7 @@ def _start(rows: RouterRows, config: RouterConfig, n_hidden: int) -> Gate:
 
 
 def _training_weights(rows: RouterRows, config: RouterConfig) -> Tensor:
-    """Return the weight of each row in the loss, [N]: its own, or so that every task weighs the same in total."""
+    """Return the weight of each row in the loss, [N]; if balanced, every task has the same total weight."""
     weights_N = rows.weights_N
     if config.class_weight == "balanced":
         total_T = np.bincount(rows.truth_N, weights=weights_N, minlength=len(rows.names))
@@ -282,12 +286,12 @@ def _train(gate: Gate, inner: RouterRows, outer: RouterRows, config: RouterConfi
 
 
 def _fit_temperature(logits_NT: Floats, rows: RouterRows, bins: int) -> float:
-    """Return the temperature under which held-out tasks are most likely, or 1 where it would not help.
+    """Return the temperature with the lowest held-out loss, or 1 if it does not lower the calibration error.
 
         minimise over T:   sum_n w_n * -log softmax(z_n / T)[task_n] + log(T)^2 / 2
 
-    The last term, a standard normal on log(T), decides only where rows are few or all right (then the rest falls
-    forever as T falls to 0). A temperature that raised the calibration error of these rows is not taken.
+    The last term is a standard normal prior on log(T). It matters only if there are few rows, or if all are right, in
+    which case the other term falls without limit as T goes to 0.
     """
     weights_N = rows.weights_N / rows.weights_N.mean()
     row_N = np.arange(len(rows))

@@ -1,9 +1,9 @@
-"""How well a router names tasks, and whether its confidence can be believed: figures on rows it was not trained on.
+"""Accuracy and calibration of a router on held-out rows.
 
     confidence_n = max_t p_nt        calibration error = sum_b (rows_b / N) |accuracy_b - confidence_b|
 
-over bins b of equal width. A threshold c splits the rows: ``coverage`` is the share with confidence >= c, which top-1
-routing decides; the others are left to a fall-back.
+over bins b of equal width. A threshold c splits the rows: ``coverage`` is the share with confidence >= c, which go to
+the router's choice; the others go to the fallback.
 
 Shapes: N rows, T tasks.
 """
@@ -24,7 +24,14 @@ from facetrm.fit.router.config import THRESHOLDS
 
 @dataclass(frozen=True)
 class TaskFigures:
-    """One task: ``rows`` that have it, rows ``routed`` to it; ``precision`` and ``recall`` are None where none."""
+    """How well a router finds one task.
+
+    Attributes:
+        rows: number of rows of the task.
+        routed: number of rows routed to the task.
+        precision: share of the routed rows that have the task, 0 to 1; None if no row was routed to it.
+        recall: share of the rows of the task that were routed to it, 0 to 1; None if there are none.
+    """
 
     rows: int
     routed: int
@@ -34,7 +41,15 @@ class TaskFigures:
 
 @dataclass(frozen=True)
 class ReliabilityBin:
-    """Rows whose confidence is in (``low``, ``high``]; mean ``confidence`` and ``accuracy`` are None without rows."""
+    """The rows whose confidence is in one bin.
+
+    Attributes:
+        low: lower end of the bin, exclusive.
+        high: upper end of the bin, inclusive.
+        rows: number of rows.
+        confidence: mean confidence, 0 to 1; None without rows.
+        accuracy: share of rows routed to their task, 0 to 1; None without rows.
+    """
 
     low: float
     high: float
@@ -45,9 +60,13 @@ class ReliabilityBin:
 
 @dataclass(frozen=True)
 class Coverage:
-    """At this ``threshold`` of confidence: the share of rows at or above it (``coverage``), and how right they are.
+    """Coverage and accuracy at one confidence threshold.
 
-    ``accuracy_below`` is that of the other rows; None where there are none.
+    Attributes:
+        threshold: confidence threshold, 0 to 1.
+        coverage: share of rows with at least this confidence, 0 to 1.
+        accuracy: accuracy on these rows, 0 to 1; None without any.
+        accuracy_below: accuracy on the other rows, 0 to 1; None without any.
     """
 
     threshold: float
@@ -58,21 +77,21 @@ class Coverage:
 
 @dataclass(frozen=True)
 class RouterReport:
-    """What the router does on N rows with known tasks.
+    """Figures of a router on N rows with known tasks.
 
     Attributes:
-        names: T tasks, in the router's order.
+        names: names of the T tasks, in the router's order.
         rows: number of rows.
         prompts: number of different prompts.
         accuracy: share of rows routed to their task, with a bootstrap interval over prompts.
-        majority: the accuracy of always naming the most frequent task of these rows.
+        majority: accuracy of always choosing the most frequent task of these rows.
         tasks: precision and recall by task.
-        confusion: rows are true tasks, columns are routed ones (counts).
-        loss: mean cross-entropy.
-        calibration_error: expected gap of confidence and accuracy.
-        reliability: the bins that it is made of.
-        coverage: by threshold.
-        correct_N: 1 where a row is right, for comparisons on the same rows.
+        confusion: number of rows by true task (rows) and routed task (columns), [T, T].
+        loss: mean cross-entropy, in nats.
+        calibration_error: expected absolute difference of confidence and accuracy, 0 to 1.
+        reliability: confidence bins of the calibration error.
+        coverage: coverage and accuracy at each threshold.
+        correct_N: 1 for each row that was routed to its task, else 0; for paired comparisons.
     """
 
     names: tuple[str, ...]
@@ -89,7 +108,7 @@ class RouterReport:
     correct_N: Floats
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the JSON-ready report, without the rows."""
+        """Return the report as a JSON-ready dict, without ``correct_N``."""
         values = asdict(self)
         del values["correct_N"]
         values["names"] = list(self.names)
@@ -110,17 +129,20 @@ def report_routing(
     """Compare a router's probabilities with the true tasks.
 
     Args:
-        probability_NT: each row sums to 1; the first of equal tasks is the routed one.
-        truth_N: the number of each row's task.
-        groups: the prompt of each row, the unit of the bootstrap.
-        names: T tasks.
-        bins: number of bins of equal width, for the calibration error.
-        thresholds: at which coverage is reported.
-        samples: number of resamples of the bootstrap.
+        probability_NT: probability of each task, [N, T]; of equal probabilities, the first task is chosen.
+        truth_N: index of each row's true task, [N].
+        groups: prompt key of each row, [N]; the bootstrap resamples prompts.
+        names: names of the T tasks.
+        bins: number of confidence bins of equal width, for the calibration error.
+        thresholds: confidence levels at which coverage and accuracy are reported.
+        samples: number of bootstrap samples.
         seed: random seed of the bootstrap.
 
+    Returns:
+        The report.
+
     Raises:
-        FitError: no row, or sides that do not fit together.
+        FitError: no row, or inputs with different numbers of rows or tasks.
     """
     p_NT, truth = np.asarray(probability_NT, dtype=np.float64), np.asarray(truth_N, dtype=np.int64)
     n, count = len(truth), len(names)
@@ -151,12 +173,12 @@ def report_routing(
 
 
 def calibration_error(probability_NT: ArrayLike, truth_N: ArrayLike, *, bins: int = 10) -> float:
-    """Return the expected gap of confidence and accuracy over bins of equal width (0 without rows).
+    """Return the expected absolute difference of confidence and accuracy over bins of equal width; 0 without rows.
 
     Args:
-        probability_NT: each row sums to 1.
-        truth_N: the number of each row's task.
-        bins: how many.
+        probability_NT: probability of each task, [N, T].
+        truth_N: index of each row's true task, [N].
+        bins: number of bins.
     """
     p_NT, truth = np.asarray(probability_NT, dtype=np.float64), np.asarray(truth_N)
     correct_N = (p_NT.argmax(axis=1) == truth).astype(np.float64)
