@@ -1,13 +1,12 @@
-"""Transformers' ``Trainer`` over a module of trunk and heads: claimed, resumed, and kept without the frozen trunk.
+"""Train a trunk and its heads with Transformers' ``Trainer``, resumably and without copies of the frozen trunk.
 
-    FOLDER/settings.json         what was asked for: another question is refused
-    FOLDER/checkpoint-N/         what is trained, optimizer, random states
+    FOLDER/settings.json         settings of the training; a training with other settings is an error
+    FOLDER/checkpoint-N/         trained parameters, optimizer and random states after step N
     FOLDER/log.jsonl             one line for each entry of the Trainer's log
-    FOLDER/trained.safetensors   the end: what was trained, bit for bit
+    FOLDER/trained.safetensors   the result: the trained parameters, bit for bit
 
-The Trainer does what it does everywhere: devices, processes, precision, FSDP, DeepSpeed, reports. Added here are the
-parts of the loss in the log, an evaluation of one's own, checkpoints that leave the frozen trunk out, and errors where
-a checkpoint lacks a tensor.
+The Trainer handles devices, processes, precision, FSDP, DeepSpeed and reporting as usual. This module adds the parts of
+the loss to the log, a custom evaluation, checkpoints without the frozen trunk, and errors for missing tensors.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ from facetrm.fit.schedule import without_zero_rate
 
 TRAINED: Final = "trained.safetensors"
 _FIX: Final = "fix these arguments of transformers.TrainingArguments, or start with accelerate launch"
-# What may change between a run and the one that goes on with it: nothing that decides a number.
+# Arguments that may change when a training is resumed, because they do not affect its result.
 _FREE: Final = (
     "disable_tqdm",
     "log_level",
@@ -50,9 +49,14 @@ _FREE: Final = (
 
 @dataclass(frozen=True)
 class TrainingCost:
-    """What a training has cost: ``steps``, ``seconds`` (of this process), ``tokens`` of the rows, rows ``truncated``.
+    """The cost of a training.
 
-    ``history`` is the Trainer's log: loss, its parts, gradient norm and learning rate by step.
+    Attributes:
+        steps: number of optimiser steps.
+        seconds: duration of the last process, in seconds.
+        tokens: number of tokens of the training rows.
+        truncated: number of truncated rows.
+        history: entries of the Trainer's log: loss, its parts, gradient norm and learning rate by step.
     """
 
     steps: int
@@ -63,17 +67,17 @@ class TrainingCost:
 
 
 class Counted(Protocol):
-    """Rows of a training that know how many ``tokens`` they are, and how many were ``truncated``."""
+    """Training rows that know their number of ``tokens`` and how many rows were ``truncated``."""
 
     tokens: int
     truncated: int
 
 
 class Trainable(Protocol):
-    """A module whose forward returns ``loss`` and, detached, the parts of it that the log shows."""
+    """A module whose forward method returns ``loss`` and its detached parts for the log."""
 
     def trained(self) -> frozenset[str]:
-        """Return the names of what is trained, as in the state dict."""
+        """Return the state-dict names of the trained parameters."""
         ...
 
 
@@ -83,13 +87,13 @@ def training_arguments(
     """Return the Trainer's arguments.
 
     Args:
-        section: what the user gave.
+        section: arguments given by the user.
         folder: folder of the checkpoints.
         device: device of the trunk.
-        ours: arguments that this program sets; an error where the user gave them too.
+        ours: arguments that this package sets; it is an error if the user gave them too.
 
     Raises:
-        ConfigError: what Transformers, Accelerate or DeepSpeed refuses, with what they say.
+        ConfigError: Transformers, Accelerate or DeepSpeed rejects the arguments, or one process has several GPUs.
     """
     given = section.model_dump()
     taken = sorted(given.keys() & ours.keys())
@@ -98,7 +102,7 @@ def training_arguments(
     given.setdefault("disable_tqdm", not sys.stderr.isatty())
     given.setdefault("use_cpu", device.type == "cpu")
     given.setdefault("dataloader_pin_memory", device.type != "cpu")
-    given.setdefault("ddp_find_unused_parameters", False)  # what is trained is used in every batch
+    given.setdefault("ddp_find_unused_parameters", False)  # every batch uses all trained parameters
     fixed = {"eval_strategy": "no", **ours}
     try:
         arguments = TrainingArguments(
@@ -121,12 +125,13 @@ def training_arguments(
 
 
 class HeadsTrainer(Trainer):
-    """The Trainer, with the parts of the loss in its log and checkpoints that hold only what is trained.
+    """A Trainer that logs the parts of the loss and whose checkpoints hold only trained parameters.
 
     Args:
         model: a :class:`Trainable` module.
-        judge: gives the figures of an evaluation, such as ``{"eval_accuracy": 0.7}``; the Trainer's own by default.
-        arguments: of ``transformers.Trainer``.
+        judge: function that returns the figures of an evaluation, such as ``{"eval_accuracy": 0.7}``; None for the
+            Trainer's own evaluation.
+        arguments: other arguments of ``transformers.Trainer``.
     """
 
     def __init__(
@@ -159,7 +164,7 @@ class HeadsTrainer(Trainer):
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
     ) -> torch.optim.lr_scheduler.LRScheduler:
-        """Return the schedule; a warm-up of w steps goes from 1/w to 1, so that no step has rate 0.
+        """Return the learning-rate schedule. A warm-up of w steps goes from 1/w to 1, so that no step has rate 0.
 
         Args:
             num_training_steps: as in ``Trainer.create_scheduler``.
@@ -169,7 +174,7 @@ class HeadsTrainer(Trainer):
         return without_zero_rate(super().create_scheduler(num_training_steps, optimizer), warm=warm)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Return, log and announce the figures of ``judge``.
+        """Return and log the figures of ``judge``, and pass them to the callbacks.
 
         Args:
             args: as in ``Trainer.evaluate``.
@@ -183,7 +188,7 @@ class HeadsTrainer(Trainer):
         return found
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the means of the parts of the loss since the last entry to ``logs``, and write the log so far.
+        """Add the mean parts of the loss since the last entry to ``logs``, and write the whole log to the folder.
 
         Args:
             logs: as in ``Trainer.log``.
@@ -205,11 +210,8 @@ class HeadsTrainer(Trainer):
         lines = [json.dumps(entry) + "\n" for entry in self.state.log_history]
         write_text(Path(str(self.args.output_dir)) / "log.jsonl", "".join(lines))
         if self.args.disable_tqdm:
-            log(
-                "fine-tune",
-                step=self.state.global_step,
-                **{k: v for k, v in logs.items() if isinstance(v, int | float)},
-            )
+            figures = {name: value for name, value in logs.items() if isinstance(value, int | float)}
+            log("fine-tune", step=self.state.global_step, **figures)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         state = cast(torch.nn.Module, self.model).state_dict() if state_dict is None else state_dict
@@ -229,20 +231,20 @@ def run_trainer(
     judge: Callable[[], dict[str, float]] | None = None,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> HeadsTrainer:
-    """Train a :class:`Trainable` module in place, from the last whole checkpoint in ``folder`` where there is one.
+    """Train a :class:`Trainable` module in place, from the last complete checkpoint in the folder if there is one.
 
     Args:
         model: trunk and heads.
         arguments: arguments of the Trainer.
         rows: training examples.
-        collator: makes a batch from examples.
+        collator: function that makes a batch from examples.
         folder: folder of the checkpoints.
-        judge: see :class:`HeadsTrainer`.
+        judge: function that returns the figures of an evaluation; None for the Trainer's own evaluation.
         callbacks: callbacks of the Trainer.
 
     Raises:
-        ConfigError: arguments that the Trainer refuses.
-        FitError: memory does not hold a batch, or the loss is not finite.
+        ConfigError: the Trainer does not accept its arguments.
+        FitError: a batch does not fit in memory, or the loss is not finite.
     """
     try:
         trainer = HeadsTrainer(
@@ -250,7 +252,7 @@ def run_trainer(
             judge=judge,
             args=arguments,
             train_dataset=rows,
-            eval_dataset=None if judge is None else rows,  # asked for by name, and never read
+            eval_dataset=None if judge is None else rows,  # the Trainer requires it, but never reads it
             data_collator=collator,
             callbacks=list(callbacks),
         )
@@ -262,7 +264,7 @@ def run_trainer(
         trainer.train(resume_from_checkpoint=_last_whole_checkpoint(folder))
     except torch.OutOfMemoryError:
         raise FitError(
-            "memory does not hold a batch",
+            "a batch does not fit in memory",
             place="trainer",
             fix="lower per_device_train_batch_size, or set gradient_checkpointing: true",
         ) from None
@@ -270,7 +272,7 @@ def run_trainer(
 
 
 def write_trained(trainer: HeadsTrainer, folder: Path) -> None:
-    """Write what was trained to ``folder``: the mark of a finished training.
+    """Write the trained parameters to ``folder``, which marks the training as finished.
 
     Raises:
         FitError: a tensor that is not finite.
@@ -282,7 +284,7 @@ def write_trained(trainer: HeadsTrainer, folder: Path) -> None:
 
 
 def write_result(state: Mapping[str, Tensor], folder: Path) -> None:
-    """Write the tensors of a finished training, by name, to ``folder``.
+    """Write the trained parameters ``state`` (tensors by name) to ``folder``.
 
     Raises:
         FitError: a tensor that is not finite.
@@ -296,16 +298,16 @@ def write_result(state: Mapping[str, Tensor], folder: Path) -> None:
 
 
 def read_trained(model: torch.nn.Module, folder: Path) -> None:
-    """Read the end of a training into ``model``, bit for bit.
+    """Load the result of the training in ``folder`` into ``model``, bit for bit.
 
     Raises:
-        FitError: no end of a training, or tensors that are missing, unexpected or of another shape.
+        FitError: the folder has no result, or a tensor is missing, unexpected or has another shape.
     """
     place = folder / TRAINED
     try:
         found = load_file(place)
     except (FileNotFoundError, SafetensorError) as exc:
-        raise FitError(f"no whole result of a training ({exc})", place=folder, fix="run the training again") from None
+        raise FitError(f"no complete training result ({exc})", place=folder, fix="run the training again") from None
     wanted = cast(Trainable, model).trained()
     _complain(wanted - found.keys(), found.keys() - wanted, place)
     own = model.state_dict()
@@ -321,14 +323,14 @@ def read_trained(model: torch.nn.Module, folder: Path) -> None:
 
 
 def read_log(folder: Path) -> tuple[dict[str, float], ...]:
-    """Return the entries of the Trainer's log in ``folder``; none where nothing was logged."""
+    """Return the entries of the Trainer's log in ``folder``; empty if nothing was logged."""
     path = folder / "log.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     return tuple(json.loads(line) for line in lines)
 
 
 def read_spent(folder: Path, rows: Counted) -> TrainingCost:
-    """Return what the training of ``rows`` in ``folder`` has cost, by its log."""
+    """Return the cost of the training on ``rows``, from the log in ``folder``."""
     history = read_log(folder)
     last = history[-1] if history else {}
     return TrainingCost(
@@ -337,14 +339,14 @@ def read_spent(folder: Path, rows: Counted) -> TrainingCost:
 
 
 def claim(folder: Path, question: dict[str, Any]) -> None:
-    """Write down what is asked of ``folder``; where nothing is trained yet, another question takes its place.
+    """Reserve a folder for a training by writing its settings. Other settings are replaced if nothing is trained yet.
 
     Args:
         folder: folder of the training.
-        question: the settings that decide its result.
+        question: the settings that affect its result.
 
     Raises:
-        FitError: it holds a training, or the beginning of one, with other settings.
+        FitError: the folder holds a training with other settings, finished or not.
     """
     path = folder / "settings.json"
     if not path.exists():
@@ -358,21 +360,21 @@ def claim(folder: Path, question: dict[str, Any]) -> None:
         raise FitError(
             f"holds a training with other settings ({', '.join(changed)})", place=folder, fix="give another run folder"
         )
-    for old in (*folder.glob("*.safetensors"), folder / "looks.json", folder / "kept.json"):  # of the other training
+    for old in (*folder.glob("*.safetensors"), folder / "looks.json", folder / "kept.json"):
         old.unlink(missing_ok=True)
     (folder / "log.jsonl").unlink(missing_ok=True)
     write_json(path, question)
 
 
 def question_of(config: Section) -> dict[str, Any]:
-    """Return the settings that decide a training's result; ``config`` has a section ``trainer``."""
+    """Return the settings that affect the result of a training; ``config`` must have a section ``trainer``."""
     settings = config.model_dump(mode="json")
     settings["trainer"] = {key: value for key, value in settings["trainer"].items() if key not in _FREE}
     return settings
 
 
 def _last_whole_checkpoint(folder: Path) -> str | None:
-    """Return the newest checkpoint that was written to its end: the Trainer writes its state last."""
+    """Return the newest complete checkpoint; the Trainer writes its state last. None if there is none."""
     steps = sorted((int(path.name.split("-")[1]) for path in folder.glob("checkpoint-[0-9]*")), reverse=True)
     for step in steps:
         path = folder / f"checkpoint-{step}"

@@ -255,7 +255,7 @@ def test_components_can_take_the_place_of_the_whole_vector() -> None:
         ({"tasks": []}, "0 tasks and 600 prompt groups"),
         ({"tasks": TRAIN.tasks[:-1]}, "599 tasks and 600 prompt groups"),
         ({"groups": TRAIN.groups[1:]}, "600 tasks and 599 prompt groups"),
-        ({"tasks": [*TRAIN.tasks[:-1], None]}, "row 599 has no task; leave unlabelled rows out"),
+        ({"tasks": [*TRAIN.tasks[:-1], None]}, "row 599 has no task; leave rows without a task out"),
         ({"names": ["chat", "code", "texts"]}, r"unknown task 'text'; did you mean 'texts'\?"),
         ({"names": [*NAMES, "chat"]}, "a task occurs twice in"),
         ({"names": [*NAMES, "poem"]}, "task 'poem' has no row"),

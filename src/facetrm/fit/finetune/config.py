@@ -93,9 +93,9 @@ class FineTuneConfig(Section):
         pairs: number of pairs in one example.
         dropout: keep the dropout that the trunk's own configuration asks for; off by default, so that both answers of
             a pair are read by the same model.
-        seed: Random seed of new adapters, new heads, the order in which rows meet, and dropout. The Trainer's own
-            ``trainer.seed`` is 42 + seed where it is not given.
-        trainer: see :class:`TrainerSection`.
+        seed: random seed of new adapters, new heads, the mix of rows in the examples, and dropout. If ``trainer.seed``
+            is not given, it is 42 + seed.
+        trainer: arguments of Transformers' ``Trainer``.
     """
 
     method: Literal["lora", "full"] = "lora"
