@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy.stats import t as student
 
 from facetrm.core.errors import FitError
-from facetrm.core.statistics import cluster_counts
-
-ENOUGH_SEEDS: Final = 5
-"""From so many seeds on, seeds are resampled; below, Student's t takes the mean of each seed as one value."""
+from facetrm.core.statistics import Floats
 
 
 @dataclass(frozen=True)
@@ -26,7 +23,7 @@ class SeedInterval:
         low: Lower end of the interval.
         high: Upper end of the interval.
         level: Confidence level, 0 to 1.
-        method: What the interval is: ``Student's t over N seeds`` or ``bootstrap over N seeds and their prompts``.
+        method: What the interval is: ``Student's t over N seeds``, and ``and their P prompts`` where seeds share any.
         seeds: Mean of each seed.
     """
 
@@ -42,21 +39,23 @@ def interval_over_seeds(
     values: Sequence[ArrayLike],
     groups: Sequence[ArrayLike],
     *,
-    samples: int = 1000,
-    seed: int = 0,
     level: float = 0.95,
+    within: tuple[float, float] = (-math.inf, math.inf),
 ) -> SeedInterval:
     """Return the mean over seeds of the mean of ``values``, with an interval over seeds and prompts.
 
-    Two to four seeds get Student's t over the seeds' means. Five and more get a hierarchical bootstrap: seeds are
-    drawn, then prompts within each drawn seed.
+    ``variance = seeds + prompts - cells``: that of the seeds' means, plus that of the prompts, minus that of each
+    prompt in each seed, which the first two both contain. It is never below that of the seeds. Where every seed has
+    its own prompts, the last two cancel: the spread of the means then contains the prompts. Where seeds share their
+    prompts, that spread alone would leave the prompts out. Student's t has the degrees of freedom of Welch and
+    Satterthwaite. A hierarchical bootstrap of five seeds is too narrow: it takes the spread of five values as known.
 
     Args:
-        values: For each seed, the value of each row, such as the credit of each pair, [N].
-        groups: For each seed, the prompt of each row, [N].
-        samples: Number of bootstrap samples.
-        seed: Random seed of the bootstrap.
+        values: For each seed, the value of each row, such as the credit of each pair or the difference of two
+            systems' credits, [N].
+        groups: For each seed, the prompt of each row, [N]. One name in two seeds is one prompt.
         level: Confidence level, 0 to 1.
+        within: Least and greatest value that a row can have; the interval is cut there.
 
     Raises:
         FitError: Fewer than two seeds, a seed without a row, or groups of other length.
@@ -64,9 +63,14 @@ def interval_over_seeds(
     Example:
         >>> from facetrm.core import interval_over_seeds
         >>> credit = [[1, 1, 0, 1], [1, 0, 0, 1], [1, 1, 1, 1]]
-        >>> found = interval_over_seeds(credit, [["a", "a", "b", "b"]] * 3)
-        >>> found.value, found.method
-        (0.75, "Student's t over 3 seeds")
+        >>> own = [[f"{seed}-a", f"{seed}-a", f"{seed}-b", f"{seed}-b"] for seed in range(3)]
+        >>> found = interval_over_seeds(credit, own, within=(0.0, 1.0))
+        >>> found.value, round(found.low, 2), found.method
+        (0.75, 0.13, "Student's t over 3 seeds")
+        >>> interval_over_seeds(credit, [["a", "a", "b", "b"]] * 3).method
+        "Student's t over 3 seeds and their 2 prompts"
+
+    Reference: Cameron, Gelbach and Miller (2011), "Robust Inference with Multiway Clustering".
     """
     rows = [np.asarray(part, dtype=np.float64) for part in values]
     names = [np.asarray(part) for part in groups]
@@ -77,20 +81,25 @@ def interval_over_seeds(
             fix="give two seeds or more, each with rows and one group per row",
         )
     means, count = np.array([x.mean() for x in rows]), len(rows)
-    value, of_seeds = float(means.mean()), tuple(means.tolist())
-    if count < ENOUGH_SEEDS:
-        half = float(student.ppf((1.0 + level) / 2.0, count - 1) * means.std(ddof=1) / count**0.5)
-        method = f"Student's t over {count} seeds"
-        return SeedInterval(value, value - half, value + half, level, method, of_seeds)
-    drawn = np.random.default_rng(seed).integers(0, count, (samples, count))
-    by_seed = np.empty((samples, count))
-    for place in range(count):
-        for k in range(count):
-            here = np.flatnonzero(drawn[:, place] == k)
-            codes, counts_BC = cluster_counts(names[k], samples=len(here), seed=seed + 1 + place * count + k)
-            sums, sizes = np.bincount(codes, weights=rows[k]), np.bincount(codes)
-            by_seed[here, place] = (counts_BC @ sums) / np.maximum(counts_BC @ sizes, 1)
-    tail = (1.0 - level) / 2.0
-    low, high = np.quantile(by_seed.mean(axis=1), [tail, 1.0 - tail])
-    method = f"bootstrap over {count} seeds and their prompts"
-    return SeedInterval(value, float(low), float(high), level, method, of_seeds)
+    value, of_seeds = float(means.mean()), float(means.var(ddof=1)) / count
+    share_N = np.concatenate([(x - x.mean()) / (len(x) * count) for x in rows])
+    seed_N = np.repeat(np.arange(count), [len(x) for x in rows])
+    _, prompt_N = np.unique(np.concatenate(names), return_inverse=True)
+    prompts = int(prompt_N.max()) + 1
+    _, cell_N = np.unique(prompt_N.ravel() * count + seed_N, return_inverse=True)
+    shared = int(cell_N.max()) + 1 > prompts
+    of_prompts = max(_spread(share_N, prompt_N) - _spread(share_N, cell_N), 0.0) if shared else 0.0
+    variance = of_seeds + of_prompts
+    half = 0.0
+    if variance > 0:
+        freedom = variance**2 / (of_seeds**2 / (count - 1) + of_prompts**2 / max(prompts - 1, 1))
+        half = float(student.ppf((1.0 + level) / 2.0, freedom)) * variance**0.5
+    method = f"Student's t over {count} seeds" + (f" and their {prompts} prompts" if shared else "")
+    low, high = max(value - half, within[0]), min(value + half, within[1])
+    return SeedInterval(value, low, high, level, method, tuple(means.tolist()))
+
+
+def _spread(share_N: Floats, code_N: NDArray[np.integer]) -> float:
+    """Return the variance of a sum of rows whose clusters are drawn anew."""
+    sums = np.bincount(code_N.ravel(), weights=share_N)
+    return float(sums @ sums) * len(sums) / max(len(sums) - 1, 1)

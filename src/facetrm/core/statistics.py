@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -85,13 +86,18 @@ def cluster_counts(groups: ArrayLike, *, samples: int, seed: int) -> tuple[NDArr
 
 
 def bootstrap_mean(
-    values: ArrayLike, groups: ArrayLike, *, samples: int = 1000, seed: int = 0, level: float = 0.95
+    values: ArrayLike,
+    groups: ArrayLike,
+    *,
+    samples: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+    within: tuple[float, float] = (-math.inf, math.inf),
 ) -> Interval:
     """Return the mean of ``values`` [N] with an interval over the clusters of ``groups`` [N].
 
     Whole clusters are resampled. Below FEW_CLUSTERS clusters the interval is Student's t with the jackknife's
-    variance, which comes closer to its level there (0.93 to 0.95 where 0.95 is asked). It stays within the range of
-    the values and needs no resampling.
+    variance, which comes closer to its level there (0.93 to 0.95 where 0.95 is asked) and needs no resampling.
 
     Args:
         values: value of each row, [N].
@@ -99,12 +105,13 @@ def bootstrap_mean(
         samples: number of bootstrap samples.
         seed: random seed of the bootstrap.
         level: confidence level of the interval, 0 to 1.
+        within: Least and greatest value that a row can have; an interval of Student's t is cut there.
     """
     x = np.asarray(values, dtype=np.float64)
     if len(x) == 0:
         return Interval(float("nan"), float("nan"), float("nan"), level)
     if len(np.unique(np.asarray(groups))) < FEW_CLUSTERS:
-        return _of_few(x, np.zeros(len(x)), np.asarray(groups), level)
+        return _of_few(x, np.zeros(len(x)), np.asarray(groups), level, within)
     codes, counts = cluster_counts(groups, samples=samples, seed=seed)
     sums, sizes = np.bincount(codes, weights=x), np.bincount(codes).astype(np.float64)
     means = (counts @ sums) / np.maximum(counts @ sizes, 1e-12)
@@ -121,6 +128,7 @@ def bootstrap_macro(
     samples: int = 1000,
     seed: int = 0,
     level: float = 0.95,
+    within: tuple[float, float] = (-math.inf, math.inf),
 ) -> Interval:
     """Return the unweighted mean over ``strata`` of the mean of ``values`` [N].
 
@@ -134,11 +142,12 @@ def bootstrap_macro(
         samples: number of bootstrap samples.
         seed: random seed of the bootstrap.
         level: confidence level of the interval, 0 to 1.
+        within: Least and greatest value that a row can have; an interval of Student's t is cut there.
     """
     x, s, g = np.asarray(values, dtype=np.float64), np.asarray(strata), np.asarray(groups)
     names = np.unique(s)
     if len(x) and min(len(np.unique(g[s == name])) for name in names) < FEW_CLUSTERS:
-        return _of_few(x, s, g, level)
+        return _of_few(x, s, g, level, within)
     draws, points = np.zeros((len(names), samples)), np.zeros(len(names))
     for i, name in enumerate(names):
         rows = s == name
@@ -150,7 +159,13 @@ def bootstrap_macro(
     return Interval(float(points.mean()), float(low), float(high), level)
 
 
-def _of_few(x: Floats, strata: NDArray[np.generic], groups: NDArray[np.generic], level: float) -> Interval:
+def _of_few(
+    x: Floats,
+    strata: NDArray[np.generic],
+    groups: NDArray[np.generic],
+    level: float,
+    within: tuple[float, float],
+) -> Interval:
     """Return the mean over strata of the mean of ``x`` with Student's t; one cluster in a stratum adds no width."""
     means, variances, freedoms = [], [], []
     for name in np.unique(strata):
@@ -167,8 +182,8 @@ def _of_few(x: Floats, strata: NDArray[np.generic], groups: NDArray[np.generic],
     if not variance.any():
         return Interval(value, value, value, level)
     freedom = variance.sum() ** 2 / (variance**2 / np.array(freedoms)).sum()
-    half = float(student.ppf((1.0 + level) / 2.0, freedom)) * variance.sum() ** 0.5 / len(means)
-    return Interval(value, max(value - half, float(x.min())), min(value + half, float(x.max())), level)
+    half = float(student.ppf((1.0 + level) / 2.0, freedom)) * float(variance.sum()) ** 0.5 / len(means)
+    return Interval(value, max(value - half, within[0]), min(value + half, within[1]), level)
 
 
 def bootstrap_spearman(
@@ -252,8 +267,8 @@ def pair_accuracy(
     """
     credit = win_credit(margins)
     if strata is None:
-        return bootstrap_mean(credit, groups, samples=samples, seed=seed, level=level)
-    return bootstrap_macro(credit, strata, groups, samples=samples, seed=seed, level=level)
+        return bootstrap_mean(credit, groups, samples=samples, seed=seed, level=level, within=(0.0, 1.0))
+    return bootstrap_macro(credit, strata, groups, samples=samples, seed=seed, level=level, within=(0.0, 1.0))
 
 
 def paired_difference(
@@ -281,5 +296,5 @@ def paired_difference(
     """
     gain = win_credit(margins) - win_credit(others)
     if strata is None:
-        return bootstrap_mean(gain, groups, samples=samples, seed=seed, level=level)
-    return bootstrap_macro(gain, strata, groups, samples=samples, seed=seed, level=level)
+        return bootstrap_mean(gain, groups, samples=samples, seed=seed, level=level, within=(-1.0, 1.0))
+    return bootstrap_macro(gain, strata, groups, samples=samples, seed=seed, level=level, within=(-1.0, 1.0))

@@ -70,4 +70,5 @@ def within_prompt_rank_correlation(
         values.append(np.divide((r * v).sum(axis=1), norm, out=np.zeros(len(r)), where=norm > 0))
         of_prompt.append(prompts[rows[measured, 0]])
     found = np.concatenate(values) if values else np.zeros(0)
-    return bootstrap_mean(found, np.concatenate(of_prompt) if of_prompt else found, samples=samples, seed=seed)
+    clusters = np.concatenate(of_prompt) if of_prompt else found
+    return bootstrap_mean(found, clusters, samples=samples, seed=seed, within=(-1.0, 1.0))

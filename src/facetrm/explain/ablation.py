@@ -136,7 +136,7 @@ def ablate(
             lines.append(_line(name, whole_N, rewards(edit), wins_N, clusters, samples, seed))
     return AblationTable(
         pairs=size,
-        accuracy=bootstrap_mean(wins_N, clusters, samples=samples, seed=seed),
+        accuracy=bootstrap_mean(wins_N, clusters, samples=samples, seed=seed, within=(0.0, 1.0)),
         lines=tuple(sorted(lines, key=lambda line: (line.accuracy, line.objective))),
         needed=tuple(needed),
     )

@@ -204,7 +204,7 @@ def _decided(names: Sequence[str], outputs: Sequence[RewardOutput], groups: Sequ
     largest_P = difference_PK.argmax(axis=1)
     return Decided(
         pairs=len(alone_P),
-        share=bootstrap_mean(alone_P.astype(np.float64), list(groups), seed=seed),
+        share=bootstrap_mean(alone_P.astype(np.float64), list(groups), seed=seed, within=(0.0, 1.0)),
         by={name: float(np.mean(alone_P & (largest_P == k))) for k, name in enumerate(names)},
     )
 

@@ -307,11 +307,11 @@ def _fit_row(name: str, r: Floats, v: Floats, config: DebiasConfig) -> DebiasRow
         return nan if np.ptp(rest) <= 1e-6 * np.ptp(r) else measure(rest, v)
 
     before = rho(0.0)
+    guess = float(np.cov(r, v)[0, 1] / np.var(v, ddof=1))
     if config.search == "grid":
-        return _grid(name, rho, before, config)
+        return _grid(name, rho, before, config, copy=np.isnan(rho(guess)))
     if config.sided == "one" and before <= config.tolerance:
         return DebiasRow(name, 0.0, before, before, True)
-    guess = float(np.cov(r, v)[0, 1] / np.var(v, ddof=1))
     value = (
         guess if config.correlation == "pearson" else _zero(rho, before, guess, float(np.std(r) / np.std(v)), config)
     )
@@ -360,10 +360,11 @@ def _zero(rho: Callable[[float], float], before: float, guess: float, scale: flo
     return value
 
 
-def _grid(name: str, rho: Callable[[float], float], before: float, config: DebiasConfig) -> DebiasRow:
+def _grid(name: str, rho: Callable[[float], float], before: float, config: DebiasConfig, *, copy: bool) -> DebiasRow:
     """Return the first grid value whose correlation meets the threshold, else the last value with the reason.
 
-    A walk that starts above the threshold and steps over zero to below its negative has not reached it.
+    A walk that starts above the threshold and steps over zero to below its negative has not reached it, nor has one
+    over a copy of the target, whose rho is 1 or -1 everywhere.
     """
     after = before
     for value in config.grid:
@@ -371,6 +372,10 @@ def _grid(name: str, rho: Callable[[float], float], before: float, config: Debia
         if after <= config.threshold:
             stepped_over = before > config.threshold and after < -config.threshold
             reason = f"the grid steps over zero: rho {before:.4f} becomes {after:.4f}" if stepped_over else ""
-            return DebiasRow(name, value, before, after, not stepped_over, reason)
+            if copy and not reason:
+                reason = (
+                    f"an affine copy of the target: rho is {after:.4f} at lambda {value:g}, and no value removes it"
+                )
+            return DebiasRow(name, value, before, after, not reason, reason)
     reason = f"no grid value brings rho down to {config.threshold:g}; the last leaves {after:.4f}"
     return DebiasRow(name, config.grid[-1], before, after, False, reason)

@@ -105,7 +105,9 @@ def with_given(judged: Sequence[Judged]) -> dict[str, dict[str, Any]]:
 
 
 def _agreement(rows: Sequence[tuple[float, str]]) -> dict[str, Any]:
-    interval: Mapping[str, Any] = asdict(bootstrap_mean([hit for hit, _ in rows], [prompt for _, prompt in rows]))
+    interval: Mapping[str, Any] = asdict(
+        bootstrap_mean([hit for hit, _ in rows], [prompt for _, prompt in rows], within=(0.0, 1.0))
+    )
     shown = {name: None if math.isnan(value) else value for name, value in interval.items()}
     return {"pairs": len(rows), "agreement": shown["value"], **{n: shown[n] for n in ("low", "high", "level")}}
 

@@ -150,6 +150,16 @@ def test_the_grid_has_not_reached_what_it_steps_over(slope: float) -> None:
     assert "steps over zero: rho 1.0000 becomes -1.0000" in row.reason
 
 
+@pytest.mark.parametrize("slope", [-0.07, -0.5, -3.0])
+def test_the_grid_has_not_reached_a_copy_turned_upside_down(slope: float) -> None:
+    table = scores()
+    table[:, 0] = slope * table[:, 1] + 0.2
+    row = fit_debias(table, names=NAMES, target="verbosity", config=DebiasConfig(search="grid")).table[0]
+    assert row.after == pytest.approx(-1.0)
+    assert not row.reached
+    assert "an affine copy of the target: rho is -1.0000" in row.reason
+
+
 def test_grid_that_ends_is_reported_and_never_one(capsys: pytest.CaptureFixture[str]) -> None:
     table = scores()
     table[:, 0] = 3.0 * table[:, 1] + 0.001 * table[:, 0]

@@ -148,7 +148,11 @@ def fit_router(
         uncalibrated=uncalibrated,
         linear=linear,
         gain=bootstrap_mean(
-            report.correct_N - linear.correct_N, outer.groups_N, samples=config.samples, seed=config.seed
+            report.correct_N - linear.correct_N,
+            outer.groups_N,
+            samples=config.samples,
+            seed=config.seed,
+            within=(-1.0, 1.0),
         ),
         training={"accuracy": trained.accuracy.value, "loss": trained.loss},
         best_step=progress.best_step,

@@ -160,7 +160,7 @@ def report_routing(
         names=tuple(names),
         rows=n,
         prompts=len(np.unique(np.asarray(groups))),
-        accuracy=bootstrap_mean(correct_N, groups, samples=samples, seed=seed),
+        accuracy=bootstrap_mean(correct_N, groups, samples=samples, seed=seed, within=(0.0, 1.0)),
         majority=float(confusion_TT.sum(axis=1).max() / n),
         tasks={name: _figures(confusion_TT, t) for t, name in enumerate(names)},
         confusion=confusion_TT.tolist(),
