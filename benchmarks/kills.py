@@ -86,14 +86,14 @@ def forking() -> ForkServerContext:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Return the files below ``folder`` by their names, without what holds seconds."""
+    """Return the files below ``folder`` by their names, without seconds and without the name of the folder itself."""
     found = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             data = b"" if path.name in TIMED else path.read_bytes()
             if path.name == "metrics.json":
                 data = json.dumps(without_seconds(json.loads(path.read_text(encoding="utf-8")))).encode()
-            found[str(path.relative_to(folder))] = data
+            found[str(path.relative_to(folder))] = data.replace(str(folder).encode(), b"FOLDER")
     return found
 
 

@@ -41,7 +41,17 @@ RECIPE: Mapping[str, Any] = {
     "save_backbone": "copy",
 }
 
-OF_ROUTED = {"model", "task_rm", "mean_of_experts", "routed"}
+OF_ROUTED = {
+    "model",
+    "task_rm",
+    "mean_of_experts",
+    "single_rm",
+    "ensemble_mean",
+    "ensemble_worst",
+    "ensemble_uncertainty",
+    "routed_linear",
+    "routed",
+}
 """Systems of the report that a run without a router does not have."""
 
 
