@@ -49,6 +49,12 @@ def gap_closed(metrics: dict[str, Any]) -> float:
     return (float(true["gate"]) - low) / (high - low)
 
 
+def held_out_rho(run: dict[str, Any]) -> float:
+    """Return the largest |Spearman correlation| with the debiasing target that is left on held-out pairs."""
+    after = (row["spearman_after"] for row in run["debias"]["held_out"].values())
+    return max(abs(rho) for rho in after if rho is not None)
+
+
 def table(runs: list[dict[str, Any]]) -> str:
     """Return the printed table: accuracy in percent against the labels and the true order, one column per seed."""
     lines = ["system                 " + "".join(f"   seed {run['seeds']['world']:<8}" for run in runs)]
@@ -59,6 +65,7 @@ def table(runs: list[dict[str, Any]]) -> str:
         ("gap closed", [gap_closed(run) for run in runs]),
         ("weight recovery", [run["weight_recovery_spearman"] for run in runs]),
         ("max |rho| reference", [run["debias"]["max_abs_rho"] for run in runs]),
+        ("max |rho| held out", [held_out_rho(run) for run in runs]),
         ("length inside prompts", [run["debias"]["within_prompt_length_rho"] for run in runs]),
         ("minutes", [run["seconds"]["total"] / 60 for run in runs]),
     )

@@ -123,6 +123,7 @@ def _content(folder: Path, model: RewardModel, metrics: Mapping[str, Any], place
         "pairs": metrics.get("rows", {}).get("preferences_test"),
         "rated": rated,
         "rho": metrics.get("debias", {}).get("max_abs_rho"),
+        "rho_held_out": metrics.get("debias", {}).get("max_abs_rho_held_out"),
         "target": metrics.get("debias", {}).get("target"),
         "versions": versions,
     }

@@ -46,6 +46,8 @@ def show_run(run: Run) -> None:
     debias, recovery = run.metrics["debias"], run.metrics["weight_recovery_spearman"]
     if debias["target"] is not None:
         print(f"largest |rank correlation| with {debias['target']} on the reference set: {debias['max_abs_rho']:.4f}")
+        if debias["max_abs_rho_held_out"] is not None:
+            print(f"  and on the held-out pairs, which debiasing has not seen: {debias['max_abs_rho_held_out']:.4f}")
     before, after = debias["within_prompt_length_rho_before"], debias["within_prompt_length_rho"]
     if before is not None and after is not None:
         print(f"final score with length within prompts: {before:+.3f} before, {after:+.3f} after debiasing")

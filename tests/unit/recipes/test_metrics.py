@@ -58,6 +58,9 @@ def test_promised_figures_are_there(metrics: dict[str, Any], tiny_run: Run) -> N
     debias = metrics["debias"]
     assert debias["target"] == "almond-verbosity"
     assert 0 <= debias["max_abs_rho"] <= 0.01
+    after = {name: row["spearman_after"] for name, row in debias["held_out"].items() if name != debias["target"]}
+    assert debias["max_abs_rho_held_out"] == max(abs(rho) for rho in after.values() if rho is not None)
+    assert debias["max_abs_rho_held_out"] > debias["max_abs_rho"]
     assert -1 <= debias["within_prompt_length_rho"] <= 1
     accuracy = metrics["pair_accuracy"]
     for kind in ("noisy", "true"):

@@ -164,6 +164,7 @@ def test_a_backbone_by_reference(tiny_run: Run, tmp_path: Path) -> None:
     assert load_model(tmp_path / "run").hash == done.fit.model.hash
     assert done.metrics["backbone_training"] == {}
     assert done.metrics["debias"]["max_abs_rho"] is None
+    assert done.metrics["debias"]["max_abs_rho_held_out"] is None
     assert "bag_of_words" not in done.metrics["pair_accuracy"]["noisy"]
 
 

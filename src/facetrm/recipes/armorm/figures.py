@@ -18,6 +18,7 @@ from facetrm.data.records import Preference
 from facetrm.explain.ablation import ablate
 from facetrm.explain.ask import explain_pair, flip_explained
 from facetrm.explain.overall import explain_overall
+from facetrm.fit.debias import CorrelationRow
 from facetrm.fit.heads.objective_report import ObjectiveReport
 from facetrm.model.reward_model import RewardModel
 from facetrm.recipes.armorm.config import ArmormConfig
@@ -91,6 +92,7 @@ def metrics(
         "debias": {
             "target": fit.debias.target,
             "max_abs_rho": None if fit.debias.target is None else fit.debias.max_abs_rho,
+            "max_abs_rho_held_out": _largest_after(judgement.held_out, fit.debias.target),
             "within_prompt_length_rho": None if length is None else length.after.value,
             "within_prompt_length_rho_interval": None if length is None else [length.after.low, length.after.high],
             "within_prompt_length_rho_before": None if length is None else length.before.value,
@@ -300,3 +302,8 @@ def plain(value: Any) -> Any:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [plain(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _largest_after(rows: Sequence[CorrelationRow], target: str | None) -> float | None:
+    found = [abs(row.spearman_after) for row in rows if row.name != target and math.isfinite(row.spearman_after)]
+    return max(found, default=None)
