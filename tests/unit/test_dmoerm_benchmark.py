@@ -1,4 +1,4 @@
-"""What the benchmarks of DMoERM are made of: a judge as noisy as asked, the controls' labels, tables, a capped pack."""
+"""What the benchmarks of DMoERM are made of: a judge as noisy as asked, disturbed labels, tables, a capped pack."""
 
 from __future__ import annotations
 
@@ -47,47 +47,46 @@ def test_the_judge_errs_as_often_as_asked(benchmarks: dict[str, ModuleType], sha
     assert np.mean(wrong) == pytest.approx(share, abs=0.03)
 
 
-def test_the_control_has_the_same_pairs_under_overall_labels(benchmarks: dict[str, ModuleType]) -> None:
+def test_the_disturbed_labels_follow_their_own_order(benchmarks: dict[str, ModuleType]) -> None:
     module = benchmarks["dmoerm"]
-    section = WorldTasks(tasks=module.TASKS, preferences=20, labelled=30, test=10)
+    section = WorldTasks(world=WorldConfig(noise=0.0), tasks=module.TASKS, preferences=600, labelled=30, test=60)
     rows = load_tasks(section, seed=0)
-    control = module.with_overall_labels(rows, 30)
-    assert [p.aspect for p in control.capabilities] == [p.aspect for p in rows.capabilities]
-    for own, other in zip(rows.capabilities, control.capabilities, strict=True):
-        assert {r.content for r in own.responses} == {r.content for r in other.responses}
-    by_pair: dict[tuple[str, frozenset[str]], set[str]] = {}
-    for p in control.capabilities:
-        key = (p.prompt_key, frozenset(r.content for r in p.responses))
-        by_pair.setdefault(key, set()).add(p.responses[0].content)
-    assert all(len(winners) == 1 for winners in by_pair.values())
-    turned = sum(a.responses != b.responses for a, b in zip(rows.capabilities, control.capabilities, strict=True))
-    assert 0 < turned < len(rows.capabilities)
+    disturbed = module.disturbed(rows, 0.3, 0)
+    gaps = np.array([module.true_gap(rows.world, pair, "disturbed") for pair in disturbed.overall])
+    assert np.mean(gaps < 0) == pytest.approx(0.3, abs=0.06)
+    clean = module.disturbed(rows, 0.0, 0).overall
+    assert min(module.true_gap(rows.world, pair, "disturbed") for pair in clean) >= 0
+    turned = Counter(
+        new.task for old, new in zip(rows.overall, clean, strict=True) if new.responses[0] != old.responses[0]
+    )
+    assert turned.keys() == module.DISTURBED.keys(), "the third task is left as it is"
 
 
 def test_the_summary_counts_against_the_truth(benchmarks: dict[str, ModuleType]) -> None:
     module = benchmarks["dmoerm"]
 
     def cell(seed: int) -> dict[str, object]:
-        truth = [1.0, -1.0, 1.0, -1.0, 1.0]
-        margins = {name: [1.0] * 5 for name in module.SYSTEMS} | {"dmoerm": truth}
+        truth = [1.0, -1.0, 1.0, 0.0, 1.0 - 2.0 * seed]
         return {
-            "prompts": [f"{seed}|{n}" for n in range(5)],
-            "tasks": list(module.TASKS),
+            "seed": seed,
+            "tasks": [module.TASKS[n] for n in (0, 1, 0, 0, 2)],
             "truth": truth,
-            "margins": margins,
-            "seconds": dict.fromkeys(module.SYSTEMS, 60.0),
+            "margins": {name: [1.0] * 5 for name in module.SYSTEMS} | {"model": truth},
+            "experts": {"a": {"kept": True, "steps": 200}, "b": {"kept": False, "steps": 190 + seed}},
+            "seconds": {"total": 60.0},
             "kept_label_error": 0.1,
-            "labels": {},
         }
 
     found = module.summary([cell(0), cell(1)])
-    assert found["true"]["dmoerm"]["value"] == 1.0
-    assert found["true"]["single"]["value"] == pytest.approx(0.6)
-    assert found["labels"]["single"]["value"] == 1.0
-    assert found["dmoerm_ahead"]["single"]["value"] == pytest.approx(0.4)
-    assert found["by_task"][module.TASKS[1]]["single"]["value"] == 0.0
-    assert found["by_seed"]["linear"] == [pytest.approx(0.6)] * 2
-    assert "dmoerm" in module.table("0.25", found)
+    assert found["true"]["model"] == {"value": 1.0, "low": 1.0, "high": 1.0, "seeds": [1.0, 1.0]}
+    single = found["true"]["single_rm"]
+    assert (single["value"], single["seeds"]) == (pytest.approx(0.625), [0.75, 0.5]), "a true tie is left out"
+    assert single["high"] - 0.625 == pytest.approx(12.706204736432095 * 0.125)
+    assert found["ahead"]["single_rm"]["value"] == pytest.approx(0.375)
+    assert found["by_task"][module.TASKS[1]]["single_rm"] == 0.0
+    assert (found["experts_kept"], found["experts"], found["fewest_steps"]) == ([1, 1], 2, 190)
+    assert "1 of 2, 1 of 2; fewest steps of one: 190" in module.table("800", found)
+    assert module.over_seeds([0.5])["low"] is None
 
 
 def test_a_capped_pack_takes_prompt_by_prompt(benchmarks: dict[str, ModuleType], tmp_path: Path) -> None:
