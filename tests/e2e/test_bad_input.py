@@ -148,7 +148,7 @@ FILES: dict[str, tuple[dict[str, Any], Sequence[str]]] = {
     "an unknown column": ({"rated": {**RATED, "sourcee": "x"}}, ["'sourcee' ('x')", "did you mean 'source'?"]),
     "same answers": ({"pair": {"chosen": [U, A], "rejected": [U, A], "prompt": None}}, ["pairs.jsonl:2", "'prompt'"]),
     "a strength of 2": ({"pair": {**PAIR, "strength": 2}}, ["pairs.jsonl:2", "'strength' is 2", "less than or equal"]),
-    "objectives: no list": ({"declared": {"name": "x"}}, ["objectives.yaml", "is no list", "- name:"]),
+    "objectives: no list": ({"declared": {"name": "x"}}, ["objectives.yaml", "is not a list", "- name:"]),
     "objectives: no YAML": ({"declared": "- name: [x"}, ["objectives.yaml:", "not YAML", "fix this line"]),
     "objectives: a date": ({"declared": "- name: 2024-99-99"}, ["objectives.yaml", "not YAML", "month"]),
     "objectives: a number": ({"declared": [3]}, ["entry 1 is 3", "- name:"]),

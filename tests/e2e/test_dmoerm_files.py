@@ -202,7 +202,7 @@ BAD: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "no such layers": ({"lora__layers": "last"}, ("'last' names no layers", "last 8")),
     "a trunk in pieces": (
         {"base__training": {**QUICK, "trainer": {"fsdp": "full_shard"}}},
-        ("fsdp is on", "take fsdp out"),
+        ("fsdp is on", "remove fsdp"),
     ),
     "a misspelt argument": (
         {"base__training": {"trainer": {"learning_rat": 1}}},

@@ -87,7 +87,8 @@ def test_a_run_leaves_what_it_says(done: DmoermRun) -> None:
         assert found["aggregator"]["counts"]["train"] == found["rows"]["mix"], "and nothing that experts saw"
     fits = [fit for found in metrics["tasks"].values() for fit in (*found["experts"].values(), found["aggregator"])]
     assert {fit["best_step"] > 0 for fit in fits} == {True, False}, "some were trained to their gain, some were not"
-    systems = {"model", "task_rm", "mean_of_experts", "linear_bt", "longer"}
+    rivals = {"single_rm", "ensemble_mean", "ensemble_worst", "ensemble_uncertainty", "routed_linear", "linear_bt"}
+    systems = {"model", "task_rm", "mean_of_experts", "longer", *rivals}
     assert set(metrics["pair_accuracy"]["noisy"]) == set(metrics["pair_accuracy"]["true"]) == systems
     assert set(metrics["pair_accuracy"]["by_task"]) == {"chat", "code"}
     assert set(metrics["pair_accuracy"]["model_minus"]) == systems - {"model"}

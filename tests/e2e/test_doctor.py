@@ -187,7 +187,7 @@ def test_a_server_alone_is_probed_too(healthy: Path, pairs: Path) -> None:
     with servers.served(healthy, fault="cuts the beginning") as url:
         found = diagnosed(command("doctor", url, "--data", pairs, "--json"))
     assert codes(found) == ["server-truncates"]
-    assert "cut at the beginning" in found["findings"][0]["culprit"]
+    assert "truncates at the beginning" in found["findings"][0]["culprit"]
     assert found["skipped"] == ["nothing tells whether the rewards are right: give --against MODEL"]
 
 
@@ -199,7 +199,7 @@ def test_what_is_no_model_is_refused(tmp_path: Path, pairs: Path, healthy: Path)
     assert_refused(command("doctor", "nobody/nothing"), "nobody/nothing", "Hub")
     assert_refused(command("doctor", healthy, "--allow", "pad-is-eoss"), "no finding 'pad-is-eoss'", "'pad-is-eos'")
     assert_refused(command("doctor", healthy, "--against", healthy), "--against", "the server's URL")
-    assert_refused(command("doctor", "http://127.0.0.1:9"), "no files to look at", "--data")
+    assert_refused(command("doctor", "http://127.0.0.1:9"), "can only be checked with data", "--data")
     assert_refused(command("doctor", "http://127.0.0.1:9", "--data", pairs), "connection refused", "check the address")
     said = command("doctor", tmp_path)
     assert said.code == 3

@@ -92,7 +92,7 @@ def test_its_margins_stand_beside_those_of_one_gate(done: Run) -> None:
     right = sum(a > b for a, b in zip(first, last, strict=True)) / len(pairs)
     assert metrics["pair_accuracy"]["noisy"]["routed"] == pytest.approx(right, abs=0.01)
     page = (done.folder / "report.html").read_text()
-    for part in ('id="router"', 'id="tasks"', "unsure", "Below a confidence of 0.25"):
+    for part in ('id="router"', 'id="tasks"', "of these, below the threshold", "Below a confidence of 0.25"):
         assert part in page
 
 

@@ -45,7 +45,7 @@ def test_it_says_what_differs_from_the_encoder_as_it_was_made(encoder: Transform
 
 def test_it_cannot_read_more_than_the_model_was_made_to(encoder: TransformerEncoder, tmp_path: Path):
     for tokens in (513, 1, 0, -3):
-        with pytest.raises(BackboneError, match=rf"max_tokens is {tokens}, .*up to 512; give 2 to 512"):
+        with pytest.raises(BackboneError, match=rf"max_tokens is {tokens}, .*at most 512; give 2 to 512"):
             encoder.shortened(max_tokens=tokens)
     with pytest.raises(BackboneError, match="up to 100"):
         encoder.shortened(max_tokens=100).shortened(max_tokens=101)
