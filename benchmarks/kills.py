@@ -2,6 +2,7 @@
 
     python benchmarks/kills.py               # 20 kills of a run per family, 10 of score --out
     python benchmarks/kills.py --kills 4 --score-kills 2
+    python benchmarks/kills.py --only dmoerm
 
 Each family runs the tests' tiny recipe. Half of the kills come at a random moment of the run, the other half while the
 model is being saved. After a few kills in one folder, the same command runs to its end, and its files are compared with
@@ -239,16 +240,22 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--score-kills", type=int, default=10)
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "kills.json")
+    names = (*FAMILIES, "score")
+    parser.add_argument("--only", nargs="+", choices=names, default=names, help="the others stay in the file")
     options = parser.parse_args()
+    found: dict[str, Kills] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        found = {
-            family: run_kills(family, folder / family, kills=options.kills, seed=number)
-            for number, family in enumerate(FAMILIES)
-        }
-        model = folder / "armorm" / "whole" / "run"
-        found["score"] = score_kills(model, folder / "score", rows=4000, kills=options.score_kills, seed=2)
-    write_json(options.out, {**provenance(), **{family: asdict(one) for family, one in found.items()}})
+        for number, family in enumerate(FAMILIES):
+            if family in options.only:
+                found[family] = run_kills(family, folder / family, kills=options.kills, seed=number)
+        if "score" in options.only:
+            if "armorm" not in found:
+                run_kills("armorm", folder / "armorm", kills=0, seed=0)
+            model = folder / "armorm" / "whole" / "run"
+            found["score"] = score_kills(model, folder / "score", rows=4000, kills=options.score_kills, seed=2)
+    known = json.loads(options.out.read_text(encoding="utf-8")) if options.out.exists() else {}
+    write_json(options.out, {**known, **provenance(), **{name: asdict(one) for name, one in found.items()}})
     print(table(found))
 
 
