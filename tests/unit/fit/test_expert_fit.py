@@ -116,6 +116,7 @@ def test_adapter_and_head_are_trained_and_nothing_else(learned, tmp_path, base):
         *(name for name in (f"trunk.{key}" for key in after) if ".other." in name),
     }
     assert not any(p.requires_grad for p in encoder.model.parameters())
+    assert encoder.model.config.use_cache == opened(base).model.config.use_cache, "what a run saves after going on"
     assert not encoder.model.training
     assert encoder.adapters == ("mine", "other")
     assert first.name == "mine"

@@ -257,7 +257,7 @@ def _train(plan: ExpertPlan, split: HeldOutSplit, folder: Path, *, until: int | 
         looks.add(clock.step, found)
         return {"eval_loss": found.loss, "eval_accuracy": found.accuracy}
 
-    trainer = None
+    trainer, caches = None, getattr(encoder.model.config, "use_cache", None)
     if agreed((folder / TRAINED).exists()):
         read_trained(model, folder)
     elif until != 0:
@@ -276,6 +276,8 @@ def _train(plan: ExpertPlan, split: HeldOutSplit, folder: Path, *, until: int | 
                 judge=judge if until is None else None,
                 callbacks=[clock],
             )
+        if caches is not None:  # the Trainer switches it off, and a resumed run must save the same configuration
+            encoder.model.config.use_cache = caches
     torch.autograd.graph.increment_version(learned)  # fused optimizers change tensors without saying so
     encoder.model.eval()
     encoder.model.requires_grad_(False)
