@@ -188,7 +188,7 @@ def test_a_server_alone_is_probed_too(healthy: Path, pairs: Path) -> None:
         found = diagnosed(command("doctor", url, "--data", pairs, "--json"))
     assert codes(found) == ["server-truncates"]
     assert "truncates at the beginning" in found["findings"][0]["culprit"]
-    assert found["skipped"] == ["nothing tells whether the rewards are right: give --against MODEL"]
+    assert found["skipped"] == ["the rewards were not compared with a local copy: give --against MODEL"]
 
 
 # --- what cannot be examined

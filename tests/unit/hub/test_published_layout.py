@@ -171,7 +171,10 @@ def test_a_name_on_the_hub_that_cannot_be_fetched_is_explained(name: str) -> Non
 
 
 @pytest.mark.parametrize("name", ["somebody/some-model", "runs/quickstart", "./x", "x/", "gpt2"])
-def test_a_folder_that_is_not_there_is_never_looked_up_on_the_hub(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_is_not_there_is_never_looked_up_on_the_hub(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)  # a quickstart may have been run in the repository
     asked: list[str] = []
     monkeypatch.setattr("facetrm.hub.load.snapshot_download", lambda name, **_: asked.append(name))
     with pytest.raises(ModelError, match="no such model folder"):
