@@ -43,7 +43,7 @@ from facetrm.fit.bradley_terry import BradleyTerryConfig
 from facetrm.fit.experts.adapters import ExpertFit, fit_adapter
 from facetrm.fit.experts.config import ExpertConfig
 from facetrm.fit.experts.held_out import ranked_accuracy
-from facetrm.recipes.dmoerm.inner import encode_pairs, linear_head, pair_shares
+from facetrm.recipes.dmoerm.inner import encode_pairs, head_rewards, linear_head, pair_shares
 from provenance import provenance
 
 ROOT: Final = Path(__file__).resolve().parents[1]
@@ -63,9 +63,8 @@ def probe(encoder: TransformerEncoder, rows: Sequence[Preference]) -> Tensor:
 
 def linear_accuracy(encoder: TransformerEncoder, rows: Sequence[Preference], test: Sequence[Preference]) -> float:
     """Return the test accuracy of that head."""
-    head_D, read = probe(encoder, rows), encode_pairs(encoder, test)
-    sides = [side.response_NAD[:, 0].double() @ head_D.double() for side in (read.chosen, read.rejected)]
-    return float((sides[0] > sides[1]).double().mean())
+    better_N, worse_N = head_rewards(encode_pairs(encoder, test), probe(encoder, rows))
+    return float((better_N > worse_N).mean())
 
 
 def settings(steps: int, seed: int) -> ExpertConfig:

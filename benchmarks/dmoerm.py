@@ -39,9 +39,9 @@ from typing import Any, Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import t as student
 
 from facetrm.backbone.transformer import load_encoder
+from facetrm.core import interval_over_seeds
 from facetrm.core.files import write_json
 from facetrm.core.statistics import win_credit
 from facetrm.data.records import Preference
@@ -52,7 +52,7 @@ from facetrm.recipes.armorm.fit import Stopwatch
 from facetrm.recipes.backbones import TinyBackbone, train_tiny
 from facetrm.recipes.dmoerm.config import DmoermConfig
 from facetrm.recipes.dmoerm.fit import fit_tasks
-from facetrm.recipes.dmoerm.inner import encode_pairs, fit_base
+from facetrm.recipes.dmoerm.inner import encode_pairs, fit_base, head_rewards
 from facetrm.recipes.dmoerm.judge import judge_tasks
 from facetrm.recipes.dmoerm.rivals import fit_rivals
 from facetrm.recipes.dmoerm.rows import DmoermRows, load_tasks
@@ -183,8 +183,8 @@ def cell(seed: int, noise: float, size: int, mix: str, backbone: Path, folder: P
             single = fit_base(encoder, own, name=f"only-{task}", config=config, folder=folder)
             here = [n for n, p in enumerate(rows.test) if p.task == task]
             read = encode_pairs(encoder, [rows.test[n] for n in here], adapters=[single.name])
-            sides = [side.response_NAD[:, 0].double() @ single.head_D.double() for side in (read.chosen, read.rejected)]
-            margins["per_task"][here] = (sides[0] - sides[1]).numpy()
+            better_N, worse_N = head_rewards(read, single.head_D)
+            margins["per_task"][here] = better_N - worse_N
     gaps = np.array([true_gap(rows.world, p, mix) for p in rows.test])
     value = {
         "seed": seed,
@@ -227,11 +227,11 @@ def accuracy(found: dict[str, Any], name: str, task: str | None = None) -> float
 
 
 def over_seeds(values: Sequence[float]) -> dict[str, Any]:
-    """Return the mean over seeds with a 95% interval of Student's t."""
-    mean, count = float(np.mean(values)), len(values)
-    wide = float(student.ppf(0.975, count - 1) * np.std(values, ddof=1) / count**0.5) if count > 1 else None
-    low, high = (None, None) if wide is None else (mean - wide, mean + wide)
-    return {"value": mean, "low": low, "high": high, "seeds": list(values)}
+    """Return the mean over seeds with a 95% interval of Student's t; each seed has prompts of its own."""
+    if len(values) < 2:
+        return {"value": float(np.mean(values)), "low": None, "high": None, "seeds": list(values)}
+    found = interval_over_seeds([[value] for value in values], [[seed] for seed in range(len(values))])
+    return {"value": found.value, "low": found.low, "high": found.high, "seeds": list(values)}
 
 
 def summary(cells: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ training the adapters on a CPU would take hours. Systems:
 
     dmoerm       recipes/real-tasks.yaml
     task_rm      only the adapter and head of each task (phase 1 of dmoerm, with the same router)
-    single       one adapter and head on all training pairs
+    single       one adapter and head on all training pairs: the run's own rival
     armorm       recipes/real-small.yaml on all training ratings and pairs
     routed       the same with one gate per task
     linear       Bradley-Terry head on the frozen features
@@ -24,7 +24,6 @@ import hashlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -33,16 +32,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from facetrm.backbone.transformer import load_encoder
 from facetrm.core.files import write_json
 from facetrm.core.statistics import paired_difference
-from facetrm.data.records import Preference
 from facetrm.evaluate.compare import by_source, margins, strata
-from facetrm.fit.experts.adapters import ExpertFit
-from facetrm.recipes.dmoerm.config import DmoermConfig
-from facetrm.recipes.dmoerm.inner import encode_pairs, fit_base
-from facetrm.recipes.dmoerm.rows import load_tasks
-from facetrm.recipes.run import read_recipe, run_recipe
+from facetrm.recipes.run import run_recipe
 from provenance import provenance
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -80,17 +73,6 @@ def _place(row: dict[str, Any]) -> tuple[str, str]:
     return hashlib.sha256(text.encode()).hexdigest(), str(row["id"])
 
 
-def single_margins(config: DmoermConfig, folder: Path, test: Sequence[Preference]) -> tuple[Floats, ExpertFit]:
-    """Return the margins of one adapter and head on all training pairs, and its fit."""
-    assert config.backbone is not None
-    encoder = load_encoder(config.backbone)
-    rows = load_tasks(config.data, seed=config.seed)
-    fit = fit_base(encoder, rows.overall, name="single", config=config, folder=folder / "single")
-    read = encode_pairs(encoder, test, adapters=["single"])
-    sides = [side.response_NAD[:, 0].double() @ fit.head_D.double() for side in (read.chosen, read.rejected)]
-    return np.asarray((sides[0] - sides[1]).numpy()), fit
-
-
 def table(found: dict[str, Any]) -> str:
     """Return the printed table: percent by source."""
     lines = ["source".ljust(22) + "".join(name.rjust(12) for name in SYSTEMS)]
@@ -118,8 +100,6 @@ def main() -> None:
     sets.append("backbone.dtype=float32")
     routed = run_recipe(ROOT / "recipes" / "real-tasks.yaml", sets=sets, out=options.work / "dmoerm")
     pairs, judged = routed.judgement.pairs, routed.judgement.margins
-    config = read_recipe(ROOT / "recipes" / "real-tasks.yaml", sets)
-    single_N, single = single_margins(config, options.work, pairs)
     plain = run_recipe(
         ROOT / "recipes" / "real-small.yaml", sets=[*sets, "router.threshold=0"], out=options.work / "armorm"
     )
@@ -128,7 +108,7 @@ def main() -> None:
     found: dict[str, Floats] = {
         "dmoerm": judged["model"],
         "task_rm": judged["task_rm"],
-        "single": single_N,
+        "single": judged["single_rm"],
         "armorm": margins({"gate": plain.fit.mixture}, plain.fit.test_pairs)["gate"][order],
         "routed": plain.routed.margins[order],
         "linear": judged["linear_bt"],
@@ -146,7 +126,7 @@ def main() -> None:
         "router": routed.fit.router.report.to_dict(),
         "tasks": {task: inner.to_dict() for task, inner in routed.fit.inner.items()},
         "experts": routed.metrics["experts"],
-        "single": single.to_dict(),
+        "single": routed.metrics["rivals"]["members"][0],
         "seconds": {"dmoerm": routed.metrics["seconds"], "armorm": plain.metrics["seconds"]},
     }
     print(table(results["sources"]))

@@ -179,21 +179,22 @@ def fit_adapter(
     """
     splits = held_out_splits(preferences, config)
     plan = ExpertPlan(encoder, name, head, lora, config, start, origin, len(splits), random_start)
-    judged = None
     if len(splits) == 1:
-        split, until = splits[0], None
+        split = splits[0]
+        ended = _train(plan, split, folder)
+        looks, decision = ended.looks, _decision(config, ended.looks)
     else:
-        judged = _judged_by_folds(plan, splits, folder)
-        split, until = HeldOutSplit(list(preferences), [p for part in splits for p in part.held]), judged[1]
-    ended = _train(plan, split, folder, until=until)
+        split = HeldOutSplit(list(preferences), [p for part in splits for p in part.held])
+        looks, decision = _judged_by_folds(plan, splits, folder)
+        ended = _train(plan, split, folder, until=looks.steps[decision.look])
     if (folder / _KEPT).exists() and (folder / TRAINED).exists():
         kept = read_json(folder / _KEPT, FitError, fix="delete the folder to train again")
     else:
-        kept = _keep(plan, ended, split.held, folder, judged=judged)
+        kept = _keep(plan, ended, split.held, folder, looks=looks, decision=decision)
     fit = ExpertFit(
         name=name,
         head_D=ended.model.heads.preference_D.detach().float().cpu().clone(),
-        steps=_steps_taken(folder, len(splits)),
+        steps=looks.steps[-1],
         folds=len(splits),
         counts={"train": len(split.training), "validation": len(split.held)},
         spent=read_spent(folder, ended.rows),
@@ -211,10 +212,8 @@ def agreed(value: T) -> T:
     return cast(T, broadcast_object_list([value])[0])
 
 
-def _judged_by_folds(
-    plan: ExpertPlan, splits: Sequence[HeldOutSplit], folder: Path
-) -> tuple[Looks, int, tuple[int, ...]]:
-    """Train every fold; return the joined looks, the step that they choose, and the fold of each prompt."""
+def _judged_by_folds(plan: ExpertPlan, splits: Sequence[HeldOutSplit], folder: Path) -> tuple[Looks, KeepDecision]:
+    """Train every fold; return the looks of all folds side by side, and what they decide."""
     parts = []
     for n, split in enumerate(splits):
         place = folder / f"fold-{n}"
@@ -223,9 +222,8 @@ def _judged_by_folds(
             write_trained(ended.trainer, place)
         parts.append(ended.looks)
     looks = Looks.joined(parts)
-    folds = tuple(n for n, part in enumerate(parts) for _ in range(part.prompts))
-    decision = _decision(plan.config, looks, folds)
-    return looks, looks.steps[decision.look], folds
+    folds_P = [n for n, part in enumerate(parts) for _ in range(part.prompts)]
+    return looks, _decision(plan.config, looks, folds_P)
 
 
 def _train(plan: ExpertPlan, split: HeldOutSplit, folder: Path, *, until: int | None = None) -> _Trained:
@@ -290,17 +288,15 @@ def _keep(
     held: Sequence[Preference],
     folder: Path,
     *,
-    judged: tuple[Looks, int, tuple[int, ...]] | None,
+    looks: Looks,
+    decision: KeepDecision,
 ) -> dict[str, Any]:
     """Leave the state that is kept in the trunk, write it to ``folder``, and return the figures of the decision."""
-    config, model, trainer = plan.config, ended.model, ended.trainer
-    looks, folds = (ended.looks, None) if judged is None else (judged[0], judged[2])
-    decision = _decision(config, looks, folds)
-    step = looks.steps[decision.look]
+    model, step = ended.model, looks.steps[decision.look]
     if step == 0:
         restore(model, ended.begin)
-    elif judged is None and trainer is not None:
-        best = trainer.state.best_model_checkpoint
+    elif plan.folds == 1 and ended.trainer is not None:
+        best = ended.trainer.state.best_model_checkpoint
         if best is None or not Path(best).exists() or Path(best).name != f"checkpoint-{step}":
             # The folder was moved during training: the Trainer then forgets where its best state is.
             restore(model, load_file(folder / f"checkpoint-{step}" / SAFE_WEIGHTS_NAME))
@@ -311,7 +307,7 @@ def _keep(
         "loss": after.loss,
         "start_loss": before.loss,
         "best_step": step,
-        "rate": float(config.trainer.learning_rate),
+        "rate": float(plan.config.trainer.learning_rate),
         "change": 0.0 if step == 0 else _change(plan, ended, held[:_COMPARED]),
         "decision": decision.to_json(),
     }
@@ -322,7 +318,7 @@ def _keep(
     return kept
 
 
-def _decision(config: ExpertConfig, looks: Looks, folds_P: Sequence[int] | None) -> KeepDecision:
+def _decision(config: ExpertConfig, looks: Looks, folds_P: Sequence[int] | None = None) -> KeepDecision:
     return decide_kept(looks.values(config.select), errors=config.gain, least=config.least_gain, folds_P=folds_P)
 
 
@@ -339,8 +335,3 @@ def _change(plan: ExpertPlan, ended: _Trained, held: Sequence[Preference]) -> fl
     restore(ended.model, now)
     moved_N = (vectors() - before_ND).norm(dim=1) / before_ND.norm(dim=1).clamp_min(1e-12)
     return float(agreed(float(moved_N.mean())))
-
-
-def _steps_taken(folder: Path, folds: int) -> int:
-    """Return the optimiser steps of the training in ``folder``, or of its first fold."""
-    return Looks.read(folder if folds == 1 else folder / "fold-0", write=False).steps[-1]

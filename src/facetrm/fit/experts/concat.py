@@ -250,11 +250,11 @@ def _trained(
     scaled = [_scaled(side, center_KD, spread_KD) for side in sides_NKD]
     network, weights_K = started_network(config, experts, spread_KD, pairs, inner)
     begin = {name: p.detach().clone() for name, p in network.named_parameters()}
-    seen: dict[int, Floats] = {}
+    seen: list[Floats] = []
 
     def evaluate() -> float:
         margin_N = _margins(network, [side[outer] for side in scaled])
-        seen[min(len(seen) * config.evaluate_every, config.steps)] = margin_N.double().numpy()
+        seen.append(margin_N.double().numpy())
         weights_N = pairs.weights_N[outer]
         if config.select == "accuracy":
             return 1.0 - _accuracy(margin_N, weights_N)
@@ -267,8 +267,9 @@ def _trained(
     schedule = {field.name: getattr(config, field.name) for field in fields(Schedule)}
     if not stops:
         schedule["patience"] = 0
+    steps: list[int] = []
     if until != 0:
-        train(
+        progress = train(
             network,
             Schedule(**schedule),
             rows=len(inner),
@@ -276,7 +277,8 @@ def _trained(
             evaluate=evaluate if until is None else None,
             stop=until,
         )
-    return _Part(network, begin, mean_KD, center_KD, spread_KD, weights_K, seen)
+        steps = [int(row["step"]) for row in progress.history]
+    return _Part(network, begin, mean_KD, center_KD, spread_KD, weights_K, dict(zip(steps, seen, strict=True)))
 
 
 def _scaled(side_NKD: Tensor, center_KD: Tensor, spread_KD: Tensor) -> Tensor:

@@ -108,8 +108,9 @@ def _run_dmoerm(config: DmoermConfig, held: RunFolder, here: PartialState) -> Dm
     fit = fit_tasks(config, rows, encoder, folder, watch)
     log("adapters", **adapters_part(fit.trained))
     with watch("rivals"):
-        names = names_of_adapters(rows.objectives, EVERY, *(f"rival-{n + 1}" for n in range(config.rivals.members)))
-        own = [names[f"rival-{n + 1}"] for n in range(config.rivals.members)]
+        members = [f"rival-{n + 1}" for n in range(config.rivals.members)]
+        names = names_of_adapters(rows.objectives, EVERY, *members)
+        own = [names[member] for member in members]
         rivals = fit_rivals(encoder, rows.overall, fit.tasks, names=own, config=config, folder=folder)
     if not here.is_main_process:
         return None

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import PartialState
 from torch import Tensor
@@ -29,6 +30,7 @@ from facetrm.backbone.transformer import TransformerEncoder
 from facetrm.core.errors import FitError
 from facetrm.core.fingerprint import fingerprint
 from facetrm.core.progress import log
+from facetrm.core.statistics import Floats
 from facetrm.data.objectives import Objective
 from facetrm.data.records import Preference
 from facetrm.data.views import as_pairs
@@ -161,11 +163,12 @@ def fit_base(
         config: Settings of the run.
         folder: Folder of the run.
     """
+    random_D = random_head(encoder.hidden_size, seed=config.base.training.seed)
     return _fitted(
         encoder,
         rows,
         name=name,
-        head=_first_head(encoder, config),
+        head=_probe(encoder, config.linear, adapters=None, otherwise=random_D),
         config=config,
         training=config.base.training,
         folder=folder,
@@ -261,6 +264,18 @@ def pair_shares(preferences: Sequence[Preference]) -> list[float]:
     return ranked_pairs([len(p.responses) for p in preferences])[2]
 
 
+def head_rewards(pairs: Pairs, head_D: Tensor, *, column: int = 0) -> Floats:
+    """Return the rewards of the better and of the worse responses, [2, N], in float64.
+
+    Args:
+        pairs: Features of the pairs.
+        head_D: Weights of the head, [D].
+        column: Index of the adapter whose vectors the head reads.
+    """
+    sides = [side.response_NAD[:, column].double().cpu() @ head_D.double() for side in (pairs.chosen, pairs.rejected)]
+    return np.asarray(torch.stack(sides).numpy(), dtype=np.float64)
+
+
 def linear_head(pairs: Pairs, config: BradleyTerryConfig, *, weights: Sequence[float]) -> Tensor | None:
     """Return a Bradley-Terry head on the first vectors, [D]; None if there are fewer than two prompts per fold.
 
@@ -315,22 +330,27 @@ def _enough(rows: Sequence[Preference], least: int) -> bool:
     return len(rows) >= least and len({p.prompt_key for p in rows}) > 1
 
 
-def _first_head(encoder: TransformerEncoder, config: DmoermConfig) -> HeadStart:
-    """Return the head that a task's adapter must beat: linear, or random if there are too few prompts to fit one."""
+def _probe(
+    encoder: TransformerEncoder, linear: BradleyTerryConfig, *, adapters: Sequence[str] | None, otherwise: Tensor
+) -> HeadStart:
+    """Return what fits the head that an adapter must beat: linear on frozen vectors, else ``otherwise`` on few prompts.
+
+    Args:
+        encoder: Encoder of the vectors.
+        linear: Settings of the linear head.
+        adapters: Name of the adapter that reads the responses; None for the bare trunk.
+        otherwise: Head to use if there are too few prompts to fit one, [D].
+    """
 
     def fitted(rows: Sequence[Preference]) -> Tensor:
-        found_D = linear_head(encode_pairs(encoder, rows), config.linear, weights=pair_shares(rows))
-        return random_head(encoder.hidden_size, seed=config.base.training.seed) if found_D is None else found_D
+        found_D = linear_head(encode_pairs(encoder, rows, adapters=adapters), linear, weights=pair_shares(rows))
+        return otherwise if found_D is None else found_D
 
     return fitted
 
 
 def _capability_head(encoder: TransformerEncoder, base: ExpertFit, config: DmoermConfig) -> HeadStart:
-    """Return the head that a capability's adapter must beat: linear on the task adapter's vectors, or the task's."""
-
-    def fitted(rows: Sequence[Preference]) -> Tensor:
-        pairs = encode_pairs(encoder, rows, adapters=[base.name])
-        found_D = linear_head(pairs, config.linear, weights=pair_shares(rows))
-        return base.head_D if found_D is None else found_D
-
-    return base.head_D if config.experts.head == "task" else fitted
+    """Return the head that a capability's adapter must beat, on the vectors of the task's adapter."""
+    if config.experts.head == "task":
+        return base.head_D
+    return _probe(encoder, config.linear, adapters=[base.name], otherwise=base.head_D)

@@ -28,9 +28,10 @@ from facetrm.backbone.transformer import TransformerEncoder
 from facetrm.baselines.ensemble import EnsembleKind, ensemble_rewards
 from facetrm.core.statistics import Floats
 from facetrm.data.records import Preference
+from facetrm.data.views import as_pairs
 from facetrm.fit.experts.adapters import ExpertFit
 from facetrm.recipes.dmoerm.config import DmoermConfig
-from facetrm.recipes.dmoerm.inner import encode_pairs, fit_base, linear_head, pair_shares
+from facetrm.recipes.dmoerm.inner import encode_pairs, fit_base, head_rewards, linear_head, pair_shares
 
 _REFERENCE: Final = 200  # training preferences that give an ensemble's members one scale
 
@@ -80,7 +81,7 @@ def fit_rivals(
         for number, name in enumerate(names)
     )
     read, weights = encode_pairs(encoder, overall), pair_shares(overall)
-    pair_tasks = [task for p, task in zip(overall, tasks, strict=True) for _ in range(_pairs_of(p))]
+    pair_tasks = [task for p, task in zip(overall, tasks, strict=True) for _ in as_pairs(p)]
     routed = {}
     for task in sorted(set(tasks)):
         rows = [n for n, name in enumerate(pair_tasks) if name == task]
@@ -112,16 +113,15 @@ def rival_margins(
     }
     if not rivals.members:
         return found
-    rewards = [_rewards(encoder, fit, pairs) for fit in rivals.members]
-    found["single_rm"] = rewards[0][0] - rewards[0][1]
-    if len(rewards) > 1:
-        reference_MR = np.stack([_rewards(encoder, fit, rivals.reference).ravel() for fit in rivals.members])
+    rewards_M2N = _rewards(encoder, rivals.members, pairs)
+    found["single_rm"] = rewards_M2N[0, 0] - rewards_M2N[0, 1]
+    if len(rivals.members) > 1:
+        reference_MR = _rewards(encoder, rivals.members, rivals.reference).reshape(len(rivals.members), -1)
         if not (reference_MR.std(axis=1) > 0).all():
             return found
         for kind in get_args(EnsembleKind):
             chosen_N, rejected_N = (
-                ensemble_rewards(np.stack([both[side] for both in rewards]), reference_MR=reference_MR, kind=kind)
-                for side in (0, 1)
+                ensemble_rewards(rewards_M2N[:, side], reference_MR=reference_MR, kind=kind) for side in (0, 1)
             )
             found[f"ensemble_{kind}"] = chosen_N - rejected_N
     return found
@@ -141,13 +141,7 @@ def _of_member(config: DmoermConfig, number: int) -> DmoermConfig:
     return config.model_copy(update={"base": config.base.model_copy(update={"training": training})})
 
 
-def _rewards(encoder: TransformerEncoder, fit: ExpertFit, pairs: Sequence[Preference]) -> Floats:
-    """Return the rewards of chosen and rejected responses, [2, N]."""
-    read = encode_pairs(encoder, pairs, adapters=[fit.name])
-    sides = [side.response_NAD[:, 0].double().cpu() @ fit.head_D.double() for side in (read.chosen, read.rejected)]
-    return np.asarray(torch.stack(sides).numpy(), dtype=np.float64)
-
-
-def _pairs_of(preference: Preference) -> int:
-    size = len(preference.responses)
-    return size * (size - 1) // 2
+def _rewards(encoder: TransformerEncoder, fits: Sequence[ExpertFit], pairs: Sequence[Preference]) -> Floats:
+    """Return the rewards of chosen and rejected responses by each member, [M, 2, N]."""
+    read = encode_pairs(encoder, pairs, adapters=[fit.name for fit in fits])
+    return np.stack([head_rewards(read, fit.head_D, column=m) for m, fit in enumerate(fits)])
