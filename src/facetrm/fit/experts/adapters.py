@@ -43,7 +43,15 @@ from facetrm.fit.experts.keep import KeepDecision, decide_kept
 from facetrm.fit.experts.looks import Looks, StepBudget, TrainingClock
 from facetrm.fit.experts.plan import ExpertPlan, HeadStart, expert_arguments, expert_question
 from facetrm.fit.experts.ranked import RankedCollator, RankedRows
-from facetrm.fit.experts.start import has_start, prepare_adapter, random_head, remember_start, restore, state_of
+from facetrm.fit.experts.start import (
+    has_start,
+    prepare_adapter,
+    random_head,
+    read_start,
+    restore,
+    state_of,
+    write_start,
+)
 from facetrm.fit.finetune.model import TrunkWithHeads, without_dropout
 from facetrm.fit.trainer import (
     TRAINED,
@@ -240,12 +248,16 @@ def _train(plan: ExpertPlan, split: HeldOutSplit, folder: Path, *, until: int | 
     main = arguments.should_save
     if main:
         claim(folder, expert_question(plan, split))
-    head_D = plan.head if isinstance(plan.head, Tensor) else plan.head(split.training)
+    if found := agreed(has_start(folder)):
+        head_D = read_start(folder)
+    else:
+        head_D = plan.head if isinstance(plan.head, Tensor) else plan.head(split.training)
     model, begin = prepare_adapter(
         encoder, name=plan.name, head_D=head_D, lora=plan.lora, seed=config.seed, start=plan.start
     )
     learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    remember_start(model, begin, folder, found=agreed(has_start(folder)), write=main)
+    if main and not found:
+        write_start(folder, model.heads.preference_D)
     rows, looks = RankedRows(encoder, split.training), Looks.read(folder, write=main)
     patience = config.patience * config.evaluate_every if plan.folds == 1 else 0  # folds are compared step by step
     clock = TrainingClock(StepBudget(config.min_steps, patience, until), looks, select=config.select)

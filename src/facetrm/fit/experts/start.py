@@ -82,25 +82,23 @@ def restore(model: TrunkWithHeads, state: Mapping[str, Tensor]) -> None:
         own[key].copy_(tensor)
 
 
-def remember_start(model: TrunkWithHeads, begin: dict[str, Tensor], folder: Path, *, found: bool, write: bool) -> None:
-    """Make ``model`` and ``begin`` what the training in ``folder`` began with, or write down what they are.
+def write_start(folder: Path, head_D: Tensor) -> None:
+    """Write the head that a training starts with.
 
-    The head is kept because the last digits of a solver differ between machines, and a training may go on elsewhere.
+    It is kept because the last digits of a solver differ between machines, and a training may go on elsewhere.
 
     Args:
-        model: Module to change.
-        begin: Tensors before the first step; the head is replaced.
         folder: Folder of the training.
-        found: Whether the folder holds a start.
-        write: Whether this process writes.
+        head_D: The head, [D].
     """
-    path = folder / _START
-    if found:
-        with safe_open(path, framework="pt") as handle:
-            begin[_HEAD] = handle.get_tensor(_HEAD).to(begin[_HEAD])
-        restore(model, begin)
-    elif write:
-        write_bytes(path, save_tensors({_HEAD: begin[_HEAD].cpu()}))
+    write_bytes(folder / _START, save_tensors({_HEAD: head_D.detach().cpu()}))
+
+
+def read_start(folder: Path) -> Tensor:
+    """Return the head that the training in ``folder`` started with, [D]."""
+    with safe_open(folder / _START, framework="pt") as handle:
+        head_D: Tensor = handle.get_tensor(_HEAD)
+    return head_D
 
 
 def random_head(size: int, *, seed: int) -> Tensor:
