@@ -259,6 +259,8 @@ def test_held_out_prompts_are_whole_and_depend_on_seed_and_prompt_alone():
     assert not keys[0] & keys[1]
     assert (len(keys[0]), len(keys[1])) == (60, 20)
     assert [p.id for p in training] == [p.id for p in rows if p.prompt_key in keys[0]]
+    assert len({p.prompt_key for p in held[:20]}) == 20  # the first of each prompt before the second of any
+    assert sorted(str(p.id) for p in held) == sorted(str(p.id) for p in rows if p.prompt_key in keys[1])
     assert {p.prompt_key for p in hold_out_prompts(rows[::-1], 0.25, seed=0)[1]} == keys[1]
     assert {p.prompt_key for p in hold_out_prompts(rows, 0.25, seed=1)[1]} != keys[1]
     for share in (0.001, 0.999):

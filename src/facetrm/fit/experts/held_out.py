@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Final
 
 import numpy as np
@@ -82,7 +83,7 @@ def held_out_splits(preferences: Sequence[Preference], config: ExpertConfig) -> 
         return [
             HeldOutSplit(
                 [p for p in preferences if fold_of[p.prompt_key] != fold],
-                [p for p in preferences if fold_of[p.prompt_key] == fold][: config.evaluate_on],
+                _in_rounds(preferences, [key for key in order if fold_of[key] == fold])[: config.evaluate_on],
             )
             for fold in range(config.folds)
         ]
@@ -94,8 +95,8 @@ def hold_out_prompts(
 ) -> tuple[list[Preference], list[Preference]]:
     """Return the preferences to train on and those held out: whole prompts, at least one.
 
-    The order of the prompts depends only on their text and on the seed. The held-out preferences come in that order,
-    so any first part of them is a fair sample.
+    The order of the prompts depends only on their text and on the seed. The held-out preferences come in rounds, one of
+    each prompt in that order, so the first part of them spans as many prompts as it can.
 
     Args:
         preferences: Preferences to split.
@@ -112,9 +113,9 @@ def hold_out_prompts(
             place="held-out prompts",
             fix="give preferences of two or more prompts",
         )
-    place = {key: n for n, key in enumerate(order[: min(max(round(share * len(order)), 1), len(order) - 1)])}
-    held = sorted((p for p in preferences if p.prompt_key in place), key=lambda p: place[p.prompt_key])
-    return [p for p in preferences if p.prompt_key not in place], held
+    held = order[: min(max(round(share * len(order)), 1), len(order) - 1)]
+    out = set(held)
+    return [p for p in preferences if p.prompt_key not in out], _in_rounds(preferences, held)
 
 
 def ranked_figures(
@@ -160,6 +161,15 @@ def ranked_accuracy(
         head_D: Weights of the head, [D].
     """
     return ranked_figures(encoder, preferences, name=name, head_D=head_D).accuracy
+
+
+def _in_rounds(preferences: Sequence[Preference], keys: Sequence[str]) -> list[Preference]:
+    """Return the preferences of the prompts ``keys``: the first of each prompt, then the second of each, and so on."""
+    of: dict[str, list[Preference]] = {key: [] for key in keys}
+    for p in preferences:
+        if p.prompt_key in of:
+            of[p.prompt_key].append(p)
+    return [p for together in zip_longest(*of.values()) for p in together if p is not None]
 
 
 def _in_line(preferences: Sequence[Preference], seed: int) -> list[str]:
