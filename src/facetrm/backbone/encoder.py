@@ -87,6 +87,15 @@ class Features:
         )
 
 
+def encoder_warnings(encoder: Encoder) -> tuple[str, ...]:
+    """Return what an encoder says is doubtful about itself, one sentence each; every manifest repeats it.
+
+    Args:
+        encoder: any encoder; one without ``warnings`` has none.
+    """
+    return tuple(getattr(encoder, "warnings", ()))
+
+
 def tell_unknown(features: Features) -> None:
     """Log the number of conversations that consist mostly of unknown tokens."""
     many_N = features.unknown_N > UNKNOWN_LIMIT

@@ -72,6 +72,7 @@ class Manifest:
         shards: Shard files, by number.
         adapters: Name and fingerprint of each adapter that encoded the responses, in the order of the vectors; empty
             if the encoder has no adapters.
+        warnings: What is doubtful about the encoder, one sentence each.
     """
 
     encoder: str
@@ -80,12 +81,14 @@ class Manifest:
     dtype: StorageType
     shards: tuple[Shard, ...] = ()
     adapters: tuple[tuple[str, str], ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def write(self, folder: Path) -> None:
         """Write the manifest to ``folder`` atomically."""
         value = {**vars(self), "shards": [vars(s) for s in self.shards], "version": _VERSION}
-        if not self.adapters:
-            del value["adapters"]
+        for name in ("adapters", "warnings"):
+            if not value[name]:
+                del value[name]
         write_json(folder / STORE_MANIFEST, value)
 
     @staticmethod
@@ -103,7 +106,8 @@ class Manifest:
             if not all(_SHARD.fullmatch(shard.file) for shard in shards):
                 raise ValueError
             adapters = tuple((str(name), str(known)) for name, known in value.pop("adapters", ()))
-            return Manifest(**value, shards=shards, adapters=adapters)
+            warnings = tuple(map(str, value.pop("warnings", ())))
+            return Manifest(**value, shards=shards, adapters=adapters, warnings=warnings)
         except (AttributeError, KeyError, TypeError, ValueError):
             raise StoreError(
                 f"not the manifest of a feature folder of version {_VERSION}",

@@ -23,7 +23,7 @@ from typing import cast
 
 import torch
 
-from facetrm.backbone.encoder import AdapterEncoder, Encoder, Features
+from facetrm.backbone.encoder import AdapterEncoder, Encoder, Features, encoder_warnings
 from facetrm.backbone.filling import Filling, block_of, blocks
 from facetrm.backbone.memory import give_back
 from facetrm.backbone.shards import (
@@ -325,7 +325,8 @@ def _opened(folder: Path, encoder: Encoder, dtype: StorageType, asked: Sequence[
             )
         if manifest.shards:
             return manifest
-    manifest = Manifest(trunk, encoder.template_hash, encoder.hidden_size, dtype, adapters=known)
+    told = encoder_warnings(encoder)
+    manifest = Manifest(trunk, encoder.template_hash, encoder.hidden_size, dtype, adapters=known, warnings=told)
     manifest.write(folder)
     return manifest
 

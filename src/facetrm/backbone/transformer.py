@@ -30,6 +30,8 @@ from facetrm.backbone.checkpoint import (
 from facetrm.backbone.config import BackboneConfig, Mode
 from facetrm.backbone.encoder import Features, Portable, tell_unknown
 from facetrm.backbone.exclusive import evaluating, trunk_lock
+from facetrm.backbone.gguf.origin import origin_warnings
+from facetrm.backbone.gguf.places import tell_shadowed
 from facetrm.backbone.lora.adapters import (
     ADAPTER_FOLDER,
     NAMED_FOLDER,
@@ -131,23 +133,21 @@ class TransformerEncoder:
     def trunk_fingerprint(self) -> str:
         """The fingerprint without named adapters; equal fingerprints mean equal features of the bare trunk."""
         with trunk_lock(self.model):
-            return self._trunk_fingerprint()
+            tensors = trunk_tensors(self.model)
+            version = weights_state(tensors)
+            if self._weights is None or self._weights[0] != version:
+                self._weights = (version, weights_fingerprint(self.model, tensors))
+            known: dict[str, object] = {"weights": self._weights[1], "tokenizer": self._tokenizer_hash}
+            known |= {"template": self.template_hash, "kind": self.kind, "max_tokens": self.max_tokens}
+            known["truncation"] = self.config.truncation
+            ours = TRUNK_ADAPTER in adapter_names(self.model)
+            own = adapter_settings(self.model, [TRUNK_ADAPTER]) if ours else {}
+            return fingerprint(known | {"adapters": own} if own else known)
 
-    def _trunk_fingerprint(self) -> str:
-        tensors = trunk_tensors(self.model)
-        version = weights_state(tensors)
-        if self._weights is None or self._weights[0] != version:
-            self._weights = (version, weights_fingerprint(self.model, tensors))
-        known: dict[str, object] = {
-            "weights": self._weights[1],
-            "tokenizer": self._tokenizer_hash,
-            "template": self.template_hash,
-            "kind": self.kind,
-            "max_tokens": self.max_tokens,
-            "truncation": self.config.truncation,
-        }
-        own = adapter_settings(self.model, [TRUNK_ADAPTER]) if TRUNK_ADAPTER in adapter_names(self.model) else {}
-        return fingerprint(known | {"adapters": own} if own else known)
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is doubtful about weights or tokenizer that were converted from another format, one sentence each."""
+        return origin_warnings(self.model.config.to_dict())
 
     @property
     def adapters(self) -> tuple[str, ...]:
@@ -386,6 +386,7 @@ def load_encoder(config: BackboneConfig) -> TransformerEncoder:
         >>> load_encoder(BackboneConfig(path="toy/backbone", device="cpu")).hidden_size
         32
     """
+    tell_shadowed(config.path)
     config = config.with_full_paths()
     device = device_named(config.device, place=config.path)
     dtype = _DTYPES.get(config.dtype, torch.bfloat16 if device.type == "cuda" else torch.float32)
