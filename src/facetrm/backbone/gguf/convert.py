@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -25,8 +26,8 @@ from facetrm.backbone.gguf.tokenizer import pre_tokenizer_problem, read_tokenize
 from facetrm.core.errors import BackboneError, short
 from facetrm.core.progress import log
 
-_SETTINGS: Final[dict[str, dict[str, str | None]]] = cast(Any, integrations).GGUF_CONFIG_MAPPING
-_LOADER: Final[Any] = import_module("transformers.modeling_gguf_pytorch_utils")
+_SETTINGS: Final[dict[str, dict[str, str | None]]] = getattr(integrations, "GGUF_CONFIG_MAPPING", {})
+_LOADER: Final = "transformers.modeling_gguf_pytorch_utils"
 _CONVERSION: Final = 1  # increase it whenever the same file would give another folder
 _GIVE: Final = "give the model as a folder of safetensors"
 _HARMLESS: Final = frozenset(
@@ -135,14 +136,16 @@ def _loaded(header: Header) -> PreTrainedModel:
 @contextmanager
 def _without_bar() -> Iterator[None]:
     """Silence the loader's progress bar, which no setting of Transformers does; the caller holds the lock for this."""
-    before = getattr(_LOADER, "tqdm", None)
+    loader: Any = import_module(_LOADER) if find_spec(_LOADER) else None
+    before = getattr(loader, "tqdm", None)
+    if before is None:
+        yield
+        return
+    loader.tqdm = partial(before, disable=True)
     try:
-        if before is not None:
-            _LOADER.tqdm = partial(before, disable=True)
         yield
     finally:
-        if before is not None:
-            _LOADER.tqdm = before
+        loader.tqdm = before
 
 
 def _check_numbers(model: PreTrainedModel, header: Header, *, spare: frozenset[str]) -> None:

@@ -25,6 +25,7 @@ from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
 from facetrm.core.errors import BackboneError, short
 from facetrm.core.files import regular_target, why_unread
+from facetrm.core.folders import link_tree
 
 _MAGIC: Final = b"GGUF"
 _VERSIONS: Final = (2, 3)
@@ -126,8 +127,12 @@ def alone(path: Path) -> Iterator[tuple[str, str]]:
         path: path of the file.
     """
     with TemporaryDirectory(prefix="facetrm-gguf-") as folder:
-        os.symlink(path.absolute(), Path(folder) / "model.gguf")
-        yield folder, "model.gguf"
+        place = Path(folder) / "model.gguf"
+        try:
+            os.symlink(path.absolute(), place)
+        except OSError:  # Windows allows links only to some users
+            link_tree(path.resolve(), place)
+        yield folder, place.name
 
 
 def read_header(path: Path) -> Header:
