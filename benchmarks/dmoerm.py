@@ -18,9 +18,10 @@ judge compares half as many pairs as there are overall labels, in three capabili
     routed_linear      one linear head per task on the frozen vectors, on all of the task's overall labels
     linear_bt          one linear head for all tasks
 
-Single reward models get the steps of phases 1 and 2 together (400), or one pass over their labels if that is more. ``--mix disturbed`` relabels two of the three tasks so
-that rich answers are better in chat and worse in text creation; a reward model for all tasks has to learn both.
-Intervals are Student's t over the accuracies of the seeds. Prints a table and writes
+Single reward models get the steps of phases 1 and 2 together (400), or one pass over their labels if that is more.
+``--mix disturbed`` relabels two of the three tasks so that rich answers are better in chat and worse in text creation;
+a reward model for all tasks has to learn both. Intervals are Student's t over the accuracies of the seeds.
+Prints a table and writes
 benchmarks/results/dmoerm.json.
 """
 
