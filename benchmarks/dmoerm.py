@@ -7,7 +7,7 @@ One small decoder is pre-trained by plain language modelling on its own prompts:
 preference. All systems adapt this backbone with adapters of the same size. A cell is a number of overall labels, a
 noise level and a seed. The noise level is the share of wrong labels among the annotators' labels and among the judge's
 single verdicts about capabilities (a judgement is kept only if both orders agree, so kept labels are cleaner). The
-judge compares half as many pairs as there are overall labels, in three capabilities each.
+judge compares as many other pairs as there are overall labels, in two capabilities each.
 
     dmoerm             router, task adapters, one new adapter per capability on its labels, network on the vectors
     mean_of_experts    the same experts without the network
@@ -19,10 +19,9 @@ judge compares half as many pairs as there are overall labels, in three capabili
     linear_bt          one linear head for all tasks
 
 Single reward models get the steps of phases 1 and 2 together (400), or one pass over their labels if that is more.
-``--mix disturbed`` relabels two of the three tasks so that rich answers are better in chat and worse in text creation;
-a reward model for all tasks has to learn both. Intervals are Student's t over the accuracies of the seeds.
-Prints a table and writes
-benchmarks/results/dmoerm.json.
+``--mix disturbed`` relabels the pairs so that rich answers are better in chat and worse in text creation; a reward
+model for all tasks has to learn both. Intervals are Student's t over the accuracies of the seeds. Prints a table and
+writes benchmarks/results/dmoerm.json.
 """
 
 from __future__ import annotations
@@ -60,7 +59,7 @@ from facetrm.recipes.dmoerm.rows import DmoermRows, load_tasks
 from provenance import provenance
 
 ROOT: Final = Path(__file__).resolve().parents[1]
-TASKS: Final = ("chat", "text_creation", "role_play")
+TASKS: Final = ("chat", "text_creation")
 DISTURBED: Final = {"chat": ("richness", 0.5), "text_creation": ("richness", -0.5)}
 BACKBONE: Final = {
     "shape": {"hidden": 64, "layers": 2, "heads": 4, "inner": 192},
@@ -91,7 +90,7 @@ def settings(seed: int, noise: float, size: int, backbone: Path, *, mix: str) ->
     looks = {"few": 10, "evaluate_every": 50, "evaluate_on": 200, "patience": 3}
     training = {"seed": seed, "min_steps": STEPS, **looks, "trainer": trainer}
     judge = {"noise": judge_scale(noise), "tie_width": 0.0, "seed": seed}
-    sizes = {"preferences": size, "labelled": size // 2, "test": TEST, "most": 3}
+    sizes = {"preferences": size, "labelled": size, "test": TEST, "most": 2}
     return DmoermConfig.model_validate(
         {
             "seed": seed,
