@@ -7,10 +7,8 @@ would be made at random, a tensor or a setting that it does not know would be le
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -27,7 +25,6 @@ from facetrm.core.errors import BackboneError, short
 from facetrm.core.progress import log
 
 _SETTINGS: Final[dict[str, dict[str, str | None]]] = getattr(integrations, "GGUF_CONFIG_MAPPING", {})
-_LOADER: Final = "transformers.modeling_gguf_pytorch_utils"
 _CONVERSION: Final = 1  # increase it whenever the same file would give another folder
 _GIVE: Final = "give the model as a folder of safetensors"
 _HARMLESS: Final = frozenset(
@@ -136,16 +133,17 @@ def _loaded(header: Header) -> PreTrainedModel:
 @contextmanager
 def _without_bar() -> Iterator[None]:
     """Silence the loader's progress bar, which no setting of Transformers does; the caller holds the lock for this."""
-    loader: Any = import_module(_LOADER) if find_spec(_LOADER) else None
+    loader: Any = None
+    with suppress(ImportError):  # another Transformers may load these files by other means
+        from transformers import modeling_gguf_pytorch_utils as loader
     before = getattr(loader, "tqdm", None)
-    if before is None:
-        yield
-        return
-    loader.tqdm = partial(before, disable=True)
+    if before is not None:
+        loader.tqdm = partial(before, disable=True)
     try:
         yield
     finally:
-        loader.tqdm = before
+        if before is not None:
+            loader.tqdm = before
 
 
 def _check_numbers(model: PreTrainedModel, header: Header, *, spare: frozenset[str]) -> None:
