@@ -19,13 +19,15 @@ from facetrm.cli.options import (
     Drop,
     MaxTokens,
     Pin,
+    Prompt,
     ReadingSets,
     Scale,
     Truncating,
     Trust,
     reading_settings,
 )
-from facetrm.core.errors import DataError, did_you_mean
+from facetrm.cli.typed import PLACE, typed_row
+from facetrm.core.errors import ConfigError, DataError, did_you_mean
 
 if TYPE_CHECKING:
     from facetrm.model import RewardModel
@@ -33,7 +35,11 @@ if TYPE_CHECKING:
 
 def score(
     model: Annotated[Path, typer.Argument(help="Model folder, run folder, or hf://owner/name on the Hub.")],
-    data: Data,
+    data: Data = None,
+    prompt: Prompt = None,
+    answer: Annotated[
+        list[str], typer.Option(metavar="TEXT", help="An answer to the prompt (repeatable); '-' is standard input.")
+    ] = [],  # noqa: B006
     out: Annotated[Path | None, typer.Option(help="JSONL file of scores (default: standard output).")] = None,
     device: Annotated[str, typer.Option(help="Device: auto, cpu or cuda.")] = "auto",
     mode: AskedMode = None,
@@ -53,8 +59,12 @@ def score(
 
     With --out, finished scores are kept, and the same command resumes where it stopped.
     """
-    rows = records.stream_all_rows(data)
+    typed = typed_row(prompt, answer, option="--answer", data=data)
+    if typed is None and data is None:
+        raise DataError("no rows to score", place=model, fix="give --data FILE, or --prompt TEXT --answer TEXT")
+    rows = iter([typed]) if data is None else records.stream_all_rows(data)
     asked = chain([next(rows)], rows)  # report a missing file before loading the model
+    place = data or PLACE
     settings = reading_settings(sets, truncation=truncation, max_tokens=max_tokens)
     scorer = _edited(
         hub.load_model(model, device=device, mode=mode, settings=settings, trust_remote_code=trust_remote_code),
@@ -63,11 +73,11 @@ def score(
         pin,
     )
     if out is not None:
-        count = recipes.write_scores(scorer, asked, out, skip=on_error == "skip", data=data)
+        count = recipes.write_scores(scorer, asked, out, skip=on_error == "skip", data=place)
         found = f" ({count.found} of them from an earlier run)" if count.found else ""
         print(f"{count.scores} scores in {out}{found}", file=sys.stdout if out.is_file() else sys.stderr)
     else:
-        count = recipes.print_scores(scorer, asked, skip=on_error == "skip", data=data)
+        count = recipes.print_scores(scorer, asked, skip=on_error == "skip", data=place)
     if count.skipped:
         rows_were = "row was" if count.skipped == 1 else "rows were"
         print(f"{count.skipped} {rows_were} skipped: see {count.side}", file=sys.stderr)
@@ -81,6 +91,9 @@ def explain(
     row: Annotated[
         str | None, typer.Option(help="Id of the row, or its line number in the file (default: the first row).")
     ] = None,
+    prompt: Prompt = None,
+    a: Annotated[str | None, typer.Option("--a", help="Answer A to the prompt; '-' is standard input.")] = None,
+    b: Annotated[str | None, typer.Option("--b", help="Answer B; without it, answer A is explained alone.")] = None,
     html: Annotated[Path | None, typer.Option(help="Also write an HTML page to this file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
     overall: Annotated[
@@ -93,8 +106,17 @@ def explain(
     drop: Drop = [],  # noqa: B006
     scale: Scale = [],  # noqa: B006
     pin: Pin = [],  # noqa: B006
+    save: Annotated[
+        Path | None, typer.Option(help="Save the edited model to this folder; it must be new or empty.")
+    ] = None,
 ) -> None:
     """Explain one answer, one pair, or the whole model."""
+    answers = [text for text in (a, b) if text is not None]
+    typed = typed_row(prompt, answers, option="--a", data=data)
+    if save is not None and not (drop or scale or pin):
+        raise ConfigError("nothing is edited", place="--save", fix="add --drop, --scale or --pin")
+    if save is not None and save.exists() and (not save.is_dir() or any(save.iterdir())):
+        raise ConfigError("not a new or empty folder", place=save, fix="give another folder to --save")
     scorer = _edited(
         hub.load_model(
             model, device=device, mode=mode, settings=reading_settings(sets), trust_remote_code=trust_remote_code
@@ -104,13 +126,16 @@ def explain(
         pin,
     )
     path = data or model / "pair.jsonl"
-    if data is None and not path.exists():
-        raise DataError("no rows to explain", place=model, fix="give --data FILE")
-    asked = records.read_conversations(path)
+    if typed is None and data is None and not path.exists():
+        raise DataError("no rows to explain", place=model, fix="give --data FILE, or --prompt TEXT --a TEXT --b TEXT")
+    asked = records.read_conversations(path) if typed is None else [typed]
     if overall:
         print_overall(scorer, asked, html=html, as_json=as_json)
     else:
         print_row(scorer, _find(asked, row, path), html=html, as_json=as_json)
+    if save is not None:
+        scorer.save(save)
+        print(f"edited model: {save}", file=sys.stderr)
 
 
 def export(

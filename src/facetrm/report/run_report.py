@@ -13,6 +13,7 @@ from pydantic import Field
 from facetrm.core.config import Section
 from facetrm.core.statistics import Interval
 from facetrm.data.records import Conversation
+from facetrm.evaluate.verdict import Verdict
 from facetrm.explain.ablation import AblationTable
 from facetrm.explain.flip import Flip
 from facetrm.explain.local import PairExplanation
@@ -295,6 +296,29 @@ class CapabilityRow(Section):
     true: float | None = None
 
 
+class VerdictPart(Section):
+    """What the held-out pairs say about the model.
+
+    Attributes:
+        status: ``usable``, ``not better``, ``chance`` or ``backwards``.
+        statement: The verdict in one or two sentences.
+        warnings: What limits it, one sentence each.
+        advice: What would change it, one sentence each.
+    """
+
+    status: str
+    statement: str
+    warnings: tuple[str, ...] = ()
+    advice: tuple[str, ...] = ()
+
+    @staticmethod
+    def of(verdict: Verdict) -> VerdictPart:
+        """Return the part of a report for ``verdict``."""
+        return VerdictPart(
+            status=verdict.status, statement=verdict.statement, warnings=verdict.warnings, advice=verdict.advice
+        )
+
+
 class ExplainedPair(Section):
     """One pair, explained.
 
@@ -315,6 +339,7 @@ class RunReport(Section):
     Attributes:
         title: Title of the run.
         description: Description of the run.
+        verdict: What the held-out pairs say about the model.
         config: Resolved settings, as YAML.
         seconds: Duration of each stage, in seconds, in order.
         objectives: Figures of each expert of stage 1.
@@ -338,6 +363,7 @@ class RunReport(Section):
 
     title: str
     description: str = ""
+    verdict: VerdictPart | None = None
     config: str = ""
     seconds: Mapping[str, float] = Field(default_factory=dict)
     objectives: tuple[ObjectiveRow, ...] = ()

@@ -38,6 +38,7 @@ from facetrm.report.run_report import (
     RunReport,
     Training,
     TrainingPoint,
+    VerdictPart,
 )
 
 METRICS_SCHEMA: Final = 1
@@ -76,6 +77,7 @@ def metrics(
     length = judgement.length
     values = {
         "schema": METRICS_SCHEMA,
+        "verdict": judgement.verdict.to_dict(),
         "recipe": config.recipe,
         "seconds": {**seconds, "total": sum(seconds.values())},
         "rows": {
@@ -163,6 +165,7 @@ def report(
     which = "held-out prompts of the training ratings" if not fit.test_reports else "held-out ratings"
     return RunReport(
         title=config.title,
+        verdict=VerdictPart.of(judgement.verdict),
         description=config.description,
         config=dump_yaml(config),
         seconds=dict(seconds),

@@ -27,6 +27,7 @@ from facetrm.report.run_report import (
     CapabilityRow,
     ExplainedPair,
     RunReport,
+    VerdictPart,
 )
 
 
@@ -83,6 +84,7 @@ def dmoerm_metrics(
     sizes = {"preferences": len(rows.overall), "capabilities": len(rows.capabilities)}
     values = {
         "schema": METRICS_SCHEMA,
+        "verdict": judgement.verdict.to_dict(),
         "recipe": config.recipe,
         "seconds": {**seconds, "total": sum(seconds.values())},
         "rows": {**sizes, "preferences_test": len(judgement.pairs), **rows.counts},
@@ -135,6 +137,7 @@ def dmoerm_report(
     return RunReport(
         title=config.title,
         description=config.description,
+        verdict=VerdictPart.of(judgement.verdict),
         config=dump_yaml(config),
         seconds=dict(seconds),
         pair_accuracy={kind: _accuracies(table) for kind, table in tables if table},
