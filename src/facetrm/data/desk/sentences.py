@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final, Literal
 
-_ABBREVIATION: Final = re.compile(r"\b(?:Mr|Mrs|Ms|Dr|St|Prof|e\.g|i\.e|etc|vs|No)\.$|(?<!is )\b[B-Z]\.$")
+_ABBREVIATION: Final = re.compile(r"\b(?:Mr|Mrs|Ms|Dr|St|Prof|e\.g|i\.e|[ap]\.m|etc|vs|No)\.$|(?<!is )\b[B-Z]\.$")
 _BULLET: Final = re.compile(r"^\s*(?:[-*•–]|\+)\s+(\S.*)$", re.MULTILINE)
 _NUMBERED: Final = re.compile(r"^\s*\d{1,2}[.):]\s+(\S.*)$", re.MULTILINE)
 _FENCE: Final = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)

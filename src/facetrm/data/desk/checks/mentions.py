@@ -18,7 +18,8 @@ _QUOTING: Final = re.compile(
 _DENIED_BEFORE: Final = re.compile(
     r"(?:\bnot|n't|\bnever|\brather than|\binstead of|\bunlike|\bno longer|\bconfused? (?:it |this |that )?with"
     r"|\bmistake\w* (?:it )?for"
-    r"|\bneither|\bnor|\b(?:people|some|many|others) (?:often |sometimes |wrongly |still )?(?:think|believe|say"
+    r"|\bneither|\blooks? like|\bsimilar to|\bnor"
+    r"|\b(?:people|some|many|others) (?:often |sometimes |wrongly |still )?(?:think|believe|say"
     r"|assume|guess)"
     r"|\bused to be|\bwas once|\bwrong answers? (?:would be|is|are))\W*(?:\w+\W+){0,4}?$",
     re.IGNORECASE,

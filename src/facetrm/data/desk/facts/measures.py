@@ -44,7 +44,7 @@ MEASURES: Final = (
     ),
     FactKind(
         "unit",
-        ("How many {subject}?", "I am filling in a form. How many {subject}?"),
+        ("I have forgotten my units. How many {subject}?", "I am filling in a form. How many {subject}?"),
         "The number that you need is {answer}.",
         "Any table of units lists it.",
         table(

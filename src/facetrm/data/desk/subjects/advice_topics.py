@@ -23,7 +23,7 @@ class Topic:
 
 
 _TEXT: Final = """
-sleep better at night @ sleep bed insomnia
+sleep better at night @ sleep bed bedtime insomnia
 - Go to bed at the same time every evening. # bed same/regular/consistent
 - Switch off your phone and other screens an hour before bedtime. # screen/phone/device bed/before/evening
 - Do not drink coffee or strong tea in the afternoon. # coffee/caffeine
