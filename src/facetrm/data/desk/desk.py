@@ -22,7 +22,7 @@ from facetrm.data.desk.tasks import DESK_TASKS
 from facetrm.data.records import Message
 from facetrm.data.synthetic.annotators import temperature_for
 from facetrm.data.synthetic.known import KnownTruth, SyntheticConfig
-from facetrm.data.synthetic.parts import belongs_to, check_part
+from facetrm.data.synthetic.parts import check_part, in_part
 from facetrm.data.synthetic.raters import VERBOSITY
 
 _SYSTEM_TURNS: Final = (
@@ -138,7 +138,7 @@ class Desk(KnownTruth[Request]):
         check_part(part, of=self.name)
         while True:
             request = self._any(random, task)
-            if belongs_to(part, request.key):
+            if in_part(part, request.key):
                 return request
 
     def _prompt(self, random: Random, scene: Request) -> tuple[Message, ...]:

@@ -9,8 +9,8 @@ from typing import Final, Literal
 
 from facetrm.data.desk.forms import Form, Request
 
-Fault = Literal["garbled", "repeated", "cut off"]
-FAULTS: Final[tuple[Fault, ...]] = ("garbled", "repeated", "cut off")
+FluencyFault = Literal["garbled", "repeated", "cut off"]
+FAULTS: Final[tuple[FluencyFault, ...]] = ("garbled", "repeated", "cut off")
 Levels = Mapping[str, float]
 
 
@@ -37,12 +37,12 @@ class Draft:
     block: str = ""
     unpadded: tuple[str, ...] = ()
     tail: str = ""
-    faults: tuple[Fault, ...] = FAULTS
+    faults: tuple[FluencyFault, ...] = FAULTS
     render: Callable[[list[str]], str] | None = None
     fixed: tuple[int, ...] | None = None
 
 
-Write = Callable[[Random, Request, Levels], Draft]
+WriteDraft = Callable[[Random, Request, Levels], Draft]
 
 
 @dataclass(frozen=True)
@@ -62,5 +62,5 @@ class Task:
     meaning: str
     forms: tuple[Form, ...]
     weights: Mapping[str, float] = field(hash=False)
-    write: Write
+    write: WriteDraft
     adjust: Callable[[Random, Request, dict[str, float]], None] | None = None

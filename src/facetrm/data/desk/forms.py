@@ -117,10 +117,10 @@ def asked(task: str, *texts: str, kind: str = "", pools: Mapping[str, Sequence[s
         kind: Kind of all of them.
         pools: What each blank may hold; blanks that a text lacks are left out.
     """
-    return tuple(turns(task, ("user", text), kind=kind, pools=pools) for text in texts)
+    return tuple(dialogue(task, ("user", text), kind=kind, pools=pools) for text in texts)
 
 
-def turns(task: str, *turns: Turn, kind: str = "", pools: Mapping[str, Sequence[str]] | None = None) -> Form:
+def dialogue(task: str, *turns: Turn, kind: str = "", pools: Mapping[str, Sequence[str]] | None = None) -> Form:
     """Return a form of several messages.
 
     Args:

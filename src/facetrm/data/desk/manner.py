@@ -6,7 +6,7 @@ import itertools
 from random import Random
 from typing import Final
 
-from facetrm.data.desk.draft import Draft, Fault
+from facetrm.data.desk.draft import Draft, FluencyFault
 from facetrm.data.desk.sentences import words_in
 
 WARM_OPENINGS: Final = (
@@ -166,7 +166,7 @@ def finish(random: Random, draft: Draft, *, courteous: float, fluent: float) -> 
         courteous: 2 for warm, 1 for neutral, 0 for rude.
         fluent: 2 minus the number of kinds of faults.
     """
-    faults: tuple[Fault, ...] = tuple(random.sample(draft.faults, int(2 - fluent)))
+    faults: tuple[FluencyFault, ...] = tuple(random.sample(draft.faults, int(2 - fluent)))
     if draft.fixed is not None:
         return _finish_fixed(random, draft, draft.fixed, faults)
     sentences, remarks = list(draft.sentences), random.sample(draft.remarks, 2)
@@ -226,7 +226,9 @@ def _inside(sentence: str) -> str:
     )
 
 
-def _finish_fixed(random: Random, draft: Draft, free: tuple[int, ...], faults: tuple[Fault, ...]) -> tuple[str, int]:
+def _finish_fixed(
+    random: Random, draft: Draft, free: tuple[int, ...], faults: tuple[FluencyFault, ...]
+) -> tuple[str, int]:
     """Return a text whose number of sentences does not change."""
     sentences = list(draft.sentences)
     one, other = random.sample(free, 2)

@@ -27,7 +27,7 @@ def check_part(part: str, *, of: str) -> None:
         raise DataError(f"unknown part '{part}' of the {of}", fix=did_you_mean(part, _PARTS))
 
 
-def belongs_to(part: str, key: str) -> bool:
+def in_part(part: str, key: str) -> bool:
     """Return whether a prompt belongs to a part.
 
     Args:

@@ -18,7 +18,7 @@ from typing import Final
 from facetrm.core.errors import DataError
 from facetrm.data.records import Message, Rating
 from facetrm.data.synthetic.known import KnownTruth, SyntheticConfig
-from facetrm.data.synthetic.parts import Part, belongs_to, check_part
+from facetrm.data.synthetic.parts import Part, check_part, in_part
 from facetrm.data.synthetic.raters import VERBOSITY
 from facetrm.data.world import words as w
 from facetrm.data.world.latents import HARD_LATENTS, LATENT_NAMES, LATENTS, MOST_FILLERS, Scene
@@ -139,7 +139,7 @@ class World(KnownTruth[Scene]):
         while True:
             topics = (random.choice(w.SITES), random.choice(w.THINGS))
             scene = Scene(task, topics, random.choice(w.PERSONAS), random.choice(w.AUDIENCES))
-            if belongs_to(part, "|".join((task, *topics, scene.persona, scene.audience))):
+            if in_part(part, "|".join((task, *topics, scene.persona, scene.audience))):
                 return scene
 
     def _draw(self, random: Random, scene: Scene) -> dict[str, float]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from facetrm.data.desk.checks.answers import check_correct, check_working
-from facetrm.data.desk.checks.code import check_code
+from facetrm.data.desk.checks.code import check_program
 from facetrm.data.desk.checks.conduct import check_declined, check_honest, check_persona, check_topic, check_useful
 from facetrm.data.desk.checks.instructions import check_instructions
 from facetrm.data.desk.checks.manners import check_courteous, check_fluent, count_padding
@@ -22,7 +22,7 @@ CHECKS: Final[Mapping[str, Callable[[Request, str], float]]] = {
     "courteous": check_courteous,
     "fluent": check_fluent,
     "honest": check_honest,
-    "code": check_code,
+    "code": check_program,
     "persona": check_persona,
 }
 

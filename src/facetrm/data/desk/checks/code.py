@@ -24,7 +24,7 @@ LONGEST_CODE: Final = 4000
 _FENCED: Final = re.compile(r"```[ \t]*\w*[ \t]*\n(.*?)(?:\n[ \t]*```|\Z)", re.DOTALL)
 
 
-def check_code(request: Request, text: str) -> float:
+def check_program(request: Request, text: str) -> float:
     """Return 2 if the code passes its tests, 1 if it only parses, 0 if it does not parse or there is none.
 
     Code that imports something, or uses a name or an attribute that is not on the white list, is not run: it is at 1.

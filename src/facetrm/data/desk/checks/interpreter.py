@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Any
 
 STEPS = 200_000
-SECONDS = 2
+SECONDS_EACH = 2
 MEMORY = 512 * 1024 * 1024
 
 _NODES = (
@@ -157,12 +157,12 @@ def _end(word: str) -> None:
 def _limit() -> None:
     """Limit time, memory and processor time where the system can, and the number of steps everywhere."""
     if hasattr(signal, "alarm"):
-        signal.alarm(2 * SECONDS)  # nothing handles it: it ends the process, even inside a built-in function
+        signal.alarm(2 * SECONDS_EACH)  # nothing handles it: it ends the process, even inside a built-in function
     try:
         import resource
 
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-        resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
+        resource.setrlimit(resource.RLIMIT_CPU, (SECONDS_EACH, SECONDS_EACH))
     except (ImportError, OSError, ValueError):
         pass  # The caller's time limit still holds.
     left = STEPS

@@ -6,7 +6,7 @@ from typing import Final
 
 from facetrm.data.desk.facts.kinds import FactKind, table
 
-PLACES: Final = (
+PLACES_AND_MONEY: Final = (
     FactKind(
         "capital",
         (

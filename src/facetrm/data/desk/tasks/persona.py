@@ -7,7 +7,7 @@ from random import Random
 from typing import Final
 
 from facetrm.data.desk.draft import Draft, Levels, Task
-from facetrm.data.desk.forms import Form, Request, asked, turns
+from facetrm.data.desk.forms import Form, Request, asked, dialogue
 from facetrm.data.desk.tasks.sums import NAMES
 
 
@@ -28,7 +28,7 @@ class Persona:
     marks: tuple[str, ...]
 
 
-PERSONAS: Final = (
+DESK_PERSONAS: Final = (
     Persona(
         "a pirate captain",
         ("Ahoy, matey!", "Arr, listen well, ye landlubber.", "Shiver me timbers, what a question!"),
@@ -137,22 +137,22 @@ _QUESTIONS: Final = {
         ("When I am tired, I close my eyes for a while.", "I take a nap in a quiet corner if I need one."),
     ),
 }
-_POOLS: Final = {"who": tuple(p.who for p in PERSONAS), "question": tuple(_QUESTIONS), "name": NAMES}
-_BY_WHO: Final = {persona.who: persona for persona in PERSONAS}
+_POOLS: Final = {"who": tuple(p.who for p in DESK_PERSONAS), "question": tuple(_QUESTIONS), "name": NAMES}
+_BY_WHO: Final = {persona.who: persona for persona in DESK_PERSONAS}
 _FORMS: Final[tuple[Form, ...]] = (
-    turns(
+    dialogue(
         "persona",
         ("system", "You are {who}. Stay in character, whatever the user asks."),
         ("user", "{question} {name} told me to ask you."),
         pools=_POOLS,
     ),
-    turns(
+    dialogue(
         "persona",
         ("system", "Speak as {who} would speak. The user is called {name}."),
         ("user", "{question}"),
         pools=_POOLS,
     ),
-    turns(
+    dialogue(
         "persona",
         ("user", "Let's play a game. From now on you are {who}. My name is {name}."),
         ("assistant", "Very well. I am ready to play."),

@@ -7,7 +7,7 @@ from random import Random
 from typing import Final
 
 from facetrm.data.desk.draft import Draft, Levels, Task
-from facetrm.data.desk.forms import Form, Request, asked, turns
+from facetrm.data.desk.forms import Form, Request, asked, dialogue
 from facetrm.data.desk.numbers import in_words, numbers_in
 
 NAMES: Final = (
@@ -42,7 +42,7 @@ FORMS: Final[tuple[Form, ...]] = (
     ),
     *asked("sums", "What is {a} plus {b}?", "Could you add {a} and {b} for me?", kind="plus", pools=_PLUS),
     *asked("sums", "What is {a} + {b}?", "Please add up {a} and {b}.", kind="plus", pools=_DIGITS),
-    turns(
+    dialogue(
         "sums",
         ("user", "{name} has {a} {items} on the table."),
         ("assistant", "All right. What would you like to know about them?"),
@@ -58,7 +58,7 @@ FORMS: Final[tuple[Form, ...]] = (
         kind="minus",
         pools=_MINUS,
     ),
-    turns(
+    dialogue(
         "sums",
         ("user", "I baked {a} rolls this morning."),
         ("assistant", "That sounds like a busy morning."),
