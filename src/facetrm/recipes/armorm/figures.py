@@ -25,7 +25,7 @@ from facetrm.recipes.armorm.config import ArmormConfig
 from facetrm.recipes.armorm.fit import ArmormFit
 from facetrm.recipes.armorm.judge import RunJudgement
 from facetrm.recipes.armorm.routed import RoutedFit, routed_by_task
-from facetrm.recipes.armorm.rows import Rows
+from facetrm.recipes.armorm.rows import Rows, generator_seeds
 from facetrm.recipes.router_figures import router_part
 from facetrm.report.run_report import (
     Accuracy,
@@ -276,11 +276,10 @@ def _ends(table: Mapping[str, Interval]) -> dict[str, list[float]]:
 
 
 def _seeds(config: ArmormConfig) -> dict[str, int]:
-    world = getattr(config.data, "world", None)
     seeds = {"run": config.seed, "ridge": config.experts.ridge.seed, "gate": config.gate.settings.seed}
     if config.router is not None:
         seeds["router"] = config.router.settings.seed
-    return seeds if world is None else {**seeds, "world": world.seed}
+    return {**seeds, **generator_seeds(config.data)}
 
 
 def versions() -> dict[str, str]:

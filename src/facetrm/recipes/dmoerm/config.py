@@ -15,7 +15,8 @@ from facetrm.fit.experts.config import ExpertConfig
 from facetrm.fit.gate.config import GateConfig
 from facetrm.recipes.armorm.config import RouterSection
 from facetrm.recipes.backbones import TinyBackbone
-from facetrm.recipes.dmoerm.rows import SplitSection, TaskSection, WorldTasks
+from facetrm.recipes.dmoerm.generated import WorldTasks
+from facetrm.recipes.dmoerm.rows import SplitSection, TaskSection
 
 
 class BaseSection(Section):

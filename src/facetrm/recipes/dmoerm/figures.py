@@ -15,6 +15,7 @@ from facetrm.fit.router.assign import AssignmentCounts
 from facetrm.fit.router.fit import RouterFit
 from facetrm.model.reward_model import RewardModel
 from facetrm.recipes.armorm.figures import METRICS_SCHEMA, plain, versions
+from facetrm.recipes.armorm.rows import generator_seeds
 from facetrm.recipes.dmoerm.config import DmoermConfig
 from facetrm.recipes.dmoerm.inner import InnerFit
 from facetrm.recipes.dmoerm.judge import TaskJudgement
@@ -183,7 +184,6 @@ def _accuracies(table: Mapping[str, Interval]) -> dict[str, Accuracy]:
 
 
 def _seeds(config: DmoermConfig) -> dict[str, int]:
-    world = getattr(config.data, "world", None)
     seeds = {
         "run": config.seed,
         "base": config.base.training.seed,
@@ -194,4 +194,4 @@ def _seeds(config: DmoermConfig) -> dict[str, int]:
             config.aggregator, {"concat_mlp": "concat", "gated_sum": "gate"}[config.aggregator.kind]
         ).seed,
     }
-    return seeds if world is None else {**seeds, "world": world.seed}
+    return {**seeds, **generator_seeds(config.data)}

@@ -22,7 +22,7 @@ from facetrm.model.experts import LinearExperts
 from facetrm.model.mixture import Mixture
 from facetrm.model.reward_model import RewardModel
 from facetrm.recipes.armorm.figures import plain, versions
-from facetrm.recipes.armorm.rows import Rows
+from facetrm.recipes.armorm.rows import Rows, generator_seeds
 from facetrm.recipes.finetune.config import FineTuneRecipe
 from facetrm.recipes.verdicts import run_verdict
 
@@ -118,7 +118,6 @@ def training_figures(
         merged: Largest change of a unit score by merging the adapter; None if nothing was merged.
         seconds: Duration of each stage, in seconds.
     """
-    world = getattr(config.data, "world", None)
     values = {
         "schema": 1,
         "verdict": figures.verdict.to_dict(),
@@ -150,8 +149,7 @@ def training_figures(
             "true": {name: asdict(i) for name, i in figures.true.items()},
             "gained": {name: asdict(i) for name, i in figures.gained.items()},
         },
-        "seeds": {"run": config.seed, "finetune": config.finetune.seed}
-        | ({} if world is None else {"world": world.seed}),
+        "seeds": {"run": config.seed, "finetune": config.finetune.seed} | generator_seeds(config.data),
         "versions": versions(),
         "hashes": {"data": rows.hash, "model": model.hash, "encoder": model.encoder.fingerprint},
     }
