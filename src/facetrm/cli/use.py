@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -15,12 +16,12 @@ from facetrm import hub, recipes
 from facetrm.cli.explained import print_overall, print_row
 from facetrm.cli.options import (
     AskedMode,
-    Data,
     Drop,
     MaxTokens,
     Pin,
     Prompt,
     ReadingSets,
+    Rows,
     Scale,
     Truncating,
     Trust,
@@ -30,12 +31,14 @@ from facetrm.cli.typed import PLACE, typed_row
 from facetrm.core.errors import ConfigError, DataError, did_you_mean
 
 if TYPE_CHECKING:
+    from facetrm.data import ScoringRow
+    from facetrm.data.read.conversations import RefusedRow
     from facetrm.model import RewardModel
 
 
 def score(
     model: Annotated[Path, typer.Argument(help="Model folder, run folder, or hf://owner/name on the Hub.")],
-    data: Data = None,
+    data: Rows = None,
     prompt: Prompt = None,
     answer: Annotated[
         list[str], typer.Option(metavar="TEXT", help="An answer to the prompt (repeatable); '-' is standard input.")
@@ -60,9 +63,12 @@ def score(
     With --out, finished scores are kept, and the same command resumes where it stopped.
     """
     typed = typed_row(prompt, answer, option="--answer", data=data)
-    if typed is None and data is None:
+    if typed is not None:
+        rows: Iterator[ScoringRow | RefusedRow] = iter([typed])
+    elif data is not None:
+        rows = records.stream_all_rows(data)
+    else:
         raise DataError("no rows to score", place=model, fix="give --data FILE, or --prompt TEXT --answer TEXT")
-    rows = iter([typed]) if data is None else records.stream_all_rows(data)
     asked = chain([next(rows)], rows)  # report a missing file before loading the model
     place = data or PLACE
     settings = reading_settings(sets, truncation=truncation, max_tokens=max_tokens)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
 from random import Random
-from typing import Final
+from typing import ClassVar, Final
 
 from facetrm.core.errors import DataError
 from facetrm.data.desk.checks import CHECKS, count_padding
@@ -66,7 +66,7 @@ class Desk(KnownTruth[Request]):
     tasks = tuple(DESK_TASKS)
     slots = QUALITY_SLOTS
     meanings = DESK_MEANINGS
-    weights: Mapping[str, Mapping[str, float]] = {
+    weights: ClassVar[Mapping[str, Mapping[str, float]]] = {
         task.name: {name: task.weights.get(name, 0.0) for name in QUALITY_SLOTS} for task in DESK_TASKS.values()
     }
     raters = DESK_RATERS
