@@ -15,7 +15,7 @@ Sets = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, such as gate.settings.steps=500 (repeatable)."),
 ]
 Data = Annotated[Path, typer.Option("--data", help="JSONL or Parquet file: rows with 'messages', or preference rows.")]
-Rows = Annotated[
+RowsToScore = Annotated[
     Path | None, typer.Option("--data", help="JSONL or Parquet file: rows with 'messages', or preference rows.")
 ]
 ReadingSets = Annotated[

@@ -21,7 +21,7 @@ from facetrm.cli.options import (
     Pin,
     Prompt,
     ReadingSets,
-    Rows,
+    RowsToScore,
     Scale,
     Truncating,
     Trust,
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 def score(
     model: Annotated[Path, typer.Argument(help="Model folder, run folder, or hf://owner/name on the Hub.")],
-    data: Rows = None,
+    data: RowsToScore = None,
     prompt: Prompt = None,
     answer: Annotated[
         list[str], typer.Option(metavar="TEXT", help="An answer to the prompt (repeatable); '-' is standard input.")
@@ -49,7 +49,7 @@ def score(
     trust_remote_code: Trust = False,
     on_error: Annotated[
         Literal["stop", "skip"],
-        typer.Option(help="Rows that cannot be scored: stop, or skip them and list them in OUT.skipped.jsonl."),
+        typer.Option(help="RowsToScore that cannot be scored: stop, or skip them and list them in OUT.skipped.jsonl."),
     ] = "stop",
     truncation: Truncating = None,
     max_tokens: MaxTokens = None,
@@ -92,7 +92,7 @@ def score(
 def explain(
     model: Annotated[Path, typer.Argument(help="Model folder, run folder, or hf://owner/name on the Hub.")],
     data: Annotated[
-        Path | None, typer.Option("--data", help="Rows to explain (default: the pair saved with the run).")
+        Path | None, typer.Option("--data", help="RowsToScore to explain (default: the pair saved with the run).")
     ] = None,
     row: Annotated[
         str | None, typer.Option(help="Id of the row, or its line number in the file (default: the first row).")

@@ -56,7 +56,7 @@ def _named(names: str, splits: Splits) -> Iterable[tuple[str, Splits]]:
     return ((name, splits) for name in names.split())
 
 
-UNKNOWN: Final = Splits((_GPT2,))
+UNKNOWN_CUT: Final = Splits((_GPT2,))
 """What is used where the file names no known recipe: the cuts of GPT-2."""
 
 SPLITS: Final = dict(

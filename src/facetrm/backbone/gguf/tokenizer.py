@@ -13,7 +13,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from facetrm.backbone.gguf.header import Header, alone
-from facetrm.backbone.gguf.splits import SPLITS, UNKNOWN, Splits
+from facetrm.backbone.gguf.splits import SPLITS, UNKNOWN_CUT, Splits
 from facetrm.core.errors import short
 
 _UNKNOWN_TOKEN, _CONTROL, _USER = 2, 3, 4  # the kinds of llama.cpp: unknown, control, user-defined
@@ -48,7 +48,7 @@ def read_tokenizer(header: Header) -> PreTrainedTokenizerFast:
     model, tokens = header.text("tokenizer.ggml.model"), header.texts("tokenizer.ggml.tokens")
     if model is None or not tokens:
         raise header.wrong("the file has no vocabulary", fix="give a GGUF file that holds its tokenizer")
-    splits = SPLITS.get(header.text(_PRE) or "", UNKNOWN)
+    splits = SPLITS.get(header.text(_PRE) or "", UNKNOWN_CUT)
     if model == "gpt2":
         tokenizer, bos = _byte_level(header, tokens, splits), splits.bos
     else:
