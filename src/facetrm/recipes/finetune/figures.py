@@ -22,8 +22,9 @@ from facetrm.model.experts import LinearExperts
 from facetrm.model.mixture import Mixture
 from facetrm.model.reward_model import RewardModel
 from facetrm.recipes.armorm.figures import plain, versions
-from facetrm.recipes.armorm.rows import Rows, generator_seeds
+from facetrm.recipes.armorm.rows import Rows
 from facetrm.recipes.finetune.config import FineTuneRecipe
+from facetrm.recipes.generated import generator_seeds
 from facetrm.recipes.verdicts import run_verdict
 
 Encoded = tuple[Pairs, Features]
