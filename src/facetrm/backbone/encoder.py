@@ -1,17 +1,22 @@
 """The output of a backbone (:class:`Features` of conversations), and the :class:`Encoder` protocol.
 
-Shapes: N conversations, D hidden size, A adapters (1 without adapters).
+A *reading* of a conversation is an adapter and a layer. An encoder gives the last layer by default, or several layers
+of the bare trunk, or the last layer with several adapters.
+
+Shapes: N conversations, D hidden size, A readings of the response (1 by default).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Final, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from facetrm.backbone.passes.layers import LAST, Layer, labels, shown_layers
+from facetrm.core.errors import BackboneError
 from facetrm.core.progress import log
 from facetrm.data.records import Conversation
 
@@ -25,18 +30,22 @@ class Features:
 
     Attributes:
         prompt_ND: Hidden state at the token that closes the last user turn (encoder: mean over the prompt read alone).
-        response_NAD: Hidden state at the last token of the rendered conversation, per adapter (encoder: mean over the
+        response_NAD: Hidden state at the last token of the rendered conversation, per reading (encoder: mean over the
             response's tokens in the joint text).
         length_N: Number of tokens of the response, int64.
         tokens_N: Number of tokens of the conversation as read, int64.
         truncated_N: Whether the conversation was truncated, bool.
         unknown_N: Share of unknown tokens, 0 to 1; zeros by default.
+        layers: The layer of each of the A readings; empty if each is the last layer (with A adapters, or without any).
+
+    Raises:
+        BackboneError: ``layers`` is not one layer per reading.
 
     Example:
         >>> from facetrm import World, toy_model
         >>> pair = next(World().preferences(1))
         >>> features = toy_model().encoder.encode([pair.chosen, pair.rejected])
-        >>> tuple(features.response_NAD.shape)  # conversations, adapters, hidden size
+        >>> tuple(features.response_NAD.shape)  # conversations, readings, hidden size
         (2, 1, 32)
     """
 
@@ -46,8 +55,15 @@ class Features:
     tokens_N: Tensor
     truncated_N: Tensor
     unknown_N: Tensor = None  # type: ignore[assignment]  # made below
+    layers: tuple[Layer, ...] = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
+        if self.layers and self.response_NAD.shape[1] != len(self.layers):
+            raise BackboneError(
+                f"{self.response_NAD.shape[1]} response vectors for {len(self.layers)} layers",
+                place="features",
+                fix="give one layer per vector",
+            )
         if self.unknown_N is None:
             none_N = torch.zeros(len(self.truncated_N), dtype=torch.float32)
             object.__setattr__(self, "unknown_N", none_N)
@@ -60,31 +76,77 @@ class Features:
         """D."""
         return int(self.prompt_ND.shape[-1])
 
+    def response(self, layer: Layer | None = None) -> Tensor:
+        """Return the response vectors of one layer, [N, D].
+
+        Args:
+            layer: the layer; None for the highest one that there is.
+
+        Raises:
+            BackboneError: There is no such layer, or the vectors are those of several adapters.
+        """
+        known = self.layers or (LAST,)
+        if self.response_NAD.ndim != 3 or self.response_NAD.shape[1] != len(known):
+            shape = list(self.response_NAD.shape)
+            raise BackboneError(
+                f"the response features have shape {shape}", place="features", fix="encode without adapters"
+            )
+        wanted = known[-1] if layer is None else layer
+        if wanted not in known:
+            raise BackboneError(
+                f"the features hold {shown_layers(known)}, not {shown_layers([wanted])}",
+                place="features",
+                fix="encode with this layer",
+            )
+        return self.response_NAD[:, known.index(wanted)]
+
+    def only(self, layers: Sequence[Layer]) -> Features:
+        """Return the same features with the response vectors of ``layers`` only; only ``last`` gives no layers.
+
+        Raises:
+            BackboneError: There is no such layer.
+        """
+        kept = torch.stack([self.response(layer) for layer in layers], dim=1)
+        return replace(self, response_NAD=kept, layers=labels(layers))
+
     def select(self, rows: Tensor) -> Features:
         """Return the rows selected by ``rows`` (int64 indices or a bool mask), in that order."""
-        return Features(*(getattr(self, field.name)[rows] for field in fields(self)))
+        return Features(*(getattr(self, name)[rows] for name in _TENSORS), layers=self.layers)
 
     @staticmethod
     def concat(parts: Sequence[Features]) -> Features:
-        """Return the concatenated rows of all parts, in order."""
-        return Features(*(torch.cat([getattr(p, field.name) for p in parts]) for field in fields(Features)))
+        """Return the concatenated rows of all parts, in order.
+
+        Raises:
+            BackboneError: The parts hold different layers.
+        """
+        other = next((part.layers for part in parts if part.layers != parts[0].layers), None)
+        if other is not None:
+            found = " and ".join(shown_layers(layers or (LAST,)) for layers in (parts[0].layers, other))
+            raise BackboneError(f"parts with {found}", place="features", fix="encode all parts with the same layers")
+        return Features(*(torch.cat([getattr(p, name) for p in parts]) for name in _TENSORS), layers=parts[0].layers)
 
     @staticmethod
-    def empty(hidden_size: int, adapters: int = 1) -> Features:
+    def empty(hidden_size: int, adapters: int = 1, *, layers: Sequence[Layer] = ()) -> Features:
         """Return features of zero conversations.
 
         Args:
             hidden_size: size D of the vectors.
             adapters: number A of adapters.
+            layers: layers that are read instead of adapters.
         """
         none = torch.zeros(0, dtype=torch.int64)
         return Features(
             torch.zeros(0, hidden_size, dtype=torch.float32),
-            torch.zeros(0, adapters, hidden_size, dtype=torch.float32),
+            torch.zeros(0, len(layers) or adapters, hidden_size, dtype=torch.float32),
             none,
             none,
             none.to(torch.bool),
+            layers=tuple(layers),
         )
+
+
+_TENSORS: Final = tuple(part.name for part in fields(Features) if part.name != "layers")
 
 
 def tell_unknown(features: Features) -> None:
@@ -180,5 +242,25 @@ class AdapterEncoder(Encoder, Protocol):
         conversations: Sequence[Conversation],
         *,
         adapters: Sequence[str] | None = None,
+        on_batch: Callable[[int, int], None] | None = None,
+    ) -> Features: ...
+
+
+@runtime_checkable
+class LayerEncoder(Encoder, Protocol):
+    """An encoder whose trunk can be read at any of its layers.
+
+    With ``layers``, ``encode`` returns one response vector per layer, all from one pass, and the prompt vector of the
+    last layer. ``known_layers`` returns the different layers in order, or raises a BackboneError if there is no such
+    layer.
+    """
+
+    def known_layers(self, layers: Sequence[Layer]) -> tuple[Layer, ...]: ...
+
+    def encode(
+        self,
+        conversations: Sequence[Conversation],
+        *,
+        layers: Sequence[Layer] | None = None,
         on_batch: Callable[[int, int], None] | None = None,
     ) -> Features: ...
