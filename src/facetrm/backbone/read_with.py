@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from facetrm.backbone.encoder import AdapterEncoder, Encoder, Features, LayerEncoder
-from facetrm.backbone.passes.layers import LAST, Layer, labels, shown_layers
+from facetrm.backbone.encoder import LAST, AdapterEncoder, Encoder, Features, Layer, LayerEncoder, labels, shown_layers
 from facetrm.core.errors import StoreError
 from facetrm.core.fingerprint import fingerprint
 from facetrm.data.records import Conversation

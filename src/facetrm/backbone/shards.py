@@ -17,8 +17,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from facetrm.backbone.encoder import Features
-from facetrm.backbone.passes.layers import Layer, in_order, is_layer
+from facetrm.backbone.encoder import Features, Layer, in_order, is_layer
 from facetrm.backbone.read_with import ReadWith
 from facetrm.core.errors import StoreError
 from facetrm.core.files import read_json, why_unread, write_bytes, write_json

@@ -23,10 +23,9 @@ from pathlib import Path
 
 import torch
 
-from facetrm.backbone.encoder import AdapterEncoder, Encoder, Features
+from facetrm.backbone.encoder import LAST, AdapterEncoder, Encoder, Features, Layer, labels
 from facetrm.backbone.filling import Filling, block_of, blocks
 from facetrm.backbone.memory import give_back
-from facetrm.backbone.passes.layers import LAST, Layer, labels
 from facetrm.backbone.read_with import ReadWith
 from facetrm.backbone.shards import (
     DTYPES,

@@ -29,7 +29,7 @@ from facetrm.backbone.checkpoint import (
     weights_state,
 )
 from facetrm.backbone.config import BackboneConfig, Mode
-from facetrm.backbone.encoder import Features, Portable, tell_unknown
+from facetrm.backbone.encoder import LAST, Features, Layer, Portable, known_layers, labels, tell_unknown
 from facetrm.backbone.exclusive import evaluating, trunk_lock
 from facetrm.backbone.lora.adapters import (
     ADAPTER_FOLDER,
@@ -48,7 +48,6 @@ from facetrm.backbone.lora.names import TRUNK_ADAPTER, name_problem
 from facetrm.backbone.lora.switching import adapter_names, known_adapters, named_adapters
 from facetrm.backbone.passes.ahead import features_of, tokenized_ahead
 from facetrm.backbone.passes.engine import OnBatch
-from facetrm.backbone.passes.layers import LAST, Layer, known_layers, labels
 from facetrm.backbone.text.chat import ChatFormat, DecoderChat, Tokenized
 from facetrm.backbone.text.portable import write_tokenizer
 from facetrm.backbone.text.rendered import UnrenderedTurn, unrendered_turns

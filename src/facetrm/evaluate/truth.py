@@ -128,4 +128,4 @@ def recover_weights(world: World, mixture: Mixture, pairs: Pairs, tasks: Sequenc
 def _with_levels(world: World, features: Features, conversations: Sequence[Conversation]) -> Features:
     shares = [[level / SLOTS[name] for name, level in world.levels(c).items() if name in SLOTS] for c in conversations]
     levels_NL = torch.tensor(shares, dtype=torch.float32)
-    return replace(features, response_NAD=levels_NL.unsqueeze(1))
+    return replace(features, response_NAD=levels_NL.unsqueeze(1), layers=())

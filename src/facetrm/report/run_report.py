@@ -67,6 +67,24 @@ class ObjectiveRow(Section):
     high: float | None = None
 
 
+class LayerTableRow(Section):
+    """How well the layers of the backbone predict one objective, on held-out folds of the training ratings.
+
+    Attributes:
+        objective: Name of the objective.
+        chosen: Layer that its expert reads.
+        spearman: Spearman correlation by layer; None if it is not defined.
+        mse: Mean squared error by layer, with ratings scaled to [0, 1]; None if no head was fitted.
+        standard_error: Standard error of the smallest error, over prompts; None if no head was fitted.
+    """
+
+    objective: str
+    chosen: str
+    spearman: Mapping[str, float | None]
+    mse: Mapping[str, float | None]
+    standard_error: float | None = None
+
+
 class DebiasTableRow(Section):
     """One objective's verbosity penalty, and its rank correlation with verbosity before and after debiasing.
 
@@ -318,6 +336,7 @@ class RunReport(Section):
         config: Resolved settings, as YAML.
         seconds: Duration of each stage, in seconds, in order.
         objectives: Figures of each expert of stage 1.
+        layers: How well each layer suits each objective, if experts could choose among several.
         debias: Penalty and correlations of each objective.
         length: Effect of debiasing on the correlation with length.
         pair_accuracy: Accuracy by kind of label (``noisy``, ``true``) and system (a key of ``SYSTEM_TITLES``).
@@ -341,6 +360,7 @@ class RunReport(Section):
     config: str = ""
     seconds: Mapping[str, float] = Field(default_factory=dict)
     objectives: tuple[ObjectiveRow, ...] = ()
+    layers: tuple[LayerTableRow, ...] = ()
     debias: tuple[DebiasTableRow, ...] = ()
     length: LengthAudit | None = None
     pair_accuracy: Mapping[str, Mapping[str, Accuracy]] = Field(default_factory=dict)

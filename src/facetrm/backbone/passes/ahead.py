@@ -12,8 +12,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from facetrm.backbone.encoder import Features
-from facetrm.backbone.passes.layers import Layer
+from facetrm.backbone.encoder import Features, Layer
 from facetrm.backbone.text.chat import Tokenized
 from facetrm.core.errors import BackboneError
 from facetrm.data.records import Conversation

@@ -28,12 +28,12 @@ from torch._dynamo.exc import TorchDynamoException
 from transformers import PreTrainedModel
 
 from facetrm.backbone.config import Mode
+from facetrm.backbone.encoder import LAST, Layer
 from facetrm.backbone.exclusive import trunk_lock
 from facetrm.backbone.lora.sharing import SharedLayers, SharedReading, read_each
 from facetrm.backbone.lora.switching import first_layer, known_adapters, switched
 from facetrm.backbone.passes.attention import PackingError, kernel_problem, read_packed
 from facetrm.backbone.passes.batching import first_with_prompt, pad_right, token_batches
-from facetrm.backbone.passes.layers import LAST, Layer
 from facetrm.backbone.passes.packing import PackedPass, pack_rows
 from facetrm.backbone.passes.probes import positions_problem, probes, vector_gap
 from facetrm.backbone.passes.retrying import free_memory, too_long, unless_out_of_memory

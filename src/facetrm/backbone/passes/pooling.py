@@ -18,11 +18,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from facetrm.backbone.config import Mode
+from facetrm.backbone.encoder import LAST, Layer
 from facetrm.backbone.exclusive import trunk_lock
 from facetrm.backbone.lora.switching import known_adapters, switched
 from facetrm.backbone.passes.batching import pad_right, token_batches
 from facetrm.backbone.passes.engine import OnBatch
-from facetrm.backbone.passes.layers import LAST, Layer
 from facetrm.backbone.passes.tapping import LayerReading, check_layers, run_through
 from facetrm.backbone.text.chat import Ids, Tokenized
 from facetrm.core.progress import log

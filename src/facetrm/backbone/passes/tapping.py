@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from facetrm.backbone.encoder import LAST, Layer, inner_layers
 from facetrm.backbone.exclusive import trunk_lock
 from facetrm.backbone.lora.layers import layer_list
 from facetrm.backbone.lora.sharing import SharedLayers
 from facetrm.backbone.lora.switching import switched
-from facetrm.backbone.passes.layers import LAST, Layer, inner_layers
 from facetrm.core.errors import BackboneError
 
 
