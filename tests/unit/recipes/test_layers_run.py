@@ -19,7 +19,7 @@ from facetrm.recipes.run import Run, read_recipe
 from fakes import chat, tiny_decoder
 from tiny_runs import RECIPE, run, write_recipe
 
-HIDDEN_DIMENSIONS = 16
+HIDDEN_DIMENSIONS = 29
 OBJECTIVES = [Objective(name=name, low=0, high=1, kind="continuous") for name in ("own-inner", "own-last")]
 QUICK = {"settings": {"steps": 10, "hidden": 4, "rank": 4}}
 RIDGE = {"folds": 3, "bootstrap": 0}
@@ -103,7 +103,7 @@ def test_a_run_shows_the_table_and_keeps_the_layers(layered: Run, capfd: pytest.
     page = (layered.folder / "report.html").read_text()
     assert "Which layer knows what" in page
     assert page.count('<td class="n"><strong>') >= len(table)
-    saved = yaml.safe_load((layered.folder / "config.yaml").read_text())
+    saved = yaml.safe_load((layered.folder / "config.resolved.yaml").read_text())
     assert saved["experts"]["layers"] == [1, "last"]
     again = json.loads((layered.folder / "metrics.json").read_text())
     assert again["layers"] == table
