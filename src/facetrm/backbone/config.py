@@ -19,7 +19,8 @@ class BackboneConfig(Section):
     """Settings of the backbone and of how it reads conversations.
 
     Attributes:
-        path: Folder, or a model on the Hub: ``hf://owner/name``, or ``owner/name`` if there is no folder ``owner``.
+        path: Folder, GGUF file (or a folder that holds one), known name such as ``smollm2-135m``, or a model on the
+            Hub: ``hf://owner/name``, or ``owner/name`` if there is no folder ``owner``.
         adapter: Folder of a LoRA adapter in PEFT's format, which becomes part of the trunk.
         adapters: Folders of named adapters, by name. Each is added on top of ``adapter`` only when it is requested.
         kind: Kind of trunk: ``decoder`` (last-token features), ``encoder`` (mean pooling), or as the architecture says.

@@ -217,8 +217,17 @@ class Features:
 _TENSORS: Final = tuple(part.name for part in fields(Features) if part.name != "layers")
 
 
-def tell_unknown(features: Features) -> None:
-    """Log the number of conversations that consist mostly of unknown tokens."""
+def encoder_warnings(encoder: Encoder) -> tuple[str, ...]:
+    """Return what an encoder says is doubtful about itself, one sentence each; every manifest repeats it.
+
+    Args:
+        encoder: any encoder; one without ``warnings`` has none.
+    """
+    return tuple(getattr(encoder, "warnings", ()))
+
+
+def tell_unknown(features: Features) -> Features:
+    """Log the number of conversations that consist mostly of unknown tokens, and return the features as they are."""
     many_N = features.unknown_N > UNKNOWN_LIMIT
     if bool(many_N.any()):
         log(
@@ -228,6 +237,7 @@ def tell_unknown(features: Features) -> None:
             limit=UNKNOWN_LIMIT,
             most=round(float(features.unknown_N.max()), 3),
         )
+    return features
 
 
 @dataclass(frozen=True)

@@ -74,6 +74,7 @@ class Manifest:
         adapters: Name and fingerprint of each adapter that encoded the responses, in the order of the vectors; empty
             if the encoder has no adapters.
         layers: Layer of each response vector, in order; empty if each is the last layer.
+        warnings: What is doubtful about the encoder, one sentence each.
     """
 
     encoder: str
@@ -83,6 +84,7 @@ class Manifest:
     shards: tuple[Shard, ...] = ()
     adapters: tuple[tuple[str, str], ...] = ()
     layers: tuple[Layer, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def read_with(self) -> ReadWith:
@@ -92,7 +94,7 @@ class Manifest:
     def write(self, folder: Path) -> None:
         """Write the manifest to ``folder`` atomically."""
         value = {**vars(self), "shards": [vars(s) for s in self.shards], "version": _VERSION}
-        for name in ("adapters", "layers"):
+        for name in ("adapters", "layers", "warnings"):
             if not value[name]:
                 del value[name]
         write_json(folder / STORE_MANIFEST, value)
@@ -115,7 +117,8 @@ class Manifest:
             layers = tuple(value.pop("layers", ()))
             if not all(is_layer(layer) for layer in layers) or in_order(layers) != layers:
                 raise ValueError
-            return Manifest(**value, shards=shards, adapters=adapters, layers=layers)
+            warnings = tuple(map(str, value.pop("warnings", ())))
+            return Manifest(**value, shards=shards, adapters=adapters, layers=layers, warnings=warnings)
         except (AttributeError, KeyError, TypeError, ValueError):
             raise StoreError(
                 f"not the manifest of a feature folder of version {_VERSION}",

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import torch
 
-from facetrm.backbone.encoder import LAST, AdapterEncoder, Encoder, Features, Layer, labels
+from facetrm.backbone.encoder import LAST, AdapterEncoder, Encoder, Features, Layer, encoder_warnings, labels
 from facetrm.backbone.filling import Filling, block_of, blocks
 from facetrm.backbone.memory import give_back
 from facetrm.backbone.read_with import ReadWith
@@ -332,6 +332,7 @@ def _opened(folder: Path, encoder: Encoder, dtype: StorageType, asked: ReadWith)
         dtype,
         adapters=asked.adapters,
         layers=asked.layers,
+        warnings=encoder_warnings(encoder),
     )
     manifest.write(folder)
     return manifest

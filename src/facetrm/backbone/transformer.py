@@ -31,6 +31,8 @@ from facetrm.backbone.checkpoint import (
 from facetrm.backbone.config import BackboneConfig, Mode
 from facetrm.backbone.encoder import LAST, Features, Layer, Portable, known_layers, labels, tell_unknown
 from facetrm.backbone.exclusive import evaluating, trunk_lock
+from facetrm.backbone.gguf.origin import origin_warnings
+from facetrm.backbone.gguf.places import tell_shadowed
 from facetrm.backbone.lora.adapters import (
     ADAPTER_FOLDER,
     NAMED_FOLDER,
@@ -132,17 +134,20 @@ class TransformerEncoder:
     def trunk_fingerprint(self) -> str:
         """The fingerprint without named adapters; equal fingerprints mean equal features of the bare trunk."""
         with trunk_lock(self.model):
-            return self._trunk_fingerprint()
+            tensors = trunk_tensors(self.model)
+            version = weights_state(tensors)
+            if self._weights is None or self._weights[0] != version:
+                self._weights = (version, weights_fingerprint(self.model, tensors))
+            weights = self._weights[1]
+            known = dict[str, object](weights=weights, tokenizer=self._tokenizer_hash, template=self.template_hash)
+            known |= {"kind": self.kind, "max_tokens": self.max_tokens, "truncation": self.config.truncation}
+            own = adapter_settings(self.model, [TRUNK_ADAPTER]) if TRUNK_ADAPTER in adapter_names(self.model) else {}
+            return fingerprint(known | {"adapters": own} if own else known)
 
-    def _trunk_fingerprint(self) -> str:
-        tensors = trunk_tensors(self.model)
-        version = weights_state(tensors)
-        if self._weights is None or self._weights[0] != version:
-            self._weights = (version, weights_fingerprint(self.model, tensors))
-        known: dict[str, object] = {"weights": self._weights[1], "tokenizer": self._tokenizer_hash, "kind": self.kind}
-        known |= {"template": self.template_hash, "max_tokens": self.max_tokens, "truncation": self.config.truncation}
-        own = adapter_settings(self.model, [TRUNK_ADAPTER]) if TRUNK_ADAPTER in adapter_names(self.model) else {}
-        return fingerprint(known | {"adapters": own} if own else known)
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is doubtful about weights or tokenizer that were converted from another format, one sentence each."""
+        return origin_warnings(self.model.config.to_dict())
 
     @property
     def adapters(self) -> tuple[str, ...]:
@@ -294,9 +299,7 @@ class TransformerEncoder:
                     prompt_ND, response_NAD = self._engine.read_layers(rows, told, layers=asked or (LAST,))
                 order.extend(numbers)
                 parts.append(features_of(rows, prompt_ND, response_NAD, layers=asked))
-        features = Features.concat(parts).select(torch.tensor(order).argsort())
-        tell_unknown(features)
-        return features
+        return tell_unknown(Features.concat(parts).select(torch.tensor(order).argsort()))
 
     def known_layers(self, layers: Sequence[Layer]) -> tuple[Layer, ...]:
         """Return the different ``layers`` in order; the number of the last one is ``last``.
@@ -304,8 +307,8 @@ class TransformerEncoder:
         Raises:
             BackboneError: The trunk has no such layer.
         """
-        count = int(self.model.config.get_text_config().num_hidden_layers)
-        return known_layers(layers, count=count, place=self.config.path)
+        text = self.model.config.get_text_config()
+        return known_layers(layers, count=text.num_hidden_layers, place=self.config.path)
 
     def prompts(self, conversations: Sequence[Conversation]) -> Tensor:
         """Return the prompt vectors [N, D] of N conversations, in order, from the bare trunk.
@@ -384,6 +387,7 @@ def load_encoder(config: BackboneConfig) -> TransformerEncoder:
         >>> load_encoder(BackboneConfig(path="toy/backbone", device="cpu")).hidden_size
         32
     """
+    tell_shadowed(config.path)
     config = config.with_full_paths()
     device = device_named(config.device, place=config.path)
     dtype = _DTYPES.get(config.dtype, torch.bfloat16 if device.type == "cuda" else torch.float32)

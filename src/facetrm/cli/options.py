@@ -15,6 +15,9 @@ Sets = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, such as gate.settings.steps=500 (repeatable)."),
 ]
 Data = Annotated[Path, typer.Option("--data", help="JSONL or Parquet file: rows with 'messages', or preference rows.")]
+RowsToScore = Annotated[
+    Path | None, typer.Option("--data", help="JSONL or Parquet file: rows with 'messages', or preference rows.")
+]
 ReadingSets = Annotated[
     list[str],
     typer.Option(
@@ -22,6 +25,9 @@ ReadingSets = Annotated[
         metavar="KEY=VALUE",
         help="Change a backbone setting, such as dtype=bfloat16 for a third-party model (repeatable).",
     ),
+]
+Prompt = Annotated[
+    str | None, typer.Option(help="A prompt, instead of a file of rows; '-' reads it from standard input.")
 ]
 Truncating = Annotated[
     Literal["error", "drop_oldest"] | None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -15,32 +16,40 @@ from facetrm import hub, recipes
 from facetrm.cli.explained import print_overall, print_row
 from facetrm.cli.options import (
     AskedMode,
-    Data,
     Drop,
     MaxTokens,
     Pin,
+    Prompt,
     ReadingSets,
+    RowsToScore,
     Scale,
     Truncating,
     Trust,
     reading_settings,
 )
-from facetrm.core.errors import DataError, did_you_mean
+from facetrm.cli.typed import PLACE, typed_row
+from facetrm.core.errors import ConfigError, DataError, did_you_mean
 
 if TYPE_CHECKING:
+    from facetrm.data import ScoringRow
+    from facetrm.data.read.conversations import RefusedRow
     from facetrm.model import RewardModel
 
 
 def score(
     model: Annotated[Path, typer.Argument(help="Model folder, run folder, or hf://owner/name on the Hub.")],
-    data: Data,
+    data: RowsToScore = None,
+    prompt: Prompt = None,
+    answer: Annotated[
+        list[str], typer.Option(metavar="TEXT", help="An answer to the prompt (repeatable); '-' is standard input.")
+    ] = [],  # noqa: B006
     out: Annotated[Path | None, typer.Option(help="JSONL file of scores (default: standard output).")] = None,
     device: Annotated[str, typer.Option(help="Device: auto, cpu or cuda.")] = "auto",
     mode: AskedMode = None,
     trust_remote_code: Trust = False,
     on_error: Annotated[
         Literal["stop", "skip"],
-        typer.Option(help="Rows that cannot be scored: stop, or skip them and list them in OUT.skipped.jsonl."),
+        typer.Option(help="RowsToScore that cannot be scored: stop, or skip them and list them in OUT.skipped.jsonl."),
     ] = "stop",
     truncation: Truncating = None,
     max_tokens: MaxTokens = None,
@@ -53,8 +62,15 @@ def score(
 
     With --out, finished scores are kept, and the same command resumes where it stopped.
     """
-    rows = records.stream_all_rows(data)
+    typed = typed_row(prompt, answer, option="--answer", data=data)
+    if typed is not None:
+        rows: Iterator[ScoringRow | RefusedRow] = iter([typed])
+    elif data is not None:
+        rows = records.stream_all_rows(data)
+    else:
+        raise DataError("no rows to score", place=model, fix="give --data FILE, or --prompt TEXT --answer TEXT")
     asked = chain([next(rows)], rows)  # report a missing file before loading the model
+    place = data or PLACE
     settings = reading_settings(sets, truncation=truncation, max_tokens=max_tokens)
     scorer = _edited(
         hub.load_model(model, device=device, mode=mode, settings=settings, trust_remote_code=trust_remote_code),
@@ -63,11 +79,11 @@ def score(
         pin,
     )
     if out is not None:
-        count = recipes.write_scores(scorer, asked, out, skip=on_error == "skip", data=data)
+        count = recipes.write_scores(scorer, asked, out, skip=on_error == "skip", data=place)
         found = f" ({count.found} of them from an earlier run)" if count.found else ""
         print(f"{count.scores} scores in {out}{found}", file=sys.stdout if out.is_file() else sys.stderr)
     else:
-        count = recipes.print_scores(scorer, asked, skip=on_error == "skip", data=data)
+        count = recipes.print_scores(scorer, asked, skip=on_error == "skip", data=place)
     if count.skipped:
         rows_were = "row was" if count.skipped == 1 else "rows were"
         print(f"{count.skipped} {rows_were} skipped: see {count.side}", file=sys.stderr)
@@ -76,11 +92,14 @@ def score(
 def explain(
     model: Annotated[Path, typer.Argument(help="Model folder, run folder, or hf://owner/name on the Hub.")],
     data: Annotated[
-        Path | None, typer.Option("--data", help="Rows to explain (default: the pair saved with the run).")
+        Path | None, typer.Option("--data", help="RowsToScore to explain (default: the pair saved with the run).")
     ] = None,
     row: Annotated[
         str | None, typer.Option(help="Id of the row, or its line number in the file (default: the first row).")
     ] = None,
+    prompt: Prompt = None,
+    a: Annotated[str | None, typer.Option("--a", help="Answer A to the prompt; '-' is standard input.")] = None,
+    b: Annotated[str | None, typer.Option("--b", help="Answer B; without it, answer A is explained alone.")] = None,
     html: Annotated[Path | None, typer.Option(help="Also write an HTML page to this file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
     overall: Annotated[
@@ -93,8 +112,17 @@ def explain(
     drop: Drop = [],  # noqa: B006
     scale: Scale = [],  # noqa: B006
     pin: Pin = [],  # noqa: B006
+    save: Annotated[
+        Path | None, typer.Option(help="Save the edited model to this folder; it must be new or empty.")
+    ] = None,
 ) -> None:
     """Explain one answer, one pair, or the whole model."""
+    answers = [text for text in (a, b) if text is not None]
+    typed = typed_row(prompt, answers, option="--a", data=data)
+    if save is not None and not (drop or scale or pin):
+        raise ConfigError("nothing is edited", place="--save", fix="add --drop, --scale or --pin")
+    if save is not None and save.exists() and (not save.is_dir() or any(save.iterdir())):
+        raise ConfigError("not a new or empty folder", place=save, fix="give another folder to --save")
     scorer = _edited(
         hub.load_model(
             model, device=device, mode=mode, settings=reading_settings(sets), trust_remote_code=trust_remote_code
@@ -104,13 +132,16 @@ def explain(
         pin,
     )
     path = data or model / "pair.jsonl"
-    if data is None and not path.exists():
-        raise DataError("no rows to explain", place=model, fix="give --data FILE")
-    asked = records.read_conversations(path)
+    if typed is None and data is None and not path.exists():
+        raise DataError("no rows to explain", place=model, fix="give --data FILE, or --prompt TEXT --a TEXT --b TEXT")
+    asked = records.read_conversations(path) if typed is None else [typed]
     if overall:
         print_overall(scorer, asked, html=html, as_json=as_json)
     else:
         print_row(scorer, _find(asked, row, path), html=html, as_json=as_json)
+    if save is not None:
+        scorer.save(save)
+        print(f"edited model: {save}", file=sys.stderr)
 
 
 def export(

@@ -46,6 +46,7 @@ class LabelCommand(TyperCommand):
         formatter.write(settings_help(core.settings_text(labels.LabelConfig, skip=("model", "base_url"))))
 
 
+_NAMES = {"list_recipes": "recipes"}  # a function of that name would hide the module
 _COMMANDS: dict[str, type[TyperCommand]] = {"encode": EncodeCommand, "label": LabelCommand}
 
 
@@ -76,4 +77,4 @@ def add_verb(app: typer.Typer, verb: Callable[..., None]) -> None:
     parameters = [*signature.parameters.values(), log_json]
     vars(logged)["__signature__"] = signature.replace(parameters=parameters)
     logged.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    app.command(cls=_COMMANDS.get(verb.__name__))(logged)
+    app.command(_NAMES.get(verb.__name__), cls=_COMMANDS.get(verb.__name__))(logged)

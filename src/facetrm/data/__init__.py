@@ -7,6 +7,8 @@ from facetrm.core.lazy import lazy
 __all__ = [
     "SOURCES",
     "Conversation",
+    "Desk",
+    "DeskConfig",
     "Message",
     "Objective",
     "Preference",
@@ -38,6 +40,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from facetrm.data.desk.desk import Desk, DeskConfig
     from facetrm.data.objectives import Objective, label_matrix
     from facetrm.data.pack import RatingsPack, read_pack
     from facetrm.data.read.conversations import (
@@ -74,6 +77,7 @@ else:
             "facetrm.data.sources.load": ["load_source"],
             "facetrm.data.sources.registry": ["SOURCES"],
             "facetrm.data.views": ["decontaminate", "deduplicate", "mix", "ratings_to_preferences", "split_by_prompt"],
+            "facetrm.data.desk.desk": ["Desk", "DeskConfig"],
             "facetrm.data.world.words": ["vocabulary"],
             "facetrm.data.world.world": ["World", "WorldConfig"],
         },

@@ -23,6 +23,7 @@ CODES: Final[Mapping[str, str]] = {
     "weights-not-finite": "a tensor of the backbone holds NaN or infinity",
     "weights-unread": "tensors have a dtype that PyTorch cannot read as numbers",
     "remote-code": "the folder comes with Python code",
+    "conversion": "the backbone was converted from a GGUF file, and something in it is doubtful",
     # the head
     "head-missing": "the weights have no reward head: loaders initialise one at random",
     "head-shape": "the head's shape does not match the configuration",

@@ -121,6 +121,7 @@ def _content(folder: Path, model: RewardModel, metrics: Mapping[str, Any], place
         "template": encoder.template_hash,
         "hash": model.hash,
         "accuracy": accuracy,
+        "verdict": metrics.get("verdict", {}).get("statement"),
         "pairs": metrics.get("rows", {}).get("preferences_test"),
         "rated": rated,
         "rho": metrics.get("debias", {}).get("max_abs_rho"),

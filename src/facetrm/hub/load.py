@@ -20,6 +20,7 @@ from facetrm.backbone.checkpoint import name_on_hub
 from facetrm.backbone.config import Mode
 from facetrm.backbone.declared import check_files
 from facetrm.backbone.encoder import Encoder
+from facetrm.backbone.gguf.convert import gguf_in
 from facetrm.backbone.transformer import BackboneConfig, TransformerEncoder, load_encoder
 from facetrm.core.config import parse_config
 from facetrm.core.errors import ModelError
@@ -163,5 +164,5 @@ def _check_backbone(config: BackboneConfig, path: Path, *, trusted: bool) -> Non
             fix="review that code, then give trust_remote_code=True (--trust-remote-code)",
         )
     folder = Path(config.path).expanduser()
-    if folder.is_dir() and not any(folder.glob("*.safetensors")):
+    if folder.is_dir() and not any(folder.glob("*.safetensors")) and gguf_in(folder) is None:
         raise ModelError("the backbone is not stored as safetensors", place=folder, fix="save the model again")

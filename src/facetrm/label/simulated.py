@@ -14,16 +14,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from random import Random
-from typing import Final
+from typing import Any, Final
 
 from pydantic import Field
 
 from facetrm.core.config import Section, Seed
 from facetrm.data.rubric import Capability, Rubric, RubricTask
-from facetrm.data.world import TASKS, World
-from facetrm.data.world.latents import LATENTS
-from facetrm.data.world.truth import SLOTS
-from facetrm.data.world.world import Part
+from facetrm.data.synthetic.known import KnownTruth
+from facetrm.data.synthetic.parts import Part
+from facetrm.data.world import World
 from facetrm.label.outcomes import KEPT, judge_all
 from facetrm.label.pairs import Pair, preference_pairs
 from facetrm.label.plan import make_plan
@@ -64,29 +63,36 @@ class NoisyJudge(Section):
         return "reply_1" if x > 0 else "reply_2"
 
 
-def world_rubric(*, least: float = 0.03, most: int | None = None, tasks: Sequence[str] = TASKS) -> Rubric:
+def world_rubric(
+    *,
+    least: float = 0.03,
+    most: int | None = None,
+    tasks: Sequence[str] | None = None,
+    world: type[KnownTruth[Any]] = World,
+) -> Rubric:
     """Return a rubric whose tasks are those of the world and whose capabilities are their latents, by falling weight.
 
     Args:
         least: the smallest true weight for which a latent becomes a capability of a task.
         most: the most capabilities per task; None for no limit.
-        tasks: the tasks to include.
+        tasks: the tasks to include; None for all.
+        world: the generator whose truth is known.
     """
-    meanings = {latent.name: latent.meaning for latent in LATENTS}
+    meanings = world.meanings
     written = []
-    for task in tasks:
-        weights = World.weights[task]
+    for task in world.tasks if tasks is None else tasks:
+        weights = world.weights[task]
         latents = sorted((name for name in weights if weights[name] >= least), key=lambda name: -weights[name])[:most]
         capabilities = tuple(
             Capability(name=name, description=meanings[name], better=f"this holds more often: {meanings[name]}")
             for name in latents
         )
-        written.append(RubricTask(name=task, description="a task of the world", capabilities=capabilities))
-    return Rubric(name="world", language="en", tasks=tuple(written))
+        written.append(RubricTask(name=task, description=f"a task of the {world.name}", capabilities=capabilities))
+    return Rubric(name=world.name, language="en", tasks=tuple(written))
 
 
 def label_world(
-    world: World,
+    world: KnownTruth[Any],
     count: int,
     *,
     judge: NoisyJudge | None = None,
@@ -97,7 +103,7 @@ def label_world(
     """Label pairs of the world with a simulated judge.
 
     Args:
-        world: the world that writes the pairs and knows their true levels.
+        world: the generator that writes the pairs and knows their true levels.
         count: the number of pairs.
         judge: the simulated judge; None uses the default settings.
         rubric: the tasks and capabilities, which must be latents; None uses :func:`world_rubric`. Pairs of other tasks
@@ -109,12 +115,12 @@ def label_world(
         Preferences whose aspect is ``task/latent``, and the same report as for an API. In its ``with_given``, the names
         ``true LATENT`` compare the labels with the true order.
     """
-    judge, rubric = judge or NoisyJudge(), rubric or world_rubric()
+    judge, rubric = judge or NoisyJudge(), rubric or world_rubric(world=type(world))
     pairs, levels = [], {}
     wanted = world.preferences_of([task.name for task in rubric.tasks], count, part=part, start=start)
     for pair in preference_pairs(wanted):
         shares = tuple(_shares(world, pair, n) for n in (0, 1))
-        truth = {f"true {name}": _sign(shares[0][name] - shares[1][name]) for name in SLOTS}
+        truth = {f"true {name}": _sign(shares[0][name] - shares[1][name]) for name in world.slots}
         pairs.append(replace(pair, given={**pair.given, **{name: sign for name, sign in truth.items() if sign}}))
         levels[id(pairs[-1])] = shares
     plan = make_plan(pairs, rubric, LabelConfig(model=SIMULATED))
@@ -129,9 +135,9 @@ def label_world(
     return Labelled(kept, [], {**report, "skipped": plan.skipped, **summarise(judged)})
 
 
-def _shares(world: World, pair: Pair, reply: int) -> Mapping[str, float]:
+def _shares(world: KnownTruth[Any], pair: Pair, reply: int) -> Mapping[str, float]:
     levels = world.levels((*pair.prompt, pair.replies[reply]))
-    return {name: levels[name] / slots for name, slots in SLOTS.items()}
+    return {name: levels[name] / slots for name, slots in world.slots.items()}
 
 
 def _sign(difference: float) -> int:

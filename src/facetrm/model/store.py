@@ -28,7 +28,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from facetrm.backbone.encoder import Encoder
+from facetrm.backbone.encoder import Encoder, encoder_warnings
 from facetrm.core.config import Section
 from facetrm.core.errors import ModelError, short
 from facetrm.core.files import is_leftover, read_json, why_unread, write_bytes, write_json
@@ -127,6 +127,7 @@ def describe(
             "template_hash": encoder.template_hash,
             "hidden_size": encoder.hidden_size,
             "backbone": "reference",
+            **({"warnings": list(told)} if (told := encoder_warnings(encoder)) else {}),
         },
         "router": None if router is None else entry("router.safetensors", router.state()),
         "mixtures": [

@@ -12,6 +12,7 @@ __all__ = [
     "read_recipe",
     "run_recipe",
     "score_rows",
+    "shipped_recipes",
     "show_done",
     "show_whole",
     "toy_model",
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from facetrm.recipes.run import RECIPES, Run, read_recipe, run_recipe
     from facetrm.recipes.score_file import print_scores, write_scores
     from facetrm.recipes.scoring import located, score_rows
+    from facetrm.recipes.shipped import shipped_recipes
     from facetrm.recipes.show import show_done, show_whole
     from facetrm.recipes.toy import toy_model
 else:
@@ -31,6 +33,7 @@ else:
             "facetrm.recipes.run": ["RECIPES", "Run", "read_recipe", "run_recipe"],
             "facetrm.recipes.score_file": ["print_scores", "write_scores"],
             "facetrm.recipes.scoring": ["located", "score_rows"],
+            "facetrm.recipes.shipped": ["shipped_recipes"],
             "facetrm.recipes.show": ["show_done", "show_whole"],
             "facetrm.recipes.toy": ["toy_model"],
         },

@@ -36,6 +36,7 @@ from facetrm.recipes.dmoerm.fit import run_dmoerm
 from facetrm.recipes.finetune.config import FineTuneRecipe
 from facetrm.recipes.finetune.fit import run_finetune
 from facetrm.recipes.run_folder import RunFolder, run_folder
+from facetrm.recipes.shipped import recipe_file
 from facetrm.report.build import build_report
 
 
@@ -163,7 +164,7 @@ def run_recipe(path: Path, *, sets: Sequence[str] = (), out: Path | None = None)
     """Run a recipe.
 
     Args:
-        path: Path of the YAML file.
+        path: Path of the YAML file, or the name of a recipe that ships with the package.
         sets: Changes to its settings, each ``section.key=value``.
         out: Run folder; None for ``runs/NAME``, with the name of the file.
 
@@ -185,5 +186,5 @@ def run_recipe(path: Path, *, sets: Sequence[str] = (), out: Path | None = None)
         ...     print(type(error).__name__)
         ConfigError
     """
-    config = read_recipe(path, sets)
+    config = read_recipe(recipe_file(path), sets)
     return RECIPES[config.recipe].run(config, out or Path("runs") / path.stem)

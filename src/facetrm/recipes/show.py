@@ -9,6 +9,7 @@ from rich.table import Table
 
 from facetrm.core.statistics import Interval
 from facetrm.data.records import Preference
+from facetrm.evaluate.verdict import Verdict
 from facetrm.explain.ask import explain_pair, flip_explained
 from facetrm.explain.table import WholeView
 from facetrm.explain.terminal import PairView, show
@@ -54,8 +55,16 @@ def show_run(run: Run) -> None:
     if recovery is not None:
         print(f"learned against true task weights: Spearman {recovery:.2f}")
     _show_pair(run.model, run.explained)
+    show_verdict(judged.verdict)
     print(f"\n{run.metrics['seconds']['total']:.0f} s. Open {run.folder / 'report.html'}")
     print(f"Next: facetrm explain {run.folder}    facetrm score {run.folder} --data FILE.jsonl")
+
+
+def show_verdict(verdict: Verdict) -> None:
+    """Print what the held-out pairs say about the model of a run."""
+    print()
+    for line in verdict.lines():
+        _console().print(line, soft_wrap=True)
 
 
 def show_fine_tuned(run: FineTuneRun) -> None:
@@ -78,6 +87,7 @@ def show_fine_tuned(run: FineTuneRun) -> None:
         beside = "" if before is None else f" (heads on the frozen trunk: {before:.3f})"
         print(f"mean rank correlation with held-out ratings: {after:.3f}{beside}")
     _show_pair(run.model, run.explained)
+    show_verdict(figures.verdict)
     print(f"\n{run.metrics['seconds']['total']:.0f} s. Figures: {run.folder / 'metrics.json'}")
     print(f"Next: facetrm explain {run.folder}    facetrm score {run.folder} --data FILE.jsonl")
 
@@ -104,6 +114,7 @@ def show_routed(run: DmoermRun) -> None:
         table.add_row(task, *(f"{100 * row[name].value:.1f}" for name in systems))
     _console().print(table)
     _show_pair(run.fit.model, run.explained)
+    show_verdict(judged.verdict)
     print(f"\n{run.metrics['seconds']['total']:.0f} s. Open {run.folder / 'report.html'}")
     print(f"Next: facetrm explain {run.folder}    facetrm score {run.folder} --data FILE.jsonl")
 

@@ -13,10 +13,12 @@ from pydantic import Field
 from facetrm.core.config import Section
 from facetrm.core.statistics import Interval
 from facetrm.data.records import Conversation
+from facetrm.evaluate.verdict import Verdict
 from facetrm.explain.ablation import AblationTable
 from facetrm.explain.flip import Flip
 from facetrm.explain.local import PairExplanation
 from facetrm.explain.overall import OverallExplanation
+from facetrm.report.layer_table import LayerTableRow
 
 SYSTEM_TITLES: Final = {
     "gate": "facetrm (gate)",
@@ -65,24 +67,6 @@ class ObjectiveRow(Section):
     spearman: float | None = None
     low: float | None = None
     high: float | None = None
-
-
-class LayerTableRow(Section):
-    """How well the layers of the backbone predict one objective, on held-out folds of the training ratings.
-
-    Attributes:
-        objective: Name of the objective.
-        chosen: Layer that its expert reads.
-        spearman: Spearman correlation by layer; None if it is not defined.
-        mse: Mean squared error by layer, with ratings scaled to [0, 1]; None if no head was fitted.
-        standard_error: Standard error of the smallest error, over prompts; None if no head was fitted.
-    """
-
-    objective: str
-    chosen: str
-    spearman: Mapping[str, float | None]
-    mse: Mapping[str, float | None]
-    standard_error: float | None = None
 
 
 class DebiasTableRow(Section):
@@ -313,6 +297,29 @@ class CapabilityRow(Section):
     true: float | None = None
 
 
+class VerdictPart(Section):
+    """What the held-out pairs say about the model.
+
+    Attributes:
+        status: ``usable``, ``not better``, ``chance`` or ``backwards``.
+        statement: The verdict in one or two sentences.
+        warnings: What limits it, one sentence each.
+        advice: What would change it, one sentence each.
+    """
+
+    status: str
+    statement: str
+    warnings: tuple[str, ...] = ()
+    advice: tuple[str, ...] = ()
+
+    @staticmethod
+    def of(verdict: Verdict) -> VerdictPart:
+        """Return the part of a report for ``verdict``."""
+        return VerdictPart(
+            status=verdict.status, statement=verdict.statement, warnings=verdict.warnings, advice=verdict.advice
+        )
+
+
 class ExplainedPair(Section):
     """One pair, explained.
 
@@ -333,6 +340,7 @@ class RunReport(Section):
     Attributes:
         title: Title of the run.
         description: Description of the run.
+        verdict: What the held-out pairs say about the model.
         config: Resolved settings, as YAML.
         seconds: Duration of each stage, in seconds, in order.
         objectives: Figures of each expert of stage 1.
@@ -357,6 +365,7 @@ class RunReport(Section):
 
     title: str
     description: str = ""
+    verdict: VerdictPart | None = None
     config: str = ""
     seconds: Mapping[str, float] = Field(default_factory=dict)
     objectives: tuple[ObjectiveRow, ...] = ()

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from facetrm.core.errors import DataError
 from facetrm.data.objectives import label_matrix
 from facetrm.data.records import Message, Preference, Rating
+from facetrm.data.synthetic.raters import VERBOSITY
 from facetrm.data.world import TASKS, World, WorldConfig
 from facetrm.data.world import words as w
-from facetrm.data.world.latents import HARD_LATENTS, LATENT_NAMES, LATENTS, MOST_FILLERS, VERBOSITY
+from facetrm.data.world.latents import HARD_LATENTS, LATENT_NAMES, LATENTS, MOST_FILLERS
 from facetrm.data.world.truth import SLOTS
 
 WORLD = World()

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from facetrm.core.errors import DataError
 from facetrm.data.objectives import check_unique, label_matrix
 from facetrm.data.records import Preference, Rating
+from facetrm.data.synthetic.raters import VERBOSITY
 from facetrm.data.world import TASKS, World, WorldConfig
-from facetrm.data.world.latents import LATENT_NAMES, MOST_FILLERS, VERBOSITY
+from facetrm.data.world.latents import LATENT_NAMES, MOST_FILLERS
 from facetrm.data.world.raters import RATERS
 from facetrm.data.world.truth import SLOTS
 

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from facetrm.core.errors import DataError
 from facetrm.data.records import Message, Rating
+from facetrm.data.synthetic.raters import VERBOSITY
 from facetrm.data.world import TASKS, World, vocabulary
 from facetrm.data.world import words as w
-from facetrm.data.world.latents import LATENTS, MOST_FILLERS, VERBOSITY, Latent, Scene
+from facetrm.data.world.latents import LATENTS, MOST_FILLERS, Latent, Scene
 from facetrm.data.world.truth import SLOTS
 
 WORLD = World()

@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
+from facetrm.data.synthetic.annotators import error_probability
+from facetrm.data.synthetic.raters import VERBOSITY
 from facetrm.data.world import TASKS, World
-from facetrm.data.world.latents import LATENT_NAMES, VERBOSITY
+from facetrm.data.world.latents import LATENT_NAMES
 from facetrm.data.world.truth import (
     SLOTS,
     TASK_WEIGHTS,
     annotator_temperature,
     draw_levels,
     draw_pair,
-    error_probability,
     utility,
 )
 

@@ -88,9 +88,9 @@ def phases(**capabilities: int) -> Phases:
     return Phases(GROUPS[:40], about, [group(n) for n in range(300, 340)])
 
 
-def inner(base: Path, folder: Path, rows: Phases, names: tuple[str, ...], **given: Any):
+def inner(trunk: Path, folder: Path, rows: Phases, names: tuple[str, ...], **given: Any):
     found = objectives(*names)
-    encoder = opened(base)
+    encoder = opened(trunk)
     every = names_of_adapters({"chat": found})
     return encoder, fit_inner(encoder, "chat", found, rows, names=every, config=config(**given), folder=folder)
 
@@ -151,6 +151,24 @@ def test_experts_start_from_the_tasks_adapter_and_heads_from_rows_that_are_train
     _, fit = inner(base, tmp_path / "task", rows, ("chat/warmth",), experts={"head": "task", "training": QUICK})
     assert [one[3] for one in seen] == [True, False]
     assert torch.equal(fit.base.head_D, fit.experts["chat/overall"].head_D)
+    seen.clear()
+    inner(base, tmp_path / "new", rows, ("chat/warmth",), experts={"adapter": "new", "training": QUICK})
+    assert seen == [("chat", None, rows.base, True), ("chat--warmth", None, about, True)]
+    with pytest.raises(ValueError, match="the task's head reads the task's adapter: give 'linear' or 'random'"):
+        config(experts={"adapter": "new", "head": "task"})
+
+
+def test_a_new_adapter_starts_from_the_bare_trunk(base, tmp_path):
+    still = {"trainer": {"max_steps": 1, "learning_rate": 1e-12, "per_device_train_batch_size": 8}, "gain": 0.0}
+    task = {"training": {**QUICK, "gain": 0.0}}
+    rows = [(*p.prompt, answer) for p in phases(warmth=30).capabilities["chat/warmth"] for answer in p.responses]
+    for adapter in ("task", "new"):
+        experts = {"adapter": adapter, "training": {**QUICK, **still}}
+        encoder, _ = inner(base, tmp_path / adapter, phases(warmth=30), ("chat/warmth",), base=task, experts=experts)
+        read = encoder.encode(rows, adapters=["chat--warmth", "chat"]).response_NAD
+        trunk = encoder.encode(rows).response_NAD[:, 0]
+        far = [float((read[:, 0] - other).abs().max()) for other in (read[:, 1], trunk)]
+        assert (far[0] < 1e-6, far[1] < 1e-6) == ((True, False) if adapter == "task" else (False, True))
 
 
 @pytest.mark.parametrize("name", ["base", "mix"])

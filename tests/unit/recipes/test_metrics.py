@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import math
 import re
@@ -43,6 +44,19 @@ def leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, 
 def test_what_is_returned_is_what_is_written(metrics: dict[str, Any], tiny_run: Run) -> None:
     assert json.loads(json.dumps(tiny_run.metrics)) == metrics
     assert all(math.isfinite(value) for _, value in leaves(metrics) if isinstance(value, float))
+
+
+def test_the_verdict_stands_in_metrics_report_and_card(metrics: dict[str, Any], tiny_run: Run) -> None:
+    verdict = metrics["verdict"]
+    assert verdict["accuracy"]["value"] == metrics["pair_accuracy"]["noisy"]["gate"]
+    assert verdict["pairs"] == metrics["rows"]["preferences_test"]
+    low, high = (verdict["accuracy"][end] for end in ("low", "high"))
+    assert (verdict["status"] in ("chance", "backwards")) == (low <= 0.5)
+    assert (verdict["enough"] is None) == (high - low <= 0.1)
+    assert verdict["statement"] in html.unescape((tiny_run.folder / "report.html").read_text(encoding="utf-8"))
+    card = (tiny_run.folder / "model" / "README.md").read_text(encoding="utf-8")
+    assert verdict["statement"].split(":")[0] in card
+    assert all(line in html.unescape((tiny_run.folder / "report.html").read_text()) for line in verdict["warnings"])
 
 
 def test_promised_figures_are_there(metrics: dict[str, Any], tiny_run: Run) -> None:
@@ -96,7 +110,17 @@ def test_the_figures_are_those_of_the_run(metrics: dict[str, Any], tiny_run: Run
 
 def test_every_name_is_documented(metrics: dict[str, Any]) -> None:
     assert set(metrics) <= NAMES
-    for section in ("seconds", "rows", "backbone_training", "debias", "gate", "pair_accuracy", "seeds", "hashes"):
+    for section in (
+        "seconds",
+        "rows",
+        "backbone_training",
+        "debias",
+        "gate",
+        "pair_accuracy",
+        "seeds",
+        "hashes",
+        "verdict",
+    ):
         assert set(metrics[section]) <= NAMES | {"objectives", "held_out", "noisy", "true"}, section
     for section in (metrics["objectives"], metrics["objectives_test"], metrics["debias"]["objectives"]):
         assert set(next(iter(section.values()))) <= NAMES
@@ -118,7 +142,7 @@ def test_every_system_is_documented(metrics: dict[str, Any]) -> None:
 
 def test_no_documented_field_is_missing(metrics: dict[str, Any]) -> None:
     """What the page promises at the top level and of an objective is in the file."""
-    promised = re.findall(r"^\| `(\w+)` \|", PAGE[: PAGE.index("## reading")], re.MULTILINE)
+    promised = re.findall(r"^\| `(\w+)` \|", PAGE[: PAGE.index("## verdict")], re.MULTILINE)
     assert set(promised) == set(metrics)
     start, end = PAGE.index("## objectives"), PAGE.index("## debias")
     rows = re.findall(r"^\| (`[^|]+`) \|", PAGE[start:end], re.MULTILINE)

@@ -265,5 +265,4 @@ LATENTS: Final = (
 )
 LATENT_NAMES: Final = tuple(latent.name for latent in LATENTS)
 HARD_LATENTS: Final = ("correctness", "knowledge", "instruction_following", "persona", "richness")
-VERBOSITY: Final = "verbosity"
 MOST_FILLERS: Final = 6

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from random import Random
 from typing import Final
 
+from facetrm.data.synthetic.annotators import better_first, temperature_for
 from facetrm.data.world.latents import LATENT_NAMES, LATENTS
 from facetrm.data.world.words import TASKS
 
@@ -106,29 +106,11 @@ def draw_levels(random: Random) -> dict[str, int]:
 
 def draw_pair(random: Random, task: str) -> tuple[dict[str, int], dict[str, int]]:
     """Draw the levels of two answers with different utilities for ``task``, the better one first."""
-    while True:
-        a, b = draw_levels(random), draw_levels(random)
-        difference = utility(a, task) - utility(b, task)
-        if abs(difference) > 1e-9:
-            return (a, b) if difference > 0 else (b, a)
-
-
-def error_probability(difference: float, temperature: float) -> float:
-    """Return the probability that a Bradley-Terry annotator prefers the worse answer.
-
-    It is ``sigmoid(-difference / temperature)``.
-
-    Args:
-        difference: utility of the better answer minus that of the worse one.
-        temperature: temperature of the annotator, > 0.
-    """
-    if temperature == 0.0:
-        return 0.0
-    return 1.0 / (1.0 + math.exp(min(difference / temperature, 700.0)))
+    return better_first(lambda: draw_levels(random), lambda levels: utility(levels, task))
 
 
 def annotator_temperature(noise: float) -> float:
-    """Return the temperature at which a share ``noise`` of labels is wrong (bisection on a fixed sample of pairs)."""
+    """Return the temperature at which a share ``noise`` of labels is wrong, for a fixed sample of pairs."""
     if noise == 0.0:
         return 0.0
     random = Random("annotator")
@@ -137,9 +119,4 @@ def annotator_temperature(noise: float) -> float:
         task = TASKS[i % len(TASKS)]
         better, worse = draw_pair(random, task)
         differences.append(utility(better, task) - utility(worse, task))
-    low, high = 1e-6, 1e3
-    for _ in range(60):
-        middle = math.sqrt(low * high)
-        share = sum(error_probability(d, middle) for d in differences) / len(differences)
-        low, high = (middle, high) if share < noise else (low, middle)
-    return math.sqrt(low * high)
+    return temperature_for(noise, differences)

@@ -26,13 +26,13 @@ from facetrm.recipes.armorm.config import ArmormConfig
 from facetrm.recipes.armorm.fit import ArmormFit
 from facetrm.recipes.armorm.judge import RunJudgement
 from facetrm.recipes.armorm.routed import RoutedFit, routed_by_task
-from facetrm.recipes.armorm.rows import Rows
+from facetrm.recipes.armorm.rows import Rows, generator_seeds
 from facetrm.recipes.router_figures import router_part
+from facetrm.report.layer_table import LayerTableRow
 from facetrm.report.run_report import (
     Accuracy,
     DebiasTableRow,
     ExplainedPair,
-    LayerTableRow,
     LengthAudit,
     ObjectiveRow,
     Recovery,
@@ -40,6 +40,7 @@ from facetrm.report.run_report import (
     RunReport,
     Training,
     TrainingPoint,
+    VerdictPart,
 )
 
 METRICS_SCHEMA: Final = 1
@@ -78,6 +79,7 @@ def metrics(
     length = judgement.length
     values = {
         "schema": METRICS_SCHEMA,
+        "verdict": judgement.verdict.to_dict(),
         "recipe": config.recipe,
         "seconds": {**seconds, "total": sum(seconds.values())},
         "rows": {
@@ -166,6 +168,7 @@ def report(
     which = "held-out prompts of the training ratings" if not fit.test_reports else "held-out ratings"
     return RunReport(
         title=config.title,
+        verdict=VerdictPart.of(judgement.verdict),
         description=config.description,
         config=dump_yaml(config),
         seconds=dict(seconds),
@@ -287,11 +290,10 @@ def _ends(table: Mapping[str, Interval]) -> dict[str, list[float]]:
 
 
 def _seeds(config: ArmormConfig) -> dict[str, int]:
-    world = getattr(config.data, "world", None)
     seeds = {"run": config.seed, "ridge": config.experts.ridge.seed, "gate": config.gate.settings.seed}
     if config.router is not None:
         seeds["router"] = config.router.settings.seed
-    return seeds if world is None else {**seeds, "world": world.seed}
+    return {**seeds, **generator_seeds(config.data)}
 
 
 def versions() -> dict[str, str]:

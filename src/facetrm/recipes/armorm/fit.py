@@ -27,6 +27,7 @@ from facetrm.core.progress import log
 from facetrm.core.statistics import Floats
 from facetrm.data.objectives import label_matrix
 from facetrm.data.records import Conversation
+from facetrm.data.world import World
 from facetrm.evaluate.compare import Pairs
 from facetrm.evaluate.stored_pairs import StoredPairs
 from facetrm.fit.blocks import FeatureStream
@@ -124,7 +125,7 @@ def prepare(config: ArmormConfig, folder: Path, watch: Stopwatch) -> tuple[Rows,
     with watch("backbone"):
         training: dict[str, Any] = {}
         encoder: Encoder
-        if config.tiny is not None and rows.world is not None:
+        if config.tiny is not None and isinstance(rows.world, World):
             encoder, training = train_tiny(config.tiny, rows.world, folder / "backbone", seed=config.seed)
         elif config.backbone is not None:
             encoder = load_encoder(config.backbone)

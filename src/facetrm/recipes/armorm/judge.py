@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from facetrm.backbone.encoder import LAST
 from facetrm.backbone.words import BagOfWords
@@ -15,10 +16,13 @@ from facetrm.core.statistics import Floats, Interval, pair_accuracy, win_credit
 from facetrm.evaluate.compare import by_source, difference, fit_baselines, margins, strata
 from facetrm.evaluate.length_audit import within_prompt_rank_correlation
 from facetrm.evaluate.truth import Cell, fit_on_true_levels, recover_weights, true_pairs, true_signs
+from facetrm.evaluate.verdict import Verdict, unproven, weight_warnings
 from facetrm.fit.debias import CorrelationRow, Debias, correlation_table
+from facetrm.model.mixture import Mixture
 from facetrm.recipes.armorm.config import ArmormConfig
 from facetrm.recipes.armorm.fit import ArmormFit, Stopwatch, fit_mixture, fit_parts, stream_of
 from facetrm.recipes.armorm.rows import Rows
+from facetrm.recipes.verdicts import run_verdict
 
 CEILING = "ceiling"
 
@@ -56,6 +60,7 @@ class RunJudgement:
         length: Correlation with length and accuracy, before and after debiasing; None without debiasing.
         recovery: Rank correlation of learned and true weights; None outside the world.
         cells: Learned and true weight per task and latent quality; empty outside the world.
+        verdict: What the test pairs say about the run's model.
     """
 
     best_objective: str
@@ -67,6 +72,7 @@ class RunJudgement:
     length: LengthCost | None
     recovery: float | None
     cells: tuple[Cell, ...]
+    verdict: Verdict
 
 
 def judge_run(
@@ -101,7 +107,7 @@ def judge_run(
     if rows.world is not None:
         with watch("truth"):
             taught = true_pairs(rows.world, fit.gate_pairs.whole(), rows.gate)
-            known = fit_on_true_levels(taught, config=config.gate.settings, weights=fit.weights)
+            known = fit_on_true_levels(rows.world, taught, config=config.gate.settings, weights=fit.weights)
             asked = true_pairs(rows.world, fit.test_pairs, rows.test)
             by_system["gate_on_true_levels"] = margins({"x": known}, asked)["x"]
             tasks = [p.task or "" for p in rows.test]
@@ -116,7 +122,7 @@ def judge_run(
         if truth is not None:
             true = {s: pair_accuracy(m * truth, groups, samples=samples, seed=seed) for s, m in by_system.items()}
         with torch.no_grad():
-            scores_NK = fit.mixture.experts(fit.test_pairs.both())
+            output = fit.mixture(fit.test_pairs.both())
         return RunJudgement(
             best_objective=best,
             noisy=noisy,
@@ -125,11 +131,36 @@ def judge_run(
             against_linear=difference(
                 by_system["gate"], by_system["linear_bt"], names, groups, samples=samples, seed=seed
             ),
-            held_out=() if fit.debias.target is None else correlation_table(scores_NK, fit.debias),
+            held_out=() if fit.debias.target is None else correlation_table(output.scores_NK, fit.debias),
             length=_length_cost(config, rows, fit, by_system),
             recovery=recovery,
             cells=cells,
+            verdict=run_verdict(
+                by_system,
+                groups,
+                model="routed" if "routed" in by_system else "gate",
+                warnings=weight_warnings(_shares(fit.mixture, output.weights_NK), not_valid(fit)),
+                samples=samples,
+                seed=seed,
+            ),
         )
+
+
+def not_valid(fit: ArmormFit) -> list[str]:
+    """Return the objectives whose ratings are not predicted on held-out prompts.
+
+    Args:
+        fit: Fitted parts of a run, with the reports of its experts.
+    """
+    return unproven({report.name: report.interval for report in (fit.test_reports or fit.reports)})
+
+
+def _shares(mixture: Mixture, weights_NK: Tensor | None) -> dict[str, float]:
+    """Return the share of each objective in the gate's weight, on average over the test pairs."""
+    if weights_NK is None:
+        return {}
+    mean_K = weights_NK.double().abs().mean(dim=0)
+    return dict(zip(mixture.names, (mean_K / mean_K.sum().clamp_min(1e-12)).tolist(), strict=True))
 
 
 def _bag_of_words(config: ArmormConfig, rows: Rows) -> Floats:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, Protocol, TypedDict, TypeVar
+from typing import Annotated, Any, Literal, Protocol, TypedDict, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -14,12 +14,14 @@ from facetrm.core.config import Section
 from facetrm.core.errors import ConfigError, DataError, did_you_mean
 from facetrm.core.fingerprint import fingerprint, fingerprint_of_all
 from facetrm.core.progress import log
+from facetrm.data.desk import Desk, DeskConfig
 from facetrm.data.objectives import Objective, check_unique
 from facetrm.data.pack import read_objectives, read_pack
 from facetrm.data.read.files import OnError, read_preferences, read_ratings, side_file
 from facetrm.data.read.formats import RecordKind
 from facetrm.data.records import Preference, Rating
 from facetrm.data.sources import SOURCES, load_source
+from facetrm.data.synthetic.known import KnownTruth, SyntheticConfig
 from facetrm.data.views import as_pairs, part_of, set_aside, split_as_given, split_by_prompt
 from facetrm.data.world import World, WorldConfig
 from facetrm.recipes.cleaned import CleanedRows, RowCleaner
@@ -41,6 +43,24 @@ class WorldData(Section):
 
     kind: Literal["world"] = "world"
     world: WorldConfig = WorldConfig()
+    ratings: int = Field(default=6000, ge=10)
+    preferences: int = Field(default=6000, ge=10)
+    test: int = Field(default=2000, ge=10)
+
+
+class DeskData(Section):
+    """Rows of the embedded desk: plain English whose truth is known.
+
+    Attributes:
+        kind: ``desk``.
+        desk: Settings of the desk.
+        ratings: Number of rated rows for the heads.
+        preferences: Number of pairs for the gate.
+        test: Number of held-out rated rows, and of test pairs.
+    """
+
+    kind: Literal["desk"] = "desk"
+    desk: DeskConfig = DeskConfig()
     ratings: int = Field(default=6000, ge=10)
     preferences: int = Field(default=6000, ge=10)
     test: int = Field(default=2000, ge=10)
@@ -136,7 +156,7 @@ class SourcesData(SkippingRows):
     test_share: float = Field(default=0.02, gt=0.0, lt=1.0)
 
 
-DataSection = Annotated[WorldData | PackData | FilesData | SourcesData, Field(discriminator="kind")]
+DataSection = Annotated[WorldData | DeskData | PackData | FilesData | SourcesData, Field(discriminator="kind")]
 
 
 @dataclass(frozen=True)
@@ -149,7 +169,7 @@ class Rows:
         heads_test: Held-out ratings.
         gate: Preferences for fitting the gate, two responses each.
         test: Test pairs: held-out preferences, two responses each.
-        world: The world, if the rows are its own and the truth is known; else None.
+        world: The generator of the rows, if the truth is known; else None.
         counts: Number of rows left out, by reason.
         reading: Counts of truncated conversations and of pairs that read the same; None before tokenisation.
     """
@@ -159,7 +179,7 @@ class Rows:
     heads_test: list[Rating]
     gate: list[Preference]
     test: list[Preference]
-    world: World | None
+    world: KnownTruth[Any] | None
     counts: dict[str, int]
     reading: Reading | None = None
 
@@ -172,12 +192,12 @@ class Rows:
         )
 
 
-def load_rows(section: WorldData | PackData | FilesData | SourcesData, *, seed: int) -> Rows:
+def load_rows(section: WorldData | DeskData | PackData | FilesData | SourcesData, *, seed: int) -> Rows:
     """Read or generate the rows of a run.
 
     Args:
         section: The recipe's ``data`` section.
-        seed: Random seed of the split, if the rows have no splits of their own. The world has its own seed.
+        seed: Random seed of the split, if the rows have no splits of their own. The world and the desk have their own.
 
     Returns:
         The rows, with the number of rows left out.
@@ -185,8 +205,8 @@ def load_rows(section: WorldData | PackData | FilesData | SourcesData, *, seed: 
     Raises:
         DataError: A file is missing, a row is malformed, a rating names an undeclared objective, or a part is empty.
     """
-    if isinstance(section, WorldData):
-        world = World(section.world)
+    if isinstance(section, WorldData | DeskData):
+        world: KnownTruth[Any] = World(section.world) if isinstance(section, WorldData) else Desk(section.desk)
         rows = Rows(
             tuple(world.objectives),
             list(world.ratings(section.ratings, part="heads")),
@@ -228,6 +248,16 @@ def _load_sources(section: SourcesData, seed: int) -> Rows:
     ratings = [r for r in records if isinstance(r, Rating)]
     pairs = [r for r in records if isinstance(r, Preference)]
     return _assemble(section, ratings, pairs, list(objectives.values()), split=_HashSplit(section.test_share, seed))
+
+
+def generator_seeds(section: Section) -> dict[str, int]:
+    """Return the seed of the generator of a ``data`` section, by its name; empty if there is none.
+
+    Args:
+        section: A recipe's ``data`` section.
+    """
+    found = {name: getattr(section, name, None) for name in (World.name, Desk.name)}
+    return {name: config.seed for name, config in found.items() if isinstance(config, SyntheticConfig)}
 
 
 def check_sources(names: Sequence[str], *, kind: RecordKind) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -15,7 +15,8 @@ from facetrm.fit.experts.config import ExpertConfig
 from facetrm.fit.gate.config import GateConfig
 from facetrm.recipes.armorm.config import RouterSection
 from facetrm.recipes.backbones import TinyBackbone
-from facetrm.recipes.dmoerm.rows import SplitSection, TaskSection, WorldTasks
+from facetrm.recipes.dmoerm.generated import WorldTasks
+from facetrm.recipes.dmoerm.rows import SplitSection, TaskSection
 
 
 class BaseSection(Section):
@@ -35,18 +36,27 @@ class CapabilitySection(Section):
     """Phase 2: one expert for each capability.
 
     Attributes:
-        head: Where the head starts: ``linear`` is a Bradley-Terry head on the task adapter's features of this
-            capability's preferences, ``task`` is the task's head, as published, ``random`` is drawn like PyTorch's.
+        adapter: Where the adapter starts: ``task`` is a copy of the task's adapter, as published, ``new`` is a new one,
+            which changes nothing at first.
+        head: Where the head starts: ``linear`` is a Bradley-Terry head on this capability's preferences, fitted on the
+            features before training, ``task`` is the task's head, as published, ``random`` is drawn like PyTorch's.
         overall: Whether to keep the task's own adapter as one more expert, ``task/overall``, for everything that the
             capabilities do not cover. Not published.
         least: Smallest number of preferences for a capability to get an expert; the log names the others.
         training: Settings of the training of adapter and head.
     """
 
+    adapter: Literal["task", "new"] = "task"
     head: Literal["linear", "task", "random"] = "linear"
     overall: bool = True
     least: int = Field(default=20, ge=2)
     training: ExpertConfig = ExpertConfig()
+
+    @model_validator(mode="after")
+    def _head_fits_adapter(self) -> Self:
+        if self.adapter == "new" and self.head == "task":
+            raise ValueError("the task's head reads the task's adapter: give 'linear' or 'random' for a new adapter")
+        return self
 
 
 class AggregatorSection(Section):

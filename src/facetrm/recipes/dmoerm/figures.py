@@ -15,6 +15,7 @@ from facetrm.fit.router.assign import AssignmentCounts
 from facetrm.fit.router.fit import RouterFit
 from facetrm.model.reward_model import RewardModel
 from facetrm.recipes.armorm.figures import METRICS_SCHEMA, plain, versions
+from facetrm.recipes.armorm.rows import generator_seeds
 from facetrm.recipes.dmoerm.config import DmoermConfig
 from facetrm.recipes.dmoerm.inner import InnerFit
 from facetrm.recipes.dmoerm.judge import TaskJudgement
@@ -27,6 +28,7 @@ from facetrm.report.run_report import (
     CapabilityRow,
     ExplainedPair,
     RunReport,
+    VerdictPart,
 )
 
 
@@ -83,6 +85,7 @@ def dmoerm_metrics(
     sizes = {"preferences": len(rows.overall), "capabilities": len(rows.capabilities)}
     values = {
         "schema": METRICS_SCHEMA,
+        "verdict": judgement.verdict.to_dict(),
         "recipe": config.recipe,
         "seconds": {**seconds, "total": sum(seconds.values())},
         "rows": {**sizes, "preferences_test": len(judgement.pairs), **rows.counts},
@@ -135,6 +138,7 @@ def dmoerm_report(
     return RunReport(
         title=config.title,
         description=config.description,
+        verdict=VerdictPart.of(judgement.verdict),
         config=dump_yaml(config),
         seconds=dict(seconds),
         pair_accuracy={kind: _accuracies(table) for kind, table in tables if table},
@@ -180,7 +184,6 @@ def _accuracies(table: Mapping[str, Interval]) -> dict[str, Accuracy]:
 
 
 def _seeds(config: DmoermConfig) -> dict[str, int]:
-    world = getattr(config.data, "world", None)
     seeds = {
         "run": config.seed,
         "base": config.base.training.seed,
@@ -191,4 +194,4 @@ def _seeds(config: DmoermConfig) -> dict[str, int]:
             config.aggregator, {"concat_mlp": "concat", "gated_sum": "gate"}[config.aggregator.kind]
         ).seed,
     }
-    return seeds if world is None else {**seeds, "world": world.seed}
+    return {**seeds, **generator_seeds(config.data)}

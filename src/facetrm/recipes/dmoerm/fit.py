@@ -30,6 +30,7 @@ from facetrm.core.files import write_json
 from facetrm.core.progress import log
 from facetrm.data.read.files import write_records
 from facetrm.data.records import Preference
+from facetrm.data.world import World
 from facetrm.evaluate.compare import typical_pair
 from facetrm.fit.experts.adapters import ExpertFit, agreed
 from facetrm.fit.gate.fixed import fixed_mixture
@@ -155,7 +156,7 @@ def open_backbone(config: DmoermConfig, rows: DmoermRows, folder: Path) -> tuple
     Returns:
         The encoder, and cost and figures of the backbone's training (empty if it was loaded).
     """
-    if config.tiny is not None and rows.world is not None:
+    if config.tiny is not None and isinstance(rows.world, World):
         return train_tiny(config.tiny, rows.world, folder / "backbone", seed=config.seed)
     if config.backbone is None:
         raise ConfigError("no backbone", place="recipe", fix="give the section 'backbone' or 'tiny'")

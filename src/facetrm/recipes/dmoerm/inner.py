@@ -1,7 +1,7 @@
 """One task's mixture, fitted in three phases on disjoint prompts: its own adapter, its experts, its aggregator.
 
     base    = adapter and head on the task's preferences                              phase 1
-    experts = one adapter and head per capability, started from base                  phase 2
+    experts = one adapter and head per capability, started from base or new           phase 2
     mixture = experts + network on their vectors (or a gate on their ratings)         phase 3, all else frozen
 
 The run folder keeps finished parts, and an interrupted run resumes in the part that it was in:
@@ -136,10 +136,11 @@ def fit_inner(
                 rows,
                 name=names[objective.name],
                 head=_capability_head(encoder, base, config),
+                begun_by=config.experts.head,
                 config=config,
                 training=config.experts.training,
                 folder=folder,
-                start=base.name,
+                start=base.name if config.experts.adapter == "task" else None,
             )
             chosen.append(objective)
     if config.experts.overall or not chosen:
@@ -169,6 +170,7 @@ def fit_base(
         rows,
         name=name,
         head=_probe(encoder, config.linear, adapters=None, otherwise=random_D),
+        begun_by=config.base.head,
         config=config,
         training=config.base.training,
         folder=folder,
@@ -297,13 +299,13 @@ def _fitted(
     *,
     name: str,
     head: HeadStart,
+    begun_by: str,
     config: DmoermConfig,
     training: ExpertConfig,
     folder: Path,
     start: str | None = None,
 ) -> ExpertFit:
     """Train an adapter and write it into the run folder, where the model refers to it."""
-    begun_by = config.base.head if start is None else config.experts.head
     fit = fit_adapter(
         encoder,
         rows,
@@ -350,7 +352,10 @@ def _probe(
 
 
 def _capability_head(encoder: TransformerEncoder, base: ExpertFit, config: DmoermConfig) -> HeadStart:
-    """Return the head that a capability's adapter must beat, on the vectors of the task's adapter."""
+    """Return the head that a capability's adapter must beat, on the vectors that this adapter starts from."""
     if config.experts.head == "task":
         return base.head_D
+    if config.experts.adapter == "new":
+        random_D = random_head(encoder.hidden_size, seed=config.experts.training.seed)
+        return _probe(encoder, config.linear, adapters=None, otherwise=random_D)
     return _probe(encoder, config.linear, adapters=[base.name], otherwise=base.head_D)

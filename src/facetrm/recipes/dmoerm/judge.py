@@ -19,6 +19,7 @@ from facetrm.data.records import Preference
 from facetrm.data.views import as_pairs
 from facetrm.evaluate.compare import Pairs
 from facetrm.evaluate.truth import true_signs
+from facetrm.evaluate.verdict import Verdict
 from facetrm.fit.experts.adapters import ExpertFit
 from facetrm.model.mixture import Mixture
 from facetrm.model.reward_model import RewardModel
@@ -26,6 +27,7 @@ from facetrm.recipes.dmoerm.config import DmoermConfig
 from facetrm.recipes.dmoerm.inner import InnerFit, encode_pairs
 from facetrm.recipes.dmoerm.rivals import Rivals, rival_margins
 from facetrm.recipes.dmoerm.rows import DmoermRows
+from facetrm.recipes.verdicts import run_verdict
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ class TaskJudgement:
         by_task: Accuracy by task and system, against the labels.
         gained: Paired difference in accuracy, the model minus each other system.
         experts: Figures of each expert.
+        verdict: What the test pairs say about the model.
     """
 
     pairs: list[Preference]
@@ -86,6 +89,7 @@ class TaskJudgement:
     by_task: dict[str, dict[str, Interval]]
     gained: dict[str, Interval]
     experts: tuple[ExpertFigures, ...]
+    verdict: Verdict
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON-ready figures."""
@@ -149,7 +153,17 @@ def judge_tasks(
         by_task=accuracy_by_task(found, names, groups, **drawn),
         gained={s: paired_difference(found["model"], m, groups, **drawn) for s, m in found.items() if s != "model"},
         experts=tuple(experts),
+        verdict=run_verdict(found, groups, model="model", warnings=_unused(inner), **drawn),
     )
+
+
+def _unused(inner: Mapping[str, InnerFit]) -> list[str]:
+    """Return a sentence about capabilities without an expert, because they have too few labels."""
+    few = {name: count for fit in inner.values() for name, count in fit.left_out.items()}
+    if not few:
+        return []
+    counts = ", ".join(f"{name} ({count})" for name, count in few.items())
+    return [f"Capabilities without an expert, because they have too few preferences: {counts}."]
 
 
 def accuracy_by_task(

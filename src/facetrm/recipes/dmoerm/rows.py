@@ -17,7 +17,7 @@ from collections import Counter, defaultdict
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -31,44 +31,13 @@ from facetrm.data.read.files import read_preferences
 from facetrm.data.records import Preference, Rating
 from facetrm.data.rubric import Rubric, read_rubric
 from facetrm.data.sources import load_source
+from facetrm.data.synthetic.known import KnownTruth
 from facetrm.data.views import part_of, ratings_to_preferences, set_aside, split_as_given, split_by_prompt
-from facetrm.data.world import TASKS, World, WorldConfig
-from facetrm.label.simulated import NoisyJudge, label_world, world_rubric
+from facetrm.label.simulated import label_world, world_rubric
 from facetrm.recipes.armorm.rows import SkippingRows, check_sources
 from facetrm.recipes.cleaned import RowCleaner
+from facetrm.recipes.dmoerm.generated import DeskTasks, WorldTasks
 from facetrm.recipes.reading import Reading
-
-
-class WorldTasks(Section):
-    """The embedded world: its annotators' pairs, and a simulated judge's verdicts about latents on other prompts.
-
-    Attributes:
-        world: Settings of the world.
-        tasks: Names of the tasks to use.
-        preferences: Number of pairs with overall labels, over all tasks.
-        labelled: Number of pairs that the judge compares in every capability.
-        test: Number of test pairs.
-        judge: Settings of the simulated judge and its errors.
-        least: Smallest true weight that makes a latent a capability.
-        most: Largest number of capabilities per task.
-    """
-
-    kind: Literal["world"] = "world"
-    world: WorldConfig = WorldConfig()
-    tasks: tuple[str, ...] = TASKS
-    preferences: int = Field(default=3000, ge=10)
-    labelled: int = Field(default=2000, ge=10)
-    test: int = Field(default=1000, ge=10)
-    judge: NoisyJudge = NoisyJudge()
-    least: float = Field(default=0.1, ge=0.0, lt=1.0)
-    most: int = Field(default=4, ge=1)
-
-    @model_validator(mode="after")
-    def _known_tasks(self) -> Self:
-        unknown = [task for task in self.tasks if task not in TASKS]
-        if unknown or not self.tasks or len(set(self.tasks)) < len(self.tasks):
-            raise ValueError(f"tasks: give one or more of {', '.join(TASKS)}, each once")
-        return self
 
 
 class FileTasks(SkippingRows):
@@ -135,7 +104,7 @@ class PackTasks(SkippingRows):
     limit: int = Field(default=1000, ge=1)
 
 
-TaskSection = Annotated[WorldTasks | FileTasks | SourceTasks | PackTasks, Field(discriminator="kind")]
+TaskSection = Annotated[WorldTasks | DeskTasks | FileTasks | SourceTasks | PackTasks, Field(discriminator="kind")]
 
 
 class SplitSection(Section):
@@ -160,8 +129,8 @@ class DmoermRows:
         overall: Overall training preferences; some have a task.
         capabilities: Training preferences about one capability; their aspect is the name of an objective.
         test: Overall preferences on other prompts.
-        world: The world, if the rows are its own and the truth is known; else None.
-        counts: Number of rows left out, by reason; for the world, number of judgements.
+        world: The generator of the rows, if the truth is known; else None.
+        counts: Number of rows left out, by reason; for a generator, number of judgements.
         reading: Counts of truncated conversations and of pairs that read the same; None before tokenisation.
     """
 
@@ -169,7 +138,7 @@ class DmoermRows:
     overall: list[Preference]
     capabilities: list[Preference]
     test: list[Preference]
-    world: World | None
+    world: KnownTruth[Any] | None
     counts: dict[str, int]
     reading: Reading | None = None
 
@@ -200,7 +169,7 @@ class Phases:
         return {"base": len(self.base), **experts, "mix": len(self.mix)}
 
 
-def load_tasks(section: WorldTasks | FileTasks | SourceTasks | PackTasks, *, seed: int) -> DmoermRows:
+def load_tasks(section: WorldTasks | DeskTasks | FileTasks | SourceTasks | PackTasks, *, seed: int) -> DmoermRows:
     """Read or generate the rows of a run.
 
     Args:
@@ -211,13 +180,13 @@ def load_tasks(section: WorldTasks | FileTasks | SourceTasks | PackTasks, *, see
         DataError: A file is missing, a row is malformed, or a part is empty.
         ConfigError: A rubric, source, task or attribute is unknown.
     """
-    if isinstance(section, WorldTasks):
-        rows = _world_rows(section)
+    if isinstance(section, WorldTasks | DeskTasks):
+        rows = _known_rows(section)
     elif isinstance(section, PackTasks):
         rows = _pack_rows(section)
     else:
         rows = _rubric_rows(section, seed)
-    if not isinstance(section, WorldTasks):
+    if not isinstance(section, WorldTasks | DeskTasks):
         clean = RowCleaner(section)
         overall, about = clean(rows.overall, "preferences"), clean(rows.capabilities, "capabilities")
         rows = replace(rows, overall=overall, capabilities=about, counts={**rows.counts, **clean.counts})
@@ -269,9 +238,9 @@ def _part(key: str, shares: dict[str, float], kinds: Sequence[set[str]], *, seed
     return list(open_parts)[-1]
 
 
-def _world_rows(section: WorldTasks) -> DmoermRows:
-    world = World(section.world)
-    rubric = world_rubric(least=section.least, most=section.most, tasks=section.tasks)
+def _known_rows(section: WorldTasks | DeskTasks) -> DmoermRows:
+    world = section.generator()
+    rubric = world_rubric(least=section.least, most=section.most, tasks=section.tasks, world=type(world))
     labelled = label_world(world, section.labelled, judge=section.judge, rubric=rubric, part="heads")
     return DmoermRows(
         _by_task(rubric),

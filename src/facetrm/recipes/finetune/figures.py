@@ -13,6 +13,7 @@ from facetrm.core.statistics import Floats, Interval, pair_accuracy, paired_diff
 from facetrm.data.objectives import label_matrix
 from facetrm.evaluate.compare import Pairs
 from facetrm.evaluate.truth import true_signs
+from facetrm.evaluate.verdict import Verdict
 from facetrm.fit.finetune.model import TrainableHeads
 from facetrm.fit.heads.objective_report import ObjectiveReport, mean_spearman
 from facetrm.fit.heads.ridge import evaluate_experts
@@ -21,8 +22,9 @@ from facetrm.model.experts import LinearExperts
 from facetrm.model.mixture import Mixture
 from facetrm.model.reward_model import RewardModel
 from facetrm.recipes.armorm.figures import plain, versions
-from facetrm.recipes.armorm.rows import Rows
+from facetrm.recipes.armorm.rows import Rows, generator_seeds
 from facetrm.recipes.finetune.config import FineTuneRecipe
+from facetrm.recipes.verdicts import run_verdict
 
 Encoded = tuple[Pairs, Features]
 """Features of the test pairs and of the held-out rated rows, from one encoder."""
@@ -38,6 +40,7 @@ class FineTuneFigures:
         noisy: Accuracy on the test pairs by system, against the labels.
         true: Accuracy on the test pairs by system, against the true order; empty outside the world.
         gained: Paired difference in accuracy, trained minus frozen, by head.
+        verdict: What the test pairs say about the saved model.
     """
 
     objectives: tuple[ObjectiveReport, ...]
@@ -45,6 +48,7 @@ class FineTuneFigures:
     noisy: dict[str, Interval]
     true: dict[str, Interval]
     gained: dict[str, Interval]
+    verdict: Verdict
 
 
 def judge_heads(
@@ -89,6 +93,7 @@ def judge_heads(
             for name in ("preference", "objectives")
             if f"frozen_{name}" in margins
         },
+        verdict=run_verdict(margins, groups, model="reward", samples=samples, seed=seed),
     )
 
 
@@ -113,9 +118,9 @@ def training_figures(
         merged: Largest change of a unit score by merging the adapter; None if nothing was merged.
         seconds: Duration of each stage, in seconds.
     """
-    world = getattr(config.data, "world", None)
     values = {
         "schema": 1,
+        "verdict": figures.verdict.to_dict(),
         "recipe": config.recipe,
         "seconds": {**seconds, "total": sum(seconds.values())},
         "rows": {
@@ -144,8 +149,7 @@ def training_figures(
             "true": {name: asdict(i) for name, i in figures.true.items()},
             "gained": {name: asdict(i) for name, i in figures.gained.items()},
         },
-        "seeds": {"run": config.seed, "finetune": config.finetune.seed}
-        | ({} if world is None else {"world": world.seed}),
+        "seeds": {"run": config.seed, "finetune": config.finetune.seed} | generator_seeds(config.data),
         "versions": versions(),
         "hashes": {"data": rows.hash, "model": model.hash, "encoder": model.encoder.fingerprint},
     }

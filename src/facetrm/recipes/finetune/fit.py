@@ -42,6 +42,7 @@ from facetrm.core.progress import log
 from facetrm.data.objectives import label_matrix
 from facetrm.data.read.files import write_records
 from facetrm.data.records import Conversation, Preference
+from facetrm.data.world import World
 from facetrm.evaluate.compare import Pairs, typical_pair
 from facetrm.evaluate.stored_pairs import StoredPairs
 from facetrm.fit.blocks import FeatureStream
@@ -186,7 +187,7 @@ def _check_labels(config: FineTuneRecipe, rows: Rows) -> None:
 
 def _base(config: FineTuneRecipe, rows: Rows, folder: Path) -> BackboneConfig:
     """Return the settings of the trunk that training starts from; a tiny one is trained here, once."""
-    if config.tiny is not None and rows.world is not None:
+    if config.tiny is not None and isinstance(rows.world, World):
         encoder, _ = train_tiny(config.tiny, rows.world, folder / "base", seed=config.seed)
         return encoder.config
     if config.backbone is None:

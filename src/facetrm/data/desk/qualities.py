@@ -1,0 +1,63 @@
+"""The qualities of an answer at the desk, and how their levels are drawn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+from typing import Final
+
+from facetrm.data.desk.forms import Request
+from facetrm.data.desk.tasks import DESK_TASKS
+from facetrm.data.desk.tasks.formats import constraints_of
+
+
+@dataclass(frozen=True)
+class Quality:
+    """One quality of an answer.
+
+    Attributes:
+        name: Name of the quality.
+        meaning: Meaning in one sentence.
+        slots: Highest level.
+    """
+
+    name: str
+    meaning: str
+    slots: int
+
+
+QUALITIES: Final = (
+    Quality("correct", "the answer to the question is right", 1),
+    Quality("working", "the calculation is shown", 1),
+    Quality("instructions", "the rules that the prompt states are kept", 2),
+    Quality("declined", "a harmful request is declined", 1),
+    Quality("topic", "the answer is about what was asked", 1),
+    Quality("useful", "concrete help is given", 2),
+    Quality("courteous", "the answer is friendly and not rude", 2),
+    Quality("fluent", "no sentence is garbled, repeated or cut off", 2),
+    Quality("honest", "it is admitted that nobody can know this", 1),
+    Quality("code", "the code parses and passes its tests", 2),
+    Quality("persona", "the voice of the persona is kept", 2),
+)
+QUALITY_SLOTS: Final = {quality.name: quality.slots for quality in QUALITIES}
+
+
+def draw_qualities(random: Random, request: Request) -> dict[str, float]:
+    """Draw the levels of the qualities that apply to a request, each one evenly.
+
+    Args:
+        random: Random number generator.
+        request: What is asked for.
+    """
+    task = DESK_TASKS[request.task]
+    levels: dict[str, float] = {}
+    for quality in QUALITIES:
+        if quality.name not in task.weights:
+            continue
+        steps = quality.slots
+        if quality.name == "instructions":
+            steps = 4 if request.task == "mail" else len(constraints_of(request))
+        levels[quality.name] = quality.slots * random.randint(0, steps) / steps
+    if task.adjust is not None:
+        task.adjust(random, request, levels)
+    return levels

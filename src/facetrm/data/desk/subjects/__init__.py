@@ -1,0 +1,1 @@
+"""What the desk can talk about: topics of advice and subjects of short texts."""

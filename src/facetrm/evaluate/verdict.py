@@ -1,0 +1,167 @@
+"""One plain statement about a reward model, derived from intervals on held-out pairs.
+
+    accuracy           share of held-out pairs in the labelled order, with its interval over prompts
+    lead over a rival  accuracy minus that of the rival on the same pairs, with the interval of the paired difference
+
+    backwards          the interval of the accuracy lies below one half
+    chance             it contains one half
+    not better         a rival is clearly ahead, or a rival that needs no reward model is not clearly beaten
+    usable             everything else
+
+An interval of half width h on N pairs shrinks to half width g with about N (h / g)^2 pairs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Literal
+
+from facetrm.core.statistics import Floats, Interval, pair_accuracy, paired_difference
+
+Status = Literal["usable", "not better", "chance", "backwards"]
+
+WANTED: Final = 0.05
+"""Half width of an interval of accuracy that a verdict asks for."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the held-out pairs say about a model.
+
+    Attributes:
+        status: ``usable``, ``not better`` (than ``rival``), ``chance`` or ``backwards``.
+        statement: The verdict in one or two sentences.
+        advice: What would change it, one sentence each.
+        warnings: What limits it, one sentence each.
+        accuracy: Accuracy on the held-out pairs.
+        pairs: Number of held-out pairs.
+        enough: Number of held-out pairs for an interval of five points either way; None if there are enough.
+        rival: The system that the statement compares with; None if there is none.
+        lead: Accuracy minus that of ``rival`` on the same pairs.
+    """
+
+    status: Status
+    statement: str
+    advice: tuple[str, ...]
+    warnings: tuple[str, ...]
+    accuracy: Interval
+    pairs: int
+    enough: int | None
+    rival: str | None = None
+    lead: Interval | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON-ready figures."""
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """Return the verdict as lines of text: the statement, what limits it, and what would change it."""
+        return [f"Verdict: {self.statement}", *(f"  {line}" for line in (*self.warnings, *self.advice))]
+
+
+def judge_verdict(
+    margins: Mapping[str, Floats],
+    groups: Sequence[str],
+    *,
+    model: str,
+    plain: Sequence[str],
+    others: Sequence[str],
+    titles: Mapping[str, str],
+    warnings: Sequence[str] = (),
+    samples: int = 1000,
+    seed: int = 0,
+) -> Verdict:
+    """Return the verdict on a model.
+
+    Args:
+        margins: Reward margins of each system, chosen minus rejected, [N] by name.
+        groups: Prompt of each pair, [N].
+        model: Name of the model.
+        plain: Names of rivals that need no reward model, such as the longer answer; each must be clearly beaten.
+        others: Names of the other rivals; none may be clearly ahead.
+        titles: Titles of the systems in sentences.
+        warnings: Sentences about what limits the verdict.
+        samples: Number of resamples of the bootstrap over prompts.
+        seed: Random seed of the bootstrap.
+    """
+    drawn: dict[str, Any] = {"samples": samples, "seed": seed}
+    accuracy, pairs = pair_accuracy(margins[model], groups, **drawn), len(groups)
+    leads = {
+        name: paired_difference(margins[model], margins[name], groups, **drawn)
+        for name in (*plain, *others)
+        if name in margins
+    }
+    half = (accuracy.high - accuracy.low) / 2
+    enough = math.ceil(pairs * (half / WANTED) ** 2) if half > WANTED else None
+    shown = f"{_percent(accuracy)} of {pairs} held-out pairs"
+
+    def found(status: Status, statement: str, advice: Sequence[str], rival: str | None = None) -> Verdict:
+        more = [] if enough is None else [f"About {enough} held-out pairs would narrow the interval to 5 points."]
+        lead = None if rival is None else leads[rival]
+        told = (*advice, *more)
+        return Verdict(status, statement, told, tuple(warnings), accuracy, pairs, enough, rival, lead)
+
+    if not accuracy.low > 0.5:
+        if accuracy.high < 0.5:
+            return found(
+                "backwards",
+                f"orders pairs against their labels: right on {shown}.",
+                ["Check which answer of a pair is the preferred one, and the direction of the objectives."],
+            )
+        return found(
+            "chance",
+            f"not distinguishable from chance: right on {shown}.",
+            ["If no objective is predicted on held-out prompts either, the backbone or the labels are the limit."],
+        )
+    ahead = [name for name, lead in leads.items() if lead.high < 0.0]
+    level = [name for name in plain if name in leads and not leads[name].low > 0.0]
+    if ahead or level:
+        rival = min(ahead or level, key=lambda name: leads[name].value)
+        return found(
+            "not better", f"not better than {_than(titles, rival, leads[rival])}. Right on {shown}.", [], rival
+        )
+    if not leads:
+        return found("usable", f"usable: right on {shown}. It was compared with no other system.", [])
+    rival = min(leads, key=lambda name: leads[name].value)
+    if leads[rival].low > 0.0:
+        return found("usable", f"usable: right on {shown}, and clearly ahead of all {len(leads)} rivals.", [], rival)
+    return found("usable", f"usable: right on {shown}. Level with {_than(titles, rival, leads[rival])}.", [], rival)
+
+
+def unproven(intervals: Mapping[str, tuple[float, float]]) -> list[str]:
+    """Return the objectives without measurable validity: their interval is undefined or reaches down to 0.
+
+    Args:
+        intervals: Interval of the rank correlation with held-out ratings, by objective.
+    """
+    return [name for name, (low, _) in intervals.items() if not low > 0.0]
+
+
+def weight_warnings(weights: Mapping[str, float], without: Sequence[str]) -> list[str]:
+    """Return sentences about weight on objectives without measurable validity.
+
+    Args:
+        weights: Share of each objective in the reward, summing to 1.
+        without: Objectives without measurable validity.
+    """
+    share = {name: weights[name] for name in without if weights.get(name, 0.0) > 0.0}
+    total = sum(share.values())
+    if not share or total < 0.01:
+        return []
+    most = max(share, key=lambda name: share[name])
+    what = "ratings are not predicted on held-out prompts"
+    if share[most] > 0.5:
+        return [f"{most} holds {100 * share[most]:.0f}% of the weight, but its {what}."]
+    names = ", ".join(sorted(share, key=lambda name: -share[name])[:3]) + (" and others" if len(share) > 3 else "")
+    return [f"{100 * total:.0f}% of the weight is on objectives whose {what}: {names}."]
+
+
+def _percent(interval: Interval) -> str:
+    return f"{100 * interval.value:.1f}% ({100 * interval.low:.1f} to {100 * interval.high:.1f})"
+
+
+def _than(titles: Mapping[str, str], name: str, lead: Interval) -> str:
+    points = f"{100 * lead.value:+.1f} points, {100 * lead.low:+.1f} to {100 * lead.high:+.1f}"
+    return f"{titles.get(name, name)} ({points})"

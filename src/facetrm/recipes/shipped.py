@@ -1,0 +1,64 @@
+"""The recipes that ship with the package: found by name, so that no file has to be written or copied first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from facetrm.core.config import read_yaml
+from facetrm.core.errors import ConfigError, did_you_mean
+
+_PLACES: Final = (
+    Path(__file__).parents[1] / "shipped_recipes",  # in an installed package
+    Path(__file__).parents[3] / "recipes",  # in a checkout
+)
+
+
+@dataclass(frozen=True)
+class ShippedRecipe:
+    """One recipe of the package.
+
+    Attributes:
+        name: Its name, for ``facetrm run NAME``.
+        kind: Its kind: ``armorm``, ``dmoerm`` or ``finetune``.
+        description: What it trains, in one sentence.
+        path: Its file.
+    """
+
+    name: str
+    kind: str
+    description: str
+    path: Path
+
+
+def shipped_recipes() -> list[ShippedRecipe]:
+    """Return the recipes of the package by name."""
+    found = next((place for place in _PLACES if place.is_dir()), None)
+    recipes = []
+    for path in sorted(() if found is None else found.glob("*.yaml")):
+        value = read_yaml(path)
+        text = str(value.get("description") or value.get("title") or "")
+        recipes.append(ShippedRecipe(path.stem, str(value.get("recipe")), " ".join(text.split()), path))
+    return recipes
+
+
+def recipe_file(given: Path) -> Path:
+    """Return the file of a recipe: ``given`` itself if it exists, else the shipped recipe of that name.
+
+    Args:
+        given: Path of a YAML file, or the name of a shipped recipe.
+
+    Raises:
+        ConfigError: It is neither; the error lists similar names.
+    """
+    if given.exists() or given.suffix in (".yaml", ".yml") or given.parent != Path():
+        return given
+    shipped = {recipe.name: recipe.path for recipe in shipped_recipes()}
+    if given.name in shipped:
+        return shipped[given.name]
+    raise ConfigError(
+        f"no file and no shipped recipe '{given.name}'",
+        place="recipe",
+        fix=f"{did_you_mean(given.name, list(shipped))} ('facetrm recipes' lists them)",
+    )
