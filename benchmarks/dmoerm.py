@@ -54,7 +54,7 @@ from facetrm.recipes.dmoerm.config import DmoermConfig
 from facetrm.recipes.dmoerm.fit import fit_tasks
 from facetrm.recipes.dmoerm.inner import encode_pairs, fit_base, head_rewards
 from facetrm.recipes.dmoerm.judge import judge_tasks
-from facetrm.recipes.dmoerm.rivals import fit_rivals
+from facetrm.recipes.dmoerm.rivals import fit_rivals, member_settings
 from facetrm.recipes.dmoerm.rows import DmoermRows, load_tasks
 from provenance import provenance
 
@@ -65,7 +65,6 @@ BACKBONE: Final = {
     "shape": {"hidden": 64, "layers": 2, "heads": 4, "inner": 192},
     "training": {"lesson_steps": 0, "rehearse": 0, "read_steps": 1000, "prefer_steps": 0, "regression": 0.0},
 }
-STEPS: Final = 200
 TEST: Final = 600
 MEMBERS: Final = 3
 SYSTEMS: Final = (
@@ -88,7 +87,7 @@ def settings(seed: int, noise: float, size: int, backbone: Path, *, mix: str) ->
     """Return the recipe of one cell."""
     trainer = {"learning_rate": 3e-3, "num_train_epochs": 1}
     looks = {"few": 10, "evaluate_every": 50, "evaluate_on": 200, "patience": 3}
-    training = {"seed": seed, "min_steps": STEPS, **looks, "trainer": trainer}
+    training = {"seed": seed, "min_steps": 200, **looks, "trainer": trainer}
     judge = {"noise": judge_scale(noise), "tie_width": 0.0, "seed": seed}
     sizes = {"preferences": size, "labelled": size, "test": TEST, "most": 2}
     return DmoermConfig.model_validate(
@@ -179,12 +178,10 @@ def cell(seed: int, noise: float, size: int, mix: str, backbone: Path, folder: P
         judgement = judge_tasks(config, rows, fit.model, fit.inner, encoder, rivals=rivals)
     margins = dict(judgement.margins)
     with watch("per task"):
-        training = config.base.training.model_copy(update={"min_steps": 2 * STEPS})
-        longer = config.model_copy(update={"base": config.base.model_copy(update={"training": training})})
         margins["per_task"] = np.zeros(len(rows.test))
         for task in TASKS:
             own = [p for p in rows.overall if p.task == task]
-            single = fit_base(encoder, own, name=f"only-{task}", config=longer, folder=folder)
+            single = fit_base(encoder, own, name=f"only-{task}", config=member_settings(config, 0), folder=folder)
             here = [n for n, p in enumerate(rows.test) if p.task == task]
             read = encode_pairs(encoder, [rows.test[n] for n in here], adapters=[single.name])
             better_N, worse_N = head_rewards(read, single.head_D)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from random import Random
 
 from facetrm.data.desk import Desk
 from facetrm.data.desk.qualities import QUALITIES
 from facetrm.data.desk.raters import DESK_RATERS
 from facetrm.data.desk.tasks import DESK_TASKS
+from world_tables import raters_table, table
 
 
 def tables() -> dict[str, str]:
@@ -22,7 +22,7 @@ def _tasks() -> str:
         asked = task.forms[0].fill(Random(task.name)).messages()
         example = " / ".join(m.content for m in asked)
         rows.append((task.name, task.meaning, str(len(task.forms)), example))
-    return _table(("task", "what people ask for", "forms", "an example"), rows)
+    return table(("task", "what people ask for", "forms", "an example"), rows)
 
 
 def _qualities() -> str:
@@ -30,27 +30,13 @@ def _qualities() -> str:
         (q.name, q.meaning, f"0..{q.slots}", ", ".join(t for t in Desk.tasks if Desk.weights[t][q.name]))
         for q in QUALITIES
     ]
-    return _table(("quality", "meaning", "levels", "tasks"), rows)
+    return table(("quality", "meaning", "levels", "tasks"), rows)
 
 
 def _weights() -> str:
     cells = [(q.name, *(f"{Desk.weights[t][q.name]:.2f}".replace("0.00", "") for t in Desk.tasks)) for q in QUALITIES]
-    return _table(("quality", *Desk.tasks), cells)
+    return table(("quality", *Desk.tasks), cells)
 
 
 def _raters() -> str:
-    rows = [
-        (
-            r.name,
-            ", ".join(r.latents),
-            f"{r.low:g}..{r.high:g} {r.kind}" + (", lower is better" if r.direction == "lower" else ""),
-            f"{r.noise:g}",
-            "all" if r.tasks == Desk.tasks else ", ".join(r.tasks),
-        )
-        for r in DESK_RATERS
-    ]
-    return _table(("rater", "rates", "scale", "noise", "tasks it saw"), rows)
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *rows))
+    return raters_table(DESK_RATERS, every=Desk.tasks)

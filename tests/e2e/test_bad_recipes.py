@@ -37,7 +37,7 @@ RECIPES: dict[str, tuple[Any, Sequence[str]]] = {
         ["unknown setting 'data.folder'", "known: kind, preferences, ratings, test, world"],
     ),
     "an unknown kind of data": (recipe(data={"kind": "word"}), ["'data.kind' is 'word'", "did you mean 'world'?"]),
-    "no kind of data": (recipe(data={"ratings": 99}), ["'data.kind' is missing", "world, pack, files, sources"]),
+    "no kind of data": (recipe(data={"ratings": 99}), ["'data.kind' is missing", "world, desk, pack, files, sources"]),
     "data is a number": (recipe(data=4), ["'data' is 4", "write a section of settings: kind"]),
     "gate is a number": (recipe(gate=4), ["'gate' is 4", "write a section of settings: settings"]),
     "two backbones": (recipe(backbone=BACKBONE), ["give one of the sections 'backbone' and 'tiny'"]),
@@ -214,7 +214,6 @@ USAGE: dict[str, tuple[Sequence[str], Sequence[str]]] = {
     "an unknown verb": (["trian"], ["No such command 'trian'"]),
     "no recipe": (["run"], ["Missing argument 'recipe'"]),
     "an unknown option": (["run", "x.yaml", "--steps", "3"], ["No such option: --steps"]),
-    "no data": (["score", "model"], ["Missing option", "--data"]),
     "no shard": (
         ["encode", "--backbone", "b", "--data", "d", "--out", "o", "--shard-rows", "0"],
         ["'--shard-rows'", "equal to 1"],

@@ -14,10 +14,9 @@ Sets = Annotated[
     list[str],
     typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, such as gate.settings.steps=500 (repeatable)."),
 ]
-Data = Annotated[Path, typer.Option("--data", help="JSONL or Parquet file: rows with 'messages', or preference rows.")]
-RowsToScore = Annotated[
-    Path | None, typer.Option("--data", help="JSONL or Parquet file: rows with 'messages', or preference rows.")
-]
+_DATA = typer.Option("--data", help="JSONL or Parquet file: rows with 'messages', or preference rows.")
+Data = Annotated[Path, _DATA]
+OptionalData = Annotated[Path | None, _DATA]
 ReadingSets = Annotated[
     list[str],
     typer.Option(

@@ -18,10 +18,10 @@ from facetrm.cli.options import (
     AskedMode,
     Drop,
     MaxTokens,
+    OptionalData,
     Pin,
     Prompt,
     ReadingSets,
-    RowsToScore,
     Scale,
     Truncating,
     Trust,
@@ -29,6 +29,7 @@ from facetrm.cli.options import (
 )
 from facetrm.cli.typed import PLACE, typed_row
 from facetrm.core.errors import ConfigError, DataError, did_you_mean
+from facetrm.core.folders import is_occupied
 
 if TYPE_CHECKING:
     from facetrm.data import ScoringRow
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 def score(
     model: Annotated[Path, typer.Argument(help="Model folder, run folder, or hf://owner/name on the Hub.")],
-    data: RowsToScore = None,
+    data: OptionalData = None,
     prompt: Prompt = None,
     answer: Annotated[
         list[str], typer.Option(metavar="TEXT", help="An answer to the prompt (repeatable); '-' is standard input.")
@@ -49,7 +50,7 @@ def score(
     trust_remote_code: Trust = False,
     on_error: Annotated[
         Literal["stop", "skip"],
-        typer.Option(help="RowsToScore that cannot be scored: stop, or skip them and list them in OUT.skipped.jsonl."),
+        typer.Option(help="Rows that cannot be scored: stop, or skip them and list them in OUT.skipped.jsonl."),
     ] = "stop",
     truncation: Truncating = None,
     max_tokens: MaxTokens = None,
@@ -92,7 +93,7 @@ def score(
 def explain(
     model: Annotated[Path, typer.Argument(help="Model folder, run folder, or hf://owner/name on the Hub.")],
     data: Annotated[
-        Path | None, typer.Option("--data", help="RowsToScore to explain (default: the pair saved with the run).")
+        Path | None, typer.Option("--data", help="Rows to explain (default: the pair saved with the run).")
     ] = None,
     row: Annotated[
         str | None, typer.Option(help="Id of the row, or its line number in the file (default: the first row).")
@@ -121,7 +122,7 @@ def explain(
     typed = typed_row(prompt, answers, option="--a", data=data)
     if save is not None and not (drop or scale or pin):
         raise ConfigError("nothing is edited", place="--save", fix="add --drop, --scale or --pin")
-    if save is not None and save.exists() and (not save.is_dir() or any(save.iterdir())):
+    if save is not None and is_occupied(save):
         raise ConfigError("not a new or empty folder", place=save, fix="give another folder to --save")
     scorer = _edited(
         hub.load_model(

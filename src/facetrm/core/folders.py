@@ -29,6 +29,15 @@ _EXCHANGE: Final = 2  # RENAME_EXCHANGE of Linux and RENAME_SWAP of macOS
 _CANNOT: Final = frozenset({errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM})
 
 
+def is_occupied(folder: Path) -> bool:
+    """Return whether ``folder`` is a file, or a folder with content other than what a killed writer left.
+
+    Args:
+        folder: path that may not exist.
+    """
+    return folder.exists() and (not folder.is_dir() or any(not is_leftover(path.name) for path in folder.iterdir()))
+
+
 @contextmanager
 def new_folder(
     folder: Path, error: type[FacetrmError], *, replace: bool = False, last: str | None = None
@@ -48,7 +57,7 @@ def new_folder(
     """
     home = Path(os.path.realpath(folder))
     restore_folder(home)
-    full = home.exists() and (not home.is_dir() or any(not is_leftover(path.name) for path in home.iterdir()))
+    full = is_occupied(home)
     if full and not (replace and home.is_dir()):
         raise error("already exists", place=folder, fix="give a new folder")
     fixed = home.is_dir() and _is_fixed(home)

@@ -14,11 +14,11 @@ An interval of half width h on N pairs shrinks to half width g with about N (h /
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
-from facetrm.core.statistics import Floats, Interval, pair_accuracy, paired_difference
+from facetrm.core.statistics import Interval
 
 Status = Literal["usable", "not better", "chance", "backwards"]
 
@@ -62,37 +62,25 @@ class Verdict:
 
 
 def judge_verdict(
-    margins: Mapping[str, Floats],
-    groups: Sequence[str],
+    accuracy: Interval,
+    leads: Mapping[str, Interval],
     *,
-    model: str,
-    plain: Sequence[str],
-    others: Sequence[str],
+    pairs: int,
+    plain: Collection[str],
     titles: Mapping[str, str],
     warnings: Sequence[str] = (),
-    samples: int = 1000,
-    seed: int = 0,
 ) -> Verdict:
     """Return the verdict on a model.
 
     Args:
-        margins: Reward margins of each system, chosen minus rejected, [N] by name.
-        groups: Prompt of each pair, [N].
-        model: Name of the model.
-        plain: Names of rivals that need no reward model, such as the longer answer; each must be clearly beaten.
-        others: Names of the other rivals; none may be clearly ahead.
-        titles: Titles of the systems in sentences.
+        accuracy: Accuracy on the held-out pairs.
+        leads: Accuracy minus that of each rival on the same pairs, by name.
+        pairs: Number of held-out pairs.
+        plain: Names of rivals that need no reward model, such as the longer answer. Each must be clearly beaten; the
+            others must not be clearly ahead.
+        titles: Titles of the rivals in sentences.
         warnings: Sentences about what limits the verdict.
-        samples: Number of resamples of the bootstrap over prompts.
-        seed: Random seed of the bootstrap.
     """
-    drawn: dict[str, Any] = {"samples": samples, "seed": seed}
-    accuracy, pairs = pair_accuracy(margins[model], groups, **drawn), len(groups)
-    leads = {
-        name: paired_difference(margins[model], margins[name], groups, **drawn)
-        for name in (*plain, *others)
-        if name in margins
-    }
     half = (accuracy.high - accuracy.low) / 2
     enough = math.ceil(pairs * (half / WANTED) ** 2) if half > WANTED else None
     shown = f"{_percent(accuracy)} of {pairs} held-out pairs"
@@ -116,7 +104,7 @@ def judge_verdict(
             ["If no objective is predicted on held-out prompts either, the backbone or the labels are the limit."],
         )
     ahead = [name for name, lead in leads.items() if lead.high < 0.0]
-    level = [name for name in plain if name in leads and not leads[name].low > 0.0]
+    level = [name for name, lead in leads.items() if name in plain and not lead.low > 0.0]
     if ahead or level:
         rival = min(ahead or level, key=lambda name: leads[name].value)
         return found(

@@ -20,7 +20,7 @@ from facetrm.backbone.checkpoint import name_on_hub
 from facetrm.backbone.config import Mode
 from facetrm.backbone.declared import check_files
 from facetrm.backbone.encoder import Encoder
-from facetrm.backbone.gguf.convert import gguf_in
+from facetrm.backbone.gguf.found import gguf_in
 from facetrm.backbone.transformer import BackboneConfig, TransformerEncoder, load_encoder
 from facetrm.core.config import parse_config
 from facetrm.core.errors import ModelError

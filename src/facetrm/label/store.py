@@ -175,7 +175,7 @@ class LabelStore:
         """Return why the database cannot hold ``row``, or None. The test binds the row without writing it."""
         if not all(isinstance(text, str) for text in (one.verdict, one.reply, one.model)):
             return "its verdict, reply and model must be text"
-        if not all(isinstance(n, int) and 0 <= n <= _MOST_TOKENS for n in (one.tokens_in, one.tokens_out)):
+        if not (_is_count(one.tokens_in) and _is_count(one.tokens_out)):
             return f"its token counts must be between 0 and {_MOST_TOKENS}"
         try:
             self._base.execute("SELECT ?, ?, ?, ?, ?, ?, ?", row).fetchone()
@@ -188,11 +188,12 @@ class LabelStore:
 
         Args:
             requests: the number of requests.
-            tokens_in: their prompt tokens.
-            tokens_out: their completion tokens.
+            tokens_in: their prompt tokens; not counted if the number is impossible.
+            tokens_out: their completion tokens; not counted if the number is impossible.
         """
+        told = [n if _is_count(n) else 0 for n in (tokens_in, tokens_out)]
         old = self._noted
-        self._noted = TokenCost(old.requests + requests, old.tokens_in + tokens_in, old.tokens_out + tokens_out)
+        self._noted = TokenCost(old.requests + requests, old.tokens_in + told[0], old.tokens_out + told[1])
 
     def spent(self) -> TokenCost:
         """Return what this folder has cost so far."""
@@ -252,6 +253,11 @@ class LabelStore:
             return StoreError(f"cannot be used ({exc.strerror})", place=self.path, fix=_CHECK)
         problem = f"an answer could not be written ({type(exc).__name__}: {said})"
         return StoreError(problem, place=self.path, fix="nothing was stored; run again to continue")
+
+
+def _is_count(tokens: object) -> bool:
+    """Return whether ``tokens`` is a number of tokens that one reply can have, and that the database can add up."""
+    return isinstance(tokens, int) and 0 <= tokens <= _MOST_TOKENS
 
 
 def stored_keys(folder: Path) -> set[str]:

@@ -34,12 +34,11 @@ class ShippedRecipe:
 
 def shipped_recipes() -> list[ShippedRecipe]:
     """Return the recipes of the package by name."""
-    found = next((place for place in _PLACES if place.is_dir()), None)
     recipes = []
-    for path in sorted(() if found is None else found.glob("*.yaml")):
+    for name, path in _files().items():
         value = read_yaml(path)
         text = str(value.get("description") or value.get("title") or "")
-        recipes.append(ShippedRecipe(path.stem, str(value.get("recipe")), " ".join(text.split()), path))
+        recipes.append(ShippedRecipe(name, str(value.get("recipe")), " ".join(text.split()), path))
     return recipes
 
 
@@ -54,7 +53,7 @@ def recipe_file(given: Path) -> Path:
     """
     if given.exists() or given.suffix in (".yaml", ".yml") or given.parent != Path():
         return given
-    shipped = {recipe.name: recipe.path for recipe in shipped_recipes()}
+    shipped = _files()
     if given.name in shipped:
         return shipped[given.name]
     raise ConfigError(
@@ -62,3 +61,9 @@ def recipe_file(given: Path) -> Path:
         place="recipe",
         fix=f"{did_you_mean(given.name, list(shipped))} ('facetrm recipes' lists them)",
     )
+
+
+def _files() -> dict[str, Path]:
+    """Return the file of each recipe of the package, by name."""
+    found = next((place for place in _PLACES if place.is_dir()), None)
+    return {} if found is None else {path.stem: path for path in sorted(found.glob("*.yaml"))}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from facetrm.core.statistics import Floats
+from facetrm.core.statistics import Floats, Interval, paired_difference
 from facetrm.evaluate.verdict import Verdict, judge_verdict
 
 NO_MODEL: Final = ("longer", "bag_of_words")
@@ -27,32 +27,34 @@ RIVALS: Final = {
 
 
 def run_verdict(
-    margins: Mapping[str, Floats],
-    groups: Sequence[str],
-    *,
-    model: str,
-    warnings: Sequence[str] = (),
-    samples: int,
-    seed: int,
+    accuracy: Interval, leads: Mapping[str, Interval], *, pairs: int, warnings: Sequence[str] = ()
 ) -> Verdict:
     """Return the verdict on the model of a run.
+
+    Args:
+        accuracy: Accuracy on the held-out pairs.
+        leads: Accuracy minus that of other systems on the same pairs, by name; those that are no rivals are left out.
+        pairs: Number of held-out pairs.
+        warnings: Sentences about what limits the verdict.
+    """
+    rivals = {name: leads[name] for name in RIVALS if name in leads}
+    return judge_verdict(accuracy, rivals, pairs=pairs, plain=NO_MODEL, titles=RIVALS, warnings=warnings)
+
+
+def leads_over_rivals(
+    margins: Mapping[str, Floats], groups: Sequence[str], *, model: str, samples: int, seed: int
+) -> dict[str, Interval]:
+    """Return the accuracy of the run's model minus that of each rival on the same pairs, by name.
 
     Args:
         margins: Reward margins of each system, chosen minus rejected, [N] by name.
         groups: Prompt of each pair, [N].
         model: Name of the run's model in ``margins``.
-        warnings: Sentences about what limits the verdict.
         samples: Number of resamples of the bootstrap over prompts.
         seed: Random seed of the bootstrap.
     """
-    return judge_verdict(
-        margins,
-        groups,
-        model=model,
-        plain=NO_MODEL,
-        others=[name for name in RIVALS if name not in NO_MODEL],
-        titles=RIVALS,
-        warnings=warnings,
-        samples=samples,
-        seed=seed,
-    )
+    return {
+        name: paired_difference(margins[model], margins[name], groups, samples=samples, seed=seed)
+        for name in RIVALS
+        if name in margins
+    }

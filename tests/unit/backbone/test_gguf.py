@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
@@ -156,7 +157,8 @@ def test_a_process_that_dies_half_way_leaves_nothing_that_is_read(tmp_path: Path
     assert steps > 5
 
 
-def test_a_second_converter_waits_for_the_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_second_converter_waits_for_the_first(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="facetrm")  # unlike standard error, safe to read while a thread writes
     writes, begun, go_on, found = [], Event(), Event(), []
 
     def write(folder: Path) -> None:
@@ -169,8 +171,9 @@ def test_a_second_converter_waits_for_the_first(tmp_path: Path, capsys: pytest.C
     threads[0].start()
     assert begun.wait(30)
     threads[1].start()
-    while "another process converts it" not in capsys.readouterr().err:
+    while "another process converts it" not in caplog.text:
         assert threads[1].is_alive()
+        threads[1].join(0.01)
     go_on.set()
     for thread in threads:
         thread.join(30)

@@ -15,7 +15,7 @@ from facetrm.data.records import Preference, Rating
 from facetrm.data.synthetic.raters import VERBOSITY
 from facetrm.data.world import TASKS, World, WorldConfig
 from facetrm.data.world.latents import LATENT_NAMES, MOST_FILLERS
-from facetrm.data.world.raters import RATERS
+from facetrm.data.world.raters import RATERS, WORLD_MEANINGS
 from facetrm.data.world.truth import SLOTS
 
 WORLD = World()
@@ -151,14 +151,16 @@ def test_verbosity_moves_ratings_and_never_the_utility(rated: list[Rating]) -> N
 
 @pytest.mark.parametrize("rater", RATERS, ids=lambda rater: rater.name)
 def test_at_equal_levels_padding_raises_every_rating(rater) -> None:
-    levels = {name: slots / 2 for name, slots in SLOTS.items()}
+    shares = dict.fromkeys(SLOTS, 0.5)
 
     def mean(fillers: int, bias: float) -> dict[str, float]:
         rows = [
-            rater.rate(Random(seed), levels | {VERBOSITY: fillers}, bias=bias, noise=0.15, gaps=0.0)
+            rater.rate(Random(seed), shares | {VERBOSITY: fillers / MOST_FILLERS}, bias=bias, noise=0.15, gaps=0.0)
             for seed in range(300)
         ]
-        return {o.name: float(np.mean([o.to_unit(row[o.name]) for row in rows])) for o in rater.objectives()}
+        return {
+            o.name: float(np.mean([o.to_unit(row[o.name]) for row in rows])) for o in rater.objectives(WORLD_MEANINGS)
+        }
 
     bare, padded = mean(0, 0.4), mean(MOST_FILLERS, 0.4)
     unbiased = mean(0, 0.0), mean(MOST_FILLERS, 0.0)
@@ -169,7 +171,7 @@ def test_at_equal_levels_padding_raises_every_rating(rater) -> None:
 
 def test_labels_are_missing_in_blocks() -> None:
     rows = list(WORLD.ratings(1200))
-    blocks = {r.name: {o.name for o in r.objectives()} for r in RATERS}
+    blocks = {r.name: {o.name for o in r.objectives(WORLD_MEANINGS)} for r in RATERS}
     tasks = {r.name: set(r.tasks) for r in RATERS}
     assert {r.source for r in rows} == set(blocks)
     for row in rows:

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+from facetrm.core.statistics import pair_accuracy, paired_difference
 from facetrm.evaluate.verdict import Verdict, judge_verdict, unproven, weight_warnings
 
 N = 400
@@ -21,15 +22,13 @@ def right(share: float, *, first: int = 0, pairs: int = N) -> np.ndarray:
 
 
 def verdict(model: np.ndarray, plain: dict[str, np.ndarray] | None = None, **others: np.ndarray) -> Verdict:
-    plain = plain or {}
+    plain, prompts = plain or {}, PROMPTS[: len(model)]
     return judge_verdict(
-        {"gate": model, **plain, **others},
-        PROMPTS[: len(model)],
-        model="gate",
-        plain=list(plain),
-        others=list(others),
+        pair_accuracy(model, prompts, samples=400),
+        {name: paired_difference(model, m, prompts, samples=400) for name, m in {**plain, **others}.items()},
+        pairs=len(model),
+        plain=plain,
         titles={"longer": "the longer answer"},
-        samples=400,
     )
 
 

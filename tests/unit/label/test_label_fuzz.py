@@ -240,7 +240,7 @@ def test_any_judge_ends_in_labels_or_in_a_message(
     else:
         assert labelled.report["answered"] + labelled.report["failed"] == len(made.keys)
     report = json.loads((out / "report.json").read_text(encoding="utf-8"))
-    failures = (out / "failures.jsonl").read_text(encoding="utf-8").splitlines()
+    failures = (out / "failures.jsonl").read_text(encoding="utf-8").split("\n")[:-1]  # a reason may hold U+0085
     assert report["answered"] + len({json.loads(row)["key"] for row in failures}) == len(made.keys)
 
 

@@ -57,8 +57,7 @@ def test_keys_are_read_without_a_trace_in_the_folder(tmp_path: Path) -> None:
 def test_a_change_that_fails_is_taken_back(tmp_path: Path) -> None:
     with LabelStore(tmp_path) as store:
         store.put({"a": answer()})
-        store.spend(1, tokens_in=2**62, tokens_out=2**62)
-        store.spend(1, tokens_in=2**62, tokens_out=2**62)
+        store._noted = TokenCost(2, 2**63, 2**63)
         with pytest.raises(StoreError, match=r"labels\.sqlite: an answer could not be written \(OverflowError"):
             store.put({"b": answer()})
         assert store.keys() == {"a"}
@@ -66,6 +65,15 @@ def test_a_change_that_fails_is_taken_back(tmp_path: Path) -> None:
         assert store.put({"b": answer()}) == {}
         assert store.spent() == TokenCost(2, 200, 14)
     assert stored_keys(tmp_path) == {"a", "b"}
+
+
+@pytest.mark.parametrize("tokens", [-1, 2**63, 10**12 + 1])
+def test_impossible_counts_of_a_reply_without_an_answer_spoil_nothing(tmp_path: Path, tokens: int) -> None:
+    with LabelStore(tmp_path) as store:
+        store.spend(1, tokens_in=tokens, tokens_out=3)
+        store.spend(1, tokens_in=5, tokens_out=tokens)
+        assert store.put({"a": answer()}) == {}
+        assert store.spent() == TokenCost(3, 105, 10)
 
 
 def put_and_die(folder: str) -> None:

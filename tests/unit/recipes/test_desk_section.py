@@ -10,9 +10,10 @@ from facetrm.data.world import World
 from facetrm.evaluate.truth import true_signs
 from facetrm.label.simulated import world_rubric
 from facetrm.recipes.armorm.config import ArmormConfig
-from facetrm.recipes.armorm.rows import DataSection, DeskData, WorldData, generator_seeds, load_rows
+from facetrm.recipes.armorm.rows import DataSection, DeskData, WorldData, load_rows
 from facetrm.recipes.dmoerm.generated import DeskTasks
 from facetrm.recipes.dmoerm.rows import load_tasks
+from facetrm.recipes.generated import generator_seeds
 
 
 def test_armorm_rows_of_the_desk() -> None:

@@ -21,7 +21,7 @@ from facetrm.backbone.gguf.header import Header, alone, read_header
 from facetrm.backbone.gguf.origin import ORIGIN, origin
 from facetrm.backbone.gguf.rope import rope_settings
 from facetrm.backbone.gguf.tokenizer import pre_tokenizer_problem, read_tokenizer
-from facetrm.core.errors import BackboneError, short
+from facetrm.core.errors import short
 from facetrm.core.progress import log
 
 _SETTINGS: Final[dict[str, dict[str, str | None]]] = getattr(integrations, "GGUF_CONFIG_MAPPING", {})
@@ -38,28 +38,6 @@ _HARMLESS: Final = frozenset(
         "vocab_size",
     }
 )
-
-
-def gguf_in(place: Path) -> Path | None:
-    """Return the GGUF file that ``place`` is or holds; None if it is something else.
-
-    Args:
-        place: a file, or a folder; one with other weights is an ordinary model folder.
-
-    Raises:
-        BackboneError: The folder holds several GGUF files.
-    """
-    if place.is_file():
-        return place if place.suffix.lower() == ".gguf" or _starts_like_one(place) else None
-    if not place.is_dir() or any(any(place.glob(pattern)) for pattern in ("*.safetensors", "*.bin")):
-        return None
-    files = sorted(path for path in place.iterdir() if path.suffix.lower() == ".gguf" and path.is_file())
-    if len(files) > 1:
-        names = ", ".join(short(path.name) for path in files[:6]) + (", ..." if len(files) > 6 else "")
-        raise BackboneError(
-            f"{len(files)} GGUF files ({names})", place=place, fix=f"name one of them, such as {files[0]}"
-        )
-    return files[0] if files else None
 
 
 def converted(path: Path) -> Path:
@@ -79,14 +57,6 @@ def converted(path: Path) -> Path:
         _write(read_header(path), folder, digest=digest)
 
     return cached(f"{digest}-v{_CONVERSION}", write, what=path.name)
-
-
-def _starts_like_one(path: Path) -> bool:
-    try:
-        with open(path, "rb") as handle:
-            return handle.read(4) == b"GGUF"
-    except OSError:
-        return False
 
 
 def _write(header: Header, folder: Path, *, digest: str) -> None:

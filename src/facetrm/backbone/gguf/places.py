@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from facetrm.backbone.gguf.convert import converted, gguf_in
+from facetrm.backbone.gguf.found import gguf_in
 from facetrm.backbone.gguf.named import NAMED, named_place
+from facetrm.core.lazy import load_name
 from facetrm.core.progress import log
 
 
@@ -23,7 +24,9 @@ def readable_place(path: str, *, revision: str | None) -> str:
     if not place.exists() and (found := named_place(path, revision=revision)) is not None:
         path, place = found, Path(found)
     file = gguf_in(place)
-    return path if file is None else str(converted(file))
+    if file is None:
+        return path
+    return str(load_name("facetrm.backbone.gguf.convert", "converted")(file))  # its library is loaded only here
 
 
 def tell_shadowed(path: str) -> None:

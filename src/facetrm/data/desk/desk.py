@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
 from random import Random
-from typing import ClassVar, Final
+from typing import Final
 
 from facetrm.core.errors import DataError
 from facetrm.data.desk.checks import CHECKS, count_padding
 from facetrm.data.desk.forms import Form, Request
 from facetrm.data.desk.manner import MOST_PADDING, finish
-from facetrm.data.desk.qualities import QUALITY_SLOTS, draw_qualities
+from facetrm.data.desk.qualities import DESK_WEIGHTS, QUALITY_SLOTS, draw_qualities
 from facetrm.data.desk.raters import DESK_MEANINGS, DESK_OBJECTIVES, DESK_RATERS, QUALITY_OF
 from facetrm.data.desk.tasks import DESK_TASKS
 from facetrm.data.records import Message
@@ -66,9 +66,7 @@ class Desk(KnownTruth[Request]):
     tasks = tuple(DESK_TASKS)
     slots = QUALITY_SLOTS
     meanings = DESK_MEANINGS
-    weights: ClassVar[Mapping[str, Mapping[str, float]]] = {
-        task.name: {name: task.weights.get(name, 0.0) for name in QUALITY_SLOTS} for task in DESK_TASKS.values()
-    }
+    weights = DESK_WEIGHTS
     raters = DESK_RATERS
     objectives = DESK_OBJECTIVES
     latent_of = QUALITY_OF

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from random import Random
 from typing import Final
@@ -40,6 +41,10 @@ QUALITIES: Final = (
     Quality("persona", "the voice of the persona is kept", 2),
 )
 QUALITY_SLOTS: Final = {quality.name: quality.slots for quality in QUALITIES}
+DESK_WEIGHTS: Final[Mapping[str, Mapping[str, float]]] = {
+    task.name: {name: task.weights.get(name, 0.0) for name in QUALITY_SLOTS} for task in DESK_TASKS.values()
+}
+"""Weights by task and quality: all are >= 0, and each task's weights sum to 1. Padding has no weight."""
 
 
 def draw_qualities(random: Random, request: Request) -> dict[str, float]:

@@ -26,7 +26,8 @@ from facetrm.recipes.armorm.config import ArmormConfig
 from facetrm.recipes.armorm.fit import ArmormFit
 from facetrm.recipes.armorm.judge import RunJudgement
 from facetrm.recipes.armorm.routed import RoutedFit, routed_by_task
-from facetrm.recipes.armorm.rows import Rows, generator_seeds
+from facetrm.recipes.armorm.rows import Rows
+from facetrm.recipes.generated import generator_seeds
 from facetrm.recipes.router_figures import router_part
 from facetrm.report.layer_table import LayerTableRow
 from facetrm.report.run_report import (

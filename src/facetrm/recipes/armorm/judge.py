@@ -22,7 +22,7 @@ from facetrm.model.mixture import Mixture
 from facetrm.recipes.armorm.config import ArmormConfig
 from facetrm.recipes.armorm.fit import ArmormFit, Stopwatch, fit_mixture, fit_parts, stream_of
 from facetrm.recipes.armorm.rows import Rows
-from facetrm.recipes.verdicts import run_verdict
+from facetrm.recipes.verdicts import leads_over_rivals, run_verdict
 
 CEILING = "ceiling"
 
@@ -123,6 +123,7 @@ def judge_run(
             true = {s: pair_accuracy(m * truth, groups, samples=samples, seed=seed) for s, m in by_system.items()}
         with torch.no_grad():
             output = fit.mixture(fit.test_pairs.both())
+        model = "routed" if "routed" in by_system else "gate"
         return RunJudgement(
             best_objective=best,
             noisy=noisy,
@@ -136,22 +137,16 @@ def judge_run(
             recovery=recovery,
             cells=cells,
             verdict=run_verdict(
-                by_system,
-                groups,
-                model="routed" if "routed" in by_system else "gate",
-                warnings=weight_warnings(_shares(fit.mixture, output.weights_NK), not_valid(fit)),
-                samples=samples,
-                seed=seed,
+                noisy[model],
+                leads_over_rivals(by_system, groups, model=model, samples=samples, seed=seed),
+                pairs=len(groups),
+                warnings=weight_warnings(_shares(fit.mixture, output.weights_NK), _not_valid(fit)),
             ),
         )
 
 
-def not_valid(fit: ArmormFit) -> list[str]:
-    """Return the objectives whose ratings are not predicted on held-out prompts.
-
-    Args:
-        fit: Fitted parts of a run, with the reports of its experts.
-    """
+def _not_valid(fit: ArmormFit) -> list[str]:
+    """Return the objectives whose ratings are not predicted on held-out prompts."""
     return unproven({report.name: report.interval for report in (fit.test_reports or fit.reports)})
 
 

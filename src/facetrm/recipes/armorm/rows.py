@@ -6,11 +6,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol, TypedDict, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Protocol, TypedDict, TypeVar
 
 from pydantic import Field, model_validator
 
-from facetrm.core.config import Section
 from facetrm.core.errors import ConfigError, DataError, did_you_mean
 from facetrm.core.fingerprint import fingerprint, fingerprint_of_all
 from facetrm.core.progress import log
@@ -21,49 +20,52 @@ from facetrm.data.read.files import OnError, read_preferences, read_ratings, sid
 from facetrm.data.read.formats import RecordKind
 from facetrm.data.records import Preference, Rating
 from facetrm.data.sources import SOURCES, load_source
-from facetrm.data.synthetic.known import KnownTruth, SyntheticConfig
+from facetrm.data.synthetic.known import KnownTruth
 from facetrm.data.views import as_pairs, part_of, set_aside, split_as_given, split_by_prompt
 from facetrm.data.world import World, WorldConfig
 from facetrm.recipes.cleaned import CleanedRows, RowCleaner
+from facetrm.recipes.generated import Generated
 from facetrm.recipes.reading import Reading
 
 R = TypeVar("R", Rating, Preference)
 
 
-class WorldData(Section):
+class GeneratedData(Generated):
+    """Rows of a generator.
+
+    Attributes:
+        ratings: Number of rated rows for the heads.
+        preferences: Number of pairs for the gate.
+        test: Number of held-out rated rows, and of test pairs.
+    """
+
+    ratings: int = Field(default=6000, ge=10)
+    preferences: int = Field(default=6000, ge=10)
+    test: int = Field(default=2000, ge=10)
+
+
+class WorldData(GeneratedData):
     """Rows of the embedded world.
 
     Attributes:
-        kind: ``world``.
         world: Settings of the world.
-        ratings: Number of rated rows for the heads.
-        preferences: Number of pairs for the gate.
-        test: Number of held-out rated rows, and of test pairs.
     """
 
+    source: ClassVar[type[KnownTruth[Any]]] = World
     kind: Literal["world"] = "world"
     world: WorldConfig = WorldConfig()
-    ratings: int = Field(default=6000, ge=10)
-    preferences: int = Field(default=6000, ge=10)
-    test: int = Field(default=2000, ge=10)
 
 
-class DeskData(Section):
+class DeskData(GeneratedData):
     """Rows of the embedded desk: plain English whose truth is known.
 
     Attributes:
-        kind: ``desk``.
         desk: Settings of the desk.
-        ratings: Number of rated rows for the heads.
-        preferences: Number of pairs for the gate.
-        test: Number of held-out rated rows, and of test pairs.
     """
 
+    source: ClassVar[type[KnownTruth[Any]]] = Desk
     kind: Literal["desk"] = "desk"
     desk: DeskConfig = DeskConfig()
-    ratings: int = Field(default=6000, ge=10)
-    preferences: int = Field(default=6000, ge=10)
-    test: int = Field(default=2000, ge=10)
 
 
 class SkippingRows(CleanedRows):
@@ -205,8 +207,8 @@ def load_rows(section: WorldData | DeskData | PackData | FilesData | SourcesData
     Raises:
         DataError: A file is missing, a row is malformed, a rating names an undeclared objective, or a part is empty.
     """
-    if isinstance(section, WorldData | DeskData):
-        world: KnownTruth[Any] = World(section.world) if isinstance(section, WorldData) else Desk(section.desk)
+    if isinstance(section, GeneratedData):
+        world = section.generator()
         rows = Rows(
             tuple(world.objectives),
             list(world.ratings(section.ratings, part="heads")),
@@ -248,16 +250,6 @@ def _load_sources(section: SourcesData, seed: int) -> Rows:
     ratings = [r for r in records if isinstance(r, Rating)]
     pairs = [r for r in records if isinstance(r, Preference)]
     return _assemble(section, ratings, pairs, list(objectives.values()), split=_HashSplit(section.test_share, seed))
-
-
-def generator_seeds(section: Section) -> dict[str, int]:
-    """Return the seed of the generator of a ``data`` section, by its name; empty if there is none.
-
-    Args:
-        section: A recipe's ``data`` section.
-    """
-    found = {name: getattr(section, name, None) for name in (World.name, Desk.name)}
-    return {name: config.seed for name, config in found.items() if isinstance(config, SyntheticConfig)}
 
 
 def check_sources(names: Sequence[str], *, kind: RecordKind) -> None:

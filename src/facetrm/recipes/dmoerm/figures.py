@@ -15,13 +15,13 @@ from facetrm.fit.router.assign import AssignmentCounts
 from facetrm.fit.router.fit import RouterFit
 from facetrm.model.reward_model import RewardModel
 from facetrm.recipes.armorm.figures import METRICS_SCHEMA, plain, versions
-from facetrm.recipes.armorm.rows import generator_seeds
 from facetrm.recipes.dmoerm.config import DmoermConfig
 from facetrm.recipes.dmoerm.inner import InnerFit
 from facetrm.recipes.dmoerm.judge import TaskJudgement
 from facetrm.recipes.dmoerm.names import OVERALL
 from facetrm.recipes.dmoerm.rivals import Rivals
 from facetrm.recipes.dmoerm.rows import DmoermRows
+from facetrm.recipes.generated import generator_seeds
 from facetrm.recipes.router_figures import router_part
 from facetrm.report.run_report import (
     Accuracy,

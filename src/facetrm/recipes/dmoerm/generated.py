@@ -2,56 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from facetrm.core.config import Section
 from facetrm.data.desk import Desk, DeskConfig
-from facetrm.data.world import TASKS, World, WorldConfig
+from facetrm.data.synthetic.known import KnownTruth
+from facetrm.data.world import World, WorldConfig
 from facetrm.label.simulated import NoisyJudge
+from facetrm.recipes.generated import Generated
 
 
-class WorldTasks(Section):
-    """The embedded world: its annotators' pairs, and a simulated judge's verdicts about latents on other prompts.
-
-    Attributes:
-        world: Settings of the world.
-        tasks: Names of the tasks to use.
-        preferences: Number of pairs with overall labels, over all tasks.
-        labelled: Number of pairs that the judge compares in every capability.
-        test: Number of test pairs.
-        judge: Settings of the simulated judge and its errors.
-        least: Smallest true weight that makes a latent a capability.
-        most: Largest number of capabilities per task.
-    """
-
-    kind: Literal["world"] = "world"
-    world: WorldConfig = WorldConfig()
-    tasks: tuple[str, ...] = TASKS
-    preferences: int = Field(default=3000, ge=10)
-    labelled: int = Field(default=2000, ge=10)
-    test: int = Field(default=1000, ge=10)
-    judge: NoisyJudge = NoisyJudge()
-    least: float = Field(default=0.1, ge=0.0, lt=1.0)
-    most: int = Field(default=4, ge=1)
-
-    @model_validator(mode="after")
-    def _known_tasks(self) -> Self:
-        _check_tasks(self.tasks, TASKS)
-        return self
-
-    def generator(self) -> World:
-        """Return the world."""
-        return World(self.world)
-
-
-class DeskTasks(Section):
-    """The embedded desk: its annotators' pairs, and a simulated judge's verdicts about qualities on other prompts.
+class GeneratedTasks(Generated):
+    """Pairs of a generator's annotators, and a simulated judge's verdicts about its qualities on other prompts.
 
     Attributes:
-        desk: Settings of the desk.
         tasks: Names of the tasks to use.
         preferences: Number of pairs with overall labels, over all tasks.
         labelled: Number of pairs that the judge compares in every capability.
@@ -61,9 +26,7 @@ class DeskTasks(Section):
         most: Largest number of capabilities per task.
     """
 
-    kind: Literal["desk"] = "desk"
-    desk: DeskConfig = DeskConfig()
-    tasks: tuple[str, ...] = Desk.tasks
+    tasks: tuple[str, ...]
     preferences: int = Field(default=3000, ge=10)
     labelled: int = Field(default=2000, ge=10)
     test: int = Field(default=1000, ge=10)
@@ -73,14 +36,33 @@ class DeskTasks(Section):
 
     @model_validator(mode="after")
     def _known_tasks(self) -> Self:
-        _check_tasks(self.tasks, Desk.tasks)
+        known, tasks = self.source.tasks, self.tasks
+        if not tasks or len(set(tasks)) < len(tasks) or any(task not in known for task in tasks):
+            raise ValueError(f"tasks: give one or more of {', '.join(known)}, each once")
         return self
 
-    def generator(self) -> Desk:
-        """Return the desk."""
-        return Desk(self.desk)
+
+class WorldTasks(GeneratedTasks):
+    """The embedded world.
+
+    Attributes:
+        world: Settings of the world.
+    """
+
+    source: ClassVar[type[KnownTruth[Any]]] = World
+    kind: Literal["world"] = "world"
+    world: WorldConfig = WorldConfig()
+    tasks: tuple[str, ...] = World.tasks
 
 
-def _check_tasks(tasks: Sequence[str], known: Sequence[str]) -> None:
-    if not tasks or len(set(tasks)) < len(tasks) or any(task not in known for task in tasks):
-        raise ValueError(f"tasks: give one or more of {', '.join(known)}, each once")
+class DeskTasks(GeneratedTasks):
+    """The embedded desk: plain English whose truth is known.
+
+    Attributes:
+        desk: Settings of the desk.
+    """
+
+    source: ClassVar[type[KnownTruth[Any]]] = Desk
+    kind: Literal["desk"] = "desk"
+    desk: DeskConfig = DeskConfig()
+    tasks: tuple[str, ...] = Desk.tasks

@@ -144,16 +144,18 @@ def judge_tasks(
     drawn: dict[str, Any] = {"samples": config.samples, "seed": config.seed}
     signs = None if rows.world is None else true_signs(rows.world, pairs)
     names = [p.task or "unlabelled" for p in pairs]
+    noisy = {s: pair_accuracy(m, groups, **drawn) for s, m in found.items()}
+    gained = {s: paired_difference(found["model"], m, groups, **drawn) for s, m in found.items() if s != "model"}
     return TaskJudgement(
         pairs=pairs,
         margins=found,
         used=used,
-        noisy={s: pair_accuracy(m, groups, **drawn) for s, m in found.items()},
+        noisy=noisy,
         true={} if signs is None else {s: pair_accuracy(m * signs, groups, **drawn) for s, m in found.items()},
         by_task=accuracy_by_task(found, names, groups, **drawn),
-        gained={s: paired_difference(found["model"], m, groups, **drawn) for s, m in found.items() if s != "model"},
+        gained=gained,
         experts=tuple(experts),
-        verdict=run_verdict(found, groups, model="model", warnings=_unused(inner), **drawn),
+        verdict=run_verdict(noisy["model"], gained, pairs=len(pairs), warnings=_unused(inner)),
     )
 
 

@@ -77,7 +77,7 @@ def fit_rivals(
         folder: Folder of the run; the members are kept in ``rivals`` inside it.
     """
     members = tuple(
-        fit_base(encoder, overall, name=name, config=_of_member(config, number), folder=folder / "rivals")
+        fit_base(encoder, overall, name=name, config=member_settings(config, number), folder=folder / "rivals")
         for number, name in enumerate(names)
     )
     read, weights = encode_pairs(encoder, overall), pair_shares(overall)
@@ -127,8 +127,13 @@ def rival_margins(
     return found
 
 
-def _of_member(config: DmoermConfig, number: int) -> DmoermConfig:
-    """Return the settings of one member, with its own seed and the steps of phases 1 and 2 together."""
+def member_settings(config: DmoermConfig, number: int) -> DmoermConfig:
+    """Return the settings of one single reward model: its own seed, and the steps of phases 1 and 2 together.
+
+    Args:
+        config: Settings of the run.
+        number: Number of the model, from 0.
+    """
     base, experts = config.base.training, config.experts.training
     trainer = base.trainer
     asked = [getattr(part.trainer, "max_steps", None) or 0 for part in (base, experts)]

@@ -36,7 +36,7 @@ from facetrm.data.views import part_of, ratings_to_preferences, set_aside, split
 from facetrm.label.simulated import label_world, world_rubric
 from facetrm.recipes.armorm.rows import SkippingRows, check_sources
 from facetrm.recipes.cleaned import RowCleaner
-from facetrm.recipes.dmoerm.generated import DeskTasks, WorldTasks
+from facetrm.recipes.dmoerm.generated import DeskTasks, GeneratedTasks, WorldTasks
 from facetrm.recipes.reading import Reading
 
 
@@ -180,13 +180,13 @@ def load_tasks(section: WorldTasks | DeskTasks | FileTasks | SourceTasks | PackT
         DataError: A file is missing, a row is malformed, or a part is empty.
         ConfigError: A rubric, source, task or attribute is unknown.
     """
-    if isinstance(section, WorldTasks | DeskTasks):
+    if isinstance(section, GeneratedTasks):
         rows = _known_rows(section)
     elif isinstance(section, PackTasks):
         rows = _pack_rows(section)
     else:
         rows = _rubric_rows(section, seed)
-    if not isinstance(section, WorldTasks | DeskTasks):
+    if not isinstance(section, GeneratedTasks):
         clean = RowCleaner(section)
         overall, about = clean(rows.overall, "preferences"), clean(rows.capabilities, "capabilities")
         rows = replace(rows, overall=overall, capabilities=about, counts={**rows.counts, **clean.counts})
@@ -238,9 +238,9 @@ def _part(key: str, shares: dict[str, float], kinds: Sequence[set[str]], *, seed
     return list(open_parts)[-1]
 
 
-def _known_rows(section: WorldTasks | DeskTasks) -> DmoermRows:
+def _known_rows(section: GeneratedTasks) -> DmoermRows:
     world = section.generator()
-    rubric = world_rubric(least=section.least, most=section.most, tasks=section.tasks, world=type(world))
+    rubric = world_rubric(least=section.least, most=section.most, tasks=section.tasks, world=section.source)
     labelled = label_world(world, section.labelled, judge=section.judge, rubric=rubric, part="heads")
     return DmoermRows(
         _by_task(rubric),

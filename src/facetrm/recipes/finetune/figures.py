@@ -22,9 +22,10 @@ from facetrm.model.experts import LinearExperts
 from facetrm.model.mixture import Mixture
 from facetrm.model.reward_model import RewardModel
 from facetrm.recipes.armorm.figures import plain, versions
-from facetrm.recipes.armorm.rows import Rows, generator_seeds
+from facetrm.recipes.armorm.rows import Rows
 from facetrm.recipes.finetune.config import FineTuneRecipe
-from facetrm.recipes.verdicts import run_verdict
+from facetrm.recipes.generated import generator_seeds
+from facetrm.recipes.verdicts import leads_over_rivals, run_verdict
 
 Encoded = tuple[Pairs, Features]
 """Features of the test pairs and of the held-out rated rows, from one encoder."""
@@ -83,17 +84,19 @@ def judge_heads(
     if rows.world is not None:
         signs = true_signs(rows.world, rows.test)
         truth = {s: pair_accuracy(m * signs, groups, samples=samples, seed=seed) for s, m in margins.items()}
+    noisy = {s: pair_accuracy(m, groups, samples=samples, seed=seed) for s, m in margins.items()}
+    leads = leads_over_rivals(margins, groups, model="reward", samples=samples, seed=seed)
     return FineTuneFigures(
         objectives=_reports(config, rows, heads, rated),
         frozen=frozen,
-        noisy={s: pair_accuracy(m, groups, samples=samples, seed=seed) for s, m in margins.items()},
+        noisy=noisy,
         true=truth,
         gained={
             name: paired_difference(margins[name], margins[f"frozen_{name}"], groups, samples=samples, seed=seed)
             for name in ("preference", "objectives")
             if f"frozen_{name}" in margins
         },
-        verdict=run_verdict(margins, groups, model="reward", samples=samples, seed=seed),
+        verdict=run_verdict(noisy["reward"], leads, pairs=len(groups)),
     )
 
 
