@@ -10,7 +10,7 @@ from typing import Any, Final, final
 
 from transformers import AutoConfig, AutoTokenizer
 
-from facetrm.backbone.checkpoint import model_kind, name_on_hub, quiet_transformers
+from facetrm.backbone.checkpoint import looks_like_a_folder, model_kind, name_on_hub, quiet_transformers
 from facetrm.backbone.config import BackboneConfig
 from facetrm.backbone.declared import check_code, check_files, tensor_shapes
 from facetrm.backbone.gguf.places import readable_place
@@ -67,6 +67,8 @@ def read_unloaded(config: BackboneConfig) -> UnloadedBackbone:
             place = readable_place(config.path, revision=config.revision)
             folder = Path(place).expanduser()
             shapes: dict[str, tuple[int, ...]] = {}
+            if not folder.exists() and name_on_hub(place) is None and looks_like_a_folder(place):
+                raise BackboneError("no such folder", place=config.path, fix="give a model folder, or hf://owner/name")
             if folder.is_dir():
                 check_files(folder, BackboneError)
                 if not config.trust_remote_code:

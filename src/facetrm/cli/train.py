@@ -46,13 +46,15 @@ def init(
     backbone: BackboneName = "smollm2-135m",
     out: Annotated[Path, typer.Option(help="Folder of the two files.")] = Path(),
     force: Annotated[bool, typer.Option("--force", help="Overwrite files that are there.")] = False,
+    sets: Sets = [],  # noqa: B006
 ) -> None:
     """Look at own files, and draft objectives.yaml and recipe.yaml for them."""
-    drafted = recipes.draft(ratings, pairs, backbone=backbone, written=out / "objectives.yaml")
+    recipes.check_unwritten(out, force=force)
+    drafted = recipes.draft(ratings, pairs, backbone=backbone, written=out / "objectives.yaml", sets=sets)
     recipe = recipes.write_draft(drafted, out, force=force)
     print("\n".join(drafted.lines))
-    print(f"\nWritten: {out / 'objectives.yaml'}, {recipe}")
-    print(f"Next: check {out / 'objectives.yaml'}, then facetrm run {shlex.quote(str(recipe))}")
+    print(f"\nWritten: {out / 'objectives.yaml'} and {recipe}. Check the guesses in the first, then:")
+    print(f"  facetrm run {shlex.quote(str(recipe))}")
 
 
 def train(

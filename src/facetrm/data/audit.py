@@ -12,7 +12,7 @@ import numpy as np
 
 from facetrm.core.statistics import pearson
 from facetrm.data.objectives import Objective
-from facetrm.data.read.columns import is_quoted_number
+from facetrm.data.read.columns import is_number, is_quoted_number
 from facetrm.data.read.files import FileRead
 from facetrm.data.records import Preference, Rating, conversation_key
 from facetrm.data.views import as_pairs
@@ -56,6 +56,7 @@ class PairsAudit:
         copies: Number of preferences that repeat an earlier one.
         equal: Number of pairs with the same text twice.
         contrary: Number of pairs that are labelled in both orders.
+        against_scores: Number of pairs whose own ``score_chosen`` is below their ``score_rejected``.
         longer: Number of pairs whose better answer has more characters.
         shorter: Number of pairs whose better answer has fewer characters.
         other_aspects: Number of preferences about another aspect than ``overall``, which a gate does not use.
@@ -66,6 +67,7 @@ class PairsAudit:
     copies: int
     equal: int
     contrary: int
+    against_scores: int
     longer: int
     shorter: int
     other_aspects: int
@@ -136,10 +138,16 @@ def audit_pairs(preferences: Sequence[Preference]) -> PairsAudit:
         copies=len(overall) - len(again),
         equal=sum(better == worse for _, better, worse in texts),
         contrary=sum((prompt, b, a) in orders for prompt, a, b in orders if a < b),
+        against_scores=sum(_against_scores(pair) for pair in pairs),
         longer=sum(better > worse for better, worse in lengths),
         shorter=sum(better < worse for better, worse in lengths),
         other_aspects=len(preferences) - len(overall),
     )
+
+
+def _against_scores(pair: Preference) -> bool:
+    scores = [pair.meta.get(name) for name in ("score_chosen", "score_rejected")]
+    return is_number(scores[0]) and is_number(scores[1]) and scores[0] < scores[1]
 
 
 def shared_prompts(ratings: Sequence[Rating], preferences: Sequence[Preference]) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, final
 
@@ -16,12 +16,12 @@ from facetrm.data.records import Rating
 _WHOLE_SCALES: Final = ((0, 4), (1, 5), (0, 5), (1, 7), (0, 10), (1, 10), (-1, 1), (-2, 2), (-3, 3), (0, 100), (1, 100))
 _OPEN_SCALES: Final = ((0, 1), (-1, 1), (0, 4), (1, 5), (0, 5), (1, 7), (1, 10), (0, 10), (-3, 3), (0, 100))
 _WORSE: Final = re.compile(
-    r"toxic|harmful|harmfulness|hallucinat|offensi|unsafe|insult|threat|profan|obscen|error|mistake|bias|spam|rude"
+    r"toxic|harmful|harmfulness|hallucinat|offensi|unsafe|insult|threat|profan|obscen|error|mistake|bias|spam|(?:^|[^a-z])rude"
     r"|incorrect|irrelevan|incoheren|repetit|violat",
     re.IGNORECASE,
 )
 _BETTER: Final = re.compile(r"harmless|non[_ -]?toxic|unbiased|no[_ -]|free|error[_ -]?less|avoid", re.IGNORECASE)
-_UNCLEAR: Final = re.compile(r"verbos|complex|length|style|formal|sentiment|difficult", re.IGNORECASE)
+_UNCLEAR: Final = re.compile(r"refus|verbos|complex|length|style|formal|sentiment|difficult", re.IGNORECASE)
 
 
 @final
@@ -134,12 +134,3 @@ def objectives_text(guessed: Sequence[GuessedObjective], *, files: Sequence[str]
 
 def _quoted(text: str) -> str:
     return json.dumps(text)  # every JSON string is one of YAML
-
-
-def constant(guessed: Sequence[GuessedObjective]) -> Mapping[str, float]:
-    """Return the objectives whose ratings are all equal, with that rating.
-
-    Args:
-        guessed: The objectives.
-    """
-    return {guess.objective.name: guess.low for guess in guessed if guess.levels == 1}

@@ -304,7 +304,8 @@ def _read(
             skipped.add(exc, row.number, row.value)
     skipped.close(len(records))
     name = layout.convention.name if foreign is None else foreign.name
-    unread = () if layout.convention.strict else layout.extra
+    used = {"margin"} if layout.facts.margin_scale else set()
+    unread = () if layout.convention.strict else tuple(key for key in layout.extra if key not in used)
     return FileRead(path, records, len(rows), name, layout.facts.attributes, unread, left_out, len(skipped))
 
 
@@ -325,7 +326,7 @@ def _rewritten(
 
 
 def _counted(left_out: Counter[str]) -> str:
-    return ", ".join(f"{count} {reason}" for reason, count in left_out.items()) or "every row is bad"
+    return ", ".join(f"{reason} ({count})" for reason, count in left_out.items()) or "every row is bad"
 
 
 def _announce(path: Path, layout: FileLayout, rows: int, *, foreign: Foreign | None, left_out: Counter[str]) -> None:

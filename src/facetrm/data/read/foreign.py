@@ -95,9 +95,15 @@ def find_foreign(rows: Sequence[Row], kind: RecordKind) -> Foreign | None:
     if kind == "rating":
         if {"chosen", "rejected", *_SCORES} <= names:
             return Foreign("scored pair", kind, _scored_pair)
-        answer = next((name for name in ANSWERS if name in names and name != prompt), None)
-        if prompt is None or answer is None:
+        answers = [name for name in ANSWERS if name in names and name != prompt]
+        if prompt is None or not answers:
             return None
+        if len(answers) > 1:
+            raise DataError(
+                f"{' and '.join(map(repr, answers))} could all hold the rated answer",
+                fix="rename the one that is rated to 'response', and 'prompt' its question, or take the others out",
+            )
+        answer = answers[0]
         return Foreign("question and answer", kind, lambda row: _renamed(row, prompt, answer))
     found = find_winners(rows, names)
     if found is None or (prompt is None and not found.answers[0].startswith("conversation")):

@@ -191,8 +191,8 @@ def _undetected(names: frozenset[str], kind: RecordKind) -> DataError:
             fix=f"read it as {other.kind}s",
         )
     known = {c.name: c.columns for c in CONVENTIONS if c.kind == kind} | dict(FOREIGN_COLUMNS[kind])
-    listed = "\n".join(f"  {name}: {columns}" for name, columns in known.items())
-    problem = f"no {kind} convention has the columns {short(sorted(names), 300)}; it may have\n{listed}\n"
+    listed = "\n".join(f"  {columns} [{name}]" for name, columns in known.items())
+    problem = f"no {kind} convention has the columns {short(sorted(names), 300)}; it may have\n{listed}"
     return DataError(problem, fix="rename the columns to those of one convention")
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias, final
 
 from facetrm.core.errors import DataError, short
-from facetrm.data.read.columns import Row
+from facetrm.data.read.columns import Row, is_number
 
 Winner: TypeAlias = Literal["first", "second"]
 
@@ -30,7 +30,10 @@ ANSWER_PAIRS: Final = tuple(
 _TIES: Final = frozenset(
     {"tie", "tied", "draw", "equal", "same", "both", "neither", "both good", "both bad", "bothbad", "tie (bothbad)"}
 )
-_WORDS: Final = {"a": "first", "b": "second", "first": "first", "second": "second", "left": "first", "right": "second"}
+_WORDS: Final[dict[str, Winner]] = {
+    **dict.fromkeys(("a", "1", "first", "left"), "first"),
+    **dict.fromkeys(("b", "2", "second", "right"), "second"),
+}
 _LEAD = re.compile(rf"(model|assistant|{'|'.join(_STEMS)})[ _]*(?=.)")
 
 
@@ -68,9 +71,7 @@ def find_winners(rows: Sequence[Row], names: frozenset[str]) -> WinnerColumns | 
     winner = next((name for name in WINNERS if name in names), None)
     signed = next((name for name in SIGNED if name in names), None)
     if winner is not None:
-        numbers = {number for row in rows if (number := _number(row.get(winner))) is not None}
-        if numbers and min(numbers) < 0:
-            return WinnerColumns(answers, None, winner, None)
+        numbers = {n for row in rows if (n := _number(row.get(winner))) is not None and not math.isnan(n)}
         return WinnerColumns(answers, winner, None, _base(numbers, answers, winner))
     if signed is not None or set(FLAGS) <= names:
         return WinnerColumns(answers, None, signed, None)
@@ -101,13 +102,13 @@ def winner_of(row: Row, found: WinnerColumns) -> tuple[Winner | None, float | No
         found: Where the file says who won.
 
     Raises:
-        DataError: The column has a value that names neither side.
+        DataError: The column has a value that names neither answer.
     """
     if found.signed is not None:
         return _signed(row, found.signed)
     if found.winner is None:
-        first, second = (_number(row.get(name)) for name in FLAGS)
-        return (None if first == second else "first" if (first or 0) > (second or 0) else "second"), None
+        first, second = (bool(_number(row.get(name)) or row.get(name) is True) for name in FLAGS)
+        return (None if first == second else "first" if first else "second"), None
     value = row.get(found.winner)
     number = _number(value)
     if value is None or value == "" or (number is not None and math.isnan(number)):
@@ -148,21 +149,17 @@ def _signed(row: Row, name: str) -> tuple[Winner | None, float | None]:
 
 def _named(value: str, row: Row) -> Winner | Literal["tie"] | None:
     """Return the side that a text names; None if it names neither."""
-    for name, side in (("model_a", "first"), ("model_b", "second")):
-        if value == row.get(name) and row.get("model_a") != row.get("model_b"):
-            return "first" if side == "first" else "second"
+    models = row.get("model_a"), row.get("model_b")
+    if value in models and models[0] != models[1]:
+        return "first" if value == models[0] else "second"
     text = " ".join(value.casefold().replace("_", " ").split()).strip("[]().:! ")
     if text in _TIES or text.startswith("tie "):
         return "tie"
-    text = _LEAD.sub("", text, count=1).strip() if _LEAD.match(text) else text
-    found = _WORDS.get(text)
-    return None if found is None else ("first" if found == "first" else "second")
+    return _WORDS.get(_LEAD.sub("", text, count=1).strip() if _LEAD.match(text) else text)
 
 
 def _number(value: object) -> float | None:
-    if isinstance(value, bool):
-        return float(value)
-    if isinstance(value, (int, float)):
+    if is_number(value):
         return float(value)
     if isinstance(value, str) and re.fullmatch(r"\s*-?\d+(\.0*)?\s*", value):
         return float(value)

@@ -262,8 +262,8 @@ def lost_lines(counts: Mapping[str, int]) -> list[str]:
     Args:
         counts: Number of rows left out, by reason.
     """
-    lost = [f"{n} {k.removeprefix(LOST).replace('_', ' ')}" for k, n in counts.items() if k.startswith(LOST)]
-    return [f"Rows without a usable label were left out: {', '.join(lost)}."] if lost else []
+    lost = [f"{k.removeprefix(LOST).replace('_', ' ')} ({n})" for k, n in counts.items() if k.startswith(LOST)]
+    return [f"Left out, without a usable label: {', '.join(lost)}."] if lost else []
 
 
 def _load_sources(section: SourcesData, seed: int) -> Rows:

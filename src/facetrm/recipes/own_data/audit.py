@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from facetrm.backbone.checkpoint import looks_like_a_folder, name_on_hub
 from facetrm.backbone.config import BackboneConfig
 from facetrm.backbone.unloaded import UnloadedBackbone, read_unloaded
 from facetrm.core.errors import BackboneError
@@ -36,6 +37,7 @@ class ReadingCost:
         problem: Why the tokenizer could not be used; empty if it was.
         limit: Most tokens of a conversation; None if the backbone does not say.
         too_long: Number of conversations above the limit.
+        cut: Whether the run cuts these; if not, it stops at the first.
         longest: Tokens of the longest conversation that was counted.
         seconds: Estimated seconds on one CPU thread; None if the number of parameters is unknown.
         parameters: Number of parameters of the backbone, or None.
@@ -48,6 +50,7 @@ class ReadingCost:
     problem: str
     limit: int | None
     too_long: int
+    cut: bool
     longest: int
     seconds: float | None
     parameters: int | None
@@ -134,6 +137,7 @@ def reading_cost(ratings: Sequence[Rating], preferences: Sequence[Preference], b
         problem=problem,
         limit=limit,
         too_long=0 if limit is None else sum(count > limit for count in counts.values()),
+        cut=backbone.truncation != "error",
         longest=max(counts.values(), default=0),
         seconds=None if parameters is None else tokens * parameters / PARAMETERS_A_SECOND,
         parameters=parameters,
@@ -141,9 +145,12 @@ def reading_cost(ratings: Sequence[Rating], preferences: Sequence[Preference], b
 
 
 def _reader(backbone: BackboneConfig) -> tuple[UnloadedBackbone | None, str]:
+    """Return the tokenizer, or why there is none: a model on the Hub may be out of reach now, but not for the run."""
     try:
         return read_unloaded(backbone), ""
     except BackboneError as exc:
+        if name_on_hub(backbone.path) is None and looks_like_a_folder(backbone.path):
+            raise
         return None, str(exc)
 
 
@@ -188,9 +195,9 @@ def _file_lines(file: FileRead[Rating] | FileRead[Preference]) -> Iterator[str]:
     kind = "ratings" if isinstance(records[0], Rating) else "preferences"
     yield f"{file.path}: {file.rows} rows, {len(records)} {kind}, read as '{file.convention}'"
     for reason, count in file.left_out.items():
-        yield f"  left out: {count} {reason}"
+        yield f"  left out: {reason} ({count})"
     if file.skipped:
-        yield f"  skipped: {file.skipped} bad rows, listed in the side file"
+        yield f"  bad rows skipped: {file.skipped} (listed in the side file)"
     if file.unread:
         yield f"  not used: {', '.join(file.unread[:12])}{' and others' if len(file.unread) > 12 else ''}"
 
@@ -223,22 +230,24 @@ def _objective_lines(data: OwnData, found: RatingsAudit) -> Iterator[str]:
 def _rating_lines(data: OwnData, found: RatingsAudit) -> Iterator[str]:
     yield f"ratings: {found.rows} rated answers to {found.prompts} prompts"
     if found.copies:
-        yield f"  {found.copies} repeat an earlier row with the same labels (data.deduplicate=true removes them)"
+        yield f"  rows that repeat an earlier one, labels too: {found.copies} (data.deduplicate=true removes them)"
     if empty := sum(not record.ratings for record in data.rated):
-        yield f"  {empty} have no rating at all, and teach nothing"
+        yield f"  rows without any rating: {empty} (they teach nothing)"
 
 
 def _pair_lines(found: DataAudit) -> Iterator[str]:
     pairs = found.pairs
     yield f"preferences: {pairs.pairs} pairs on {pairs.prompts} prompts"
     if pairs.copies:
-        yield f"  {pairs.copies} repeat an earlier row (data.deduplicate=true removes them)"
+        yield f"  rows that repeat an earlier one: {pairs.copies} (data.deduplicate=true removes them)"
     if pairs.equal:
-        yield f"  {pairs.equal} with the same text as chosen and rejected: no fit uses them"
+        yield f"  pairs with the same text as chosen and rejected: {pairs.equal} (no fit uses them)"
     if pairs.contrary:
-        yield f"  {pairs.contrary} labelled in both orders: they cancel out"
+        yield f"  pairs labelled in both orders: {pairs.contrary} (they cancel out)"
+    if pairs.against_scores:
+        yield f"  pairs whose score_chosen is below score_rejected: {pairs.against_scores} (which is better?)"
     if pairs.other_aspects:
-        yield f"  {pairs.other_aspects} preferences about another aspect than 'overall' are not used"
+        yield f"  preferences about another aspect than 'overall': {pairs.other_aspects} (not used)"
     if different := pairs.longer + pairs.shorter:
         share = 100 * pairs.longer / different
         yield f"  the longer answer is preferred in {share:.0f}% of {different}: a model has to beat that"
@@ -256,7 +265,8 @@ def _cost_lines(cost: ReadingCost) -> Iterator[str]:
     if cost.problem:
         yield f"its tokenizer was not used: {cost.problem}"
     if cost.limit is not None:
-        say = "none is longer" if not cost.too_long else f"{cost.too_long} are longer and are cut at the oldest turns"
+        end = "and the run cuts them" if cost.cut else "and the run stops at the first: set backbone.truncation"
+        say = "none is longer" if not cost.too_long else f"longer: {cost.too_long}, {end}"
         yield f"limit of {cost.limit:,} tokens per conversation: {say} (longest: {cost.longest:,})"
     if cost.seconds is None:
         yield "reading time: unknown, because the number of parameters is not known before the download"

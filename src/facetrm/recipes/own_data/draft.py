@@ -55,12 +55,13 @@ def fitted_settings(settings: dict[str, Any], data: OwnData) -> dict[str, Any]:
     folds = min(_FOLDS, len(rated)) if rated & paired else 0
     own = any(objective.name == LENGTH for objective in data.objectives)
     experts = {**settings["experts"], "length": not own, "cross_fit": folds if folds > 1 else 0}
+    lengths = {len(answer.content.split()) for record in data.preferences for answer in record.responses}
     share = 0.2 if len(paired) < _FEW_PROMPTS else 0.1
     return {
         **settings,
         "data": {**settings["data"], "test_share": share},
         "experts": experts,
-        "debias": {"target": LENGTH},
+        "debias": {"target": LENGTH if len(lengths) > 1 else None},
     }
 
 

@@ -39,7 +39,7 @@ class Drafted:
     lines: list[str]
 
     @property
-    def objectives(self) -> str:
+    def guessed_text(self) -> str:
         """The guessed objectives as YAML; empty if they were declared."""
         files = [str(file.path) for file in self.data.ratings]
         return objectives_text(self.data.guessed, files=files) if self.data.guessed else ""
@@ -118,6 +118,21 @@ def in_any_folder(config: ArmormConfig) -> ArmormConfig:
     )
 
 
+def check_unwritten(folder: Path, *, force: bool = False) -> None:
+    """Check that a folder holds neither file of a draft.
+
+    Args:
+        folder: Folder to write to.
+        force: Whether the files may be overwritten.
+
+    Raises:
+        ConfigError: A file is there and ``force`` is not set.
+    """
+    for path in (folder / OBJECTIVES, folder / RECIPE):
+        if path.exists() and not force:
+            raise ConfigError("is there already", place=path, fix="give another folder with --out, or --force")
+
+
 def write_draft(drafted: Drafted, folder: Path, *, force: bool = False) -> Path:
     """Write the objectives and the recipe of a draft, and return the path of the recipe.
 
@@ -129,13 +144,10 @@ def write_draft(drafted: Drafted, folder: Path, *, force: bool = False) -> Path:
     Raises:
         ConfigError: A file is there and ``force`` is not set; nothing is written.
     """
+    check_unwritten(folder, force=force)
     recipe = folder / RECIPE
-    texts = {folder / OBJECTIVES: drafted.objectives, recipe: recipe_text(drafted.settings, path=recipe)}
-    texts = {path: text for path, text in texts.items() if text}
-    for path in texts:
-        if path.exists() and not force:
-            raise ConfigError("is there already", place=path, fix="give another folder with --out, or --force")
-    for path, text in texts.items():
+    texts = {folder / OBJECTIVES: drafted.guessed_text, recipe: recipe_text(drafted.settings, path=recipe)}
+    for path, text in ((path, text) for path, text in texts.items() if text):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, text)
     return recipe
@@ -151,7 +163,7 @@ def keep_objectives(drafted: Drafted, path: Path) -> None:
     Raises:
         DataError: Other objectives are there, so the folder belongs to another training.
     """
-    text = drafted.objectives
+    text = drafted.guessed_text
     if not text:
         return
     if path.exists() and path.read_text(encoding="utf-8") != text:
