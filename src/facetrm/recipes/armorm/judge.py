@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from facetrm.backbone.encoder import LAST
 from facetrm.backbone.words import BagOfWords
 from facetrm.core.errors import FitError
 from facetrm.core.progress import log
@@ -167,7 +168,7 @@ def _bag_of_words(config: ArmormConfig, rows: Rows) -> Floats:
     same = config.model_copy(
         update={
             "experts": config.experts.model_copy(
-                update={"test": False, "cross_fit": 0, "preference": False, "ridge": ridge}
+                update={"test": False, "cross_fit": 0, "preference": False, "ridge": ridge, "layers": (LAST,)}
             )
         }
     )
