@@ -21,7 +21,7 @@ from facetrm.fit.debias import CorrelationRow, Debias, correlation_table
 from facetrm.model.mixture import Mixture
 from facetrm.recipes.armorm.config import ArmormConfig
 from facetrm.recipes.armorm.fit import ArmormFit, Stopwatch, fit_mixture, fit_parts, stream_of
-from facetrm.recipes.armorm.rows import Rows
+from facetrm.recipes.armorm.rows import Rows, lost_lines
 from facetrm.recipes.verdicts import leads_over_rivals, run_verdict
 
 CEILING = "ceiling"
@@ -140,7 +140,10 @@ def judge_run(
                 noisy[model],
                 leads_over_rivals(by_system, groups, model=model, samples=samples, seed=seed),
                 pairs=len(groups),
-                warnings=weight_warnings(_shares(fit.mixture, output.weights_NK), _not_valid(fit)),
+                warnings=[
+                    *lost_lines(rows.counts),
+                    *weight_warnings(_shares(fit.mixture, output.weights_NK), _not_valid(fit)),
+                ],
             ),
         )
 
