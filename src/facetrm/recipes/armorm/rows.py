@@ -39,11 +39,14 @@ class GeneratedData(Generated):
         ratings: Number of rated rows for the heads.
         preferences: Number of pairs for the gate.
         test: Number of held-out rated rows, and of test pairs.
+        every_rater: Whether every source rates every answer, instead of one source per prompt. Reading an answer costs
+            the same, and it then has a label for nearly every objective.
     """
 
     ratings: int = Field(default=6000, ge=10)
     preferences: int = Field(default=6000, ge=10)
     test: int = Field(default=2000, ge=10)
+    every_rater: bool = False
 
 
 class WorldData(GeneratedData):
@@ -213,8 +216,8 @@ def load_rows(section: WorldData | DeskData | PackData | FilesData | SourcesData
         world = section.generator()
         rows = Rows(
             tuple(world.objectives),
-            list(world.ratings(section.ratings, part="heads")),
-            list(world.ratings(section.test, part="test")),
+            list(world.ratings(section.ratings, part="heads", every_rater=section.every_rater)),
+            list(world.ratings(section.test, part="test", every_rater=section.every_rater)),
             list(world.preferences(section.preferences, part="gate")),
             list(world.preferences(section.test, part="test")),
             world,
