@@ -8,6 +8,7 @@ __all__ = [
     "RECIPES",
     "Run",
     "located",
+    "needed_text",
     "print_scores",
     "read_recipe",
     "run_recipe",
@@ -20,6 +21,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from facetrm.recipes.dmoerm.labels_used import needed_text
     from facetrm.recipes.run import RECIPES, Run, read_recipe, run_recipe
     from facetrm.recipes.score_file import print_scores, write_scores
     from facetrm.recipes.scoring import located, score_rows
@@ -30,6 +32,7 @@ else:
     __getattr__, __dir__ = lazy(
         __name__,
         {
+            "facetrm.recipes.dmoerm.labels_used": ["needed_text"],
             "facetrm.recipes.run": ["RECIPES", "Run", "read_recipe", "run_recipe"],
             "facetrm.recipes.score_file": ["print_scores", "write_scores"],
             "facetrm.recipes.scoring": ["located", "score_rows"],
