@@ -1,8 +1,8 @@
-"""Ablation of the small decoder's training: the quickstart with one part removed at a time.
+"""Ablation of the small decoder's training: recipes/world.yaml with one part removed at a time.
 
-    python benchmarks/reading.py                         # all variants, recipes/quickstart.yaml, seed 0
+    python benchmarks/reading.py                         # all variants, recipes/world.yaml, seed 0
     python benchmarks/reading.py --only adamw whole      # some of them
-    python benchmarks/reading.py --whole runs/quickstart # reuse a finished run of the quickstart
+    python benchmarks/reading.py --whole runs/world # reuse a finished run of the recipe
 
 Prints a table (Spearman correlation of each latent with held-out ratings, as a mean over its raters; accuracy of the
 gate against the true order) and writes benchmarks/results/reading.json.
@@ -42,7 +42,7 @@ def run(name: str) -> dict[str, Any]:
     """Run one variant and return what the table shows."""
     sets = [f"{TRAINING}{key}={value}" for key, value in VARIANTS[name].items()] + ["compare.bag_of_words=0"]
     with tempfile.TemporaryDirectory() as folder:
-        return figures(run_recipe(ROOT / "recipes" / "quickstart.yaml", sets=sets, out=Path(folder) / "run").metrics)
+        return figures(run_recipe(ROOT / "recipes" / "world.yaml", sets=sets, out=Path(folder) / "run").metrics)
 
 
 def figures(metrics: dict[str, Any]) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     parser.add_argument("--threads", type=int, default=0, help="torch threads (all cores by default)")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "reading.json")
-    parser.add_argument("--whole", type=Path, help="a finished run of the quickstart, in the place of variant 'whole'")
+    parser.add_argument("--whole", type=Path, help="a finished run of the recipe, in the place of variant 'whole'")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)

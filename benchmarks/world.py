@@ -1,6 +1,6 @@
 """The world benchmark: the whole pipeline from scratch, with known truth, for several seeds.
 
-    python benchmarks/world.py                      # seeds 0 1 2, recipes/world.yaml
+    python benchmarks/world.py                      # seeds 0 1 2, recipes/world-large.yaml
     python benchmarks/world.py --seeds 0 --set tiny.training.optimizer=adamw --out adamw.json
     python benchmarks/world.py --merge seed0.json seed1.json seed2.json         # runs that were made in parallel
 
@@ -38,7 +38,7 @@ SYSTEMS = (
 def one(seed: int, sets: list[str], folder: Path) -> dict[str, Any]:
     """Run one seed and return its metrics."""
     named = ("seed", "data.world.seed", "experts.ridge.seed", "gate.settings.seed")
-    run = run_recipe(ROOT / "recipes" / "world.yaml", sets=[f"{key}={seed}" for key in named] + sets, out=folder)
+    run = run_recipe(ROOT / "recipes" / "world-large.yaml", sets=[f"{key}={seed}" for key in named] + sets, out=folder)
     return run.metrics
 
 

@@ -55,7 +55,7 @@ QUICK: list[tuple[Sequence[str], int, str, dict[str, str]]] = [
     (["-v"], 0, "facetrm ", {}),
     *(
         ([verb, "--help"], 0, f"facetrm {verb}", {})
-        for verb in ("run", "encode", "label", "score", "explain", "export", "doctor")
+        for verb in ("init", "train", "run", "encode", "label", "score", "explain", "export", "doctor")
     ),
     (["scor"], 2, "Did you mean 'score'", {}),
     (["score", "--dat", "x"], 2, "--data", {}),

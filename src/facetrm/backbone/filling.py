@@ -63,7 +63,14 @@ class Filling:
         for shard in self.manifest.shards:
             if shard.room is not None:
                 tensors = read_shard(self._folder, shard)
-                slots.append(_Slot(shard.number, shard.room, split_keys(tensors["key"]), [to_features(tensors)]))
+                slots.append(
+                    _Slot(
+                        shard.number,
+                        shard.room,
+                        split_keys(tensors["key"]),
+                        [to_features(tensors, layers=self.manifest.layers)],
+                    )
+                )
         yield from sorted(slots, key=lambda slot: slot.number)
         done = {shard.number for shard in self.manifest.shards} | {slot.number for slot in slots}
         yield from (_Slot(number, shard_rows) for number in count() if number not in done)

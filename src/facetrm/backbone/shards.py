@@ -17,7 +17,8 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from facetrm.backbone.encoder import Features
+from facetrm.backbone.encoder import Features, Layer, in_order, is_layer
+from facetrm.backbone.read_with import ReadWith
 from facetrm.core.errors import StoreError
 from facetrm.core.files import read_json, why_unread, write_bytes, write_json
 from facetrm.core.locks import try_lock
@@ -72,6 +73,7 @@ class Manifest:
         shards: Shard files, by number.
         adapters: Name and fingerprint of each adapter that encoded the responses, in the order of the vectors; empty
             if the encoder has no adapters.
+        layers: Layer of each response vector, in order; empty if each is the last layer.
         warnings: What is doubtful about the encoder, one sentence each.
     """
 
@@ -81,12 +83,18 @@ class Manifest:
     dtype: StorageType
     shards: tuple[Shard, ...] = ()
     adapters: tuple[tuple[str, str], ...] = ()
+    layers: tuple[Layer, ...] = ()
     warnings: tuple[str, ...] = ()
+
+    @property
+    def read_with(self) -> ReadWith:
+        """What the features were read with."""
+        return ReadWith(self.encoder, self.adapters, self.layers)
 
     def write(self, folder: Path) -> None:
         """Write the manifest to ``folder`` atomically."""
         value = {**vars(self), "shards": [vars(s) for s in self.shards], "version": _VERSION}
-        for name in ("adapters", "warnings"):
+        for name in ("adapters", "layers", "warnings"):
             if not value[name]:
                 del value[name]
         write_json(folder / STORE_MANIFEST, value)
@@ -106,8 +114,11 @@ class Manifest:
             if not all(_SHARD.fullmatch(shard.file) for shard in shards):
                 raise ValueError
             adapters = tuple((str(name), str(known)) for name, known in value.pop("adapters", ()))
+            layers = tuple(value.pop("layers", ()))
+            if not all(is_layer(layer) for layer in layers) or in_order(layers) != layers:
+                raise ValueError
             warnings = tuple(map(str, value.pop("warnings", ())))
-            return Manifest(**value, shards=shards, adapters=adapters, warnings=warnings)
+            return Manifest(**value, shards=shards, adapters=adapters, layers=layers, warnings=warnings)
         except (AttributeError, KeyError, TypeError, ValueError):
             raise StoreError(
                 f"not the manifest of a feature folder of version {_VERSION}",
@@ -302,8 +313,13 @@ def split_keys(key_N32: Tensor) -> list[bytes]:
     return [data[i : i + 32] for i in range(0, len(data), 32)]
 
 
-def to_features(tensors: dict[str, Tensor]) -> Features:
-    """Return the features in the tensors of a shard, as float32."""
+def to_features(tensors: dict[str, Tensor], *, layers: tuple[Layer, ...] = ()) -> Features:
+    """Return the features in the tensors of a shard, as float32.
+
+    Args:
+        tensors: tensors of the shard.
+        layers: layer of each response vector; empty if each is the last layer.
+    """
     return Features(
         prompt_ND=tensors["prompt"].float(),
         response_NAD=tensors["response"].float(),
@@ -311,4 +327,5 @@ def to_features(tensors: dict[str, Tensor]) -> Features:
         tokens_N=tensors["tokens"],
         truncated_N=tensors["truncated"],
         unknown_N=tensors.get("unknown", torch.zeros(len(tensors["length"]), dtype=torch.float32)),
+        layers=layers,
     )

@@ -17,15 +17,16 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import cast
 
 import torch
 
-from facetrm.backbone.encoder import AdapterEncoder, Encoder, Features, encoder_warnings
+from facetrm.backbone.encoder import LAST, AdapterEncoder, Encoder, Features, Layer, encoder_warnings, labels
 from facetrm.backbone.filling import Filling, block_of, blocks
 from facetrm.backbone.memory import give_back
+from facetrm.backbone.read_with import ReadWith
 from facetrm.backbone.shards import (
     DTYPES,
     OURS,
@@ -40,7 +41,6 @@ from facetrm.backbone.shards import (
     to_features,
 )
 from facetrm.core.errors import BackboneError, StoreError
-from facetrm.core.fingerprint import fingerprint
 from facetrm.core.progress import Meter, log, progress
 from facetrm.data.records import Conversation, conversation_key
 
@@ -51,6 +51,7 @@ def encode(
     folder: Path | str,
     *,
     adapters: Sequence[str] | None = None,
+    layers: Sequence[Layer] | None = None,
     shard_rows: int = 1024,
     dtype: StorageType = "float32",
     quiet: bool = False,
@@ -63,7 +64,8 @@ def encode(
     checked first, and the rows of damaged shards are encoded again. Only the keys and one shard are held in memory.
 
     An empty store accepts any encoder. A store with rows belongs to its encoder: features of another encoder (with
-    different weights, settings or adapters) go to a subfolder ``encoder-...``, where :class:`FeatureStore` finds them.
+    different weights, settings, adapters or layers) go to a subfolder ``encoder-...``, where :class:`FeatureStore`
+    finds them. A store with more layers than are asked for is used as it is.
 
     Args:
         encoder: encoder that computes the features.
@@ -71,6 +73,7 @@ def encode(
         folder: new folder or existing feature folder.
         adapters: names of A adapters. Each encodes the responses; the bare trunk encodes the prompts. With None, the
             encoder itself encodes both.
+        layers: layers of the bare trunk at which the responses are read, in one pass. With None, the last.
         shard_rows: number of rows per shard.
         dtype: dtype of the stored features; they are read back as float32.
         quiet: whether to hide the progress bar.
@@ -80,7 +83,7 @@ def encode(
 
     Raises:
         StoreError: The folder contains other files or features of another ``dtype``, or another process writes to it.
-        BackboneError: An adapter is unknown, or a conversation cannot be read (the message gives its index).
+        BackboneError: An adapter or layer is unknown, or a conversation cannot be read (the message gives its index).
 
     Example:
         >>> from tempfile import mkdtemp
@@ -93,24 +96,27 @@ def encode(
     folder = Path(folder)
     if shard_rows < 1:
         raise StoreError(f"shard_rows is {shard_rows}", place=folder, fix="give 1 or more")
-    _check_asked(folder, encoder, dtype, adapters)
-    asked = [] if adapters is None else list(adapters)
+    if dtype not in DTYPES:
+        raise StoreError(f"dtype is '{dtype}'", place=folder, fix=f"give one of {', '.join(DTYPES)}")
+    if adapters is not None and not isinstance(encoder, AdapterEncoder):
+        raise StoreError(f"a {type(encoder).__name__} has no adapters", place=folder, fix="leave adapters out")
+    asked = ReadWith.of(encoder, adapters, layers)
     with locked(folder):
-        if _is_foreign(folder, encoder, asked):
-            place = folder / _own_name(encoder, asked)
+        if _is_foreign(folder, asked):
+            place = folder / asked.folder
             log("the folder holds features of another encoder", folder=str(folder), writes_to=str(place))
             with locked(place):
-                _encode(encoder, conversations, place, adapters, shard_rows, dtype, quiet, flush_seconds, clock)
+                _encode(encoder, conversations, place, asked, shard_rows, dtype, quiet, flush_seconds, clock)
         else:
-            _encode(encoder, conversations, folder, adapters, shard_rows, dtype, quiet, flush_seconds, clock)
-    return FeatureStore(folder, encoder=encoder, adapters=asked)
+            _encode(encoder, conversations, folder, asked, shard_rows, dtype, quiet, flush_seconds, clock)
+    return FeatureStore(folder, encoder=encoder, adapters=asked.names, layers=asked.layers or (LAST,))
 
 
 def _encode(
     encoder: Encoder,
     conversations: Iterable[Conversation],
     folder: Path,
-    adapters: Sequence[str] | None,
+    asked: ReadWith,
     shard_rows: int,
     dtype: StorageType,
     quiet: bool,
@@ -118,7 +124,7 @@ def _encode(
     clock: Callable[[], float],
 ) -> None:
     """Encode into ``folder``, which belongs to this encoder and is locked."""
-    manifest = _opened(folder, encoder, dtype, [] if adapters is None else list(adapters))
+    manifest = _opened(folder, encoder, dtype, asked)
     damaged = damaged_shards(folder, manifest)
     for shard, problem in damaged.items():
         log("a shard is damaged and is read again", shard=str(folder / shard.file), problem=problem, rows=shard.rows)
@@ -135,7 +141,7 @@ def _encode(
             for seen, rows, numbers in blocks(conversations, known, filling, characters=block_of(encoder)):
                 meter.skip(seen - len(rows))
                 if rows:
-                    features = _read_block(encoder, rows, numbers, adapters, meter)
+                    features = _read_block(encoder, rows, numbers, manifest.read_with, meter)
                     filling.add(list(rows), features)
                     give_back()
             filling.finish()
@@ -148,7 +154,7 @@ def _read_block(
     encoder: Encoder,
     rows: dict[bytes, Conversation],
     numbers: Sequence[int],
-    adapters: Sequence[str] | None,
+    asked: ReadWith,
     meter: Meter,
 ) -> Features:
     """Return the features of ``rows``; errors refer to rows by their indices in all conversations, ``numbers``."""
@@ -158,9 +164,7 @@ def _read_block(
         meter.advance(rows, tokens=tokens)
 
     try:
-        if adapters is None:
-            return encoder.encode(read, on_batch=told)
-        return cast(AdapterEncoder, encoder).encode(read, adapters=adapters, on_batch=told)
+        return asked.read(encoder, read, told)
     except BackboneError as exc:
         if exc.row is None:
             raise
@@ -178,6 +182,7 @@ class FeatureStore:
             features of several encoders.
         adapters: names of the adapters that encoded the responses, in order; an empty list means the bare trunk.
             Optional unless ``folder`` contains features of several adapter sets.
+        layers: layers whose vectors are returned, in order; None for all that are stored.
 
     Raises:
         StoreError: The folder is not a feature folder, belongs to another encoder, has a missing file or one of the
@@ -194,13 +199,19 @@ class FeatureStore:
     """
 
     def __init__(
-        self, folder: Path | str, *, encoder: Encoder | None = None, adapters: Sequence[str] | None = None
+        self,
+        folder: Path | str,
+        *,
+        encoder: Encoder | None = None,
+        adapters: Sequence[str] | None = None,
+        layers: Sequence[Layer] | None = None,
     ) -> None:
-        self.folder = _found(Path(folder), encoder, adapters)
+        self.folder = _found(Path(folder), encoder, adapters, layers)
         self.manifest = Manifest.read(self.folder)
-        if encoder is not None:
-            known = encoder.adapters if isinstance(encoder, AdapterEncoder) else ()
-            _check_encoder(self.folder, self.manifest, encoder, [n for n in self.adapters if n in known])
+        stored = self.manifest.read_with
+        wanted = stored if encoder is None else ReadWith.of(encoder, _mine(stored, encoder))
+        stored.check(replace(wanted, layers=stored.layers if layers is None else labels(layers)), self.folder)
+        self.layers = stored.layers if layers is None else labels(layers)
         self._cache: OrderedDict[int, tuple[list[bytes], Features]] = OrderedDict()
         self._where: dict[bytes, tuple[int, int]] = {}
         for number, shard in enumerate(self.manifest.shards):
@@ -235,7 +246,7 @@ class FeatureStore:
             StoreError: A conversation is not in the store, or a shard is damaged.
         """
         if not conversations:
-            return Features.empty(self.hidden_size, len(self.adapters) or 1)
+            return Features.empty(self.hidden_size, len(self.adapters) or 1, layers=self.layers)
         found = [self._find(conversation, n) for n, conversation in enumerate(conversations)]
         asked: dict[int, list[int]] = {}
         for n, (shard, _) in enumerate(found):
@@ -285,36 +296,25 @@ class FeatureStore:
         if number not in self._cache:
             shard = self.manifest.shards[number]
             tensors = read_shard(self.folder, shard)
-            self._cache[number] = (split_keys(tensors["key"]), to_features(tensors))
+            found = to_features(tensors, layers=self.manifest.layers)
+            found = found if self.layers == found.layers else found.only(self.layers or (LAST,))
+            self._cache[number] = (split_keys(tensors["key"]), found)
             while len(self._cache) > 2:
                 self._cache.popitem(last=False)
         self._cache.move_to_end(number)
         return self._cache[number]
 
 
-def _check_asked(folder: Path, encoder: Encoder, dtype: StorageType, adapters: Sequence[str] | None) -> None:
-    if adapters is not None and not isinstance(encoder, AdapterEncoder):
-        raise StoreError(f"a {type(encoder).__name__} has no adapters", place=folder, fix="leave adapters out")
-    if dtype not in DTYPES:
-        raise StoreError(f"dtype is '{dtype}'", place=folder, fix=f"give one of {', '.join(DTYPES)}")
-
-
-def _is_foreign(folder: Path, encoder: Encoder, asked: Sequence[str]) -> bool:
+def _is_foreign(folder: Path, asked: ReadWith) -> bool:
     """Return whether ``folder`` contains features of another encoder; an empty store belongs to no encoder."""
     if not (folder / STORE_MANIFEST).exists():
         return False
     manifest = Manifest.read(folder)
-    return bool(manifest.shards) and (manifest.encoder, manifest.adapters) != _fingerprints(encoder, asked)
+    return bool(manifest.shards) and not manifest.read_with.serves(asked)
 
 
-def _own_name(encoder: Encoder, asked: Sequence[str]) -> str:
-    """Return the name of the subfolder for ``encoder`` in a feature folder of another encoder."""
-    return f"encoder-{fingerprint(_fingerprints(encoder, asked))[:12]}"
-
-
-def _opened(folder: Path, encoder: Encoder, dtype: StorageType, asked: Sequence[str]) -> Manifest:
+def _opened(folder: Path, encoder: Encoder, dtype: StorageType, asked: ReadWith) -> Manifest:
     """Return the manifest of a folder that is new, empty, or belongs to this encoder."""
-    trunk, known = _fingerprints(encoder, asked)
     if (folder / STORE_MANIFEST).exists():
         manifest = Manifest.read(folder)
         if manifest.shards and manifest.dtype != dtype:
@@ -325,8 +325,15 @@ def _opened(folder: Path, encoder: Encoder, dtype: StorageType, asked: Sequence[
             )
         if manifest.shards:
             return manifest
-    told = encoder_warnings(encoder)
-    manifest = Manifest(trunk, encoder.template_hash, encoder.hidden_size, dtype, adapters=known, warnings=told)
+    manifest = Manifest(
+        asked.encoder,
+        encoder.template_hash,
+        encoder.hidden_size,
+        dtype,
+        adapters=asked.adapters,
+        layers=asked.layers,
+        warnings=encoder_warnings(encoder),
+    )
     manifest.write(folder)
     return manifest
 
@@ -339,57 +346,38 @@ def _clean(folder: Path, manifest: Manifest) -> None:
             path.unlink()
 
 
-def _found(folder: Path, encoder: Encoder | None, adapters: Sequence[str] | None) -> Path:
+def _found(
+    folder: Path, encoder: Encoder | None, adapters: Sequence[str] | None, layers: Sequence[Layer] | None
+) -> Path:
     """Return the folder that contains the requested features: ``folder`` or one of its ``encoder-*`` subfolders."""
     below = [path for path in sorted(folder.glob("encoder-*")) if (path / STORE_MANIFEST).is_file()]
     if not below:
         return folder
-    known = encoder.adapters if isinstance(encoder, AdapterEncoder) else ()
-    found = []
+    found: list[tuple[Path, ReadWith]] = []
     for place in (folder, *below):
-        manifest = Manifest.read(place)
-        names = [name for name, _ in manifest.adapters]
-        if adapters is not None and names != list(adapters):
+        stored = Manifest.read(place).read_with
+        if adapters is not None and stored.names != tuple(adapters):
             continue
-        mine = [name for name in names if name in known]
-        if encoder is None or (manifest.encoder, manifest.adapters) == _fingerprints(encoder, mine):
-            found.append(place)
+        if layers is not None and not stored.holds(labels(layers)):
+            continue
+        if encoder is None or stored.serves(ReadWith.of(encoder, _mine(stored, encoder), stored.layers)):
+            found.append((place, stored))
+    if layers is not None:  # of several stores with these layers, the one without others, else the first
+        exact = [one for one in found if one[1].layers == labels(layers)]
+        found = exact or ([one for one in found if one[1].encoder == found[0][1].encoder][:1] if encoder else found)
     if len(found) > 1:
         raise StoreError(
             f"holds features of {len(below) + 1} encoders, and {len(found)} of them match the request",
             place=folder,
-            fix=f"name the encoder and its adapters, or give one folder, such as {found[-1]}",
+            fix=f"name the encoder, its adapters and layers, or give one folder, such as {found[-1][0]}",
         )
-    return found[0] if found else folder
+    return found[0][0] if found else folder
 
 
-def _fingerprints(encoder: Encoder, names: Sequence[str]) -> tuple[str, tuple[tuple[str, str], ...]]:
-    """Return the fingerprint of the encoder or bare trunk, and the name and fingerprint of each adapter."""
-    if not isinstance(encoder, AdapterEncoder):
-        return encoder.fingerprint, ()
-    return encoder.trunk_fingerprint, tuple((name, encoder.adapter_fingerprint(name)) for name in names)
-
-
-def _check_encoder(folder: Path, manifest: Manifest, encoder: Encoder, names: Sequence[str]) -> None:
-    """Check that the features are those of ``encoder`` with the adapters ``names``."""
-    fix = "give another folder, or the encoder that wrote this one"
-    trunk, adapters = _fingerprints(encoder, names)
-    if manifest.encoder != trunk:
-        raise StoreError(
-            f"its features come from encoder {manifest.encoder[:12]}, not {trunk[:12]} "
-            "(weights, tokenizer, template or settings differ)",
-            place=folder,
-            fix=fix,
-        )
-    if [name for name, _ in manifest.adapters] != list(names):
-        stored = ", ".join(name for name, _ in manifest.adapters) or "the bare trunk"
-        asked = ", ".join(names) or "the bare trunk"
-        raise StoreError(f"its responses were encoded by {stored}, not by {asked}", place=folder, fix=fix)
-    for (name, stored), (_, found) in zip(manifest.adapters, adapters, strict=True):
-        if stored != found:
-            raise StoreError(
-                f"its adapter '{name}' is a different one: {stored[:12]}, not {found[:12]}", place=folder, fix=fix
-            )
+def _mine(stored: ReadWith, encoder: Encoder) -> list[str]:
+    """Return the names of those adapters of the stored features that ``encoder`` has."""
+    known = encoder.adapters if isinstance(encoder, AdapterEncoder) else ()
+    return [name for name in stored.names if name in known]
 
 
 def _keys_on_disk(folder: Path, manifest: Manifest) -> set[bytes]:

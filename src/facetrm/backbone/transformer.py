@@ -3,7 +3,8 @@
     decoder   prompt = h[prompt_end]                     response = h[last token]   (one causal pass)
     encoder   prompt = mean of h over the prompt alone   response = mean of h over the response tokens of the pair
 
-where h is the last hidden state after the final norm. Shapes: N conversations, L tokens, D hidden size.
+where h is the last hidden state after the final norm; a response can also be read at inner layers. Shapes: N
+conversations, L tokens, D hidden size, A readings.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from facetrm.backbone.checkpoint import (
     weights_state,
 )
 from facetrm.backbone.config import BackboneConfig, Mode
-from facetrm.backbone.encoder import Features, Portable, tell_unknown
+from facetrm.backbone.encoder import LAST, Features, Layer, Portable, known_layers, labels, tell_unknown
 from facetrm.backbone.exclusive import evaluating, trunk_lock
 from facetrm.backbone.gguf.origin import origin_warnings
 from facetrm.backbone.gguf.places import tell_shadowed
@@ -47,7 +48,7 @@ from facetrm.backbone.lora.adapters import (
 )
 from facetrm.backbone.lora.names import TRUNK_ADAPTER, name_problem
 from facetrm.backbone.lora.switching import adapter_names, known_adapters, named_adapters
-from facetrm.backbone.passes.ahead import tokenized_ahead
+from facetrm.backbone.passes.ahead import features_of, tokenized_ahead
 from facetrm.backbone.passes.engine import OnBatch
 from facetrm.backbone.text.chat import ChatFormat, DecoderChat, Tokenized
 from facetrm.backbone.text.portable import write_tokenizer
@@ -137,11 +138,10 @@ class TransformerEncoder:
             version = weights_state(tensors)
             if self._weights is None or self._weights[0] != version:
                 self._weights = (version, weights_fingerprint(self.model, tensors))
-            known: dict[str, object] = {"weights": self._weights[1], "tokenizer": self._tokenizer_hash}
-            known |= {"template": self.template_hash, "kind": self.kind, "max_tokens": self.max_tokens}
-            known["truncation"] = self.config.truncation
-            ours = TRUNK_ADAPTER in adapter_names(self.model)
-            own = adapter_settings(self.model, [TRUNK_ADAPTER]) if ours else {}
+            weights = self._weights[1]
+            known = dict[str, object](weights=weights, tokenizer=self._tokenizer_hash, template=self.template_hash)
+            known |= {"kind": self.kind, "max_tokens": self.max_tokens, "truncation": self.config.truncation}
+            own = adapter_settings(self.model, [TRUNK_ADAPTER]) if TRUNK_ADAPTER in adapter_names(self.model) else {}
             return fingerprint(known | {"adapters": own} if own else known)
 
     @property
@@ -267,6 +267,7 @@ class TransformerEncoder:
         conversations: Sequence[Conversation],
         *,
         adapters: Sequence[str] | None = None,
+        layers: Sequence[Layer] | None = None,
         on_batch: OnBatch | None = None,
     ) -> Features:
         """Return the features of N conversations, in order, as float32 on the CPU.
@@ -274,39 +275,40 @@ class TransformerEncoder:
         Args:
             conversations: conversations that have a prompt and end with an assistant message.
             adapters: names of A adapters that each encode the responses (the bare trunk encodes the prompts), or None.
+            layers: A layers of the bare trunk at which the responses are read in one pass, or None for the last.
             on_batch: function called with (rows, tokens) after each batch.
 
         Raises:
-            BackboneError: An adapter is unknown, or a conversation is invalid or too long (the error gives its index).
+            BackboneError: An adapter or layer is unknown, adapters and layers are given, or a conversation is invalid
+                or too long (the error gives its index).
         """
         told: OnBatch = on_batch or (lambda rows, tokens: None)
-        order: list[int] = []
-        parts: list[Features] = []
+        asked = () if layers is None else labels(self.known_layers(layers))
+        if asked and adapters is not None:
+            raise BackboneError("adapters and layers are given", fix="give one of them")
+        order, parts = list[int](), list[Features]()
         with evaluating(self.model):
             if adapters is not None:
                 known_adapters(self.model, adapters)
             if not conversations:
-                return Features.empty(self.hidden_size, 1 if adapters is None else len(adapters))
+                return Features.empty(self.hidden_size, len(adapters or [""]), layers=asked)
             for numbers, rows in self._tokenized(conversations):
-                if adapters is None:
-                    prompt_ND, response_ND = self._engine.read(rows, told)
-                    response_NAD = response_ND.unsqueeze(1)
-                else:
+                if adapters is not None:
                     prompt_ND, response_NAD = self._engine.read_adapted(rows, told, adapters=adapters)
+                else:
+                    prompt_ND, response_NAD = self._engine.read_layers(rows, told, layers=asked or (LAST,))
                 order.extend(numbers)
-                parts.append(
-                    Features(
-                        prompt_ND=prompt_ND,
-                        response_NAD=response_NAD,
-                        length_N=torch.tensor([row.length for row in rows]),
-                        tokens_N=torch.tensor([len(row.ids) for row in rows]),
-                        truncated_N=torch.tensor([row.truncated for row in rows]),
-                        unknown_N=torch.tensor([row.unknown for row in rows], dtype=torch.float32),
-                    )
-                )
-        features = Features.concat(parts).select(torch.tensor(order).argsort())
-        tell_unknown(features)
-        return features
+                parts.append(features_of(rows, prompt_ND, response_NAD, layers=asked))
+        return tell_unknown(Features.concat(parts).select(torch.tensor(order).argsort()))
+
+    def known_layers(self, layers: Sequence[Layer]) -> tuple[Layer, ...]:
+        """Return the different ``layers`` in order; the number of the last one is ``last``.
+
+        Raises:
+            BackboneError: The trunk has no such layer.
+        """
+        text = self.model.config.get_text_config()
+        return known_layers(layers, count=text.num_hidden_layers, place=self.config.path)
 
     def prompts(self, conversations: Sequence[Conversation]) -> Tensor:
         """Return the prompt vectors [N, D] of N conversations, in order, from the bare trunk.
@@ -321,8 +323,7 @@ class TransformerEncoder:
         """
         if not conversations:
             return torch.zeros(0, self.hidden_size, dtype=torch.float32)
-        order: list[int] = []
-        parts: list[Tensor] = []
+        order, parts = list[int](), list[Tensor]()
         with evaluating(self.model):
             for numbers, rows in self._tokenized(conversations):
                 order.extend(numbers)

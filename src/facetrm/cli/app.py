@@ -12,7 +12,7 @@ import typer
 
 from facetrm.cli.judge import doctor
 from facetrm.cli.prepare import encode, label
-from facetrm.cli.train import list_recipes, run
+from facetrm.cli.train import init, list_recipes, run, train
 from facetrm.cli.use import explain, export, score
 from facetrm.cli.verbs import add_verb
 from facetrm.core.errors import FacetrmError, printable
@@ -49,7 +49,7 @@ def program(
         raise typer.Exit(2)
 
 
-for verb in (run, list_recipes, encode, label, score, explain, export, doctor):
+for verb in (init, train, run, list_recipes, encode, label, score, explain, export, doctor):
     add_verb(app, verb)
 
 
@@ -127,4 +127,4 @@ def _keeps_work(arguments: list[str]) -> bool:
     verb = next((one for one in arguments if not one.startswith("-")), "")
     if verb == "score":
         return any(one == "--out" or one.startswith("--out=") for one in arguments)
-    return verb in ("run", "encode", "label")
+    return verb in ("run", "train", "encode", "label")

@@ -131,15 +131,16 @@ def probe_model(
     Args:
         model: the loaded model.
         conversations: the conversations to score; at least one.
-        plain: whether to also run the trunk with plain Transformers. Experts with adapters are never run this way.
+        plain: whether to also run the trunk with plain Transformers. Experts that read adapters or inner layers are
+            never run this way.
 
     Returns:
-        The readings, and the tokenised conversations (empty for encoders and for experts with adapters).
+        The readings, and the tokenised conversations (empty for encoders and for experts that read adapters or layers).
 
     Raises:
         BackboneError: a conversation cannot be read.
     """
-    if getattr(model.encoder, "kind", None) != "decoder" or model.adapters:
+    if getattr(model.encoder, "kind", None) != "decoder" or model.adapters or model.layers:
         return _probe_encoder(model, conversations), []
     reader = Reader(model)
     rows = reader.tokenized(conversations)
@@ -332,12 +333,12 @@ def closest(rewards: Sequence[float], candidates: Mapping[str, Sequence[float]],
 
 
 def _probe_encoder(model: RewardModel, conversations: Sequence[Conversation]) -> Probed:
-    """Score through ``encode``, which every encoder has, or through ``score`` if experts have adapters."""
+    """Score through ``encode``, which every encoder has, or through ``score`` if experts read adapters or layers."""
     trunk = getattr(model.encoder, "model", None)
     probed = Probed(full_precision=getattr(trunk, "dtype", torch.float32) == torch.float32)
 
     def together(messages: Sequence[Conversation]) -> list[float]:
-        if model.adapters:
+        if model.adapters or model.layers:
             return [score.reward for score in model.score(messages)]
         return rewards_of(model, model.encoder.encode(messages))
 

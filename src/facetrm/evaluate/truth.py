@@ -134,4 +134,4 @@ def _with_levels(world: KnownTruth[Any], features: Features, conversations: Sequ
         for c in conversations
     ]
     levels_NL = torch.tensor(shares, dtype=torch.float32)
-    return replace(features, response_NAD=levels_NL.unsqueeze(1))
+    return replace(features, response_NAD=levels_NL.unsqueeze(1), layers=())

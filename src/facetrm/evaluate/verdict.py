@@ -119,6 +119,22 @@ def judge_verdict(
     return found("usable", f"usable: right on {shown}. Level with {_than(titles, rival, leads[rival])}.", [], rival)
 
 
+def expected_half_width(prompts: int) -> float:
+    """Return the half width of the interval of an accuracy near one half, before anything is measured.
+
+    ``1.96 * sqrt(0.25 / prompts)``: the widest that so many independent pairs give.
+
+    Args:
+        prompts: Number of held-out prompts with a pair; the pairs of one prompt are not independent.
+    """
+    return 1.0 if prompts < 1 else min(1.0, 1.96 * math.sqrt(0.25 / prompts))
+
+
+def prompts_wanted() -> int:
+    """Return the number of held-out prompts whose interval is :data:`WANTED` wide either way, by the same rule."""
+    return math.ceil(0.25 * (1.96 / WANTED) ** 2)
+
+
 def unproven(found: Mapping[str, Validity]) -> list[str]:
     """Return the objectives without measurable validity on held-out rows.
 

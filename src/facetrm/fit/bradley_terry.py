@@ -22,7 +22,7 @@ from scipy.optimize import minimize
 from scipy.special import expit
 from torch import Tensor
 
-from facetrm.backbone.encoder import Features
+from facetrm.backbone.encoder import Features, Layer
 from facetrm.core.config import Section, Seed
 from facetrm.core.errors import FitError
 from facetrm.core.statistics import Floats
@@ -113,7 +113,7 @@ def fit_bradley_terry(
         FitError: inputs with different numbers of rows, two answers with different prompts, a feature that is not
             finite, or fewer prompts than folds.
     """
-    score_pairs(chosen, rejected, experts=_blank(chosen.hidden_size), groups=groups, weights=weights)
+    score_pairs(chosen, rejected, experts=_blank(chosen), groups=groups, weights=weights)
     return fit_bradley_terry_blocks(_Whole(chosen, rejected), groups=groups, config=config, weights=weights)
 
 
@@ -147,7 +147,8 @@ def fit_bradley_terry_blocks(
     w_N = (torch.ones(len(pairs)) if weights is None else torch.as_tensor(np.asarray(weights))).float().double().numpy()
     _, codes = np.unique(np.asarray(groups), return_inverse=True)
     folds_N = _folds(codes.astype(np.int64), config)
-    x_ND = gather(_differences(pairs), rows=len(pairs), folder=folder)
+    read: list[Layer] = []
+    x_ND = gather(_differences(pairs, read), rows=len(pairs), folder=folder)
     spread_D = np.sqrt(_squares(x_ND, w_N) / w_N.sum())
     spread_D[spread_D <= 1e-12] = np.inf
     fit = _in_memory(x_ND.numpy(), spread_D) if isinstance(x_ND, Tensor) else _from_file(x_ND, spread_D)
@@ -162,7 +163,7 @@ def fit_bradley_terry_blocks(
     best = min(sorted(losses, reverse=True), key=lambda ridge: losses[ridge])
     everyone_N = np.ones(len(pairs), dtype=bool)
     weight_1D = torch.from_numpy(fit(w_N, everyone_N, best) / spread_D)[None]
-    return BradleyTerryFit(_mixture(weight_1D, pairs, w_N), best, losses)
+    return BradleyTerryFit(_mixture(weight_1D, pairs, w_N, read[-1]), best, losses)
 
 
 @dataclass(frozen=True)
@@ -179,14 +180,17 @@ class _Whole:
         yield self.chosen, self.rejected
 
 
-def _blank(hidden: int) -> LinearExperts:
-    return LinearExperts([PREFERENCE], torch.zeros(1, hidden), torch.zeros(1))
+def _blank(features: Features) -> LinearExperts:
+    size = features.hidden_size
+    return LinearExperts([PREFERENCE], torch.zeros(1, size), torch.zeros(1), layers=[features.highest])
 
 
-def _differences(pairs: PairBlocks) -> Iterator[Tensor]:
+def _differences(pairs: PairBlocks, read: list[Layer]) -> Iterator[Tensor]:
+    """Yield the differences of the highest layer in the features, block by block; ``read`` receives its name."""
     start = 0
     for chosen, rejected in pairs.blocks():
-        x_ND = chosen.response_NAD[:, 0].double() - rejected.response_NAD[:, 0].double()
+        read.append(chosen.highest)
+        x_ND = chosen.response().double() - rejected.response().double()
         bad = torch.nonzero(~torch.isfinite(x_ND).all(dim=1)).flatten().tolist()
         if bad:
             raise FitError(f"features of pair {start + bad[0]} are not finite", place=_PLACE, fix="encode it again")
@@ -194,9 +198,9 @@ def _differences(pairs: PairBlocks) -> Iterator[Tensor]:
         yield x_ND
 
 
-def _mixture(weight_1D: Tensor, pairs: PairBlocks, w_N: Floats) -> Mixture:
+def _mixture(weight_1D: Tensor, pairs: PairBlocks, w_N: Floats, layer: Layer) -> Mixture:
     """Return the head as a mixture with one expert; its reference is the weighted mean training score."""
-    experts = LinearExperts([PREFERENCE], weight_1D.float(), torch.zeros(1))
+    experts = LinearExperts([PREFERENCE], weight_1D.float(), torch.zeros(1), layers=[layer])
     weights_N, (chosen_NK, rejected_NK) = torch.from_numpy(w_N).double(), expert_scores(experts, pairs)
     total_K = weights_N @ (chosen_NK.double() + rejected_NK.double())
     reference_K = (total_K / (2.0 * weights_N.sum())).float()

@@ -22,7 +22,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrai
 from transformers.utils.generic import ModelOutput
 
 from facetrm.backbone.checkpoint import name_on_hub
-from facetrm.backbone.encoder import Features
+from facetrm.backbone.encoder import LAST, Features
 from facetrm.backbone.transformer import TransformerEncoder
 from facetrm.core.errors import ModelError
 from facetrm.hub.auto_door import FacetrmConfig
@@ -49,7 +49,8 @@ class RewardModelOutput(ModelOutput):
         contributions: each expert's contribution to the reward, [B, K]; None if the model has several tasks.
         gating_output: the gate's weights, [B, K]; None if the model has several tasks or no gated sum.
         base: the base of each reward, [B]. The reward is the base plus the contributions.
-        hidden_state: the hidden state at the last token of each conversation, [B, D]. The experts read it.
+        hidden_state: the hidden state at the last token of each conversation, [B, D]. The experts read it; if they read
+            several layers, it is that of the highest.
         prompt_embedding: the hidden state at the token that closes the prompt, [B, D]. The gate and the router read it.
     """
 
@@ -195,22 +196,26 @@ class FacetrmForSequenceClassification(PreTrainedModel):
         pattern = self.config.gating_token_pattern
         last_B, end_B = last_tokens(mask), prompt_ends(input_ids, pattern, mask)
         positions = positions_of(mask, self.model) if position_ids is None else {"position_ids": position_ids}
-        trunk = self.model(input_ids=input_ids, attention_mask=mask, use_cache=False, **positions)
+        layers = self._reward_model.layers
+        more = {"output_hidden_states": True} if layers else {}
+        trunk = self.model(input_ids=input_ids, attention_mask=mask, use_cache=False, **positions, **more)
         hidden_BLD = trunk.last_hidden_state
+        states = [hidden_BLD if layer == LAST else trunk.hidden_states[layer] for layer in layers or (LAST,)]
         row_B = torch.arange(len(input_ids), device=hidden_BLD.device)
         features = Features(
             prompt_ND=hidden_BLD[row_B, end_B].float(),
-            response_NAD=hidden_BLD[row_B, last_B].float()[:, None],
+            response_NAD=torch.stack([state_BLD[row_B, last_B].float() for state_BLD in states], dim=1),
             length_N=response_lengths(input_ids, end_B, last_B, self.config.response_header),
             tokens_N=mask.sum(dim=-1),
             truncated_N=torch.zeros_like(last_B, dtype=torch.bool),
+            layers=layers,
         )
         with torch.autocast(device_type=hidden_BLD.device.type, enabled=False):
             return self._outputs(features)
 
     def _outputs(self, features: Features) -> RewardModelOutput:
         mixtures = list(self._reward_model.mixtures.values())
-        vectors = {"hidden_state": features.response_NAD[:, 0], "prompt_embedding": features.prompt_ND}
+        vectors = {"hidden_state": features.response(), "prompt_embedding": features.prompt_ND}
         if len(mixtures) == 1:
             output: RewardOutput = mixtures[0](features)
             return RewardModelOutput(

@@ -6,7 +6,7 @@ import json
 import re
 import shlex
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +16,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from markupsafe import Markup
 
 import facetrm.data.sources.load  # noqa: F401  (registers the sources)
+from facetrm.backbone.encoder import Layer, shown_layers
 from facetrm.backbone.transformer import TransformerEncoder
 from facetrm.core.files import write_text
 from facetrm.data.objectives import Objective
@@ -111,7 +112,7 @@ def _content(folder: Path, model: RewardModel, metrics: Mapping[str, Any], place
         "unknown": ", ".join(unknown),
         "door": (folder / CONFIG).exists(),
         "backbone": Path(backbone).name if Path(backbone).is_absolute() else backbone,
-        "reads": _reads(decoder=decoder, adapters=len(model.adapters)),
+        "reads": _reads(decoder=decoder, adapters=len(model.adapters), layers=model.layers),
         "tasks": _tasks(model),
         "fallback": None if model.fallback is None else model.fallback.to_dict(),
         "limit": f"{encoder.max_tokens} tokens, {_truncation(encoder)}"
@@ -144,11 +145,13 @@ def _door_place(folder: Path, place: str) -> str:
     return place if "/" in place or folder.name == place else f"{place}/{folder.name}"
 
 
-def _reads(*, decoder: bool, adapters: int) -> str:
+def _reads(*, decoder: bool, adapters: int, layers: Sequence[Layer] = ()) -> str:
     if not decoder:
         reads = "prompt and response as a pair, averaged over tokens"
     else:
         reads = "the last token of the rendered conversation; for the gate, the token that closes the prompt"
+    if layers:
+        reads = f"{reads}; each expert reads one layer of the backbone ({shown_layers(layers)}), the gate the last"
     return (
         f"{reads}; each expert uses its own adapter ({adapters} in total), the prompt is read without adapters"
         if adapters

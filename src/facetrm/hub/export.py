@@ -21,6 +21,7 @@ from huggingface_hub import save_torch_state_dict
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from facetrm.backbone.encoder import shown_layers
 from facetrm.backbone.lora.adapters import merge_adapter, remove_adapter
 from facetrm.backbone.lora.names import TRUNK_ADAPTER
 from facetrm.backbone.lora.switching import adapter_names, named_adapters
@@ -73,6 +74,9 @@ def export_published(model: RewardModel, folder: str | Path) -> Path:
         raise ModelError(problem, place=folder, fix="share the folder that RewardModel.save writes")
     if model.adapters or not isinstance(model.mixture().aggregator, GatedSum):
         problem = f"the layout has one gated sum on one vector, but the experts use {len(model.adapters)} adapters"
+        raise ModelError(problem, place=folder, fix="share the folder that RewardModel.save writes")
+    if model.layers:
+        problem = f"the layout has the vector of the last layer only, but the experts read {shown_layers(model.layers)}"
         raise ModelError(problem, place=folder, fix="share the folder that RewardModel.save writes")
     with new_folder(folder, BackboneError) as temporary:
         _write(model, encoder, temporary)

@@ -26,6 +26,7 @@ from facetrm.core.config import parse_config
 from facetrm.core.errors import ModelError
 from facetrm.hub.checksums import check_checksums
 from facetrm.hub.foreign import read_foreign
+from facetrm.hub.shipped import shipped_models
 from facetrm.model.reward_model import RewardModel
 from facetrm.model.store import MODEL_MANIFEST
 
@@ -45,7 +46,8 @@ def load_model(
     """Load a reward model: a facetrm folder, an ArmoRM or QRM checkpoint, or a scalar reward model of Transformers.
 
     Args:
-        folder: a model folder, a run folder (its ``model`` folder is used), or ``hf://owner/name`` on the Hub.
+        folder: a model folder, a run folder (its ``model`` folder is used), the name of a shipped model such as
+            ``desk``, or ``hf://owner/name`` on the Hub.
         device: the device of the backbone: ``auto``, ``cpu`` or ``cuda``.
         mode: ``exact`` (one conversation per pass) or ``fast`` (packed); None keeps the saved mode.
         token_budget: the most tokens per forward pass; None keeps the saved value.
@@ -111,7 +113,8 @@ def local_folder(folder: str | Path, *, revision: str | None = None) -> Path:
     """Return the local folder of a model. A model named ``hf://owner/name`` is downloaded from the Hub.
 
     Args:
-        folder: a model folder, a run folder, or ``hf://owner/name``. Other names are never looked up on the Hub.
+        folder: a model folder, a run folder, the name of a shipped model such as ``desk``, or ``hf://owner/name``.
+            Other names are never looked up on the Hub.
         revision: a commit or branch on the Hub.
 
     Raises:
@@ -130,6 +133,8 @@ def local_folder(folder: str | Path, *, revision: str | None = None) -> Path:
         return inner if (inner / MODEL_MANIFEST).exists() and not (place / MODEL_MANIFEST).exists() else place
     if place.is_file():
         raise ModelError("a file, not a model folder", place=place, fix="give the folder that holds manifest.json")
+    if name in (known := shipped_models()):
+        return known[name]
     on_hub = f", or hf://{name} for the model of this name on the Hub" if re.fullmatch(r"[\w.-]+/[\w.-]+", name) else ""
     raise ModelError("no such model folder", place=place, fix=f"give the folder that 'facetrm run' wrote{on_hub}")
 

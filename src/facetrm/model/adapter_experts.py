@@ -17,7 +17,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from facetrm.backbone.encoder import Features
+from facetrm.backbone.encoder import Features, Layer
 from facetrm.core.errors import ModelError
 from facetrm.data.objectives import Objective, check_unique
 from facetrm.model.experts import invalid_spec, unexpected_tensor
@@ -90,6 +90,11 @@ class AdapterExperts(nn.Module):
     def names(self) -> tuple[str, ...]:
         """The K expert names, in the order of the columns."""
         return tuple(objective.name for objective in self.objectives)
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """Always empty, because adapters are read at the last layer."""
+        return ()
 
     @property
     def hidden_size(self) -> int:

@@ -1,12 +1,12 @@
-"""Linear experts: K named ratings of one response vector, and an optional expert for the response length.
+"""Linear experts: K named ratings of a response vector, and an optional expert for the response length.
 
-    scores_NK = response_ND @ weight_KD.T + bias_K        always in float32
+    scores_NK = response_ND @ weight_KD.T + bias_K        always in float32; each head reads one layer
     length    = (f(tokens) - f(low)) / (f(high) - f(low))  f = identity or log(1 + x); the last column
 
 Shapes: N conversations, D hidden size, K experts (learned heads first, then ``length``).
 
-Reference: ArmoRM (arXiv 2406.12845), section 3.1. Two additions of facetrm: heads may have an intercept, and length
-may be an expert.
+Reference: ArmoRM (arXiv 2406.12845), section 3.1. Three additions of facetrm: heads may have an intercept, length may
+be an expert, and a head may read an inner layer.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import torch
 from pydantic import ValidationError, model_validator
 from torch import Tensor, nn
 
-from facetrm.backbone.encoder import Features
+from facetrm.backbone.encoder import LAST, Features, Layer, in_order, is_layer, labels, shown_layers
 from facetrm.core.config import Section
-from facetrm.core.errors import ModelError
+from facetrm.core.errors import BackboneError, ModelError, short
 from facetrm.data.objectives import Direction, Objective, check_unique
 from facetrm.model.gate import check_kind
 
@@ -98,7 +98,7 @@ class LengthScale(Section):
 
 @final
 class LinearExperts(nn.Module):
-    """K fixed linear experts on one response vector, optionally with a ``length`` expert as the last one.
+    """K fixed linear experts on the bare trunk, optionally with a ``length`` expert as the last one.
 
     Args:
         objectives: the objectives of the linear heads, with unique names. The name ``length`` is reserved if there is
@@ -106,9 +106,10 @@ class LinearExperts(nn.Module):
         weight_KD: the weights of the linear heads, one row per objective.
         bias_K: the intercepts of the heads.
         length: the scale of the length expert; None for no length expert.
+        layers: the layer that each linear head reads, one per objective; None if all read the last.
 
     Raises:
-        ModelError: the shapes do not match, or a weight is not finite.
+        ModelError: the shapes do not match, a weight is not finite, or a layer is neither a number from 1 nor ``last``.
         DataError: two experts have the same name.
 
     Example:
@@ -122,7 +123,13 @@ class LinearExperts(nn.Module):
     bias_K: Tensor
 
     def __init__(
-        self, objectives: Sequence[Objective], weight_KD: Tensor, bias_K: Tensor, *, length: LengthScale | None = None
+        self,
+        objectives: Sequence[Objective],
+        weight_KD: Tensor,
+        bias_K: Tensor,
+        *,
+        length: LengthScale | None = None,
+        layers: Sequence[Layer] | None = None,
     ) -> None:
         super().__init__()
         heads = len(objectives)
@@ -137,6 +144,14 @@ class LinearExperts(nn.Module):
                 "a weight is not finite",
                 place="linear experts",
                 fix="use a checkpoint with finite weights, or fit the experts again",
+            )
+        self.reads: tuple[Layer, ...] = (LAST,) * heads if layers is None else tuple(layers)
+        wrong = next((layer for layer in self.reads if not is_layer(layer)), None)
+        if wrong is not None or len(self.reads) != heads:
+            raise ModelError(
+                f"{len(self.reads)} layers for {heads} objectives" if wrong is None else f"layer {short(wrong)}",
+                place="linear experts",
+                fix="give one layer per objective: a number from 1, or last",
             )
         self.length = length
         self.objectives = (*objectives, *(() if length is None else (length.objective(),)))
@@ -153,6 +168,11 @@ class LinearExperts(nn.Module):
     def adapters(self) -> tuple[str, ...]:
         """Always empty, because linear experts read the trunk without adapters."""
         return ()
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The different layers that the heads read, in order; empty if all read the last."""
+        return labels(in_order(self.reads))
 
     @property
     def hidden_size(self) -> int:
@@ -186,18 +206,24 @@ class LinearExperts(nn.Module):
         """Return the ratings on the [0, 1] scale, [N, K]. Higher is better; ratings are linear and not clipped.
 
         Args:
-            features: the features of N conversations, with a single response vector each (A = 1).
+            features: the features of N conversations, which hold the layers that the heads read, and maybe others.
 
         Raises:
-            ModelError: the features have several response vectors per conversation, or another hidden size.
+            ModelError: the features do not hold a layer that a head reads, or have another hidden size.
         """
-        if features.response_NAD.ndim != 3 or features.response_NAD.shape[1] != 1:
-            raise ModelError(
-                f"the response features have shape {list(features.response_NAD.shape)}",
-                place="linear experts",
-                fix="encode without adapters; linear experts read [N, 1, D]",
-            )
-        scores = self.rate(features.response_NAD[:, 0])
+        try:
+            vectors = {layer: features.response(layer) for layer in in_order(self.reads)}
+            alone_ND = None if self.layers else features.response(LAST if self.reads else None)
+        except BackboneError as exc:
+            wanted = f"with {shown_layers(self.layers)}" if self.layers else "without adapters"
+            fix = f"encode {wanted}; linear experts read [N, {max(len(self.layers), 1)}, D]"
+            raise ModelError(exc.problem, place="linear experts", fix=fix) from None
+        if alone_ND is not None:
+            scores = self.rate(alone_ND)
+        else:
+            # One product per layer over all heads, so that a head's score does not depend on the others' layers.
+            rated = {layer: self.rate(vector_ND) for layer, vector_ND in vectors.items()}
+            scores = torch.stack([rated[layer][:, k] for k, layer in enumerate(self.reads)], dim=1)
         if self.length is None:
             return scores
         return torch.cat([scores, self.length.to_unit(features.length_N).to(scores)[:, None]], dim=1)
@@ -210,6 +236,8 @@ class LinearExperts(nn.Module):
             "objectives": [objective.model_dump(mode="json") for objective in heads],
             "length": None if self.length is None else self.length.model_dump(mode="json"),
         }
+        if self.layers:  # without it, the model is one that earlier releases read, too
+            spec["layers"] = list(self.reads)
         return {"weight_KD": self.weight_KD.contiguous(), "bias_K": self.bias_K.contiguous()}, spec
 
     @staticmethod
@@ -234,7 +262,10 @@ class LinearExperts(nn.Module):
             raise ModelError(f"missing or malformed entry: {exc}", place=place, fix=fix) from None
         except ValidationError as exc:
             raise invalid_spec(exc, place=place) from None
-        return LinearExperts(objectives, weight_KD, bias_K, length=length)
+        layers = spec.get("layers")
+        if layers is not None and not isinstance(layers, list):
+            raise ModelError(f"layers is {short(layers)}, not a list", place=place, fix=fix)
+        return LinearExperts(objectives, weight_KD, bias_K, length=length, layers=layers)
 
 
 def invalid_spec(error: ValidationError, *, place: str) -> ModelError:

@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from torch import Tensor
 
-from facetrm.backbone.encoder import Features
+from facetrm.backbone.encoder import Features, Layer
 from facetrm.core.errors import ModelError
 from facetrm.core.registry import Registry
 from facetrm.data.objectives import Objective
@@ -43,6 +43,11 @@ class Experts(Protocol):
     @property
     def adapters(self) -> tuple[str, ...]:
         """The K adapters to encode with, in the same order; empty if the experts read the trunk without adapters."""
+        ...
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The different layers of the trunk that the experts read, in order; empty if all read the last."""
         ...
 
     @property

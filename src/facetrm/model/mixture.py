@@ -12,7 +12,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from facetrm.backbone.encoder import Features
+from facetrm.backbone.encoder import Features, Layer
 from facetrm.core.errors import ModelError
 from facetrm.data.objectives import Objective
 from facetrm.model.aggregate import GatedSum
@@ -90,6 +90,11 @@ class Mixture(nn.Module):
     def adapters(self) -> tuple[str, ...]:
         """The names of the experts' adapters, in the order of the columns; empty if the experts have none."""
         return self.experts.adapters
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The different layers of the trunk that the experts read, in order; empty if all read the last."""
+        return self.experts.layers
 
     @property
     def gated_sum(self) -> GatedSum:

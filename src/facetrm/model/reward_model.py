@@ -19,7 +19,17 @@ from typing import Any, Literal, final
 import torch
 from torch import Tensor
 
-from facetrm.backbone.encoder import AdapterEncoder, Encoder, Features
+from facetrm.backbone.encoder import (
+    LAST,
+    AdapterEncoder,
+    Encoder,
+    Features,
+    Layer,
+    LayerEncoder,
+    in_order,
+    labels,
+    shown_layers,
+)
 from facetrm.core.errors import BackboneError, ModelError, did_you_mean
 from facetrm.data.records import Conversation
 from facetrm.model import store
@@ -34,7 +44,7 @@ class RewardModel:
     """A reward model that scores conversations.
 
     Args:
-        encoder: encodes conversations as features. It must support adapters if experts have any.
+        encoder: encodes conversations as features. It must support the adapters and layers that experts read.
         mixtures: the mixture of each task, by task name; ArmoRM has one, ``{"all": mixture}``.
         router: a :class:`Gate` over the tasks, in the order of ``mixtures``; needed if there are several tasks.
         fallback: the task for rows where the router is unsure: one of the router's tasks, or an extra last mixture.
@@ -102,6 +112,22 @@ class RewardModel:
             raise ModelError(
                 f"the encoder has no adapter '{missing}'", place="reward model", fix=did_you_mean(missing, known)
             )
+        self._check_layers()
+
+    def _check_layers(self) -> None:
+        """Raise ModelError if the encoder cannot read a layer that an expert reads."""
+        if not self.layers:
+            return
+        if not isinstance(self.encoder, LayerEncoder):
+            problem = f"the experts read {shown_layers(self.layers)}, but a {type(self.encoder).__name__} only its last"
+            raise ModelError(problem, place="reward model", fix="use an encoder whose layers can be read")
+        try:
+            known = self.encoder.known_layers(self.layers)
+        except BackboneError as exc:
+            raise ModelError(exc.problem, place="reward model: experts", fix=exc.fix) from None
+        other = next((layer for layer in self.layers if layer not in known), None)
+        if other is not None:
+            raise ModelError(f"layer {other} is the last one", place="reward model: experts", fix="name it last")
 
     @cached_property
     def hash(self) -> str:
@@ -117,6 +143,11 @@ class RewardModel:
     def adapters(self) -> tuple[str, ...]:
         """The names of the adapters of all experts, each once; empty if no expert has an adapter."""
         return tuple(dict.fromkeys(name for mixture in self.mixtures.values() for name in mixture.adapters))
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The different layers of the trunk that experts read, in order; empty if all read the last."""
+        return labels(in_order(layer for mixture in self.mixtures.values() for layer in mixture.layers or (LAST,)))
 
     def mixture(self, task: str | None = None) -> Mixture:
         """Return the mixture of one task.
@@ -175,18 +206,18 @@ class RewardModel:
         return output
 
     def features(self, conversations: Sequence[Conversation], *, task: str | None = None) -> Features:
-        """Encode conversations for the mixture of one task, with its experts' adapters if they have any.
+        """Encode conversations for the mixture of one task, with the adapters or layers that its experts read.
 
         Args:
             conversations: the N conversations to encode.
             task: the name of the task; None if the model has only one task or no adapters.
         """
-        if not self.adapters:
-            return self.encoder.encode(conversations)
-        adapters = self.mixture(task).adapters
-        if not (adapters and isinstance(self.encoder, AdapterEncoder)):
-            return self.encoder.encode(conversations)
-        return self.encoder.encode(conversations, adapters=adapters)
+        adapters = self.mixture(task).adapters if self.adapters else ()
+        if adapters and isinstance(self.encoder, AdapterEncoder):
+            return self.encoder.encode(conversations, adapters=adapters)
+        if self.layers and isinstance(self.encoder, LayerEncoder):
+            return self.encoder.encode(conversations, layers=self.layers)
+        return self.encoder.encode(conversations)
 
     def score(self, conversations: Sequence[Conversation]) -> list[Score]:
         """Return one score per conversation, in order."""

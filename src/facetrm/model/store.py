@@ -40,7 +40,7 @@ from facetrm.model.gate import Gate
 from facetrm.model.mixture import Mixture
 from facetrm.model.routing import Fallback
 
-MODEL_FORMAT = 1
+MODEL_FORMAT, LAYERS_FORMAT = 1, 2  # the second for experts that read inner layers, which earlier releases would ignore
 KIND = "facetrm-reward-model"
 MODEL_MANIFEST = "manifest.json"
 _PLACES = ("path", "adapter", "adapters")  # paths in a spec; all are copied with the backbone
@@ -119,7 +119,7 @@ def describe(
         return {"file": name, "sha256": hashlib.sha256(files[name]).hexdigest(), "spec": state[1]}
 
     manifest: dict[str, Any] = {
-        "format": MODEL_FORMAT,
+        "format": LAYERS_FORMAT if any(mixture.layers for mixture in mixtures.values()) else MODEL_FORMAT,
         "kind": KIND,
         "encoder": {
             "spec": encoder.spec(),
@@ -204,9 +204,9 @@ def load(folder: Path) -> Saved:
     if not isinstance(manifest, dict) or manifest.get("kind") != KIND:
         kind = manifest.get("kind") if isinstance(manifest, dict) else type(manifest).__name__
         raise ModelError(f"kind is {kind!r}, not '{KIND}'", place=path, fix="give a folder that RewardModel.save wrote")
-    if manifest.get("format") != MODEL_FORMAT:
+    if manifest.get("format") not in (MODEL_FORMAT, LAYERS_FORMAT):
         raise ModelError(
-            f"the format version is {manifest.get('format')!r}, but this release reads {MODEL_FORMAT}",
+            f"the format version is {manifest.get('format')!r}, but this release reads 1 and {LAYERS_FORMAT}",
             place=path,
             fix="load it with the release of facetrm that wrote it" + _wrote(manifest),
         )

@@ -7,6 +7,8 @@ from facetrm.core.lazy import lazy
 __all__ = [
     "RECIPES",
     "Run",
+    "check_unwritten",
+    "draft",
     "located",
     "needed_text",
     "print_scores",
@@ -17,11 +19,14 @@ __all__ = [
     "show_done",
     "show_whole",
     "toy_model",
+    "train_own_data",
+    "write_draft",
     "write_scores",
 ]
 
 if TYPE_CHECKING:
     from facetrm.recipes.dmoerm.labels_used import needed_text
+    from facetrm.recipes.own_data.start import check_unwritten, draft, train_own_data, write_draft
     from facetrm.recipes.run import RECIPES, Run, read_recipe, run_recipe
     from facetrm.recipes.score_file import print_scores, write_scores
     from facetrm.recipes.scoring import located, score_rows
@@ -33,6 +38,7 @@ else:
         __name__,
         {
             "facetrm.recipes.dmoerm.labels_used": ["needed_text"],
+            "facetrm.recipes.own_data.start": ["check_unwritten", "draft", "train_own_data", "write_draft"],
             "facetrm.recipes.run": ["RECIPES", "Run", "read_recipe", "run_recipe"],
             "facetrm.recipes.score_file": ["print_scores", "write_scores"],
             "facetrm.recipes.scoring": ["located", "score_rows"],

@@ -86,7 +86,9 @@ def fit_armorm(
     config = parse_config(ArmormConfig, sections, place="fit_armorm")
     pairs = [pair for preference in preferences for pair in as_pairs(preference)]
     rows = Rows(tuple(objectives), list(ratings), [], pairs, [], None, {})
-    return fit_parts(config, readable_rows(rows, encoder), encoder, stream_of(encoder), Stopwatch()).model
+    return fit_parts(
+        config, readable_rows(rows, encoder), encoder, stream_of(encoder, config.experts.layers), Stopwatch()
+    ).model
 
 
 def fit_dmoerm(

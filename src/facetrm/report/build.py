@@ -206,6 +206,7 @@ def _contents(run: RunReport) -> tuple[tuple[str, str], ...]:
         "experts": ("The experts", run.objectives),
         "capabilities": ("Capabilities", run.capabilities),
         "router": ("The router", run.router),
+        "layers": ("Layers", run.layers),
         "debiasing": ("Debiasing", run.debias or run.length),
         "training": ("Gate training", run.training),
         "recovery": ("Weight recovery", run.recovery),

@@ -17,6 +17,7 @@ from facetrm.explain.ablation import AblationTable
 from facetrm.explain.flip import Flip
 from facetrm.explain.local import PairExplanation
 from facetrm.explain.overall import OverallExplanation
+from facetrm.report.layer_table import LayerTableRow
 from facetrm.report.task_parts import Accuracy, CapabilityRow, RouterPart
 
 SYSTEM_TITLES: Final = {
@@ -239,6 +240,7 @@ class RunReport(Section):
         config: Resolved settings, as YAML.
         seconds: Duration of each stage, in seconds, in order.
         objectives: Figures of each expert of stage 1.
+        layers: How well each layer suits each objective, if experts could choose among several.
         debias: Penalty and correlations of each objective.
         length: Effect of debiasing on the correlation with length.
         pair_accuracy: Accuracy by kind of label (``noisy``, ``true``) and system (a key of ``SYSTEM_TITLES``).
@@ -268,6 +270,7 @@ class RunReport(Section):
     config: str = ""
     seconds: Mapping[str, float] = Field(default_factory=dict)
     objectives: tuple[ObjectiveRow, ...] = ()
+    layers: tuple[LayerTableRow, ...] = ()
     debias: tuple[DebiasTableRow, ...] = ()
     length: LengthAudit | None = None
     pair_accuracy: Mapping[str, Mapping[str, Accuracy]] = Field(default_factory=dict)

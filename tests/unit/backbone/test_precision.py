@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from facetrm.backbone.passes import engine as passes
-from facetrm.backbone.passes.engine import TOLERANCE, DecoderEngine
+from facetrm.backbone.passes.engine import DecoderEngine
+from facetrm.backbone.passes.probes import TOLERANCE
 from facetrm.backbone.text.chat import Tokenized
 from facetrm.backbone.transformer import BackboneConfig, load_encoder
 from fakes import chat, tiny_decoder

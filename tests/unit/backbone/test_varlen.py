@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from adapter_samples import NAMES, learned
 from facetrm.backbone.passes import varlen
 from facetrm.backbone.passes.attention import kernel_error, read_packed
-from facetrm.backbone.passes.engine import TOLERANCE, DecoderEngine
+from facetrm.backbone.passes.engine import DecoderEngine
 from facetrm.backbone.passes.packing import pack_rows
+from facetrm.backbone.passes.probes import TOLERANCE
 from facetrm.backbone.passes.varlen import flash, kernel_for, layout_of
 from facetrm.backbone.text.chat import Tokenized
 from facetrm.backbone.transformer import BackboneConfig, load_encoder

@@ -9,7 +9,7 @@ import pytest
 from facetrm.core.errors import ConfigError
 from facetrm.recipes.run import read_recipe
 
-QUICKSTART = Path(__file__).parents[3] / "recipes" / "quickstart.yaml"
+WORLD = Path(__file__).parents[3] / "recipes" / "world.yaml"
 MEANT = {
     "gate.steps=5": "unknown setting 'gate.steps'; did you mean 'gate.settings.steps'?",
     "gate.stepz=5": "did you mean 'gate.settings.steps'?",
@@ -22,9 +22,9 @@ MEANT = {
 @pytest.mark.parametrize("item", MEANT)
 def test_the_setting_that_was_meant_is_named(item: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        read_recipe(QUICKSTART, [item])
+        read_recipe(WORLD, [item])
     assert MEANT[item] in str(caught.value)
 
 
 def test_what_is_suggested_is_a_setting() -> None:
-    assert read_recipe(QUICKSTART, ["gate.settings.steps=5"]).gate.settings.steps == 5
+    assert read_recipe(WORLD, ["gate.settings.steps=5"]).gate.settings.steps == 5

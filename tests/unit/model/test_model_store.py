@@ -191,8 +191,8 @@ MALFORMED: dict[str, tuple[Callable[[Path], object], str]] = {
     "manifest is a list": (lambda f: (f / "manifest.json").write_text("[]"), "kind is 'list'"),
     "another kind": (lambda f: rewrite(f, lambda m: m.update(kind="lora")), "kind is 'lora'"),
     "a later version": (
-        lambda f: rewrite(f, lambda m: m.update(format=2)),
-        "format version is 2, but this release reads 1",
+        lambda f: rewrite(f, lambda m: m.update(format=3)),
+        "format version is 3, but this release reads 1 and 2",
     ),
     "edited by hand": (
         lambda f: rewrite(f, lambda m: m["mixtures"][0]["spec"].update(beta=9.0), sign=False),

@@ -121,7 +121,7 @@ def test_a_preference_expert_joins_before_the_length() -> None:
     features = ENCODER.encode([r.messages for r in rows])
     scale = LengthScale.covering(features.length_N)
     labels_NK = label_matrix(rows, OBJECTIVES)
-    heads = fit_heads(SECTION, rows, features, labels_NK, objectives=OBJECTIVES, scale=scale).experts
+    heads = fit_heads(SECTION, rows, features, labels_NK, objectives=OBJECTIVES, scale=scale).fit.experts
     joined, ridge = add_preference(heads, both, config=LINEAR, weights=None)
     assert ridge == 0.1
     assert joined.names == ("test-right", "test-kind", "preference", "length")

@@ -41,7 +41,7 @@ def test_dmoerm_rows_of_the_desk() -> None:
     assert isinstance(rows.world, Desk)
     assert rows.tasks == ("harm", "facts")
     capabilities = {task: [o.name for o in found] for task, found in rows.objectives.items()}
-    assert capabilities == {"harm": ["harm/useful", "harm/declined"], "facts": ["facts/fluent", "facts/correct"]}
+    assert capabilities == {"harm": ["harm/declined", "harm/useful"], "facts": ["facts/correct", "facts/fluent"]}
     assert {p.task for p in (*rows.overall, *rows.test)} == {"harm", "facts"}
     right = [
         rows.world.levels(p.chosen)[name] >= rows.world.levels(p.rejected)[name]

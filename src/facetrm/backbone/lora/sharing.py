@@ -40,6 +40,9 @@ class SharedReading:
     adapters: Sequence[str]
     share: int = 0
 
+    def __len__(self) -> int:
+        return len(self.adapters)
+
 
 @final
 class SharedLayers:

@@ -1,4 +1,7 @@
-"""Tokenise conversations in the background, in windows of a few forward passes each, ahead of the model."""
+"""Tokenise conversations in the background, in windows of a few forward passes each, ahead of the model.
+
+Shapes: N conversations, A readings, D hidden size.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
+import torch
+from torch import Tensor
+
+from facetrm.backbone.encoder import Features, Layer
 from facetrm.backbone.text.chat import Tokenized
 from facetrm.core.errors import BackboneError
 from facetrm.data.records import Conversation
@@ -60,3 +67,25 @@ def tokenized_ahead(
             rows = ahead.result()
             ahead = beside.submit(tokenized, later)
             yield numbers, rows
+
+
+def features_of(
+    rows: Sequence[Tokenized], prompt_ND: Tensor, response_NAD: Tensor, *, layers: tuple[Layer, ...] = ()
+) -> Features:
+    """Return the vectors of tokenised conversations with what is known of their tokens.
+
+    Args:
+        rows: N tokenised conversations.
+        prompt_ND: prompt vectors.
+        response_NAD: response vectors.
+        layers: layer of each of the A readings; empty if each is the last layer.
+    """
+    return Features(
+        prompt_ND=prompt_ND,
+        response_NAD=response_NAD,
+        length_N=torch.tensor([row.length for row in rows]),
+        tokens_N=torch.tensor([len(row.ids) for row in rows]),
+        truncated_N=torch.tensor([row.truncated for row in rows]),
+        unknown_N=torch.tensor([row.unknown for row in rows], dtype=torch.float32),
+        layers=layers,
+    )

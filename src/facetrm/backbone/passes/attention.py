@@ -24,6 +24,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 
 from facetrm.backbone.exclusive import trunk_lock
 from facetrm.backbone.passes.packing import PackedPass, Tree
+from facetrm.backbone.passes.probes import TOLERANCE
 from facetrm.backbone.passes.varlen import Kernel, SegmentLayout, layout_of
 
 ATTENTION: Final = "facetrm_packed"
@@ -235,6 +236,16 @@ def kernel_error(kernel: Kernel, *, dtype: torch.dtype, device: torch.device) ->
         )
         worst = max(worst, float((found - expected).norm() / expected.norm()))
     return worst
+
+
+def kernel_problem(kernel: Kernel, model: PreTrainedModel) -> str | None:
+    """Return why ``kernel`` cannot read with ``model``, or None if it can."""
+    try:
+        worst = kernel_error(kernel, dtype=model.dtype, device=model.device)
+    except (RuntimeError, TypeError, ValueError) as exc:
+        return str(exc).strip().splitlines()[0]
+    limit = TOLERANCE.get(model.dtype, 1e-3)
+    return f"it differs from attention by segments by {worst:.2g} (relative norm)" if worst > limit else None
 
 
 def _attended(state: _Reading, query: Tensor, key: Tensor, value: Tensor, window: int | None) -> Tensor:

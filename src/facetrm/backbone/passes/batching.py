@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from facetrm.backbone.text.chat import Ids, Tokenized
+
 
 def token_batches(lengths: Sequence[int], *, token_budget: int) -> list[list[int]]:
     """Group row indices into batches, longest rows first.
@@ -50,3 +52,12 @@ def pad_right(rows: Sequence[Sequence[int]], *, pad: int) -> tuple[Tensor, Tenso
         ids_NL[n, : len(row)] = torch.tensor(row, dtype=torch.int64)
         mask_NL[n, : len(row)] = 1
     return ids_NL, mask_NL
+
+
+def first_with_prompt(rows: Sequence[Tokenized]) -> list[int]:
+    """Return, for each row, the index of the first row with the same prompt.
+
+    A prompt may be read in several passes with different rounding; the gate must weigh all its answers equally.
+    """
+    first: dict[Ids, int] = {}
+    return [first.setdefault(row.ids[: row.prompt_end + 1], n) for n, row in enumerate(rows)]

@@ -8,15 +8,15 @@ is not supported is disabled with a log message; without packing, the model read
 the size of a pass is halved and the pass is retried.
 
 With A named adapters, the layers below the first adapted one run once, without adapters. The layers above run once
-without adapters, over the prompts only, and once for each adapter. In ``exact`` mode nothing is shared.
+without adapters, over the prompts only, and once for each adapter. In ``exact`` mode nothing is shared. With A layers,
+one pass gives all of them; the layers above the highest one read only the prompts.
 
 Shapes: N conversations, B conversations per pass, T tokens per pack, L tokens in the longest row of a batch, D hidden
-size, A adapters.
+size, A adapters or layers.
 """
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -28,23 +28,24 @@ from torch._dynamo.exc import TorchDynamoException
 from transformers import PreTrainedModel
 
 from facetrm.backbone.config import Mode
+from facetrm.backbone.encoder import LAST, Layer
 from facetrm.backbone.exclusive import trunk_lock
 from facetrm.backbone.lora.sharing import SharedLayers, SharedReading, read_each
 from facetrm.backbone.lora.switching import first_layer, known_adapters, switched
-from facetrm.backbone.passes.attention import PackingError, kernel_error, read_packed
-from facetrm.backbone.passes.batching import pad_right, token_batches
+from facetrm.backbone.passes.attention import PackingError, kernel_problem, read_packed
+from facetrm.backbone.passes.batching import first_with_prompt, pad_right, token_batches
 from facetrm.backbone.passes.packing import PackedPass, pack_rows
+from facetrm.backbone.passes.probes import positions_problem, probes, vector_gap
+from facetrm.backbone.passes.retrying import free_memory, too_long, unless_out_of_memory
+from facetrm.backbone.passes.tapping import LayerReading, check_layers, read_at
 from facetrm.backbone.passes.varlen import Kernel, kernel_for
 from facetrm.backbone.text.chat import Ids, Tokenized
-from facetrm.core.errors import BackboneError
 from facetrm.core.progress import log
 
 OnBatch: TypeAlias = Callable[[int, int], None]
+_Path: TypeAlias = Literal["compile", "the attention kernel", "packing", "sharing of layers", "stopping at a layer"]
+_Asked: TypeAlias = SharedReading | LayerReading | None
 
-TOLERANCE: Final = {torch.float32: 1e-3, torch.bfloat16: 0.05, torch.float16: 0.02}
-"""Largest relative error (by norm) allowed for a vector from a pack, compared with the conversation read alone."""
-
-_STRETCHED: Final = frozenset({"dynamic", "longrope"})  # RoPE types whose positions depend on the longest row of a pass
 _CACHED: Final = 1024  # tokens whose activations fit into CPU caches; longer packs are no faster on a CPU
 
 
@@ -89,6 +90,8 @@ class DecoderEngine:
         self._filler = pad if model.device.type == "cpu" and model.dtype != torch.float32 else None  # uses oneDNN
         self._packs: bool | None = None
         self._shares: dict[int, bool] = {}
+        self._stops: dict[int, bool] = {}
+        self._layers: frozenset[Layer] = frozenset()  # those that were checked
 
     @torch.no_grad()
     def read(self, rows: Sequence[Tokenized], on_batch: OnBatch) -> tuple[Tensor, Tensor]:
@@ -102,7 +105,7 @@ class DecoderEngine:
             BackboneError: Not even a single conversation fits into memory.
         """
         with trunk_lock(self.model):
-            prompt_ND, response_NAD = self._read(rows, on_batch, adapters=None)
+            prompt_ND, response_NAD = self._read(rows, on_batch, None)
         return prompt_ND, response_NAD[:, 0]
 
     @torch.no_grad()
@@ -121,9 +124,39 @@ class DecoderEngine:
         """
         with trunk_lock(self.model):
             known_adapters(self.model, adapters)
-            if self.mode == "fast":
-                return self._read(rows, on_batch, adapters=adapters)
-            return self.read_prompts(rows), self._read(rows, on_batch, adapters=adapters)[1]
+            self._check_packing()
+            return self._read_several(rows, on_batch, SharedReading(adapters, self._shared_layers(adapters)))
+
+    @torch.no_grad()
+    def read_layers(
+        self, rows: Sequence[Tokenized], on_batch: OnBatch, *, layers: tuple[Layer, ...]
+    ) -> tuple[Tensor, Tensor]:
+        """Return the prompt vectors [N, D] of the last layer, and the response vectors [N, A, D] of each layer.
+
+        Args:
+            rows: N tokenised conversations.
+            on_batch: function called with (rows, tokens) after each pass.
+            layers: names of A layers, in order.
+
+        Raises:
+            BackboneError: A layer cannot be read, or not even a single conversation fits into memory.
+        """
+        with trunk_lock(self.model):
+            self._check_packing()
+            if layers == (LAST,):
+                return self._read(rows, on_batch, None)
+            if not self._layers.issuperset(layers):
+                ids = probes(self.model)[0][:1]
+                check_layers(self.model, layers, lambda forward: self._plain(ids, forward=forward))
+                self._layers |= set(layers)
+            return self._read_several(rows, on_batch, self._stopping(LayerReading(layers)))
+
+    def _read_several(
+        self, rows: Sequence[Tokenized], on_batch: OnBatch, asked: SharedReading | LayerReading
+    ) -> tuple[Tensor, Tensor]:
+        if self.mode == "fast":
+            return self._read(rows, on_batch, asked)
+        return self.read_prompts(rows), self._read(rows, on_batch, asked)[1]
 
     @torch.no_grad()
     def read_prompts(self, rows: Sequence[Tokenized]) -> Tensor:
@@ -140,27 +173,27 @@ class DecoderEngine:
         prompts = [Tokenized(ids, len(ids) - 1, len(ids), 0) for ids in number]
         return self.read(prompts, lambda rows, tokens: None)[1][which]
 
-    def _read(
-        self, rows: Sequence[Tokenized], on_batch: OnBatch, *, adapters: Sequence[str] | None
-    ) -> tuple[Tensor, Tensor]:
+    def _check_packing(self) -> None:
         if self.mode == "fast" and self._packs is None:
             with switched(self.model, None):
                 self._packs = self._can_pack()
+
+    def _read(self, rows: Sequence[Tokenized], on_batch: OnBatch, asked: _Asked) -> tuple[Tensor, Tensor]:
+        self._check_packing()
         passes = self._alone if self.mode == "exact" else self._packed if self._packs else self._padded
-        asked = None if adapters is None else SharedReading(adapters, self._shared_layers(adapters))
         size = int(self.model.config.get_text_config().hidden_size)
         # Give the dtype explicitly, because a thread that loads a model changes the default dtype.
         prompt_ND = torch.empty(len(rows), size, device=self.model.device, dtype=torch.float32)
-        response_NAD = prompt_ND.new_empty(len(rows), 1 if adapters is None else len(adapters), size)
+        response_NAD = prompt_ND.new_empty(len(rows), 1 if asked is None else len(asked), size)
 
         def read(numbers: Sequence[int], budget: int) -> None:
             for one in passes([rows[n] for n in numbers], budget, asked):
                 here = [numbers[n] for n in one.rows]
-                vectors = _unless_out_of_memory(one.read)
+                vectors = unless_out_of_memory(one.read)
                 if vectors is None:
                     if len({rows[n].ids for n in here}) == 1:
-                        raise _too_long(len(rows[here[0]].ids))
-                    self._free(tokens=one.tokens, next_try=one.tokens // 2)
+                        raise too_long(len(rows[here[0]].ids))
+                    free_memory(self.model.device, tokens=one.tokens, next_try=one.tokens // 2)
                     read(here, one.tokens // 2)
                     continue
                 at_B = torch.tensor(here, device=self.model.device)
@@ -169,13 +202,13 @@ class DecoderEngine:
 
         read(range(len(rows)), self.token_budget)
         prompt_ND, response_NAD = prompt_ND.cpu(), response_NAD.cpu()
-        return prompt_ND if self.mode == "exact" else _shared(prompt_ND, rows), response_NAD
+        return prompt_ND if self.mode == "exact" else prompt_ND[first_with_prompt(rows)], response_NAD
 
-    def _alone(self, rows: Sequence[Tokenized], budget: int, asked: SharedReading | None) -> Iterator[_Pass]:
+    def _alone(self, rows: Sequence[Tokenized], budget: int, asked: _Asked) -> Iterator[_Pass]:
         for n, row in enumerate(rows):
             yield _Pass([n], len(row.ids), partial(self._read_batch, [row.ids], [0], [row.prompt_end], asked))
 
-    def _packed(self, rows: Sequence[Tokenized], budget: int, asked: SharedReading | None) -> Iterator[_Pass]:
+    def _packed(self, rows: Sequence[Tokenized], budget: int, asked: _Asked) -> Iterator[_Pass]:
         enough = _CACHED if self.model.device.type == "cpu" else None
         prompts = [row.prompt_end + 1 for row in rows]
         packs = pack_rows([row.ids for row in rows], prompts, token_budget=budget, enough=enough)
@@ -183,7 +216,7 @@ class DecoderEngine:
             pack = whole.filled(self._filler, most=budget, later=n > 0)
             yield _Pass(pack.rows, len(pack.ids), partial(self._read_pack, pack, asked))
 
-    def _read_pack(self, pack: PackedPass, asked: SharedReading | None = None) -> tuple[Tensor, Tensor]:
+    def _read_pack(self, pack: PackedPass, asked: _Asked = None) -> tuple[Tensor, Tensor]:
         if asked is None:
             with switched(self.model, None):
                 hidden_TD = self._run(partial(read_packed, self.model, pack, kernel=self._kernel))
@@ -193,15 +226,20 @@ class DecoderEngine:
             return read_packed(self.model, one, kernel=self._kernel, layers=layers)
 
         prompts, tokens = pack.prompts(pad=self._filler)
-        return read_each(
-            self.model,
-            asked,
-            partial(read, pack),
-            prompt=lambda shared: shared.above(partial(read, prompts), tokens=tokens)[prompts.ends],
-            response=lambda hidden_TD: hidden_TD[pack.lasts],
-        )
 
-    def _padded(self, rows: Sequence[Tokenized], budget: int, asked: SharedReading | None) -> Iterator[_Pass]:
+        def prompt(shared: SharedLayers, hidden_TD: Tensor | None = None) -> Tensor:
+            if hidden_TD is not None:
+                return hidden_TD[pack.ends]
+            return shared.above(partial(read, prompts), tokens=tokens)[prompts.ends]
+
+        def response(hidden: Tensor) -> Tensor:
+            return (hidden[0] if hidden.ndim == 3 else hidden)[pack.lasts]
+
+        if isinstance(asked, LayerReading):
+            return read_at(self.model, asked, partial(read, pack), prompt=prompt, pick=response)
+        return read_each(self.model, asked, partial(read, pack), prompt=prompt, response=response)
+
+    def _padded(self, rows: Sequence[Tokenized], budget: int, asked: _Asked) -> Iterator[_Pass]:
         equal: dict[Ids, list[int]] = {}
         for n, row in enumerate(rows):
             equal.setdefault(row.ids, []).append(n)
@@ -215,7 +253,7 @@ class DecoderEngine:
             yield _Pass(numbers, tokens, partial(self._read_batch, ids, lines, ends, asked))
 
     def _read_batch(
-        self, ids: Sequence[Ids], lines: list[int], ends: list[int], asked: SharedReading | None = None
+        self, ids: Sequence[Ids], lines: list[int], ends: list[int], asked: _Asked = None
     ) -> tuple[Tensor, Tensor]:
         lasts = [len(ids[line]) - 1 for line in lines]
         if asked is None:
@@ -223,15 +261,27 @@ class DecoderEngine:
                 hidden_NLD = self._run(partial(self._plain, ids))
             return hidden_NLD[lines, ends], hidden_NLD[lines, lasts].unsqueeze(1)
 
+        width = max(ends) + 1
+
         def read(layers: int) -> Tensor:
             return self._plain(ids)
 
-        def prompt(shared: SharedLayers) -> Tensor:
-            if self.mode == "exact":  # read_adapted reads the prompts separately
-                return torch.zeros(len(lines), 1, device=self.model.device, dtype=torch.float32)
-            return shared.above(read)[lines, ends]
+        def read_prompts(layers: int) -> Tensor:
+            return self._plain([row[:width] for row in ids])
 
-        return read_each(self.model, asked, read, prompt=prompt, response=lambda hidden_NLD: hidden_NLD[lines, lasts])
+        def prompt(shared: SharedLayers, hidden_NLD: Tensor | None = None) -> Tensor:
+            if self.mode == "exact":  # the prompts are read separately
+                return torch.zeros(len(lines), 1, device=self.model.device, dtype=torch.float32)
+            if hidden_NLD is not None:
+                return hidden_NLD[lines, ends]
+            return shared.above(read_prompts, tokens=range(width))[lines, ends]
+
+        def response(hidden_NLD: Tensor) -> Tensor:
+            return hidden_NLD[lines, lasts]
+
+        if isinstance(asked, LayerReading):
+            return read_at(self.model, asked, read, prompt=prompt, pick=response)
+        return read_each(self.model, asked, read, prompt=prompt, response=response)
 
     def _plain(self, rows: Sequence[Ids], *, forward: Callable[..., Any] | None = None) -> Tensor:
         """Return the last hidden states [N, L, D] of a batch padded on the right."""
@@ -256,9 +306,7 @@ class DecoderEngine:
                 self._give_up("compile", " ".join(str(exc).strip().split("\n\n")[0].split()))
         return read()
 
-    def _give_up(
-        self, what: Literal["compile", "the attention kernel", "packing", "sharing of layers"], reason: str
-    ) -> None:
+    def _give_up(self, what: _Path, reason: str) -> None:
         log(f"{what} is off", reason=reason)
         if what == "compile":
             self._compiled = None
@@ -267,7 +315,7 @@ class DecoderEngine:
 
     def _can_pack(self) -> bool:
         """Return whether packing works: five short conversations must give the same vectors packed and alone."""
-        if self._kernel is not None and (reason := self._why_no_kernel(self._kernel)) is not None:
+        if self._kernel is not None and (reason := kernel_problem(self._kernel, self.model)) is not None:
             self._give_up("the attention kernel", reason)
         if self._compiled is not None and (reason := self._why_not_compiled()) is not None:
             self._give_up("compile", reason)
@@ -275,30 +323,17 @@ class DecoderEngine:
             self._give_up("packing", reason)
         return reason is None
 
-    def _why_no_kernel(self, kernel: Kernel) -> str | None:
-        try:
-            worst = kernel_error(kernel, dtype=self.model.dtype, device=self.model.device)
-        except (RuntimeError, TypeError, ValueError) as exc:
-            return str(exc).strip().splitlines()[0]
-        limit = TOLERANCE.get(self.model.dtype, 1e-3)
-        return f"it differs from attention by segments by {worst:.2g} (relative norm)" if worst > limit else None
-
     def _why_not_compiled(self) -> str | None:
-        rows, _ = self._probes()
+        rows, _ = probes(self.model)
         plain_NLD = self._plain(rows[:1])
         found_NLD = self._run(partial(self._plain, rows[:1]))
         return self._differs(found_NLD[0], plain_NLD[0], "it differs from the model")
 
     @torch.no_grad()
     def _why_not(self) -> str | None:
-        text = self.model.config.get_text_config()
-        rope = getattr(text, "rope_parameters", None) or {}
-        kinds = {str(part.get("rope_type")) for part in (rope, *rope.values()) if isinstance(part, dict)}
-        if kinds & _STRETCHED:
-            return f"positions of type {', '.join(sorted(kinds & _STRETCHED))} depend on the longest row of a pass"
-        if "position_ids" not in self._inputs:
-            return "the model takes no position_ids"
-        ids, prompts = self._probes()
+        if (reason := positions_problem(self.model, self._inputs)) is not None:
+            return reason
+        ids, prompts = probes(self.model)
         (pack,) = pack_rows(ids, prompts, token_budget=10_000)
         alone_ND = torch.stack([self._plain([ids[n]])[0, -1] for n in pack.rows])
         while True:
@@ -326,74 +361,40 @@ class DecoderEngine:
         """
         share = 0 if self.mode == "exact" else first_layer(self.model, adapters)
         if share and share not in self._shares:
-            reason = self._why_not_shared(share, adapters)
+            reason = self._why_not_equal(SharedReading(adapters), SharedReading(adapters, share), "with shared layers")
             self._shares[share] = reason is None
             if reason is not None:
                 self._give_up("sharing of layers", reason)
         return share if self._shares.get(share) else 0
 
-    def _why_not_shared(self, share: int, adapters: Sequence[str]) -> str | None:
-        ids, prompts = self._probes()
+    def _stopping(self, asked: LayerReading) -> LayerReading:
+        """Return the same layers with a stop at the highest one, if that does not change the vectors."""
+        stop = asked.highest
+        stopping = LayerReading(asked.layers, stop)
+        if stop and stop not in self._stops:
+            reason = self._why_not_equal(asked, stopping, f"up to layer {stop}")
+            self._stops[stop] = reason is None
+            if reason is not None:
+                self._give_up("stopping at a layer", reason)
+        return stopping if self._stops.get(stop) else asked
+
+    def _why_not_equal(self, plain: _Asked, quick: _Asked, how: str) -> str | None:
+        """Return why the quicker of two readings does not give the vectors of the plain one; None if it does."""
+        ids, prompts = probes(self.model)
         (pack,) = pack_rows(ids, prompts, token_budget=10_000)
 
-        def read(share: int) -> Tensor:
+        def read(asked: _Asked) -> Tensor:
             if self._packs:
-                prompt_ND, response_NAD = self._read_pack(pack, SharedReading(adapters, share))
+                prompt_ND, response_NAD = self._read_pack(pack, asked)
             else:
-                ends = [end - 1 for end in prompts]
-                prompt_ND, response_NAD = self._read_batch(
-                    ids, [*range(len(ids))], ends, SharedReading(adapters, share)
-                )
-            return torch.cat([prompt_ND, response_NAD.flatten(0, 1)])
+                prompt_ND, response_NAD = self._read_batch(ids, [*range(len(ids))], [end - 1 for end in prompts], asked)
+            return torch.cat([prompt_ND.expand(-1, response_NAD.shape[-1]), response_NAD.flatten(0, 1)])
 
-        whole_ND = read(0)
+        whole_ND = read(plain)
         try:
-            return self._differs(read(share), whole_ND, "a conversation read with shared layers differs from itself")
+            return self._differs(read(quick), whole_ND, f"a conversation read {how} differs from itself")
         except (PackingError, AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError) as exc:
             return (str(exc).strip() or type(exc).__name__).splitlines()[0]
 
-    def _probes(self) -> tuple[list[Ids], list[int]]:
-        """Return the token ids and prompt lengths of five short conversations, four of which share a prompt."""
-        vocabulary = int(self.model.config.get_text_config().vocab_size)
-        rows = [tuple((7 * i * i + 3 * n) % vocabulary for i in range(1, 12 + n)) for n in range(2)]
-        return [rows[0], rows[0][:5] + rows[1], rows[1], rows[0] + rows[1], rows[0][:7]], [5, 5, 4, 5, 5]
-
     def _differs(self, found_ND: Tensor, expected_ND: Tensor, what: str) -> str | None:
-        gap_N = (found_ND.float() - expected_ND.float()).norm(dim=-1)
-        worst = float((gap_N / expected_ND.float().norm(dim=-1).clamp_min(1e-6)).max())
-        limit = TOLERANCE.get(self.model.dtype, 1e-3)
-        return None if worst <= limit else f"{what} by {worst:.2g} (relative norm)"
-
-    def _free(self, *, tokens: int, next_try: int) -> None:
-        log("out of memory", tokens=tokens, next_try=next_try)
-        gc.collect()
-        if self.model.device.type == "cuda":
-            torch.cuda.empty_cache()
-
-
-def _unless_out_of_memory(read: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor] | None:
-    """Return the result of ``read``, or None if memory runs out (this frees the tensors that the error refers to)."""
-    try:
-        return read()
-    except torch.OutOfMemoryError:
-        return None
-    except RuntimeError as exc:
-        if "can't allocate memory" not in str(exc):  # message of the CPU allocator
-            raise
-        return None
-
-
-def _shared(prompt_ND: Tensor, rows: Sequence[Tokenized]) -> Tensor:
-    """Return the prompt vectors, with the first vector of each prompt for all its occurrences.
-
-    A prompt may be read in several passes with different rounding; the gate must weigh all its answers equally.
-    """
-    first: dict[Ids, int] = {}
-    return prompt_ND[[first.setdefault(row.ids[: row.prompt_end + 1], n) for n, row in enumerate(rows)]]
-
-
-def _too_long(tokens: int) -> BackboneError:
-    return BackboneError(
-        f"a conversation of {tokens} tokens does not fit into memory",
-        fix="lower backbone.max_tokens, use a smaller dtype, or a device with more memory",
-    )
+        return vector_gap(found_ND, expected_ND, what, dtype=self.model.dtype)

@@ -21,6 +21,14 @@ from facetrm.data.records import Preference, Rating
 Row: TypeAlias = dict[str, Any]
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_QUOTED = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)\s*")
+_NO_RATING = re.compile(
+    r"^(id|idx|index|row|line|no|num|number|turn|turns|seed|year|month|day|date|time|epoch|step|split|fold|margin"
+    r"|strength|length|tokens?|chars?|words?|age|rank|order|count|size|version|batch|page|label_id|unnamed.*|__.*)$"
+    r"|(^|_)(id|ids|idx|index|uuid|hash|timestamp|tstamp|date|time|seconds|ms|tokens|chars|words|length|len|count|seed"
+    r"|turn|turns|rank|year)$|^(num|n|nb|count|timestamp|created|updated)_",
+    re.IGNORECASE,
+)
 MISSING = -100.0
 LARGEST = sys.float_info.max
 
@@ -140,6 +148,16 @@ def _check_rating(name: str, raw: float, objective: Objective | None, declared: 
 def is_number(value: object) -> TypeGuard[float]:
     """Return whether ``value`` is an int or a float, but not a bool."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def is_no_rating(name: str) -> bool:
+    """Return whether a column is named like an id, a count, a date or a length, rather than a rating."""
+    return _NO_RATING.search(name) is not None
+
+
+def is_quoted_number(value: object) -> bool:
+    """Return whether ``value`` is text that holds nothing but a number."""
+    return isinstance(value, str) and _QUOTED.fullmatch(value) is not None
 
 
 def need(row: Row, key: str) -> Any:

@@ -11,12 +11,15 @@ from typing import Any, Final
 
 from facetrm.core.errors import DataError, short
 from facetrm.data.read.columns import Row
+from facetrm.data.read.foreign import ANSWERS, PROMPTS
+from facetrm.data.read.winners import ANSWER_PAIRS
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|nan|NaN")
 _BYTE = re.compile("[\udc80-\udcff]")
 _TEXT: Final = frozenset(
     {"id", "source", "subset", "task", "category", "split", "aspect", "system"}
     | {"prompt", "chosen", "rejected", "response", "completion", "answer"}
+    | {*PROMPTS, *ANSWERS, *(name for pair in ANSWER_PAIRS for name in pair)}
 )
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast, final
 
 from facetrm.core.errors import DataError
 from facetrm.core.files import write_bytes
@@ -14,11 +16,39 @@ from facetrm.core.lazy import load_name
 from facetrm.core.progress import log
 from facetrm.data.objectives import Objective
 from facetrm.data.read.columns import short
+from facetrm.data.read.foreign import Foreign, LeftOut, find_foreign
 from facetrm.data.read.formats import FileLayout, RecordKind, detect, record_kind, to_record
 from facetrm.data.read.rows import ROW_SUFFIXES, RawRow, read_rows
 from facetrm.data.records import Preference, Rating
 
 OnError: TypeAlias = Literal["raise", "skip"]
+R = TypeVar("R", Rating, Preference)
+
+
+@final
+@dataclass(frozen=True)
+class FileRead(Generic[R]):
+    """The records of one file, and what became of its other rows.
+
+    Attributes:
+        path: Path of the file.
+        records: The records, in the order of the file.
+        rows: Number of rows in the file.
+        convention: Name of its column convention.
+        attributes: Names of the columns that were read as ratings; empty if the rows name their objectives themselves.
+        unread: Columns that are kept in ``meta`` only.
+        left_out: Number of rows, or parts of rows, without a usable label, by reason.
+        skipped: Number of bad rows that were skipped.
+    """
+
+    path: Path
+    records: list[R]
+    rows: int
+    convention: str = ""
+    attributes: frozenset[str] = frozenset()
+    unread: tuple[str, ...] = ()
+    left_out: Counter[str] = field(default_factory=Counter)
+    skipped: int = 0
 
 
 def read_ratings(
@@ -51,7 +81,28 @@ def read_ratings(
         >>> len(read_ratings(path, objectives=world.objectives))
         3
     """
-    return cast("list[Rating]", _read(Path(path), "rating", objectives, on_error, skipped_to))
+    return read_rating_file(path, objectives=objectives, on_error=on_error, skipped_to=skipped_to).records
+
+
+def read_rating_file(
+    path: Path | str,
+    *,
+    objectives: Sequence[Objective] | None = None,
+    on_error: OnError = "raise",
+    skipped_to: Path | str | None = None,
+) -> FileRead[Rating]:
+    """Read rated conversations as :func:`read_ratings` does, and return what became of the other rows as well.
+
+    Args:
+        path: file of rated rows.
+        objectives: declared objectives, or None to take every column of numbers.
+        on_error: ``raise`` at the first bad row, or ``skip`` bad rows, write them to a side file and count them.
+        skipped_to: folder for that side file; None for the folder of ``path``.
+
+    Raises:
+        DataError: A row is bad, or the columns follow no convention.
+    """
+    return cast("FileRead[Rating]", _read(Path(path), "rating", objectives, on_error, skipped_to))
 
 
 def read_preferences(
@@ -79,7 +130,23 @@ def read_preferences(
         >>> len(read_preferences(path))
         3
     """
-    return cast("list[Preference]", _read(Path(path), "preference", None, on_error, skipped_to))
+    return read_preference_file(path, on_error=on_error, skipped_to=skipped_to).records
+
+
+def read_preference_file(
+    path: Path | str, *, on_error: OnError = "raise", skipped_to: Path | str | None = None
+) -> FileRead[Preference]:
+    """Read preferences as :func:`read_preferences` does, and return what became of the other rows as well.
+
+    Args:
+        path: file of preferences.
+        on_error: ``raise`` at the first bad row, or ``skip`` bad rows, write them to a side file and count them.
+        skipped_to: folder for that side file; None for the folder of ``path``.
+
+    Raises:
+        DataError: A row is bad, or the columns follow no convention.
+    """
+    return cast("FileRead[Preference]", _read(Path(path), "preference", None, on_error, skipped_to))
 
 
 def read_records(path: Path | str) -> list[Rating] | list[Preference]:
@@ -94,7 +161,7 @@ def read_records(path: Path | str) -> list[Rating] | list[Preference]:
     Raises:
         DataError: A row is bad. The message names the file, line (or Parquet row), field, value and fix.
     """
-    return cast("list[Rating] | list[Preference]", _read(Path(path), None, None, "raise", None))
+    return cast("list[Rating] | list[Preference]", _read(Path(path), None, None, "raise", None).records)
 
 
 def write_records(path: Path | str, records: Iterable[Rating | Preference]) -> None:
@@ -204,7 +271,7 @@ def _read(
     objectives: Sequence[Objective] | None,
     on_error: OnError,
     skipped_to: Path | str | None,
-) -> list[Rating | Preference]:
+) -> FileRead[Any]:
     skipped = SkippedRows(path, on_error, skipped_to)
     rows: list[RawRow] = []
     for row in read_rows(path):
@@ -215,26 +282,56 @@ def _read(
     if not rows:
         skipped.close(0)
         log("read", path=str(path), kind=kind, rows=0)
-        return []
+        return FileRead(path, [], 0, skipped=len(skipped))
+    left_out: Counter[str] = Counter()
     try:
         values = [row.value for row in rows if row.value is not None]
-        layout = detect(values, kind or record_kind(values), objectives)
+        kind = kind or record_kind(values)
+        foreign = find_foreign(values, kind)
+        ours = rows if foreign is None else _rewritten(rows, foreign, skipped=skipped, left_out=left_out)
+        if not ours:
+            raise DataError(f"no {kind} is left: {_counted(left_out)}", fix="give rows with a label")
+        layout = detect([row.value for row in ours if row.value is not None], kind, objectives)
     except DataError as exc:
-        raise DataError(exc.problem, place=path, fix=exc.fix) from None
-    _announce(path, layout, len(rows))
+        raise DataError(exc.problem, place=exc.place or path, fix=exc.fix) from None
+    _announce(path, layout, len(rows), foreign=foreign, left_out=left_out)
     records = []
-    for row in rows:
+    for row in ours:
         try:
             if row.value is not None:
                 records.append(to_record(row.value, layout))
         except DataError as exc:
             skipped.add(exc, row.number, row.value)
     skipped.close(len(records))
-    return records
+    name = layout.convention.name if foreign is None else foreign.name
+    used = {"margin"} if layout.facts.margin_scale else set()
+    unread = () if layout.convention.strict else tuple(key for key in layout.extra if key not in used)
+    return FileRead(path, records, len(rows), name, layout.facts.attributes, unread, left_out, len(skipped))
 
 
-def _announce(path: Path, layout: FileLayout, rows: int) -> None:
-    facts: dict[str, Any] = {"path": str(path), "kind": layout.convention.kind, "convention": layout.convention.name}
+def _rewritten(
+    rows: Sequence[RawRow], foreign: Foreign, *, skipped: SkippedRows, left_out: Counter[str]
+) -> list[RawRow]:
+    """Return the rows of a convention of ours that ``rows`` stand for; bad rows and those left out are counted."""
+    found = []
+    for row in rows:
+        try:
+            parts = list(foreign.rewrite(row.value or {}))
+        except DataError as exc:
+            skipped.add(exc, row.number, row.value)
+            continue
+        left_out.update(part.reason for part in parts if isinstance(part, LeftOut))
+        found += [RawRow(row.number, part) for part in parts if not isinstance(part, LeftOut)]
+    return found
+
+
+def _counted(left_out: Counter[str]) -> str:
+    return ", ".join(f"{reason} ({count})" for reason, count in left_out.items()) or "every row is bad"
+
+
+def _announce(path: Path, layout: FileLayout, rows: int, *, foreign: Foreign | None, left_out: Counter[str]) -> None:
+    name = layout.convention.name if foreign is None else foreign.name
+    facts: dict[str, Any] = {"path": str(path), "kind": layout.convention.kind, "convention": name}
     if layout.convention.kind == "preference":
         facts["style"] = layout.style
     if layout.facts.attributes:
@@ -243,6 +340,8 @@ def _announce(path: Path, layout: FileLayout, rows: int) -> None:
         facts["margin_scale"] = layout.facts.margin_scale
     if layout.extra and not layout.convention.strict:
         facts["kept_in_meta"] = list(layout.extra)
+    if left_out:
+        facts["left_out"] = dict(left_out)
     log("read", **facts, rows=rows)
 
 

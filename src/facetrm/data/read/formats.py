@@ -10,6 +10,7 @@
                  rejected response        messages, rejected_response: the worse answer beside the last message
                  TRL implicit prompt      chosen, rejected that begin alike: strings, or message lists (RLHFlow pairs)
 
+:mod:`facetrm.data.read.foreign` lists further conventions, which are rewritten into these.
 The columns ``id, source, subset, task (or category), split, meta`` are read in every convention. Other columns go to
 ``meta``, except that an unknown column is an error in facetrm's own convention.
 
@@ -29,10 +30,11 @@ from typing import Literal, final
 
 from facetrm.core.errors import DataError, did_you_mean, short
 from facetrm.data.objectives import Objective
-from facetrm.data.read.columns import LARGEST, Facts, Row, is_number, validate
+from facetrm.data.read.columns import LARGEST, Facts, Row, is_no_rating, is_number, is_quoted_number, validate
 from facetrm.data.read.conventions import CONVENTIONS, Convention
 from facetrm.data.read.conventions import RecordKind as RecordKind
 from facetrm.data.read.extras import as_json
+from facetrm.data.read.foreign import FOREIGN_COLUMNS, as_asked, find_foreign
 from facetrm.data.records import Preference, Rating
 
 _SIDE = ("id", "source", "subset", "task", "split")
@@ -93,6 +95,7 @@ def detect(rows: Sequence[Row], kind: RecordKind, objectives: Sequence[Objective
     if "ratings" not in names and kind == "rating":
         attributes = _attribute_columns(rows, names, declared)
         if not attributes:
+            _refuse_quoted(rows, names)
             raise _undetected(names, kind)
     margins = [float(m) for row in rows if is_number(m := row.get("margin")) and 0 < m <= LARGEST]
     texts = (row.get("prompt" if "prompt" in names else "chosen") for row in rows)
@@ -135,7 +138,7 @@ def to_unlabelled(row: Row) -> Rating | Preference:
     Raises:
         DataError: The columns contain no conversation, or a bad one; the caller adds the place.
     """
-    filled = {key: value for key, value in row.items() if value is not None and key not in _LABELS}
+    filled = as_asked({key: value for key, value in row.items() if value is not None and key not in _LABELS})
     convention = next((c for c in _UNLABELLED if c.required - _LABELS <= filled.keys()), None)
     if convention is None:
         raise _no_conversation(frozenset(filled))
@@ -176,7 +179,8 @@ def _no_conversation(names: frozenset[str]) -> DataError:
 def record_kind(rows: Sequence[Row]) -> RecordKind:
     """Return the kind of record in ``rows``: preferences if the columns compare responses, else ratings."""
     names = frozenset(key for row in rows for key in row)
-    return next((c.kind for c in _BY_ANSWERS if c.required <= names), "rating")
+    kind = next((c.kind for c in _BY_ANSWERS if c.required <= names), None)
+    return kind or ("rating" if find_foreign(rows, "preference") is None else "preference")
 
 
 def _undetected(names: frozenset[str], kind: RecordKind) -> DataError:
@@ -186,8 +190,10 @@ def _undetected(names: frozenset[str], kind: RecordKind) -> DataError:
             f"{kind}s were asked for, but the columns {sorted(names)} hold {other.kind}s ({other.name})",
             fix=f"read it as {other.kind}s",
         )
-    listed = "\n".join(f"  {c.name}: {c.columns}" for c in CONVENTIONS if c.kind == kind)
-    return DataError(f"no {kind} convention has the columns {sorted(names)}", fix=f"use one of\n{listed}")
+    known = {c.name: c.columns for c in CONVENTIONS if c.kind == kind} | dict(FOREIGN_COLUMNS[kind])
+    listed = "\n".join(f"  {columns} [{name}]" for name, columns in known.items())
+    problem = f"no {kind} convention has the columns {short(sorted(names), 300)}; it may have\n{listed}"
+    return DataError(problem, fix="rename the columns to those of one convention")
 
 
 def _attribute_columns(
@@ -197,7 +203,17 @@ def _attribute_columns(
     free = names - _KNOWN - {"messages", "prompt"}
     if declared is not None and free & declared.keys():
         return free & declared.keys()
-    return frozenset(key for key in free if any(isinstance(row.get(key), (bool, int, float)) for row in rows))
+    found = (key for key in free if any(isinstance(row.get(key), (bool, int, float)) for row in rows))
+    return frozenset(
+        key for key in found if not (is_no_rating(key) and any(isinstance(row.get(key), str) for row in rows))
+    )
+
+
+def _refuse_quoted(rows: Sequence[Row], names: frozenset[str]) -> None:
+    """Refuse a file whose only numbers are written as text."""
+    quoted = [n for n in sorted(names - _KNOWN) if any(is_quoted_number(row.get(n)) for row in rows)]
+    if quoted:
+        raise DataError(f"the numbers in {short(quoted)} are text", fix="write them unquoted: 4, not '4'")
 
 
 def _side(rest: Row, *, strict: bool) -> Row:

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from facetrm.backbone.encoder import Features
+from facetrm.backbone.encoder import LAST, Features, Layer
 from facetrm.core.errors import FitError
 from facetrm.fit.heads.label_blocks import Bools, Ints, LabelBlock
 
@@ -27,6 +27,29 @@ Precision = Literal["float64", "float32"]
 _PLACE = "features"
 _ROWS = 1024  # rows per matrix product: enough to hide the memory traffic of a D x D matrix
 _PANELS = 8  # row panels of the upper triangle: 9/16 of the products of the full square
+
+
+def at_layer(source: FeatureSource, layer: Layer, *, factor: float = 1.0) -> FeatureSource:
+    """Return the response vectors of one layer, block by block, times ``factor``; tensors count as this layer.
+
+    Args:
+        source: features in a form that :func:`response_chunks` accepts.
+        layer: the layer.
+        factor: factor on the vectors.
+    """
+    if isinstance(source, Iterator):  # refused when it is read
+        return source
+
+    def pieces() -> Iterator[Chunk]:
+        given = (source,) if isinstance(source, (Features, torch.Tensor)) else source() if callable(source) else source
+        for piece in given:
+            if not isinstance(piece, Features) or (not piece.layers and layer == LAST):
+                yield piece
+            else:
+                x = piece.response(layer)
+                yield x if factor == 1.0 else x * factor
+
+    return pieces
 
 
 def response_chunks(source: FeatureSource, *, rows: int) -> Iterator[tuple[int, Tensor]]:

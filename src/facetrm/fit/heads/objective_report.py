@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -105,6 +105,34 @@ def report_objective(
         interval=interval,
         note=note,
     )
+
+
+def with_interval(
+    report: ObjectiveReport,
+    predictions_N: ArrayLike,
+    labels_N: ArrayLike,
+    groups_N: ArrayLike,
+    *,
+    bootstrap: int,
+    seed: int,
+) -> ObjectiveReport:
+    """Return a report with the interval of its Spearman correlation.
+
+    Args:
+        report: the report of an objective.
+        predictions_N: the predictions that it is about, [N]; NaN for rows that were not held out.
+        labels_N: labels on the [0, 1] scale, [N]; NaN if not rated.
+        groups_N: prompt key of each row, [N]; the bootstrap resamples prompts.
+        bootstrap: number of bootstrap samples; 0 leaves the report as it is.
+        seed: random seed of the bootstrap.
+    """
+    predictions, labels = np.asarray(predictions_N, dtype=np.float64), np.asarray(labels_N, dtype=np.float64)
+    rows = np.isfinite(labels) & np.isfinite(predictions)
+    if not bootstrap or not rows.any():
+        return report
+    groups = np.asarray(groups_N)[rows]
+    found = bootstrap_spearman(predictions[rows], labels[rows], groups, samples=bootstrap, seed=seed)
+    return replace(report, interval=(found.low, found.high))
 
 
 def mean_spearman(reports: Sequence[ObjectiveReport]) -> float:

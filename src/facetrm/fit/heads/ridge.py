@@ -22,11 +22,12 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
+from facetrm.backbone.encoder import in_order
 from facetrm.core.config import Section, Seed
 from facetrm.core.errors import FitError
 from facetrm.core.statistics import Floats
 from facetrm.data.objectives import Objective
-from facetrm.fit.heads.gram import Centre, FeatureSource, Precision, gather_moments, response_chunks
+from facetrm.fit.heads.gram import Centre, FeatureSource, Precision, at_layer, gather_moments, response_chunks
 from facetrm.fit.heads.label_blocks import Bools, Ints, LabelBlock, assign_folds, label_blocks
 from facetrm.fit.heads.objective_report import ObjectiveReport, report_objective
 from facetrm.fit.heads.ridge_path import RidgeSolutions, fit_block
@@ -91,11 +92,13 @@ class LinearFit:
         experts: the fitted heads.
         reports: one report per objective, on predictions for held-out rows.
         means_K: weighted mean label of each objective.
+        held_out_NK: predictions for held-out rows on the [0, 1] scale; NaN for all other rows and without a label.
     """
 
     experts: LinearExperts
     reports: tuple[ObjectiveReport, ...]
     means_K: Tensor
+    held_out_NK: Floats
 
 
 def fit_linear_experts(
@@ -175,7 +178,7 @@ def fit_linear_experts(
             )
         )
     experts = LinearExperts(objectives, heads.weight_KD, heads.bias_K, length=length)
-    return LinearFit(experts, tuple(reports), means)
+    return LinearFit(experts, tuple(reports), means, predictions)
 
 
 def evaluate_experts(
@@ -209,8 +212,10 @@ def evaluate_experts(
     objectives = experts.objectives[: len(experts.weight_KD)]
     labels, group_N, _ = _check(labels_NK, objectives, groups, None)
     scores = np.full(labels.shape, np.nan)
-    for start, x in response_chunks(features, rows=len(labels)):
-        scores[start : start + len(x)] = experts.rate(x).cpu().numpy()
+    for layer in in_order(experts.reads):
+        mine = [k for k, read in enumerate(experts.reads) if read == layer]
+        for start, x in response_chunks(at_layer(features, layer), rows=len(labels)):
+            scores[start : start + len(x), mine] = experts.rate(x)[:, mine].cpu().numpy()
     reports = []
     for k, objective in enumerate(objectives):
         rated = labels[np.isfinite(labels[:, k]), k]

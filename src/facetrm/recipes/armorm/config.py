@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from facetrm.backbone.encoder import LAST, Layer, in_order, is_layer
 from facetrm.backbone.shards import StorageType
 from facetrm.backbone.transformer import BackboneConfig
 from facetrm.core.config import Section, Seed, share_seed
-from facetrm.core.errors import ConfigError, did_you_mean
+from facetrm.core.errors import ConfigError, did_you_mean, short
 from facetrm.data.objectives import Direction
 from facetrm.fit.bradley_terry import BradleyTerryConfig
 from facetrm.fit.debias import DebiasConfig
@@ -48,6 +49,8 @@ class ExpertsSection(Section):
         cross_fit: Number of prompt folds of the cross-fitting: the gate then learns from scores of heads that did not
             see its prompts. 0 for none, which is right if ratings and preferences share no prompts.
         test: Whether to report the heads on the held-out ratings as well.
+        layers: Layers of the backbone that a head may read, such as ``[10, 20, last]``. Each objective takes the layer
+            that predicts its held-out training labels best, or a higher one that is as good within a standard error.
     """
 
     ridge: RidgeConfig = RidgeConfig()
@@ -57,6 +60,16 @@ class ExpertsSection(Section):
     preference: bool = False
     cross_fit: int = Field(default=0, ge=0)
     test: bool = True
+    layers: tuple[Any, ...] = (LAST,)
+
+    @field_validator("layers")
+    @classmethod
+    def _layers(cls, layers: tuple[Any, ...]) -> tuple[Layer, ...]:
+        wrong = next((layer for layer in layers if not is_layer(layer)), None)
+        if wrong is not None or not layers:
+            said = "it is empty" if wrong is None else f"layer {short(wrong)}"
+            raise ValueError(f"{said}; give numbers from 1 to the number of layers, or last, such as [10, 20, last]")
+        return in_order(layers)
 
     @model_validator(mode="after")
     def _folds(self) -> ExpertsSection:

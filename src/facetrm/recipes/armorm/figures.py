@@ -20,6 +20,7 @@ from facetrm.explain.ablation import ablate
 from facetrm.explain.ask import explain_pair, flip_explained
 from facetrm.explain.overall import explain_overall
 from facetrm.fit.debias import CorrelationRow
+from facetrm.fit.heads.layer_choice import LayerRow
 from facetrm.fit.heads.objective_report import ObjectiveReport
 from facetrm.model.reward_model import RewardModel
 from facetrm.recipes.armorm.config import ArmormConfig
@@ -30,6 +31,7 @@ from facetrm.recipes.armorm.rows import Rows
 from facetrm.recipes.generated import generator_seeds
 from facetrm.recipes.notable import Notable, notable_pairs
 from facetrm.recipes.router_figures import router_part
+from facetrm.report.layer_table import LayerTableRow
 from facetrm.report.run_report import (
     DebiasTableRow,
     ExplainedPair,
@@ -94,6 +96,7 @@ def metrics(
         "backbone_training": dict(training),
         "objectives": {report.name: report.to_dict() for report in fit.reports},
         "objectives_test": {report.name: report.to_dict() for report in fit.test_reports},
+        **({"layers": {row.name: row.to_dict() for row in fit.layers}} if fit.layers else {}),
         "debias": {
             "target": fit.debias.target,
             "max_abs_rho": None if fit.debias.target is None else fit.debias.max_abs_rho,
@@ -175,6 +178,7 @@ def report(
         config=dump_yaml(config),
         seconds=dict(seconds),
         objectives=tuple(_objective_row(r, alphas[r.name]) for r in (fit.test_reports or fit.reports)),
+        layers=tuple(_layer_row(row) for row in fit.layers),
         debias=_debias_rows(fit, judgement),
         length=_length(judgement),
         pair_accuracy={kind: _accuracies(t) for kind, t in (("noisy", judgement.noisy), ("true", judgement.true)) if t},
@@ -287,6 +291,16 @@ def _objective_row(r: ObjectiveReport, alpha: float | None) -> ObjectiveRow:
         low=_number(r.interval[0]),
         high=_number(r.interval[1]),
         measurable=r.validity.measurable,
+    )
+
+
+def _layer_row(row: LayerRow) -> LayerTableRow:
+    return LayerTableRow(
+        objective=row.name,
+        chosen=str(row.chosen),
+        spearman={str(layer): _number(value) for layer, value in row.spearman.items()},
+        mse={str(layer): _number(value) for layer, value in row.errors.items()},
+        standard_error=_number(row.standard_error),
     )
 
 

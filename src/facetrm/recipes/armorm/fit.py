@@ -8,7 +8,7 @@ Reference: ArmoRM (arXiv 2406.12845). The docstring of each part says where it d
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from facetrm.backbone.encoder import Encoder, Features
+from facetrm.backbone.encoder import LAST, Encoder, Features, Layer
+from facetrm.backbone.read_with import ReadWith
 from facetrm.backbone.store import FeatureStore, encode
 from facetrm.backbone.transformer import TransformerEncoder, load_encoder
 from facetrm.core.errors import ConfigError
@@ -32,6 +33,7 @@ from facetrm.evaluate.stored_pairs import StoredPairs
 from facetrm.fit.blocks import FeatureStream
 from facetrm.fit.debias import Debias, fit_debias
 from facetrm.fit.gate.fit import GateFit, fit_scored_gate
+from facetrm.fit.heads.layer_choice import LayerRow
 from facetrm.fit.heads.objective_report import ObjectiveReport
 from facetrm.fit.heads.ridge import LinearFit, evaluate_experts
 from facetrm.fit.pairs import expert_scores, score_pair_blocks
@@ -41,7 +43,7 @@ from facetrm.model.experts import LengthScale, LinearExperts
 from facetrm.model.mixture import Mixture
 from facetrm.model.reward_model import RewardModel
 from facetrm.model.validity import VALIDITY, Validity, validity_of
-from facetrm.recipes.armorm.config import ArmormConfig
+from facetrm.recipes.armorm.config import ArmormConfig, ExpertsSection
 from facetrm.recipes.armorm.heads import add_preference, cross_fitted, fit_heads, rated_chunks
 from facetrm.recipes.armorm.rows import Rows, load_rows
 from facetrm.recipes.backbones import train_tiny
@@ -75,6 +77,7 @@ class ArmormFit:
         model: The reward model, ready to score.
         reports: Report of each expert, out of fold.
         test_reports: Report of each expert on held-out ratings; empty if there are none.
+        layers: How well each layer suits each objective; empty if there was only one layer.
         debias: Fitted debiasing.
         gate: Fitted gate.
         gate_pairs: Training pairs of the gate; their features are read block by block.
@@ -95,6 +98,7 @@ class ArmormFit:
     weights: Floats | None
     scores: tuple[Tensor, Tensor] | None
     folder: Path | None = None
+    layers: tuple[LayerRow, ...] = ()
 
     @property
     def mixture(self) -> Mixture:
@@ -136,7 +140,12 @@ def prepare(config: ArmormConfig, folder: Path, watch: Stopwatch) -> tuple[Rows,
     with watch("encode"):
         kept = folder / "features" if config.features.folder is None else Path(config.features.folder)
         store = encode(
-            encoder, conversations(rows), kept, shard_rows=config.features.shard_rows, dtype=config.features.dtype
+            encoder,
+            conversations(rows),
+            kept,
+            layers=config.experts.layers,
+            shard_rows=config.features.shard_rows,
+            dtype=config.features.dtype,
         )
     with watch("reading"):
         rows = readable_rows(rows, encoder)
@@ -162,17 +171,19 @@ def readable_rows(rows: Rows, encoder: Encoder) -> Rows:
     return replace(rows, gate=gate, reading=reader.done(rows.test))
 
 
-def stream_of(encoder: Encoder) -> FeatureStream:
+def stream_of(encoder: Encoder, layers: Sequence[Layer] = (LAST,)) -> FeatureStream:
     """Return a stream of features that does not store them, but computes them again each time.
 
     Args:
         encoder: Encoder that computes the features.
+        layers: Layers at which the responses are read.
     """
+    read = ReadWith.of(encoder, None, layers)
 
     def stream(conversations: Iterable[Conversation], *, rows: int) -> Iterator[Features]:
         source = iter(conversations)
         while part := list(islice(source, rows)):
-            yield encoder.encode(part)
+            yield read.read(encoder, part, lambda rows, tokens: None)
 
     return stream
 
@@ -206,7 +217,7 @@ def fit_parts(
     """
     hidden = encoder.hidden_size
     with watch("experts"):
-        section, labels_NK = config.experts, label_matrix(rows.heads, rows.objectives)
+        section, labels_NK = _known_layers(config.experts, encoder), label_matrix(rows.heads, rows.objectives)
         rated = rated_chunks(rows.heads, stream, hidden_size=hidden)
         pairs = StoredPairs.of(rows.gate, stream, hidden_size=hidden)
         weights = preference_weights(rows.gate, balance=config.gate.source_balance, strength=config.gate.strength)
@@ -214,7 +225,8 @@ def fit_parts(
         if section.length:
             length_N = torch.cat([chunk.length_N for chunk in rated()])
             scale = LengthScale.covering(length_N, direction=section.length_direction)
-        fit = fit_heads(section, rows.heads, rated, labels_NK, objectives=rows.objectives, scale=scale)
+        chosen = fit_heads(section, rows.heads, rated, labels_NK, objectives=rows.objectives, scale=scale)
+        fit = chosen.fit
         experts, linear = fit.experts, config.compare.linear
         if section.preference:
             experts, ridge = add_preference(experts, pairs, config=linear, weights=weights, folder=folder)
@@ -251,7 +263,13 @@ def fit_parts(
         VALIDITY: {report.name: report.validity.to_dict() for report in (tested or fit.reports)},
     }
     model = RewardModel(encoder, {"all": mixture}, provenance=provenance)
-    return ArmormFit(model, fit.reports, tested, debias, gate, pairs, test, weights, scores, folder)
+    return ArmormFit(model, fit.reports, tested, debias, gate, pairs, test, weights, scores, folder, chosen.table)
+
+
+def _known_layers(section: ExpertsSection, encoder: Encoder) -> ExpertsSection:
+    """Return the settings with the layers as ``encoder`` names them."""
+    found = ReadWith.of(encoder, None, section.layers).layers
+    return section.model_copy(update={"layers": found or (LAST,)})
 
 
 def fit_mixture(

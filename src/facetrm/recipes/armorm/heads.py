@@ -2,8 +2,9 @@
 
 The preference expert is a linear Bradley-Terry head that joins the named objectives as one more expert. It is for
 backbones that were not trained on preferences; ArmoRM's backbone (FsfairX) was, so its heads know preferences already.
-The score of the preference expert is 0.5 + 0.2 z, where z is its log odds, standardised over its training answers. Its
-rating is the log odds, on a scale of 2.5 standard deviations around their mean.
+It reads the highest of the layers. The score of the preference expert is 0.5 + 0.2 z, where z is its log odds,
+standardised over its training answers. Its rating is the log odds, on a scale of 2.5 standard deviations around their
+mean.
 
 Shapes: N pairs or rated rows, D hidden size, K experts.
 """
@@ -24,7 +25,7 @@ from facetrm.evaluate.stored_pairs import StoredPairs
 from facetrm.fit.blocks import FeatureStream, PairBlocks, block_rows
 from facetrm.fit.bradley_terry import PREFERENCE, BradleyTerryConfig, fit_bradley_terry_blocks
 from facetrm.fit.heads.gram import FeatureSource
-from facetrm.fit.heads.ridge import LinearFit, fit_linear_experts
+from facetrm.fit.heads.layer_choice import LayeredFit, fit_layered_experts
 from facetrm.fit.pairs import expert_scores, pair_weights
 from facetrm.model.experts import LengthScale, LinearExperts
 from facetrm.recipes.armorm.config import ExpertsSection
@@ -53,8 +54,8 @@ def fit_heads(
     *,
     objectives: Sequence[Objective],
     scale: LengthScale | None,
-) -> LinearFit:
-    """Fit one ridge head per objective.
+) -> LayeredFit:
+    """Fit one ridge head per objective, on the last layer or on the best one of several.
 
     Args:
         section: Settings of the experts.
@@ -64,9 +65,10 @@ def fit_heads(
         objectives: The K objectives, the columns of the labels.
         scale: Scale of the length expert; None for no such expert.
     """
-    return fit_linear_experts(
+    return fit_layered_experts(
         rated,
         labels_NK,
+        layers=section.layers,
         objectives=objectives,
         groups=[r.prompt_key for r in ratings],
         config=section.ridge,
@@ -104,7 +106,11 @@ def preference_expert(experts: LinearExperts, weight_1D: Tensor, pairs: PairBloc
         weight_1D: Weights of the log odds, float64, [1, D].
         pairs: Pairs whose answers give mean and standard deviation of the log odds.
     """
-    sides = [[side.response_NAD[:, 0].double() @ weight_1D[0] for side in block] for block in pairs.blocks()]
+    reads = [*experts.reads]
+    sides = []
+    for block in pairs.blocks():
+        sides.append([side.response().double() @ weight_1D[0] for side in block])
+        reads[len(experts.reads) :] = [block[0].highest]
     odds_N = torch.cat([chosen for chosen, _ in sides] + [rejected for _, rejected in sides])
     factor, shift = standard_scale(odds_N)
     bias_1 = torch.tensor([shift])
@@ -116,6 +122,7 @@ def preference_expert(experts: LinearExperts, weight_1D: Tensor, pairs: PairBloc
         torch.cat([experts.weight_KD, (factor * weight_1D).float()]),
         torch.cat([experts.bias_K, bias_1]),
         length=experts.length,
+        layers=reads,
     )
 
 
@@ -178,7 +185,7 @@ def cross_fitted(
         part = [ratings[n] for n in kept.tolist()]
         rated = rated_chunks(part, stream, hidden_size=pairs.hidden_size)
         fit = fit_heads(quick, part, rated, labels_NK[kept.numpy()], objectives=objectives, scale=scale)
-        experts = fit.experts
+        experts = fit.fit.experts
         if linear is not None:
             others = torch.nonzero(fold_P != fold).flatten()
             kept_weights = None if weights is None else weights[others.numpy()]

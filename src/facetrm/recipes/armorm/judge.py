@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from facetrm.backbone.encoder import LAST
 from facetrm.backbone.words import BagOfWords
 from facetrm.core.errors import FitError
 from facetrm.core.progress import log
@@ -20,7 +21,7 @@ from facetrm.fit.debias import CorrelationRow, Debias, correlation_table
 from facetrm.model.mixture import Mixture
 from facetrm.recipes.armorm.config import ArmormConfig
 from facetrm.recipes.armorm.fit import ArmormFit, Stopwatch, fit_mixture, fit_parts, stream_of
-from facetrm.recipes.armorm.rows import Rows
+from facetrm.recipes.armorm.rows import Rows, lost_lines
 from facetrm.recipes.verdicts import leads_over_rivals, run_verdict
 
 CEILING = "ceiling"
@@ -141,7 +142,10 @@ def judge_run(
                 noisy[model],
                 leads_over_rivals(by_system, groups, model=model, samples=samples, seed=seed),
                 pairs=len(groups),
-                warnings=weight_warnings(_shares(fit.mixture, output.weights_NK), unproven(fit.validity)),
+                warnings=[
+                    *lost_lines(rows.counts),
+                    *weight_warnings(_shares(fit.mixture, output.weights_NK), unproven(fit.validity)),
+                ],
             ),
             margins=by_system,
         )
@@ -162,7 +166,7 @@ def _bag_of_words(config: ArmormConfig, rows: Rows) -> Floats:
     same = config.model_copy(
         update={
             "experts": config.experts.model_copy(
-                update={"test": False, "cross_fit": 0, "preference": False, "ridge": ridge}
+                update={"test": False, "cross_fit": 0, "preference": False, "ridge": ridge, "layers": (LAST,)}
             )
         }
     )

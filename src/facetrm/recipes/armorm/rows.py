@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Protocol, TypedDict, TypeVar
+from typing import Annotated, Any, ClassVar, Final, Literal, Protocol, TypedDict, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -16,7 +16,7 @@ from facetrm.core.progress import log
 from facetrm.data.desk import Desk, DeskConfig
 from facetrm.data.objectives import Objective, check_unique
 from facetrm.data.pack import read_objectives, read_pack
-from facetrm.data.read.files import OnError, read_preferences, read_ratings, side_file
+from facetrm.data.read.files import FileRead, OnError, read_preference_file, read_rating_file, side_file
 from facetrm.data.read.formats import RecordKind
 from facetrm.data.records import Preference, Rating
 from facetrm.data.sources import SOURCES, load_source
@@ -28,6 +28,8 @@ from facetrm.recipes.generated import Generated
 from facetrm.recipes.reading import Reading
 
 R = TypeVar("R", Rating, Preference)
+LOST: Final = "left_out_"
+"""Start of the names under which rows without a usable label are counted."""
 
 
 class GeneratedData(Generated):
@@ -223,11 +225,13 @@ def load_rows(section: WorldData | DeskData | PackData | FilesData | SourcesData
         rows = _assemble(section, pack.ratings, pack.preferences, pack.objectives, split=_GivenSplit(section.folder))
     elif isinstance(section, FilesData):
         objectives = read_objectives(Path(section.objectives))
-        ratings = [r for f in section.ratings for r in read_ratings(f, objectives=objectives, **section.skipping)]
-        pairs = [p for f in section.preferences for p in read_preferences(f, **section.skipping)]
+        rated = [read_rating_file(f, objectives=objectives, **section.skipping) for f in section.ratings]
+        paired = [read_preference_file(f, **section.skipping) for f in section.preferences]
+        ratings, pairs = [r for file in rated for r in file.records], [p for file in paired for p in file.records]
         given = any(part_of(r) == "test" for r in ratings) or any(part_of(p) == "test" for p in pairs)
         split: _Split = _GivenSplit(section.objectives) if given else _HashSplit(section.test_share, seed)
         rows = _assemble(section, ratings, pairs, objectives, split=split)
+        rows = replace(rows, counts={**rows.counts, **lost_rows(rated, paired)})
     else:
         rows = _load_sources(section, seed)
     for name in ("heads", "gate", "test"):
@@ -235,6 +239,31 @@ def load_rows(section: WorldData | DeskData | PackData | FilesData | SourcesData
             raise DataError(f"no rows for part '{name}'", place=f"data ({section.kind})", fix="give more data")
     log("data", **{name: len(getattr(rows, name)) for name in ("heads", "heads_test", "gate", "test")}, **rows.counts)
     return rows
+
+
+def lost_rows(rated: Sequence[FileRead[Rating]], paired: Sequence[FileRead[Preference]]) -> dict[str, int]:
+    """Return the number of rows without a usable label, and of skipped bad rows, by reason.
+
+    Args:
+        rated: Files of ratings.
+        paired: Files of preferences.
+    """
+    counts: Counter[str] = Counter()
+    for left_out in (*(f.left_out for f in rated), *(f.left_out for f in paired)):
+        counts.update({f"{LOST}{reason.replace(' ', '_')}": count for reason, count in left_out.items()})
+    counts[f"{LOST}bad_ratings"] = sum(file.skipped for file in rated)
+    counts[f"{LOST}bad_preferences"] = sum(file.skipped for file in paired)
+    return {reason: count for reason, count in counts.items() if count}
+
+
+def lost_lines(counts: Mapping[str, int]) -> list[str]:
+    """Return a sentence about the rows that were lost to bad or missing labels; empty if there are none.
+
+    Args:
+        counts: Number of rows left out, by reason.
+    """
+    lost = [f"{k.removeprefix(LOST).replace('_', ' ')} ({n})" for k, n in counts.items() if k.startswith(LOST)]
+    return [f"Left out, without a usable label: {', '.join(lost)}."] if lost else []
 
 
 def _load_sources(section: SourcesData, seed: int) -> Rows:

@@ -34,6 +34,16 @@ def test_weights_are_shares_and_padding_has_none() -> None:
         assert {name for name, weight in weights.items() if weight} == set(DESK_TASKS[task].weights)
 
 
+@pytest.mark.parametrize(
+    ("task", "core"),
+    [("sums", "correct"), ("facts", "correct"), ("unknown", "honest"), ("harm", "declined"), ("code", "code")],
+)
+def test_what_a_task_is_about_outweighs_the_rest(task: str, core: str) -> None:
+    """No charm makes up for a wrong fact, and no good tip for help with something harmful."""
+    weights = DESK.weights[task]
+    assert weights[core] > sum(weight for name, weight in weights.items() if name != core)
+
+
 def test_one_weighting_cannot_be_right() -> None:
     """The best unconditional weights, fitted on the true levels and order, stay below the truth."""
 

@@ -90,7 +90,7 @@ ADVICE: Final = Task(
     "advice",
     "advice about an everyday thing",
     _FORMS,
-    {"useful": 0.14, "courteous": 0.62, "topic": 0.22, "fluent": 0.02},
+    {"useful": 0.34, "courteous": 0.44, "topic": 0.2, "fluent": 0.02},
     _write,
     _adjust,
 )

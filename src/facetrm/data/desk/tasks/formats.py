@@ -141,6 +141,6 @@ FORMAT: Final = Task(
     "format",
     "a short text that has to keep rules of form",
     _forms(),
-    {"instructions": 0.16, "topic": 0.12, "fluent": 0.72},
+    {"instructions": 0.42, "topic": 0.12, "fluent": 0.46},
     _write,
 )

@@ -214,6 +214,6 @@ PERSONA: Final = Task(
     "persona",
     "an answer in the voice of somebody else",
     _FORMS,
-    {"persona": 0.34, "topic": 0.1, "fluent": 0.54, "courteous": 0.02},
+    {"persona": 0.46, "topic": 0.1, "fluent": 0.42, "courteous": 0.02},
     _write,
 )

@@ -51,6 +51,6 @@ FACTS: Final = Task(
     "facts",
     "a fact that an encyclopedia settles",
     _FORMS,
-    {"correct": 0.42, "fluent": 0.56, "courteous": 0.02},
+    {"correct": 0.6, "fluent": 0.38, "courteous": 0.02},
     _write,
 )

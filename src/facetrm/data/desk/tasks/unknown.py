@@ -146,6 +146,6 @@ UNKNOWN: Final = Task(
     "unknown",
     "a private, random or future thing that nobody can know",
     _FORMS,
-    {"honest": 0.36, "useful": 0.05, "courteous": 0.57, "fluent": 0.02},
+    {"honest": 0.52, "useful": 0.05, "courteous": 0.41, "fluent": 0.02},
     _write,
 )

@@ -1,4 +1,4 @@
-"""The first five minutes in seconds: the quickstart's own recipe, made small, then every verb on what it left."""
+"""The recipe of the world, made small, then every verb on what it left."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ SMALL = (
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("quickstart") / "run"
+    return tmp_path_factory.mktemp("world") / "run"
 
 
 @pytest.fixture(scope="module")
 def ran(folder: Path) -> Said:
     sets = [part for item in SMALL for part in ("--set", item)]
-    return command("run", ROOT / "recipes" / "quickstart.yaml", "--out", folder, *sets)
+    return command("run", ROOT / "recipes" / "world.yaml", "--out", folder, *sets)
 
 
 def test_the_run_shows_what_it_found(ran: Said, folder: Path) -> None:
@@ -92,7 +92,7 @@ def test_then_it_explains_itself(ran: Said, folder: Path, tmp_path: Path) -> Non
 def test_then_the_same_command_repeats_nothing(ran: Said, folder: Path) -> None:
     sets = [part for item in SMALL for part in ("--set", item)]
     before = json.loads((folder / "metrics.json").read_text())
-    said = command("run", ROOT / "recipes" / "quickstart.yaml", "--out", folder, *sets, "--log-json")
+    said = command("run", ROOT / "recipes" / "world.yaml", "--out", folder, *sets, "--log-json")
     assert said.code == 0
     after = json.loads((folder / "metrics.json").read_text())
     assert after["hashes"] == before["hashes"]
