@@ -12,10 +12,10 @@ from facetrm.explain.local import explain_scores_pair
 from facetrm.explain.overall import Decided, GroupView, OverallExplanation
 from facetrm.report.run_report import (
     SYSTEM_TITLES,
-    Accuracy,
     DebiasTableRow,
     ExplainedPair,
     LengthAudit,
+    ListedPair,
     ObjectiveRow,
     Recovery,
     RecoveryPoint,
@@ -23,6 +23,7 @@ from facetrm.report.run_report import (
     Training,
     TrainingPoint,
 )
+from facetrm.report.task_parts import Accuracy
 
 TASKS = ("role play", "chat", "subjective QA", "objective QA", "text creation", "code", "safety")
 
@@ -57,9 +58,27 @@ def explained(prompt: str = "What is 17 + 25? Answer briefly.", answer: str = "T
     return ExplainedPair(explanation=explanation, conversations=texts, flip=flip_pair(explanation, aggregator=total))
 
 
+def listed(word: str, margin: float) -> tuple[ListedPair, ...]:
+    """Three pairs of one kind."""
+    return tuple(
+        ListedPair(
+            prompt=f"{word} prompt {n}",
+            chosen=f"{word} chosen {n}",
+            rejected=f"{word} rejected {n}",
+            margin=margin,
+            probability=0.5 + margin + 0.01 * n,
+            largest=((NAMES[0], -0.3), (NAMES[1], 0.1), (NAMES[2], -0.05)),
+            source="helpsteer",
+        )
+        for n in range(3)
+    )
+
+
 def run_report() -> RunReport:
     """A report with every section."""
     return RunReport(
+        model="ArmoRM: 5 linear experts and one gate on tiny",
+        data="1,200 rated answers and 4,000 pairs for training; 800 held-out pairs of 700 prompts",
         title="Quickstart: a readable reward model of a small world",
         description="A tiny decoder trained from scratch, one linear expert per objective, a gate on the prompt.",
         config="seed: 0\ngate:\n  steps: 500\n",
@@ -75,6 +94,7 @@ def run_report() -> RunReport:
                 spearman=0.68 - 0.1 * k,
                 low=0.62 - 0.1 * k,
                 high=0.74 - 0.1 * k,
+                measurable=k != 4,
             )
             for k, name in enumerate(NAMES)
         ),
@@ -138,6 +158,9 @@ def run_report() -> RunReport:
             best_step=400,
         ),
         pair=explained(),
+        errors=listed("wrong", -0.4),
+        wrong=212,
+        ties=listed("tied", 0.001),
         seeds={"world": 0, "gate": 1},
         versions={"facetrm": "0.1.0", "torch": "2.13"},
         hashes={"model": "m" * 64, "data": "d" * 64},

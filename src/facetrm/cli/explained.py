@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from facetrm import data as records
 from facetrm import explain, recipes, report
+from facetrm import model as models
 from facetrm.core.errors import BackboneError
 from facetrm.core.printed import print_json
 
@@ -34,7 +35,8 @@ def print_row(model: RewardModel, asked: ScoringRow, *, html: Path | None, as_js
         print(f"row {asked.id} ranks {len(asked.answers)} answers: comparing the first with the last", file=sys.stderr)
     try:
         if asked.is_pair:
-            pair = explain.explain_pair(model, answers[0], answers[-1])
+            preferred: Literal["A"] | None = "A" if asked.labelled else None
+            pair = explain.explain_pair(model, answers[0], answers[-1], preferred=preferred)
             flip = explain.flip_explained(model, pair)
             shown = {**pair.to_dict(), "flip": None if flip is None else flip.to_dict()}
             view: PairView | AnswerView = explain.PairView(pair, (answers[0], answers[-1]), flip)
@@ -83,6 +85,7 @@ def print_overall(model: RewardModel, asked: list[ScoringRow], *, html: Path | N
                 "overall": v.overall.to_dict(),
                 "ablation": None if v.effects is None else v.effects.to_dict(),
                 "edits": dict(v.edits),
+                "validity": {name: v.validity[name].to_dict() for name in v.validity},
             }
             for task, v in views.items()
         }
@@ -108,4 +111,5 @@ def _whole(model: RewardModel, rows: list[ScoringRow], task: str) -> WholeView:
     whole = explain.explain_overall(model, first, last, tasks=tasks, groups=prompts, task=task)
     effects = None if last is None else explain.ablate(model, first, last, groups=prompts, task=task)
     edits = explain.changes_of(model, task)
-    return explain.WholeView(whole, effects, task if len(model.tasks) > 1 else "", edits)
+    validity = {name: v for name, v in models.validity_of(model.provenance).items() if name in whole.length}
+    return explain.WholeView(whole, effects, task if len(model.tasks) > 1 else "", edits, validity)

@@ -53,5 +53,7 @@ def label(
     config = core.parse_config(labels.LabelConfig, settings, place="--set")
     plan = labels.make_plan(labels.read_pairs(data), records.read_rubric(rubric), config)
     print(labels.estimate_text(plan.estimate(labels.stored_keys(out))))
+    if dry_run:
+        print(recipes.needed_text(plan.by_capability))
     if not dry_run:
         print(labels.report_text(labels.label_pairs(plan, out).report, out))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -136,6 +137,8 @@ def explain(
     if typed is None and data is None and not path.exists():
         raise DataError("no rows to explain", place=model, fix="give --data FILE, or --prompt TEXT --a TEXT --b TEXT")
     asked = records.read_conversations(path) if typed is None else [typed]
+    if typed is None and data is None:  # the run's own pair, best first
+        asked = [replace(row, labelled=True) for row in asked]
     if overall:
         print_overall(scorer, asked, html=html, as_json=as_json)
     else:

@@ -56,6 +56,10 @@ class Pairs:
         """Yield the chosen and the rejected answers, as one block."""
         yield self.chosen, self.rejected
 
+    def sides(self) -> tuple[Features, Features]:
+        """Return the features of the chosen and of the rejected answers."""
+        return self.chosen, self.rejected
+
     def both(self) -> Features:
         """Return the features of all answers as 2N rows: first all chosen answers, then all rejected ones."""
         return Features.concat([self.chosen, self.rejected])

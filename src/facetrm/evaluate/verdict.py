@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
 from facetrm.core.statistics import Interval
+from facetrm.model.validity import Validity
 
 Status = Literal["usable", "not better", "chance", "backwards"]
 
@@ -134,21 +135,22 @@ def prompts_wanted() -> int:
     return math.ceil(0.25 * (1.96 / WANTED) ** 2)
 
 
-def unproven(intervals: Mapping[str, tuple[float, float]]) -> list[str]:
-    """Return the objectives without measurable validity: their interval is undefined or reaches down to 0.
+def unproven(found: Mapping[str, Validity]) -> list[str]:
+    """Return the objectives without measurable validity on held-out rows.
 
     Args:
-        intervals: Interval of the rank correlation with held-out ratings, by objective.
+        found: How well each objective is predicted on held-out rows, by name.
     """
-    return [name for name, (low, _) in intervals.items() if not low > 0.0]
+    return [name for name, validity in found.items() if not validity.measurable]
 
 
-def weight_warnings(weights: Mapping[str, float], without: Sequence[str]) -> list[str]:
+def weight_warnings(weights: Mapping[str, float], without: Sequence[str], *, of: str = "weight") -> list[str]:
     """Return sentences about weight on objectives without measurable validity.
 
     Args:
         weights: Share of each objective in the reward, summing to 1.
         without: Objectives without measurable validity.
+        of: What the shares are shares of.
     """
     share = {name: weights[name] for name in without if weights.get(name, 0.0) > 0.0}
     total = sum(share.values())
@@ -157,9 +159,9 @@ def weight_warnings(weights: Mapping[str, float], without: Sequence[str]) -> lis
     most = max(share, key=lambda name: share[name])
     what = "ratings are not predicted on held-out prompts"
     if share[most] > 0.5:
-        return [f"{most} holds {100 * share[most]:.0f}% of the weight, but its {what}."]
+        return [f"{most} holds {100 * share[most]:.0f}% of the {of}, but its {what}."]
     names = ", ".join(sorted(share, key=lambda name: -share[name])[:3]) + (" and others" if len(share) > 3 else "")
-    return [f"{100 * total:.0f}% of the weight is on objectives whose {what}: {names}."]
+    return [f"{100 * total:.0f}% of the {of} is on objectives whose {what}: {names}."]
 
 
 def _percent(interval: Interval) -> str:

@@ -9,10 +9,11 @@ from facetrm.data.objectives import Objective
 from facetrm.data.records import Conversation
 from facetrm.explain.edited import edited_objectives, unedited
 from facetrm.explain.flip import Flip, flip_pair
-from facetrm.explain.local import LocalExplanation, PairExplanation, explain_score, explain_scores_pair
+from facetrm.explain.local import LocalExplanation, PairExplanation, Preferred, explain_score, explain_scores_pair
 from facetrm.model.aggregate import GatedSum
 from facetrm.model.output import Score
 from facetrm.model.reward_model import RewardModel
+from facetrm.model.validity import validity_of
 
 
 def explain_local(model: RewardModel, answer: Conversation) -> LocalExplanation:
@@ -23,7 +24,7 @@ def explain_local(model: RewardModel, answer: Conversation) -> LocalExplanation:
         answer: the conversation that ends with the answer.
 
     Returns:
-        The explanation. For an edited model it includes the edited objectives before and after.
+        The explanation. For an edited model it includes the answer as explained without the edits.
 
     Raises:
         BackboneError: the conversation cannot be encoded.
@@ -35,17 +36,20 @@ def explain_local(model: RewardModel, answer: Conversation) -> LocalExplanation:
         ['helpful', 'honest', 'verbose']
     """
     [score] = model.score([answer])
-    explained = explain_score(score, objectives=_scaled(model, [score]))
+    explained = explain_score(score, objectives=_scaled(model, [score]), validity=validity_of(model.provenance))
     return _with_edits(model, [answer], [score], [explained])[0]
 
 
-def explain_pair(model: RewardModel, a: Conversation, b: Conversation) -> PairExplanation:
+def explain_pair(
+    model: RewardModel, a: Conversation, b: Conversation, *, preferred: Preferred = None
+) -> PairExplanation:
     """Score two answers and explain why one is ahead, with P(A > B) if one mixture scored both.
 
     Args:
         model: the model that scores both answers.
         a: the conversation that ends with answer A.
         b: the conversation that ends with answer B.
+        preferred: the answer that the label of the data prefers, ``A`` or ``B``; None without a label.
 
     Returns:
         The explanation; :func:`flip_explained` finds what would reverse the order.
@@ -70,6 +74,8 @@ def explain_pair(model: RewardModel, a: Conversation, b: Conversation) -> PairEx
         objectives=_scaled(model, scores),
         same_prompt=texts,
         beta=None if one is None else one.beta,
+        preferred=preferred,
+        validity=validity_of(model.provenance),
     )
     side_a, side_b = _with_edits(model, [a, b], scores, [pair.a, pair.b])
     return replace(pair, a=side_a, b=side_b)
@@ -121,7 +127,12 @@ def _with_edits(
     if plain is model:
         return list(explained)
     before = plain.score(answers)
+    scaled, validity = _scaled(model, before), validity_of(model.provenance)
     return [
-        replace(one, edits=edited_objectives(model, old, new), unedited=old.reward)
+        replace(
+            one,
+            edits=edited_objectives(model, old, new),
+            before=explain_score(old, objectives=scaled, validity=validity),
+        )
         for one, old, new in zip(explained, before, after, strict=True)
     ]

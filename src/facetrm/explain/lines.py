@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from facetrm.core.shown import show_number
 from facetrm.data.objectives import Direction, Objective
+from facetrm.model.validity import Validity
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class ExpertLine:
         scale: scale of the source; None if unknown.
         weight: gate weight of the expert; None if the reward is not a weighted sum.
         coefficient: reward per unit of score; None if the reward is not a weighted sum.
+        validity: how well the expert was predicted on held-out rows; None if unknown.
     """
 
     objective: str
@@ -68,6 +70,12 @@ class ExpertLine:
     scale: RawScale | None
     weight: float | None
     coefficient: float | None
+    validity: Validity | None = None
+
+    @property
+    def unproven(self) -> bool:
+        """Whether it is known that the expert's ratings are not predicted on held-out rows."""
+        return self.validity is not None and not self.validity.measurable
 
     @property
     def reading(self) -> str:

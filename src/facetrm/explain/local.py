@@ -16,16 +16,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from facetrm.core.errors import ModelError
 from facetrm.core.html import html_table
-from facetrm.core.shown import show_digits, show_fixed
+from facetrm.core.shown import show_fixed
 from facetrm.data.objectives import Objective
 from facetrm.explain.edited import EditedObjective
 from facetrm.explain.lines import ExpertLine, RawScale
+from facetrm.explain.sentences import answer_facts, pair_facts
 from facetrm.model.output import Score
+from facetrm.model.validity import Validity
 
+Preferred = Literal["A", "B"] | None
 _SAME = 1e-5
 """Relative tolerance within which equal bases and coefficients mean the same prompt (float32, different batches)."""
 
@@ -47,7 +50,7 @@ class LocalExplanation:
         model: fingerprint of the model.
         template: fingerprint of the chat template.
         edits: edited objectives of the mixture, before and after; empty without edits.
-        unedited: reward without the edits; None without edits.
+        before: explanation by the model without the edits; None without edits.
     """
 
     reward: float
@@ -62,14 +65,17 @@ class LocalExplanation:
     model: str
     template: str
     edits: tuple[EditedObjective, ...] = ()
-    unedited: float | None = None
+    before: LocalExplanation | None = None
+
+    @property
+    def unedited(self) -> float | None:
+        """Reward without the edits; None without edits."""
+        return None if self.before is None else self.before.reward
 
     @property
     def facts(self) -> tuple[str, ...]:
-        """Sentences about the edits and the reward without them; none without edits."""
-        if self.unedited is None:
-            return ()
-        return (*_edit_facts(self), f"Without the edits the reward is {show_fixed(self.unedited)}.")
+        """Sentences about edits and objectives without measurable validity; none if there is nothing to say."""
+        return answer_facts(self)
 
     @property
     def weighted(self) -> bool:
@@ -94,7 +100,7 @@ class LocalExplanation:
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dict that includes ``facts``."""
-        return asdict(self) | {"facts": list(self.facts)}
+        return asdict(self) | {"unedited": self.unedited, "facts": list(self.facts)}
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows, all text escaped."""
@@ -144,6 +150,7 @@ class PairExplanation:
         lines: one line per expert, largest absolute difference first.
         beta: factor of the Bradley-Terry fit; None if unknown.
         probability: P(A > B) = sigmoid(beta margin), 0 to 1; None without ``beta``.
+        preferred: the answer that the label of the data prefers, ``A`` or ``B``; None without a label.
     """
 
     a: LocalExplanation
@@ -154,6 +161,7 @@ class PairExplanation:
     lines: tuple[PairLine, ...]
     beta: float | None
     probability: float | None
+    preferred: Preferred = None
 
     @property
     def winner(self) -> str:
@@ -168,11 +176,11 @@ class PairExplanation:
     @property
     def facts(self) -> tuple[str, ...]:
         """Sentences about which answer is ahead, which objectives favour each answer, and which one decides."""
-        return _facts(self)
+        return pair_facts(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dict that includes ``winner``, ``favours``, ``decided_by`` and ``facts``."""
-        value = asdict(self)
+        value = asdict(self) | {"a": self.a.to_dict(), "b": self.b.to_dict()}
         for line, out in zip(self.lines, value["lines"], strict=True):
             out["favours"] = line.favours
         return value | {"winner": self.winner, "decided_by": self.decided_by, "facts": list(self.facts)}
@@ -192,12 +200,15 @@ class PairExplanation:
         return html_table(caption, ["objective", "A - B", "share", "A", "B"], rows, notes=self.facts)
 
 
-def explain_score(score: Score, *, objectives: Sequence[Objective] = ()) -> LocalExplanation:
+def explain_score(
+    score: Score, *, objectives: Sequence[Objective] = (), validity: Mapping[str, Validity] | None = None
+) -> LocalExplanation:
     """Explain the score of one answer: contributions by size, shares in percent, ratings on the scale of each source.
 
     Args:
         score: score of the answer, from :meth:`facetrm.model.reward_model.RewardModel.score`.
         objectives: objectives of the model, which hold the scales; an expert that is not among them has no scale.
+        validity: how well each objective was predicted on held-out rows, by name; None if unknown.
 
     Returns:
         The explanation. If every contribution is 0, every share is 0.
@@ -225,6 +236,7 @@ def explain_score(score: Score, *, objectives: Sequence[Objective] = ()) -> Loca
             scale=scales.get(name),
             weight=score.weights.get(name, 0.0) if score.weights else None,
             coefficient=score.coefficients[name] if score.coefficients else None,
+            validity=(validity or {}).get(name),
         )
         for position, (name, contribution) in enumerate(score.contributions.items())
     ]
@@ -250,6 +262,8 @@ def explain_scores_pair(
     objectives: Sequence[Objective] = (),
     same_prompt: bool | None = None,
     beta: float | None = None,
+    preferred: Preferred = None,
+    validity: Mapping[str, Validity] | None = None,
 ) -> PairExplanation:
     """Explain why one answer is ahead of another: ``margin = base_A - base_B + sum_k difference_k``.
 
@@ -260,6 +274,8 @@ def explain_scores_pair(
         same_prompt: whether both answer the same prompt. None infers it from bases and coefficients, which depend only
             on the prompt. A network on vectors has the same base for all prompts, so pass the value there.
         beta: factor of the Bradley-Terry fit, for ``P(A > B) = sigmoid(beta margin)``; None for no probability.
+        preferred: the answer that the label of the data prefers, ``A`` or ``B``; None without a label.
+        validity: how well each objective was predicted on held-out rows, by name; None if unknown.
 
     Returns:
         The explanation. For one prompt, ``base_difference`` is exactly 0 and the differences sum to the margin.
@@ -293,7 +309,7 @@ def explain_scores_pair(
             place="explain_scores_pair",
             fix="they do not answer the same prompt; remove same_prompt",
         )
-    a, b = explain_score(score_a, objectives=objectives), explain_score(score_b, objectives=objectives)
+    a, b = (explain_score(score, objectives=objectives, validity=validity) for score in (score_a, score_b))
     lines_a, lines_b = ({line.objective: line for line in side.lines} for side in (a, b))
     difference = {
         name: score_a.contributions.get(name, 0.0) - score_b.contributions.get(name, 0.0)
@@ -313,6 +329,7 @@ def explain_scores_pair(
         lines=tuple(sorted(lines, key=lambda line: (-abs(line.difference), line.objective))),
         beta=beta,
         probability=None if beta is None else 0.5 * (1.0 + math.tanh(0.5 * beta * margin)),
+        preferred=preferred,
     )
 
 
@@ -342,39 +359,3 @@ def _one_prompt(a: Score, b: Score) -> bool:
     size = max([1e-3, abs(a.base), *(abs(value) for value in a.coefficients.values())])
     gaps = [abs(a.coefficients[name] - b.coefficients[name]) for name in a.coefficients]
     return max([abs(a.base - b.base), *gaps]) <= _SAME * size
-
-
-def _edit_facts(answer: LocalExplanation) -> list[str]:
-    return [f"Edited: {edited}." for edited in answer.edits]
-
-
-def _facts(pair: PairExplanation) -> tuple[str, ...]:
-    sure = "" if pair.probability is None else f"; P(A > B) = {pair.probability:.2f}"
-    if pair.winner == "neither":
-        facts = [f"The two answers are tied{sure}."]
-    else:
-        facts = [f"{pair.winner} is ahead by {abs(pair.margin):.4g}{sure}."]
-    if pair.a.task != pair.b.task:
-        facts.append(
-            f"Two mixtures scored them ({pair.a.task}, {pair.b.task}), so their rewards are on different scales."
-        )
-    if not pair.same_prompt and pair.base_difference:
-        apart = show_digits(pair.base_difference, 4)
-        facts.append(f"The prompts differ, so the bases differ by {apart} and the answers are not directly comparable.")
-    elif not pair.same_prompt:
-        facts.append("The prompts differ, so the answers are not directly comparable.")
-    for side in ("A", "B"):
-        names = [f"{line.objective} ({show_digits(line.difference)})" for line in pair.lines if line.favours == side]
-        if names:
-            more = f" and {len(names) - 4} more" if len(names) > 4 else ""
-            facts.append(f"For {side}: {', '.join(names[:4])}{more}.")
-    if pair.decided_by is not None:
-        facts.append(f"{pair.decided_by} alone makes up {pair.lines[0].share:.0f}% of all differences.")
-    facts += dict.fromkeys([*_edit_facts(pair.a), *_edit_facts(pair.b)])
-    if pair.a.unedited is not None and pair.b.unedited is not None:
-        before = show_fixed(pair.a.unedited - pair.b.unedited, signed=True)
-        facts.append(f"Without the edits the margin is {before}.")
-    for side, answer in (("A", pair.a), ("B", pair.b)):
-        if answer.truncated:
-            facts.append(f"Answer {side} was truncated before it was scored.")
-    return tuple(facts)

@@ -89,6 +89,13 @@ class OverallExplanation:
     reward_length_interval: Interval | None = None
     prompts: int = 0
 
+    @property
+    def deciders(self) -> tuple[str, ...]:
+        """The objectives by what they decide: share of pairs decided alone, then mean absolute contribution."""
+        alone = {} if self.decided is None else self.decided.by
+        size = self.everyone.contributions
+        return tuple(sorted(size, key=lambda name: (-alone.get(name, 0.0), -size[name], name)))
+
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dict."""
         return asdict(self)

@@ -10,11 +10,13 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
+from facetrm.core.clean import clean
 from facetrm.core.shown import show_fixed
 from facetrm.core.statistics import Interval
 from facetrm.explain.ablation import AblationTable
 from facetrm.explain.overall import FEW_PROMPTS, OverallExplanation
-from facetrm.explain.terminal import clean
+from facetrm.explain.terminal import shown_validity
+from facetrm.model.validity import Validity
 
 
 @final
@@ -27,12 +29,14 @@ class WholeView:
         effects: the ablation to show, from :func:`facetrm.explain.ablation.ablate`; None if there are no pairs.
         task: task of the mixture; empty if the model has only one mixture.
         edits: the edits of the mixture in words, by objective, from :func:`facetrm.explain.edited.changes_of`.
+        validity: how well each objective was predicted on held-out rows, by name; empty if unknown.
     """
 
     overall: OverallExplanation
     effects: AblationTable | None = None
     task: str = ""
     edits: Mapping[str, str] = field(default_factory=dict)
+    validity: Mapping[str, Validity] = field(default_factory=dict)
 
     @property
     def facts(self) -> tuple[str, ...]:
@@ -42,6 +46,9 @@ class WholeView:
         decided = self.overall.decided
         if decided is not None:
             said.append(f"{100 * decided.share.value:.0f}% of {decided.pairs} margins are decided by one expert")
+        heavy = everyone_share(self.overall, self.validity)
+        if heavy:
+            said.append(f"Ratings not predicted on held-out prompts: {', '.join(heavy)}.")
         if self.overall.length_interval and self.overall.prompts < FEW_PROMPTS:
             said.append(
                 f"The correlations with length rest on {self.overall.prompts} prompts. With fewer than {FEW_PROMPTS}, "
@@ -57,6 +64,8 @@ class WholeView:
         weight = ("mean weight",) if everyone.weights else ()
         for column in (*weight, "mean |contribution|", "corr. with length", "accuracy if dropped"):
             table.add_column(column, justify="right", overflow="fold")
+        if self.validity:
+            table.add_column("predicted")
         for cells in self._rows():
             table.add_row(*cells)
         yield table
@@ -66,7 +75,7 @@ class WholeView:
     def _rows(self) -> Iterator[list[str | Text]]:
         everyone = self.overall.everyone
         lines = {} if self.effects is None else {line.objective: line for line in self.effects.lines}
-        for name in sorted(everyone.contributions, key=lambda n: -everyone.contributions[n]):
+        for name in self.overall.deciders:
             length, line = self.overall.length[name], lines.get(name)
             yield [
                 Text(clean(name)),
@@ -74,7 +83,22 @@ class WholeView:
                 show_fixed(everyone.contributions[name]),
                 "-" if length is None else _correlation(length, self.overall.length_interval.get(name)),
                 "-" if line is None else f"{show_fixed(100 * line.accuracy_change.value, 1, signed=True)} points",
+                *([shown_validity(self.validity.get(name))] if self.validity else []),
             ]
+
+
+def everyone_share(overall: OverallExplanation, validity: Mapping[str, Validity]) -> list[str]:
+    """Return the objectives without measurable validity, with what they hold in words.
+
+    Args:
+        overall: weights and contributions over all rows.
+        validity: how well each objective was predicted on held-out rows, by name.
+    """
+    size = overall.everyone.weights or overall.everyone.contributions
+    total = sum(size.values()) or 1.0
+    what = "the weight" if overall.everyone.weights else "the contributions"
+    found = [name for name in overall.deciders if name in validity and not validity[name].measurable]
+    return [f"{name} ({size[name] / total:.0%} of {what})" for name in found if size[name] > 0.005 * total]
 
 
 def _correlation(value: float, interval: Interval | None) -> str:

@@ -6,7 +6,6 @@ change the writing direction are shown as U+FFFD, and nothing is read as markup.
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, Final, final
@@ -17,22 +16,17 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from facetrm.core.clean import clean
 from facetrm.core.shown import show_fixed, show_number
 from facetrm.data.records import Conversation
+from facetrm.explain.edited_table import edited_part
 from facetrm.explain.flip import Flip
 from facetrm.explain.lines import ExpertLine
 from facetrm.explain.local import LocalExplanation, PairExplanation
+from facetrm.model.validity import Validity
 
-_TURNED: Final = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _SIDE_BY_SIDE: Final = 100
 """Terminal width, in columns, from which two answers are shown side by side."""
-
-
-def clean(text: str) -> str:
-    """Return ``text`` with control characters (except newlines and tabs) and direction marks replaced by U+FFFD."""
-    return "".join(
-        "\ufffd" if c in _TURNED or (unicodedata.category(c) == "Cc" and c not in "\n\t") else c for c in text
-    )
 
 
 def shorten(text: str, limit: int) -> str:
@@ -79,6 +73,7 @@ class AnswerView:
         yield _waterfall(values, self.top, options, start=("base", answer.base), end=("reward", answer.reward))
         yield _ratings_title(answer)
         yield _ratings([answer], ("rating",), self.top)
+        yield from edited_part([("", answer)], self.top)
         yield _foot(answer)
 
 
@@ -120,6 +115,7 @@ class PairView:
         yield _waterfall(values, self.top, options, start=start, end=("margin", pair.margin))
         yield _ratings_title(pair.a)
         yield _ratings([pair.a, pair.b], ("A", "B"), self.top)
+        yield from edited_part([("A", pair.a), ("B", pair.b)], self.top)
         if not (pair.a.weighted and pair.b.weighted):
             yield _title("What would flip it", "not defined: the reward is not a weighted sum of ratings")
         if self.flip is not None:
@@ -253,6 +249,9 @@ def _ratings(answers: Sequence[LocalExplanation], titles: Sequence[str], top: in
     scaled = any(line.scale is not None for line in lines)
     if scaled:
         table.add_column("scale")
+    checked = any(line.validity is not None for line in lines)
+    if checked:
+        table.add_column("predicted")
     for line in lines:
         others = [{other.objective: other for other in answer.lines}.get(line.objective) for answer in answers]
         ratings = [Text("-" if other is None else show_number(other.rating)) for other in others]
@@ -261,8 +260,20 @@ def _ratings(answers: Sequence[LocalExplanation], titles: Sequence[str], top: in
         else:
             cells = [Text(f"{line.weight:.1%}"), Text(show_fixed(line.coefficient, signed=True))]
         scale = [Text(_scale(line))] if scaled else []
-        table.add_row(Text(clean(line.objective)), *cells, *ratings, *scale)
+        known = [Text(shown_validity(line.validity))] if checked else []
+        table.add_row(Text(clean(line.objective)), *cells, *ratings, *scale, *known)
     return table
+
+
+def shown_validity(validity: Validity | None) -> str:
+    """Return how well an objective is predicted on held-out rows, in one word or number.
+
+    Args:
+        validity: the figure; None if unknown.
+    """
+    if validity is None:
+        return "-"
+    return f"{validity.value:.2f}" if validity.measurable and validity.value is not None else "NO"
 
 
 def _scale(line: ExpertLine) -> str:

@@ -24,6 +24,7 @@ from facetrm.data.sources.registry import SOURCES
 from facetrm.model.aggregate import GatedSum
 from facetrm.model.door import CONFIG
 from facetrm.model.reward_model import RewardModel
+from facetrm.model.validity import validity_of
 
 CARD: Final = "README.md"
 _HUB_LICENCES: Final = frozenset({"mit", "apache-2.0", "cc-by-4.0", "cc-by-nc-4.0"})
@@ -94,6 +95,7 @@ def _content(folder: Path, model: RewardModel, metrics: Mapping[str, Any], place
     licences, unknown = _licences(objectives)
     encoder = model.encoder
     decoder = isinstance(encoder, TransformerEncoder) and encoder.kind == "decoder"
+    validity = validity_of(model.provenance)
     spec, mixture = encoder.spec(), next(iter(model.mixtures.values()))
     backbone = str(spec.get("path", spec.get("kind", "-")))
     accuracy, rated = _accuracy(metrics), _rated(metrics)
@@ -122,6 +124,9 @@ def _content(folder: Path, model: RewardModel, metrics: Mapping[str, Any], place
         "hash": model.hash,
         "accuracy": accuracy,
         "verdict": metrics.get("verdict", {}).get("statement"),
+        "warnings": metrics.get("verdict", {}).get("warnings", ()),
+        "validity": {n: v.words if v.measurable else f"no: {v.words}" for n, v in validity.items()},
+        "unproven": [o.name for o in objectives if o.name in validity and not validity[o.name].measurable],
         "pairs": metrics.get("rows", {}).get("preferences_test"),
         "rated": rated,
         "rho": metrics.get("debias", {}).get("max_abs_rho"),

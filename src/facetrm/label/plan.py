@@ -104,6 +104,14 @@ class Plan:
         """The keys of all questions. Rows with equal questions share one key."""
         return frozenset(key for judgement in self.judgements for key in judgement.keys)
 
+    @cached_property
+    def by_capability(self) -> dict[str, int]:
+        """The number of pairs to judge, by ``task/capability``; 0 where the rows have no pair of the task."""
+        counts = {f"{task.name}/{one.name}": 0 for task in self.rubric.tasks for one in task.capabilities}
+        for judgement in self.judgements:
+            counts[f"{judgement.task.name}/{judgement.capability.name}"] += 1
+        return counts
+
     def questions(self, known: set[str]) -> Iterator[Question]:
         """Yield each question once, except those whose keys are ``known``. The two orders of a pair come together."""
         seen = set(known)

@@ -17,6 +17,8 @@ __all__ = [
     "RewardOutput",
     "Score",
     "Scorer",
+    "Validity",
+    "validity_of",
 ]
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from facetrm.model.mixture import Mixture
     from facetrm.model.output import RewardOutput, Score, Scorer
     from facetrm.model.reward_model import RewardModel
+    from facetrm.model.validity import Validity, validity_of
 else:
     __getattr__, __dir__ = lazy(
         __name__,
@@ -40,5 +43,6 @@ else:
             "facetrm.model.mixture": ["Mixture"],
             "facetrm.model.output": ["RewardOutput", "Score", "Scorer"],
             "facetrm.model.reward_model": ["RewardModel"],
+            "facetrm.model.validity": ["Validity", "validity_of"],
         },
     )

@@ -10,6 +10,7 @@ __all__ = [
     "check_unwritten",
     "draft",
     "located",
+    "needed_text",
     "print_scores",
     "read_recipe",
     "run_recipe",
@@ -24,6 +25,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from facetrm.recipes.dmoerm.labels_used import needed_text
     from facetrm.recipes.own_data.start import check_unwritten, draft, train_own_data, write_draft
     from facetrm.recipes.run import RECIPES, Run, read_recipe, run_recipe
     from facetrm.recipes.score_file import print_scores, write_scores
@@ -35,6 +37,7 @@ else:
     __getattr__, __dir__ = lazy(
         __name__,
         {
+            "facetrm.recipes.dmoerm.labels_used": ["needed_text"],
             "facetrm.recipes.own_data.start": ["check_unwritten", "draft", "train_own_data", "write_draft"],
             "facetrm.recipes.run": ["RECIPES", "Run", "read_recipe", "run_recipe"],
             "facetrm.recipes.score_file": ["print_scores", "write_scores"],

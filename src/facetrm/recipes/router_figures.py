@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 from facetrm.fit.router.assign import AssignmentCounts
 from facetrm.fit.router.fit import RouterFit
-from facetrm.report.run_report import Accuracy, CoverageRow, ReliabilityRow, RouterPart
+from facetrm.report.task_parts import Accuracy, CoverageRow, ReliabilityRow, RouterPart
 
 
 def router_part(fit: RouterFit | None, assigned: AssignmentCounts | None, *, threshold: float) -> RouterPart | None:

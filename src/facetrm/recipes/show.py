@@ -168,7 +168,7 @@ def _show_reading(reading: Reading | None) -> None:
 
 
 def _show_pair(model: RewardModel, pair: Preference) -> None:
-    explained = explain_pair(model, pair.chosen, pair.rejected)
+    explained = explain_pair(model, pair.chosen, pair.rejected, preferred="A")
     flip = flip_explained(model, explained)
     show(PairView(explained, (pair.chosen, pair.rejected), flip, top=6))
 

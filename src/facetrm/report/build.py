@@ -1,4 +1,4 @@
-"""``report.html`` of a training run: what was trained, how accurate it is, which objectives count, one pair explained.
+"""``report.html`` of a training run: verdict, model and data first, then what it gets wrong, and why.
 
 A section without data is left out, and one line at the end lists the sections left out.
 """
@@ -11,67 +11,71 @@ from pathlib import Path
 from typing import Final
 
 from facetrm.core.files import write_text
-from facetrm.report.charts import Bar, Chart, bars, curves, dumbbell, heat_map, scatter
+from facetrm.report.axes import Axis
+from facetrm.report.charts import Chart, curves, scatter
+from facetrm.report.heard import Heard, heard
 from facetrm.report.page import PageView, environment, page_view
-from facetrm.report.run_report import SYSTEM_TITLES, Accuracy, RouterPart, RunReport, Training
-from facetrm.report.whole import heat, listened
+from facetrm.report.run_report import SYSTEM_TITLES, ObjectiveRow, RunReport, Training
+from facetrm.report.task_parts import Accuracy, RouterPart
 
 _HEROES: Final = frozenset({"gate", "model", "routed"})
 _LABELS: Final = {"noisy": "against the labels", "true": "against the true order"}
 
 
 @dataclass(frozen=True)
-class AccuracyView:
-    """Pair accuracy against one kind of label.
+class SystemRow:
+    """Pair accuracy of one system.
 
     Attributes:
-        title: Kind of label, in words.
-        chart: Bar chart of the systems.
-        rows: Key, title and accuracy of each system.
+        title: Name of the system, in words.
+        hero: Whether it is the run's own model.
+        cells: Accuracy against each kind of label; None if it was not measured.
     """
 
     title: str
-    chart: Chart
-    rows: tuple[tuple[str, str, Accuracy], ...]
+    hero: bool
+    cells: tuple[Accuracy | None, ...]
 
 
 @dataclass(frozen=True)
 class ReportView:
-    """Everything that the template reads besides the run itself. A chart is None if its section is left out.
+    """Everything that the template reads besides the run itself. A part is None or empty if its section is left out.
 
     Attributes:
-        accuracy: Pair accuracy, one view per kind of label.
-        objectives: Chart of each objective's rank correlation with held-out ratings.
-        debias: Chart of each objective's correlation with verbosity, before and after debiasing.
-        by_task: Chart of how much each objective counts per task.
-        by_source: Chart of how much each objective counts per source.
-        listened: Chart of how much each objective counts over all answers.
+        kinds: Kinds of labels in the table of accuracies, in words.
+        accuracy: Pair accuracy of each system.
+        chance: Axis of all accuracies, with chance as the origin.
+        spearman: Axis of all rank correlations with held-out ratings.
+        objectives: Figures of each expert, by what it decides.
+        verbosity: Axis of the correlations with verbosity.
+        heard: How much each objective counts.
         training: Chart of the gate's loss by step.
         training_accuracy: Chart of the gate's pair accuracy by step.
         recovery: Chart of the learned weights against the true ones.
         pair: The explained pair.
-        confusion: Chart of the router's confusion matrix.
         reliability: Chart of the router's accuracy by confidence.
         systems: Systems in the table by source, in order.
         task_systems: Systems in the table by task, in order.
+        contents: Anchor and title of each section.
         absent: Names of the sections that are left out.
         tiles: Value and description of each figure at the top.
     """
 
-    accuracy: tuple[AccuracyView, ...]
-    objectives: Chart | None
-    debias: Chart | None
-    by_task: Chart | None
-    by_source: Chart | None
-    listened: Chart | None
+    kinds: tuple[str, ...]
+    accuracy: tuple[SystemRow, ...]
+    chance: Axis
+    spearman: Axis
+    objectives: tuple[ObjectiveRow, ...]
+    verbosity: Axis
+    heard: Heard | None
     training: Chart | None
     training_accuracy: Chart | None
     recovery: Chart | None
     pair: PageView | None
-    confusion: Chart | None
     reliability: Chart | None
     systems: tuple[str, ...]
     task_systems: tuple[str, ...]
+    contents: tuple[tuple[str, str], ...]
     absent: tuple[str, ...]
     tiles: tuple[tuple[str, str], ...]
 
@@ -101,54 +105,56 @@ def render_report(run: RunReport) -> str:
         ConfigError: Matplotlib is not installed.
     """
     template = environment().get_template("report.html.j2")
-    return template.render(title=run.title, run=run, view=_view(run), names=SYSTEM_TITLES)
+    view = _view(run)
+    return template.render(title=run.title, run=run, view=view, names=SYSTEM_TITLES, contents=view.contents)
 
 
 def _view(run: RunReport) -> ReportView:
-    overall, pair = run.overall, run.pair
+    pair = run.pair
+    tables = {kind: rows for kind, rows in run.pair_accuracy.items() if rows}
+    measured = [
+        a for part in (run.pair_accuracy, run.by_source, run.by_task) for rows in part.values() for a in rows.values()
+    ]
+    order = _deciders(run)
+    objectives = tuple(sorted(run.objectives, key=lambda row: order.get(row.name, len(order))))
     return ReportView(
-        accuracy=tuple(_accuracy(kind, rows) for kind, rows in run.pair_accuracy.items() if rows),
-        objectives=_objectives(run),
-        debias=_debias(run),
-        by_task=None if overall is None else heat("task", overall.by_task),
-        by_source=None if overall is None else heat("source", overall.by_source),
-        listened=None if overall is None else listened(overall.everyone),
+        kinds=tuple(_LABELS.get(kind, f"against {kind}") for kind in tables),
+        accuracy=tuple(
+            SystemRow(SYSTEM_TITLES.get(name, name), name in _HEROES, tuple(rows.get(name) for rows in tables.values()))
+            for name in _ordered({system for rows in tables.values() for system in rows})
+        ),
+        chance=Axis.of_accuracy(measured),
+        spearman=Axis.over(x for row in objectives for x in (row.spearman, row.low, row.high)),
+        objectives=objectives,
+        verbosity=Axis.over(x for row in run.debias for x in (row.before, row.after)),
+        heard=None if run.overall is None else heard(run.overall, validity={row.name: row for row in run.objectives}),
         training=_training(run.training, "loss", lambda p: p.train_loss, lambda p: p.valid_loss),
         training_accuracy=_training(run.training, "accuracy", lambda p: p.train_accuracy, lambda p: p.valid_accuracy),
         recovery=_recovery(run),
         pair=None
         if pair is None
         else page_view(pair.explanation, conversations=pair.conversations or (), flip=pair.flip),
-        confusion=None if run.router is None else _confusion(run.router),
         reliability=None if run.router is None else _reliability(run.router),
-        systems=_ordered({system for rows in run.by_source.values() for system in rows}),
+        systems=_ordered({system for rows in _sources(run).values() for system in rows}),
         task_systems=_ordered({system for rows in run.by_task.values() for system in rows}),
+        contents=_contents(run),
         absent=_absent(run),
         tiles=_tiles(run),
     )
 
 
+def _sources(run: RunReport) -> Mapping[str, Mapping[str, Accuracy]]:
+    """Return the accuracies by source; nothing for a single source, whose accuracies are those of all pairs."""
+    return run.by_source if len(run.by_source.keys() - {"macro"}) > 1 else {}
+
+
+def _deciders(run: RunReport) -> dict[str, int]:
+    """Return the place of each objective in the order of what it decides; empty if that is unknown."""
+    return {} if run.overall is None else {name: n for n, name in enumerate(run.overall.deciders)}
+
+
 def _ordered(systems: set[str]) -> tuple[str, ...]:
     return (*(name for name in SYSTEM_TITLES if name in systems), *sorted(systems - SYSTEM_TITLES.keys()))
-
-
-def _accuracy(kind: str, rows: Mapping[str, Accuracy]) -> AccuracyView:
-    names = _ordered(set(rows))
-    drawn = [Bar(SYSTEM_TITLES.get(n, n), rows[n].value, rows[n].low, rows[n].high, hero=n in _HEROES) for n in names]
-    lowest = min(value for row in rows.values() for value in (row.value, row.low) if value is not None)
-    floor = max(0.0, min(0.4, lowest - 0.02))
-    return AccuracyView(
-        title=_LABELS.get(kind, f"against {kind}"),
-        chart=bars(drawn, name=f"accuracy:{kind}", percent=True, mark=0.5, floor=floor),
-        rows=tuple((n, SYSTEM_TITLES.get(n, n), rows[n]) for n in names),
-    )
-
-
-def _confusion(router: RouterPart) -> Chart:
-    shares = [[count / max(sum(row), 1) for count in row] for row in router.confusion]
-    return heat_map(
-        [f"{name} is routed to" for name in router.names], list(router.names), shares, name="router:confusion"
-    )
 
 
 def _reliability(router: RouterPart) -> Chart | None:
@@ -160,21 +166,6 @@ def _reliability(router: RouterPart) -> Chart | None:
     return curves(
         lines, name="router:reliability", x_label="mean confidence of a bin", y_label="share routed correctly"
     )
-
-
-def _objectives(run: RunReport) -> Chart | None:
-    known = [row for row in run.objectives if row.spearman is not None]
-    if not known:
-        return None
-    drawn = [Bar(row.name, row.spearman or 0.0, row.low, row.high, hero=True) for row in known]
-    return bars(drawn, name="objectives")
-
-
-def _debias(run: RunReport) -> Chart | None:
-    if not run.debias:
-        return None
-    rows = [(row.objective, row.before, row.after) for row in run.debias]
-    return dumbbell(rows, name="debias", before="before", after="after")
 
 
 def _training(
@@ -202,6 +193,28 @@ def _recovery(run: RunReport) -> Chart | None:
     return scatter(points, name="recovery", x_label="true weight × spread", y_label="learned coefficient × spread")
 
 
+def _contents(run: RunReport) -> tuple[tuple[str, str], ...]:
+    """Return anchor and title of each section, in the order of the page."""
+    parts: Mapping[str, tuple[str, object]] = {
+        "accuracy": ("Accuracy", any(run.pair_accuracy.values())),
+        "sources": ("By source", _sources(run)),
+        "tasks": ("By task", run.by_task),
+        "overall": ("What decides", run.overall),
+        "pair": ("One pair explained", run.pair),
+        "errors": ("Errors and ties", run.errors or run.ties),
+        "effect": ("Effect of dropping", run.ablation),
+        "experts": ("The experts", run.objectives),
+        "capabilities": ("Capabilities", run.capabilities),
+        "router": ("The router", run.router),
+        "layers": ("Layers", run.layers),
+        "debiasing": ("Debiasing", run.debias or run.length),
+        "training": ("Gate training", run.training),
+        "recovery": ("Weight recovery", run.recovery),
+        "run": ("The run", True),
+    }
+    return tuple((anchor, title) for anchor, (title, there) in parts.items() if there)
+
+
 def _absent(run: RunReport) -> tuple[str, ...]:
     parts = {
         "pair accuracy": run.pair_accuracy,
@@ -214,6 +227,7 @@ def _absent(run: RunReport) -> tuple[str, ...]:
         "what the model listens to": run.overall,
         "the effect of dropping an expert": run.ablation,
         "one pair explained": run.pair,
+        "errors and ties": run.errors or run.ties,
         "time": run.seconds,
         "settings": run.config,
     }

@@ -17,6 +17,8 @@ from facetrm.report.canvas import BAD, GOOD, INK, LINE, MUTED, A, B, Canvas, tic
 
 WIDE: Final = 860
 NARROW: Final = 330
+_FOOT: Final = 22.0
+"""Height of the axis below the rows of a waterfall chart, in pixels."""
 _CHARACTER: Final = 6.4
 """Mean width of a character in a 12 px label, in pixels; large enough for common fonts."""
 
@@ -44,143 +46,73 @@ def waterfall(
     top: int = 12,
     name: str,
     pair: bool = False,
+    ends: tuple[float, float] | None = None,
 ) -> Chart:
-    """Draw a waterfall chart: steps that lead from ``start`` to ``end``.
+    """Draw a waterfall chart: steps that lead from ``start`` to ``end``, on an axis with numbers.
+
+    Start and end are marked as points, so that a long bar always means a large step. Two charts with the same ``ends``
+    can be compared by eye.
 
     Args:
         rows: Name and value of each step.
-        start: Name and value of the first bar; None to start from zero.
+        start: Name and value of the point that the steps start from; None to start from zero, without a point.
         end: Name and value of the sum.
         top: Number of steps that get a row each; the rest share one row.
         name: Name of the chart, unique on its page.
         pair: Whether steps up and down get the colours of A and B instead of good and bad.
+        ends: Ends of the axis; None for those of this chart's own steps.
     """
     up, down = (A, B) if pair else (GOOD, BAD)
-    steps = list(rows[:top])
-    if len(rows) > top:
-        steps.append((f"{len(rows) - top} others", sum(value for _, value in rows[top:])))
-    begin = 0.0 if start is None else start[1]
-    levels = [begin]
+    steps = folded(rows, top)
+    levels = levels_of(steps, 0.0 if start is None else start[1])
+    low, high = (min(levels), max(levels)) if ends is None else ends
+    points = [(start[0], start[1], MUTED)] if start is not None else []
+    shown = [*([start] if start is not None else []), *steps, end]
+
+    def draw(width: int) -> Canvas:
+        canvas, row, x0, x1 = _row_canvas(width, len(shown), value_column=74, foot=_FOOT)
+        scale = _scale(low, high, x0 + 6, x1 - 6)
+        _ticks(canvas, scale, low, high, len(shown) * row)
+        for value, color in ((levels[0], MUTED), (levels[-1], INK)):
+            for n in range(len(shown)):
+                _upright(canvas, scale(value), _row_middle(canvas, n, row), row, color)
+        for n, (label, value) in enumerate(shown):
+            last, k = n + 1 == len(shown), n - len(points)
+            y = _row_label(canvas, label, n, row, x0, bold=last)
+            if last or k < 0:
+                canvas.dot(scale(levels[-1] if last else levels[0]), y, INK if last else MUTED, size=11)
+            else:
+                a, b = sorted((scale(levels[k]), scale(levels[k + 1])))
+                canvas.rect(a, y - 8, max(b - a, 1.0), 16, up if value >= 0 else down, opacity=0.9)
+            canvas.text(width - 4, y, show_fixed(value, signed=True), align="right", bold=last)
+        return canvas
+
+    return _chart(draw, name, "; ".join(f"{label} {show_fixed(value, signed=True)}" for label, value in shown))
+
+
+def folded(rows: Sequence[tuple[str, float]], top: int) -> list[tuple[str, float]]:
+    """Return the first ``top`` rows, and the sum of the others as one row.
+
+    Args:
+        rows: Name and value of each row.
+        top: Number of rows to keep.
+    """
+    if len(rows) <= top:
+        return list(rows)
+    return [*rows[:top], (f"{len(rows) - top} others", sum(value for _, value in rows[top:]))]
+
+
+def levels_of(steps: Sequence[tuple[str, float]], start: float) -> list[float]:
+    """Return the level before each step, and after the last one.
+
+    Args:
+        steps: Name and value of each step.
+        start: Level before the first step.
+    """
+    levels = [start]
     for _, value in steps:
         levels.append(levels[-1] + value)
-    # Drawn from zero, the bars of base and reward would be long and alike, and the steps too small to see.
-    origin = 0.0 if pair else begin
-    bars = [] if start is None else [(start[0], start[1], origin, begin, MUTED)]
-    bars += [(label, v, a, a + v, up if v >= 0 else down) for (label, v), a in zip(steps, levels, strict=False)]
-    bars.append((end[0], end[1], origin, levels[-1], INK))
-
-    def draw(width: int) -> Canvas:
-        canvas, row, x0, x1 = _row_canvas(width, len(bars), value_column=74)
-        scale = _scale(min(origin, *levels), max(origin, *levels), x0, x1)
-        if not canvas.narrow:
-            canvas.line([scale(origin)] * 2, [4, canvas.height - 4], LINE)
-        for n, (label, value, left, right, color) in enumerate(bars):
-            y = _row_label(canvas, label, n, row, x0, bold=color == INK)
-            a, b = sorted((scale(left), scale(right)))
-            canvas.rect(a, y - 8, max(b - a, 2.0), 16, color, opacity=0.9)
-            if n + 1 < len(bars) and not canvas.narrow:
-                canvas.line([scale(right)] * 2, [y + 8, y + row - 8], LINE)
-            elif canvas.narrow:
-                canvas.line([scale(origin)] * 2, [y - 8, y + 8], LINE)
-            canvas.text(width - 4, y, show_fixed(value, signed=True), align="right", bold=color == INK)
-        return canvas
-
-    alt = "; ".join([f"{label} {show_fixed(value, signed=True)}" for label, value, *_ in bars])
-    return _chart(draw, name, alt)
-
-
-@dataclass(frozen=True)
-class Bar:
-    """One row of a bar chart.
-
-    Attributes:
-        label: Label of the row.
-        value: Length of the bar.
-        low: Lower end of the value's interval, if known.
-        high: Upper end of the value's interval, if known.
-        hero: Whether the row is highlighted.
-    """
-
-    label: str
-    value: float
-    low: float | None = None
-    high: float | None = None
-    hero: bool = False
-
-
-def bars(
-    rows: Sequence[Bar], *, name: str, percent: bool = False, mark: float | None = None, floor: float = 0.0
-) -> Chart:
-    """Draw horizontal bars with intervals.
-
-    Args:
-        rows: The bars, from top to bottom.
-        name: Name of the chart, unique on its page.
-        percent: Whether values are shares, shown in percent.
-        mark: Value at which to draw a dashed line, such as 0.5 for chance; None for no line.
-        floor: Value at which bars begin.
-    """
-    ends = [value for bar in rows for value in (bar.value, bar.low, bar.high) if value is not None]
-
-    def show(value: float) -> str:
-        return f"{100 * value:.1f}%" if percent else show_fixed(value, 2)
-
-    def draw(width: int) -> Canvas:
-        canvas, row, x0, x1 = _row_canvas(width, len(rows), value_column=58)
-        scale = _scale(min([floor, *ends]), max([floor, *ends, mark or floor]), x0, x1)
-        for n, bar in enumerate(rows):
-            y = _row_label(canvas, bar.label, n, row, x0, bold=bar.hero)
-            if mark is not None:
-                _upright(canvas, scale(mark), y, row)
-            left, right = sorted((scale(floor), scale(bar.value)))
-            color = A if bar.hero else MUTED
-            canvas.rect(left, y - 8, max(right - left, 1.5), 16, color, opacity=0.9 if bar.hero else 0.45)
-            if bar.low is not None and bar.high is not None:
-                canvas.line([scale(bar.low), scale(bar.high)], [y, y], INK, width=1.6)
-                for end in (bar.low, bar.high):
-                    canvas.line([scale(end)] * 2, [y - 3.5, y + 3.5], INK, width=1.6)
-            canvas.text(width - 4, y, show(bar.value), align="right", bold=bar.hero)
-        return canvas
-
-    return _chart(draw, name, "; ".join(f"{bar.label} {show(bar.value)}" for bar in rows))
-
-
-def dumbbell(rows: Sequence[tuple[str, float, float]], *, name: str, before: str, after: str) -> Chart:
-    """Draw two points per row, joined by a line, on one axis that includes zero.
-
-    Args:
-        rows: Label, first value (hollow point) and second value (filled point) of each row.
-        name: Name of the chart, unique on its page.
-        before: Legend of the first value.
-        after: Legend of the second value.
-    """
-    ends = [value for _, one, two in rows for value in (one, two)]
-
-    def draw(width: int) -> Canvas:
-        canvas, row, x0, x1 = _row_canvas(width, len(rows), value_column=58, head=22)
-        scale = _scale(min([0.0, *ends]), max([0.0, *ends]), x0 + 6, x1 - 6)
-        canvas.dot(x0 + 6, 10, MUTED, hollow=True)
-        canvas.text(x0 + 15, 10, before, color=MUTED, size=11)
-        shift = 21 + _CHARACTER * len(before)
-        canvas.dot(x0 + 6 + shift, 10, A)
-        canvas.text(x0 + 15 + shift, 10, after, color=MUTED, size=11)
-        for n, (label, one, two) in enumerate(rows):
-            y = _row_label(canvas, label, n, row, x0, head=22)
-            _upright(canvas, scale(0.0), y, row)
-            canvas.line([scale(one), scale(two)], [y, y], LINE, width=3)
-            canvas.dot(scale(one), y, MUTED, hollow=True)
-            canvas.dot(scale(two), y, A, size=9)
-            canvas.text(width - 4, y, show_fixed(two, 3, signed=True), align="right")
-        return canvas
-
-    return _chart(
-        draw,
-        name,
-        "; ".join(
-            f"{label} {before} {show_fixed(one, 3, signed=True)}, {after} {show_fixed(two, 3, signed=True)}"
-            for label, one, two in rows
-        ),
-    )
+    return levels
 
 
 def heat_map(rows: Sequence[str], columns: Sequence[str], values: Sequence[Sequence[float]], *, name: str) -> Chart:
@@ -314,30 +246,42 @@ def _frame(
     return sx, sy
 
 
-def _row_canvas(width: int, rows: int, *, value_column: float, head: float = 0.0) -> tuple[Canvas, float, float, float]:
+def _row_canvas(width: int, rows: int, *, value_column: float, foot: float) -> tuple[Canvas, float, float, float]:
     """Return a canvas for ``rows`` rows, the height of a row, and the left and right ends of the bars, in pixels."""
     narrow = width < 500
     row = 40.0 if narrow else 26.0
-    canvas = Canvas(width, head + row * rows + 6)
+    canvas = Canvas(width, row * rows + 6 + foot)
     return canvas, row, (6.0 if narrow else 0.34 * width), width - value_column - 8
 
 
-def _row_label(
-    canvas: Canvas, label: str, n: int, row: float, x0: float, *, bold: bool = False, head: float = 0.0
-) -> float:
+def _row_label(canvas: Canvas, label: str, n: int, row: float, x0: float, *, bold: bool = False) -> float:
     """Write the label of row ``n`` (above its bar on a narrow page) and return the y of the bar's middle."""
-    top = head + row * n + 3
+    y = _row_middle(canvas, n, row)
     if canvas.narrow:
-        canvas.text(6, top + 9, _cut(label, int(canvas.width / _CHARACTER)), bold=bold)
-        return top + 27
-    canvas.text(x0 - 10, top + row / 2, _cut(label, int((x0 - 10) / _CHARACTER)), align="right", bold=bold)
-    return top + row / 2
+        canvas.text(6, y - 18, _cut(label, int(canvas.width / _CHARACTER)), bold=bold)
+    else:
+        canvas.text(x0 - 10, y, _cut(label, int((x0 - 10) / _CHARACTER)), align="right", bold=bold)
+    return y
 
 
-def _upright(canvas: Canvas, x: float, y: float, row: float) -> None:
+def _row_middle(canvas: Canvas, n: int, row: float) -> float:
+    """Return the y of the middle of the bar of row ``n``."""
+    return row * n + 3 + (27 if canvas.narrow else row / 2)
+
+
+def _upright(canvas: Canvas, x: float, y: float, row: float, color: str) -> None:
     """Draw one row's piece of a dashed vertical line; on a narrow page it does not cross the labels."""
     half = 9.0 if canvas.narrow else row / 2
-    canvas.line([x, x], [y - half, y + half], MUTED, dash=True)
+    canvas.line([x, x], [y - half, y + half], color, dash=True)
+
+
+def _ticks(canvas: Canvas, scale: Callable[[float], float], low: float, high: float, bottom: float) -> None:
+    """Draw the numbers of a horizontal axis below the rows, and a line up from each."""
+    if high <= low:
+        return
+    for tick in ticks(low, high, 3 if canvas.narrow else 6):
+        canvas.line([scale(tick)] * 2, [bottom + 2, bottom + 8], LINE)
+        canvas.text(scale(tick), bottom + 16, f"{tick:.4g}", align="center", size=11, color=MUTED)
 
 
 def _scale(low: float, high: float, x0: float, x1: float) -> Callable[[float], float]:

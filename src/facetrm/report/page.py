@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Final
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -16,10 +17,15 @@ from facetrm.core.errors import ModelError
 from facetrm.core.files import write_text
 from facetrm.core.shown import show_fixed, show_number
 from facetrm.data.records import Conversation
+from facetrm.explain.before_after import BeforeAfter, before_after
 from facetrm.explain.flip import Flip, ScoreFlip
 from facetrm.explain.lines import ExpertLine, RawScale
 from facetrm.explain.local import LocalExplanation, PairExplanation
-from facetrm.report.charts import Chart, waterfall
+from facetrm.model.validity import Validity
+from facetrm.report.charts import Chart, folded, levels_of, waterfall
+
+_STEPS: Final = 8
+"""Number of contributions that get a row each in the chart of one answer."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,7 @@ class ExpertRow:
         cells: Letter of each answer, and the objective's line in its explanation; None if it has none.
         difference: Contribution to A minus contribution to B; None for a single answer.
         share: Share of the absolute contributions or differences, in percent.
+        validity: How well it is predicted on held-out rows; None if unknown.
     """
 
     objective: str
@@ -60,6 +67,7 @@ class ExpertRow:
     cells: tuple[tuple[str, ExpertLine | None], ...]
     difference: float | None
     share: float
+    validity: Validity | None
 
 
 @dataclass(frozen=True)
@@ -70,13 +78,17 @@ class AnswerCard:
         letter: ``A`` or ``B``; empty for a single answer.
         explanation: Explanation of the answer.
         text: Text of the answer; None if it was not given.
-        chart: Waterfall chart of its contributions.
+        chart: Waterfall chart of its contributions, on the axis of all answers of the page.
+        label: ``preferred`` or ``rejected`` by the label of the data; empty without a label.
+        edited: The answer before and after the edits of the model; None without edits.
     """
 
     letter: str
     explanation: LocalExplanation
     text: str | None
     chart: Chart
+    label: str
+    edited: BeforeAfter | None
 
 
 @dataclass(frozen=True)
@@ -132,7 +144,8 @@ def render_page(
     view = page_view(explanation, conversations=conversations, flip=flip)
     first = view.cards[0].explanation
     title = title or ("Why A or B: one pair explained" if view.pair else "One answer explained")
-    return environment().get_template("page.html.j2").render(title=title, view=view, first=first)
+    template = environment().get_template("page.html.j2")
+    return template.render(title=title, view=view, first=first, contents=_contents(view))
 
 
 def write_page(
@@ -178,18 +191,22 @@ def page_view(
         ConfigError: Matplotlib is not installed.
     """
     answers = _answers(explanation)
+    preferred = explanation.preferred if isinstance(explanation, PairExplanation) else None
     if conversations and len(conversations) != len(answers):
         raise ModelError(
             f"{len(conversations)} texts for {len(answers)} answers",
             place="page",
             fix="give one conversation per answer",
         )
+    ends = _shared_ends([answer for _, answer in answers])
     cards = tuple(
         AnswerCard(
             letter=letter,
             explanation=answer,
             text=conversations[n][-1].content if conversations else None,
-            chart=_own_waterfall(answer, f"answer{n}"),
+            chart=_own_waterfall(answer, f"answer{n}", ends),
+            label="" if preferred is None else "preferred" if letter == preferred else "rejected",
+            edited=before_after(answer),
         )
         for n, (letter, answer) in enumerate(answers)
     )
@@ -235,6 +252,22 @@ def environment() -> Environment:
     return result
 
 
+def _contents(view: PageView) -> tuple[tuple[str, str], ...]:
+    """Return anchor and title of each section, in the order of the page."""
+    ratings = "Gate and ratings" if view.weighted else "Ratings"
+    answers = (("answers", "Answers"), ("why", "Why")) if view.pair else (("answers", "Answer"),)
+    flip = (("flip", "What would flip it"),) if view.pair and (view.flip is not None or not view.weighted) else ()
+    edits = (("edited", "Before and after"),) if any(card.edited for card in view.cards) else ()
+    return (
+        *answers,
+        *edits,
+        ("contributions", "Contributions"),
+        ("ratings", ratings),
+        *flip,
+        ("provenance", "Provenance"),
+    )
+
+
 def _percent(value: float | None, digits: int = 1) -> str:
     return "–" if value is None else f"{100 * value:.{digits}f}%"
 
@@ -249,9 +282,19 @@ def _answers(explanation: LocalExplanation | PairExplanation) -> list[tuple[str,
     return [("A", explanation.a), ("B", explanation.b)]
 
 
-def _own_waterfall(answer: LocalExplanation, name: str) -> Chart:
-    steps = [(line.objective, line.contribution) for line in answer.lines]
-    return waterfall(steps, start=("base", answer.base), end=("reward", answer.reward), top=8, name=name)
+def _own_waterfall(answer: LocalExplanation, name: str, ends: tuple[float, float]) -> Chart:
+    start, end = ("base", answer.base), ("reward", answer.reward)
+    return waterfall(_steps(answer), start=start, end=end, top=_STEPS, name=name, ends=ends)
+
+
+def _shared_ends(answers: Sequence[LocalExplanation]) -> tuple[float, float]:
+    """Return the ends of the one axis on which the contributions of all answers are drawn."""
+    levels = [level for a in answers for level in levels_of(folded(_steps(a), _STEPS), a.base)]
+    return min(levels), max(levels)
+
+
+def _steps(answer: LocalExplanation) -> list[tuple[str, float]]:
+    return [(line.objective, line.contribution) for line in answer.lines]
 
 
 def _rows(explanation: LocalExplanation | PairExplanation) -> tuple[ExpertRow, ...]:
@@ -282,6 +325,7 @@ def _row(
         cells=sides,
         difference=difference,
         share=share,
+        validity=lines[0].validity,
     )
 
 

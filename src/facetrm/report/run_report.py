@@ -11,7 +11,6 @@ from typing import Any, Final
 from pydantic import Field
 
 from facetrm.core.config import Section
-from facetrm.core.statistics import Interval
 from facetrm.data.records import Conversation
 from facetrm.evaluate.verdict import Verdict
 from facetrm.explain.ablation import AblationTable
@@ -19,6 +18,7 @@ from facetrm.explain.flip import Flip
 from facetrm.explain.local import PairExplanation
 from facetrm.explain.overall import OverallExplanation
 from facetrm.report.layer_table import LayerTableRow
+from facetrm.report.task_parts import Accuracy, CapabilityRow, RouterPart
 
 SYSTEM_TITLES: Final = {
     "gate": "facetrm (gate)",
@@ -56,6 +56,7 @@ class ObjectiveRow(Section):
         spearman: Spearman correlation with the ratings.
         low: Lower end of the interval of ``spearman``.
         high: Upper end of the interval of ``spearman``.
+        measurable: Whether the interval lies above 0, on enough held-out rows; None if unknown.
     """
 
     name: str
@@ -67,6 +68,7 @@ class ObjectiveRow(Section):
     spearman: float | None = None
     low: float | None = None
     high: float | None = None
+    measurable: bool | None = None
 
 
 class DebiasTableRow(Section):
@@ -105,32 +107,6 @@ class LengthAudit(Section):
     after: float
     accuracy_before: float | None = None
     accuracy_after: float | None = None
-
-
-class Accuracy(Section):
-    """Share of pairs that a system orders correctly.
-
-    Attributes:
-        value: The accuracy, from 0 to 1.
-        low: Lower end of its interval, if known.
-        high: Upper end of its interval, if known.
-        pairs: Number of pairs, if known.
-    """
-
-    value: float
-    low: float | None = None
-    high: float | None = None
-    pairs: int | None = None
-
-    @staticmethod
-    def of(interval: Interval, *, pairs: int | None = None) -> Accuracy:
-        """Return an accuracy with its bootstrap interval.
-
-        Args:
-            interval: Accuracy and the ends of its interval.
-            pairs: Number of pairs, if known.
-        """
-        return Accuracy(value=interval.value, low=interval.low, high=interval.high, pairs=pairs)
 
 
 class RecoveryPoint(Section):
@@ -191,112 +167,6 @@ class Training(Section):
     best_step: int | None = None
 
 
-class ReliabilityRow(Section):
-    """The router's calibration in one bin of confidence.
-
-    Attributes:
-        low: Lower end of the bin, exclusive.
-        high: Upper end of the bin, inclusive.
-        rows: Number of held-out rows in the bin.
-        confidence: Mean confidence of these rows; None if there are none.
-        accuracy: Share of these rows that are routed correctly; None if there are none.
-    """
-
-    low: float
-    high: float
-    rows: int
-    confidence: float | None = None
-    accuracy: float | None = None
-
-
-class CoverageRow(Section):
-    """The router's accuracy above and below a threshold of confidence.
-
-    Attributes:
-        threshold: Threshold of confidence.
-        coverage: Share of rows whose confidence is at least the threshold.
-        accuracy: Accuracy on these rows; None if there are none.
-        accuracy_below: Accuracy on the other rows; None if there are none.
-    """
-
-    threshold: float
-    coverage: float
-    accuracy: float | None = None
-    accuracy_below: float | None = None
-
-
-class RouterPart(Section):
-    """The router on held-out prompts.
-
-    Attributes:
-        names: Names of the tasks.
-        rows: Number of held-out rows.
-        accuracy: Top-1 accuracy.
-        majority: Accuracy of always choosing the most frequent task.
-        linear: Accuracy of a linear router.
-        confusion: Number of rows by true task (rows) and chosen task (columns).
-        calibration_error: Expected calibration error at the fitted temperature.
-        uncalibrated: Expected calibration error at temperature 1.
-        temperature: Fitted temperature.
-        reliability: Accuracy by bin of confidence.
-        coverage: Coverage and accuracy by threshold of confidence.
-        given: Number of training rows that name their task, by task.
-        routed: Number of training rows whose task the router chose, by task.
-        below: Number of routed training rows whose confidence is below the threshold, by task.
-        threshold: Confidence below which the fall-back scores a row; 0 for no fall-back.
-    """
-
-    names: tuple[str, ...]
-    rows: int
-    accuracy: Accuracy
-    majority: float
-    linear: Accuracy
-    confusion: tuple[tuple[int, ...], ...]
-    calibration_error: float
-    uncalibrated: float
-    temperature: float
-    reliability: tuple[ReliabilityRow, ...] = ()
-    coverage: tuple[CoverageRow, ...] = ()
-    given: Mapping[str, int] = Field(default_factory=dict)
-    routed: Mapping[str, int] = Field(default_factory=dict)
-    below: Mapping[str, int] = Field(default_factory=dict)
-    threshold: float = 0.0
-
-
-class CapabilityRow(Section):
-    """One expert of a task's mixture.
-
-    Attributes:
-        task: Name of the task.
-        name: Name of the expert.
-        preferences: Number of preferences that it was trained on.
-        held_out: Accuracy on held-out preferences about its capability, which also chose the state that was kept.
-        start: Accuracy on the same preferences before training, with a linear head.
-        loss: Loss on the same preferences after training, in nats per prompt.
-        start_loss: Loss on the same preferences before training, in nats per prompt.
-        steps: Number of optimiser steps.
-        change: Relative change of the vectors by training.
-        kept: Whether the trained adapter was kept; otherwise the expert is a linear head.
-        agrees: Share of its task's test pairs that its rating orders as the overall label does; None without pairs.
-        share: Share of the absolute contributions to margins within its task; None without pairs.
-        true: Share of the task's test pairs that its rating orders as the true levels do; None outside the world.
-    """
-
-    task: str
-    name: str
-    preferences: int
-    held_out: float
-    start: float
-    loss: float
-    start_loss: float
-    steps: int
-    change: float
-    kept: bool
-    agrees: float | None = None
-    share: float | None = None
-    true: float | None = None
-
-
 class VerdictPart(Section):
     """What the held-out pairs say about the model.
 
@@ -320,6 +190,30 @@ class VerdictPart(Section):
         )
 
 
+class ListedPair(Section):
+    """One labelled test pair in a list, texts shortened.
+
+    Attributes:
+        prompt: Prompt of the pair.
+        chosen: Answer that the label prefers.
+        rejected: The other answer.
+        margin: Reward of the chosen answer minus that of the rejected one.
+        probability: Probability that the model gives to the chosen answer, 0 to 1.
+        largest: The three objectives with the largest differences, chosen minus rejected.
+        task: Task of the mixture that scored the pair; empty for a single task.
+        source: Source of the pair; empty if unknown.
+    """
+
+    prompt: str
+    chosen: str
+    rejected: str
+    margin: float
+    probability: float
+    largest: tuple[tuple[str, float], ...]
+    task: str = ""
+    source: str = ""
+
+
 class ExplainedPair(Section):
     """One pair, explained.
 
@@ -340,6 +234,8 @@ class RunReport(Section):
     Attributes:
         title: Title of the run.
         description: Description of the run.
+        model: What the model consists of, in one line.
+        data: What it was trained and tested on, in one line.
         verdict: What the held-out pairs say about the model.
         config: Resolved settings, as YAML.
         seconds: Duration of each stage, in seconds, in order.
@@ -357,6 +253,9 @@ class RunReport(Section):
         ablation: Effect of dropping each expert.
         training: Fit of the gate.
         pair: One pair, explained.
+        errors: The test pairs on which the model is most certain and wrong, most certain first.
+        wrong: Number of test pairs that the model orders wrongly.
+        ties: The test pairs on which the model is least certain, least certain first.
         seeds: Random seeds, by use.
         versions: Versions of Python and the packages, the platform, and the number of threads.
         hashes: Hashes of the data, the model and the encoder.
@@ -365,6 +264,8 @@ class RunReport(Section):
 
     title: str
     description: str = ""
+    model: str = ""
+    data: str = ""
     verdict: VerdictPart | None = None
     config: str = ""
     seconds: Mapping[str, float] = Field(default_factory=dict)
@@ -382,6 +283,9 @@ class RunReport(Section):
     ablation: AblationTable | None = None
     training: Training | None = None
     pair: ExplainedPair | None = None
+    errors: tuple[ListedPair, ...] = ()
+    wrong: int = 0
+    ties: tuple[ListedPair, ...] = ()
     seeds: Mapping[str, int] = Field(default_factory=dict)
     versions: Mapping[str, str] = Field(default_factory=dict)
     hashes: Mapping[str, str] = Field(default_factory=dict)

@@ -9,6 +9,7 @@ import pytest
 
 from facetrm.core.statistics import pair_accuracy, paired_difference
 from facetrm.evaluate.verdict import Verdict, judge_verdict, unproven, weight_warnings
+from facetrm.model.validity import FEW_ROWS, Validity
 
 N = 400
 PROMPTS = [f"prompt {n}" for n in range(N)]
@@ -83,8 +84,12 @@ def test_a_verdict_is_json_and_lines():
 
 
 def test_objectives_without_measurable_validity():
-    found = {"a": (0.1, 0.4), "b": (-0.1, 0.2), "c": (float("nan"), float("nan")), "d": (0.0, 0.3)}
+    ends = {"a": (0.1, 0.4), "b": (-0.1, 0.2), "c": (float("nan"), float("nan")), "d": (0.0, 0.3)}
+    found = {name: Validity.of("spearman", 0.2, interval, 200) for name, interval in ends.items()}
     assert unproven(found) == ["b", "c", "d"]
+    few = {"a": Validity.of("spearman", 0.9, (0.8, 1.0), FEW_ROWS - 1), "b": Validity.of_accuracy(0.6, 30)}
+    assert unproven(few) == ["a", "b"]
+    assert unproven({"a": Validity.of_accuracy(0.6, 300)}) == []
     assert weight_warnings({"a": 0.9, "b": 0.005, "c": 0.0, "d": 0.095}, []) == []
     assert weight_warnings({"a": 0.995, "b": 0.005}, ["b"]) == []
     (most,) = weight_warnings({"a": 0.4, "b": 0.6}, ["b"])

@@ -13,12 +13,14 @@ import pytest
 from facetrm.cli.explained import print_overall, print_row
 from facetrm.core.errors import ModelError
 from facetrm.core.html import html_table
-from facetrm.data.read.conversations import ScoringRow
+from facetrm.core.shown import show_fixed
+from facetrm.data.read.conversations import ScoringRow, conversations_in_memory
 from facetrm.data.records import Conversation, Message
 from facetrm.data.world import World
 from facetrm.doctor.findings import Diagnosis, Finding
 from facetrm.doctor.terminal import show_diagnosis
 from facetrm.explain.ask import explain_local, explain_pair, flip_explained
+from facetrm.explain.before_after import before_after
 from facetrm.explain.edited import unedited
 from facetrm.explain.edits import edit
 from facetrm.explain.local import explain_score
@@ -77,6 +79,61 @@ def test_an_edited_model_says_so_in_each_explanation(changed: RewardModel) -> No
     assert json.loads(json.dumps(pair.to_dict()))["a"]["edits"][0]["objective"] == "test-honest"
     assert "wordy dropped" in render_page(pair)
     assert "wordy dropped" in render_page(local)
+
+
+def test_every_weight_before_and_after_adds_up_on_page_terminal_and_json(changed: RewardModel) -> None:
+    plain, dropped = model(), edit(model(), drop=["test-wordy"])
+    for ours, total in ((dropped, 1.0), (changed, None)):
+        local = explain_local(ours, A)
+        view = before_after(local)
+        assert view is not None
+        assert view.weights is not None
+        assert view.weights[0] == pytest.approx(1.0, abs=1e-5)
+        assert total is None or view.weights[1] == pytest.approx(total, abs=1e-5)
+        assert bool(view.facts) is (total is None)  # twice a weight leaves the others as they are
+        for side, score in enumerate((plain.score([A])[0], ours.score([A])[0])):
+            assert {r.objective: r.contributions[side] for r in view.rows} == pytest.approx(
+                score.contributions, abs=1e-6
+            )
+            assert view.base[side] + sum(r.contributions[side] for r in view.rows) == pytest.approx(
+                score.reward, abs=1e-5
+            )
+        assert [row.change != "" for row in view.rows] == sorted([row.change != "" for row in view.rows], reverse=True)
+        text = " ".join(shown(AnswerView(local)).split())
+        page = render_page(local)
+        for words in ("Before and after the edits", "sum: reward", f"{view.weights[1]:.1%}"):
+            assert words in page
+        assert "Edited model before and after the edits; the sums add up" in text
+        assert f"{view.weights[0]:.1%} {view.weights[1]:.1%}" in text
+        written = json.loads(json.dumps(local.to_dict()))
+        assert sum(line["weight"] for line in written["before"]["lines"]) == pytest.approx(1.0, abs=1e-5)
+        assert written["before"]["reward"] == written["unedited"] == pytest.approx(view.reward[0])
+        for row in view.rows:
+            assert show_fixed(row.contributions[0], signed=True) in page
+    assert before_after(explain_local(plain, A)) is None
+    assert "Before and after" not in render_page(explain_local(plain, A))
+
+
+def test_a_saved_edit_is_still_told_when_the_model_is_loaded(changed: RewardModel, tmp_path: Path) -> None:
+    changed.save(tmp_path / "edited")
+    again = RewardModel.load(tmp_path / "edited", load_encoder=lambda _: changed.encoder)
+    assert explain_local(again, A).edits == explain_local(changed, A).edits != ()
+    assert before_after(explain_local(again, A)) == before_after(explain_local(changed, A))
+
+
+def test_the_label_of_a_row_is_told_and_the_order_of_candidates_is_none(capsys: pytest.CaptureFixture[str]) -> None:
+    texts = {"prompt": "why", "chosen": "yes", "rejected": "no no"}
+    (labelled,) = conversations_in_memory([texts])
+    answers = [{"role": "assistant", "content": text} for text in ("yes", "no no")]
+    candidate_texts = {"prompt": [{"role": "user", "content": "why"}], "responses": answers}
+    (candidates,) = conversations_in_memory([candidate_texts])
+    assert (labelled.labelled, candidates.labelled) == (True, False)
+    print_row(model(), labelled, html=None, as_json=True)
+    assert json.loads(capsys.readouterr().out)["preferred"] == "A"
+    print_row(model(), labelled, html=None, as_json=False)
+    assert "The label prefers A" in " ".join(capsys.readouterr().out.split())
+    print_row(model(), candidates, html=None, as_json=False)
+    assert "label" not in capsys.readouterr().out
 
 
 def test_a_model_without_edits_says_nothing_of_any() -> None:

@@ -8,9 +8,10 @@ from dataclasses import replace
 import pytest
 
 from explain_samples import NAMES, OBJECTIVES, pair, talk
+from facetrm.core.clean import clean
 from facetrm.explain.flip import flip_pair
 from facetrm.explain.local import explain_score, explain_scores_pair
-from facetrm.explain.terminal import AnswerView, PairView, clean, shorten, show
+from facetrm.explain.terminal import AnswerView, PairView, shorten, show
 
 PROMPT = "What is 17 + 25? [red]brackets[/red] \x1b[31mred\u202e"
 

@@ -46,6 +46,8 @@ def test_a_dry_run_asks_and_writes_nothing(server: LabelServer, rows: Path) -> N
     assert "3 pairs, 12 judgements (one per pair and capability), 24 questions (both orders)" in said.out
     assert "already answered: 0; to ask: 24, about " in said.out
     assert "cost: about 0.0" in said.out
+    assert "each capability needs about 67 labelled pairs" in said.out
+    assert "too few: chat/empathy (3), " in said.out
     assert not server.asked
     assert not (rows.parent / "out").exists()
     assert "cost: unknown; give the prices" in command(*arguments(rows, server.url, "--dry-run")).out

@@ -12,9 +12,10 @@ from facetrm.core.errors import ConfigError, ModelError
 from facetrm.data.objectives import Objective
 from facetrm.explain.flip import flip_pair
 from facetrm.explain.local import explain_score, explain_scores_pair
+from facetrm.model.validity import Validity
 from facetrm.report import canvas
-from facetrm.report.charts import Bar, bars, curves, dumbbell, heat_map, scatter, waterfall
-from facetrm.report.page import render_page, write_page
+from facetrm.report.charts import curves, heat_map, scatter, waterfall
+from facetrm.report.page import page_view, render_page, write_page
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 
@@ -196,10 +197,10 @@ def test_waterfall_steps_begin_where_the_last_one_ended() -> None:
     rows = [("up", 0.3), ("down", -0.1), ("more", 0.2)]
     chart = waterfall(rows, start=None, end=("margin", 0.4), name="w", pair=True)
     for svg in (chart.wide, chart.narrow):
-        up, down, more, total = rectangles(svg)
+        up, down, more = rectangles(svg)
         assert up[1] == pytest.approx(down[1])
         assert down[0] == pytest.approx(more[0])
-        assert total == pytest.approx((up[0], more[1]))
+        assert dots(svg) == [pytest.approx(more[1], abs=0.02)]
         assert (down[1] - down[0]) / (up[1] - up[0]) == pytest.approx(1 / 3, rel=1e-3)
     assert chart.alt == "up +0.3000; down -0.1000; more +0.2000; margin +0.4000"
 
@@ -208,14 +209,64 @@ def test_steps_beyond_the_top_are_one_row() -> None:
     rows = [(f"step {n}", 0.1) for n in range(20)]
     chart = waterfall(rows, start=("base", 1.0), end=("reward", 3.0), top=5, name="w")
     assert "15 others +1.5000" in chart.alt
-    assert len(rectangles(chart.wide)) == 8
+    assert len(rectangles(chart.wide)) == 6
 
 
-def test_bars_are_as_long_as_their_values() -> None:
-    chart = bars([Bar("one", 0.8, 0.7, 0.9, hero=True), Bar("two", 0.4)], name="b", percent=True, mark=0.5)
-    one, two = rectangles(chart.wide)
-    assert (one[1] - one[0]) / (two[1] - two[0]) == pytest.approx(2.0, rel=1e-3)
-    assert chart.alt == "one 80.0%; two 40.0%"
+def dots(svg: str) -> list[float]:
+    """Centres of the points of a drawing, from left to right in the order drawn."""
+    return [float(x) for x in re.findall(r'<use [^>]*x="([\d.]+)"', svg)]
+
+
+def test_two_answers_are_drawn_on_one_scale_with_base_and_reward_as_points() -> None:
+    a, b, _ = pair(3)
+    view = page_view(explain_scores_pair(a, b, objectives=OBJECTIVES))
+    for kind in ("wide", "narrow"):
+        places = []
+        for card in view.cards:
+            drawing = getattr(card.chart, kind)
+            base, reward = dots(drawing)
+            steps = [line.contribution for line in card.explanation.lines]
+            drawn = [right - left for left, right in rectangles(drawing)]
+            assert len(drawn) == len(steps)
+            scale = (reward - base) / (card.explanation.reward - card.explanation.base)
+            assert drawn == pytest.approx([max(1.0, abs(scale * step)) for step in steps], abs=0.02)
+            places += [(base, card.explanation.base, scale), (reward, card.explanation.reward, scale)]
+        (x, value, scale), *others = places
+        for there, other, same in others:
+            assert same == pytest.approx(scale, rel=1e-3)
+            assert there - x == pytest.approx(scale * (other - value), abs=0.02)
+
+
+def test_a_step_of_nothing_is_not_as_long_as_a_step_of_something() -> None:
+    small = waterfall(
+        [("some", 0.0010), ("none", 0.0)], start=("base", 0.5), end=("reward", 0.501), name="w", ends=(0.4, 0.9)
+    )
+    large = waterfall([("some", 0.1)], start=("base", 0.5), end=("reward", 0.6), name="v", ends=(0.4, 0.9))
+    [(a, b), (c, d)], [(e, f)] = rectangles(small.wide), rectangles(large.wide)
+    assert b - a == pytest.approx(1.0, abs=0.3)
+    assert d - c <= b - a
+    assert f - e > 50 * (b - a)
+
+
+def test_the_label_is_shown_on_the_answers_and_in_a_sentence() -> None:
+    a, b, _ = pair(3)
+    html = render_page(explain_scores_pair(a, b, preferred="B"), conversations=(talk("q", "x"), talk("q", "y")))
+    text = text_of(check(html))
+    assert "Answer A rejected by the label" in text
+    assert "Answer B preferred by the label" in text
+    assert "The label prefers B, but the model prefers A." in text
+    bare = text_of(check(render_page(explain_scores_pair(a, b))))
+    assert "label" not in bare
+
+
+def test_an_objective_without_validity_is_marked_on_the_page() -> None:
+    a, b, _ = pair(3)
+    known = {NAMES[0]: Validity("spearman", 0.6, 0.5, 0.7, 400), NAMES[1]: Validity("spearman", 0.1, -0.1, 0.3, 400)}
+    html = render_page(explain_scores_pair(a, b, objectives=OBJECTIVES, validity=known))
+    text = text_of(check(html))
+    assert "held out: Spearman 0.60 (0.50 to 0.70)" in text
+    assert text.count("not predicted held out: Spearman 0.10 (-0.10 to 0.30)") == 1
+    assert "held out" not in text_of(check(render_page(explain_scores_pair(a, b, objectives=OBJECTIVES))))
 
 
 def test_drawings_use_the_pages_colours_and_are_reproducible() -> None:
@@ -224,7 +275,6 @@ def test_drawings_use_the_pages_colours_and_are_reproducible() -> None:
     drawings = [
         heat,
         heat_map(["t"], [f"objective-number-{n}" for n in range(19)], [[1 / 19] * 19], name="wide"),
-        dumbbell([("a", 0.4, 0.0)], name="d", before="before", after="after"),
         curves([("loss", [(0.0, 1.0), (1.0, 0.5)])], name="c", x_label="step", y_label="loss", best=1.0),
         scatter([("p", 0.0, 0.0), ("q", 1.0, 2.0)], name="s", x_label="x", y_label="y"),
     ]
@@ -243,7 +293,6 @@ def test_drawings_use_the_pages_colours_and_are_reproducible() -> None:
 
 
 def test_constant_values_can_be_drawn() -> None:
-    assert "0 0 860" in bars([Bar("one", 0.0)], name="b").wide
     assert "0 0 860" in scatter([("p", 1.0, 1.0)], name="s", x_label="x", y_label="y").wide
     assert "0 0 860" in waterfall([], start=None, end=("margin", 0.0), name="w").wide
 

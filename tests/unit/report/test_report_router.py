@@ -14,15 +14,8 @@ from facetrm.fit.router.assign import AssignmentCounts
 from facetrm.fit.router.fit import RouterConfig, fit_router
 from facetrm.recipes.router_figures import router_part
 from facetrm.report.build import render_report
-from facetrm.report.run_report import (
-    Accuracy,
-    CapabilityRow,
-    CoverageRow,
-    ExplainedPair,
-    ReliabilityRow,
-    RouterPart,
-    RunReport,
-)
+from facetrm.report.run_report import ExplainedPair, RunReport
+from facetrm.report.task_parts import Accuracy, CapabilityRow, CoverageRow, ReliabilityRow, RouterPart
 from report_samples import run_report
 from routed_prompts import prompts
 

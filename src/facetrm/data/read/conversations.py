@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Final, final
 
 from facetrm.core.errors import DataError
 from facetrm.data.read.formats import to_unlabelled
 from facetrm.data.read.rows import RawRow, read_rows, rows_in_memory
 from facetrm.data.records import Conversation, Rating
+
+_COMPARES: Final = frozenset({"chosen", "rejected", "rejected_response", "aspect", "strength", "margin"})
+"""Columns of rows whose first response was preferred. The order of ``responses`` alone may be that of candidates."""
 
 
 @final
@@ -29,6 +32,7 @@ class ScoringRow:
         task: Task given in the row, or None.
         source: Source given in the row, or None.
         line: Line number in the file, or row number in a Parquet file or a list, from 1.
+        labelled: Whether the row says that the first response is better than the last one.
     """
 
     id: str
@@ -37,6 +41,7 @@ class ScoringRow:
     task: str | None = None
     source: str | None = None
     line: int = 0
+    labelled: bool = False
 
     @property
     def is_pair(self) -> bool:
@@ -173,4 +178,5 @@ def _scoring_row(row: RawRow, place: str) -> ScoringRow:
     else:
         answers = tuple((*record.prompt, response) for response in record.responses)
     source = record.source if "source" in record.model_fields_set else None
-    return ScoringRow(record.id or str(row.number), answers, place, record.task, source, row.number)
+    labelled = len(answers) > 1 and not _COMPARES.isdisjoint(row.value or {})
+    return ScoringRow(record.id or str(row.number), answers, place, record.task, source, row.number, labelled)

@@ -64,6 +64,7 @@ from facetrm.fit.trainer import (
     write_result,
     write_trained,
 )
+from facetrm.model.validity import Validity
 
 T = TypeVar("T")
 
@@ -113,6 +114,11 @@ class ExpertFit:
     def kept(self) -> bool:
         """Whether the trained adapter was kept; otherwise this is a linear head on the vectors that it started from."""
         return self.best_step > 0
+
+    @property
+    def validity(self) -> Validity:
+        """How well the expert orders held-out preferences about its objective; these also chose the state kept."""
+        return Validity.of_accuracy(self.accuracy, self.decision.prompts)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON-ready figures, without tensors and history."""

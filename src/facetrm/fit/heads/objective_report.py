@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from facetrm.core.statistics import bootstrap_spearman, pearson, spearman
+from facetrm.model.validity import Validity
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,14 @@ class ObjectiveReport:
     interval: tuple[float, float]
     note: str = ""
 
+    @property
+    def validity(self) -> Validity:
+        """How well the objective is predicted on the held-out rows, as a model records it."""
+        return Validity.of("spearman", self.spearman, self.interval, self.held_out)
+
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dict: NaN becomes None."""
-        values = asdict(self)
+        values: dict[str, Any] = asdict(self) | {"measurable": self.validity.measurable}
         values["interval"] = [_plain(x) for x in self.interval]
         return {key: _plain(value) if isinstance(value, float) else value for key, value in values.items()}
 

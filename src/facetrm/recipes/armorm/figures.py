@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Final
 
 import torch
@@ -28,10 +29,10 @@ from facetrm.recipes.armorm.judge import RunJudgement
 from facetrm.recipes.armorm.routed import RoutedFit, routed_by_task
 from facetrm.recipes.armorm.rows import Rows
 from facetrm.recipes.generated import generator_seeds
+from facetrm.recipes.notable import Notable, notable_pairs
 from facetrm.recipes.router_figures import router_part
 from facetrm.report.layer_table import LayerTableRow
 from facetrm.report.run_report import (
-    Accuracy,
     DebiasTableRow,
     ExplainedPair,
     LengthAudit,
@@ -43,6 +44,7 @@ from facetrm.report.run_report import (
     TrainingPoint,
     VerdictPart,
 )
+from facetrm.report.task_parts import Accuracy
 
 METRICS_SCHEMA: Final = 1
 _ROUTED_NOTE: Final = (
@@ -164,30 +166,20 @@ def report(
         groups=tests.groups,
         seed=config.seed,
     )
-    held_out = {row.name: row for row in judgement.held_out}
+    notable = _notable(rows, fit, judgement, model, routed)
     alphas = {r.name: r.alpha for r in fit.reports}
     which = "held-out prompts of the training ratings" if not fit.test_reports else "held-out ratings"
     return RunReport(
         title=config.title,
+        model=_model_line(config, model, routed=routed is not None),
+        data=_data_line(rows),
         verdict=VerdictPart.of(judgement.verdict),
         description=config.description,
         config=dump_yaml(config),
         seconds=dict(seconds),
         objectives=tuple(_objective_row(r, alphas[r.name]) for r in (fit.test_reports or fit.reports)),
         layers=tuple(_layer_row(row) for row in fit.layers),
-        debias=tuple(
-            DebiasTableRow(
-                objective=row.name,
-                lam=row.lambda_,
-                before=row.before,
-                after=row.after,
-                held_out_before=_number(held_out[row.name].spearman_before),
-                held_out_after=_number(held_out[row.name].spearman_after),
-                reached=row.reached,
-            )
-            for row in fit.debias.table
-            if math.isfinite(row.before) and math.isfinite(row.after)
-        ),
+        debias=_debias_rows(fit, judgement),
         length=_length(judgement),
         pair_accuracy={kind: _accuracies(t) for kind, t in (("noisy", judgement.noisy), ("true", judgement.true)) if t},
         by_source={source: _accuracies(table) for source, table in judgement.sources.items()},
@@ -202,6 +194,9 @@ def report(
         ),
         training=Training(points=tuple(_point(p) for p in fit.gate.history), best_step=fit.gate.best_step),
         pair=explain_preference(model, explained),
+        errors=notable.errors,
+        wrong=notable.wrong,
+        ties=notable.ties,
         seeds=_seeds(config),
         versions=versions(),
         hashes={"data": rows.hash, "model": model.hash, "encoder": model.encoder.fingerprint},
@@ -213,6 +208,65 @@ def report(
     )
 
 
+def _debias_rows(fit: ArmormFit, judgement: RunJudgement) -> tuple[DebiasTableRow, ...]:
+    held_out = {row.name: row for row in judgement.held_out}
+    return tuple(
+        DebiasTableRow(
+            objective=row.name,
+            lam=row.lambda_,
+            before=row.before,
+            after=row.after,
+            held_out_before=_number(held_out[row.name].spearman_before),
+            held_out_after=_number(held_out[row.name].spearman_after),
+            reached=row.reached,
+        )
+        for row in fit.debias.table
+        if math.isfinite(row.before) and math.isfinite(row.after)
+    )
+
+
+def _notable(
+    rows: Rows, fit: ArmormFit, judgement: RunJudgement, model: RewardModel, routed: RoutedFit | None
+) -> Notable:
+    """Return the errors and ties of the saved model; the features of the test pairs are there already."""
+    margins_N, used = judgement.margins["gate"], ["all"] * len(rows.test)
+    if routed is not None:
+        margins_N, used = routed.margins, routed.used
+    return notable_pairs(
+        model,
+        rows.test,
+        margins_N,
+        used=used,
+        same=() if rows.reading is None else rows.reading.equal_test,
+        features=lambda here: fit.test_pairs.select(torch.tensor(here)).sides(),
+    )
+
+
+def _model_line(config: ArmormConfig, model: RewardModel, *, routed: bool) -> str:
+    mixture = next(iter(model.mixtures.values()))
+    name = "a small decoder trained in this run" if config.tiny else backbone_name(model.encoder.spec())
+    gates = f"a router over the gates of {len(model.tasks)} tasks" if routed else "one gate"
+    return f"ArmoRM: {len(mixture.names)} linear experts and {gates} on {name}"
+
+
+def _data_line(rows: Rows) -> str:
+    prompts = len({p.prompt_key for p in rows.test})
+    return (
+        f"{len(rows.heads):,} rated answers and {len(rows.gate):,} pairs for training; {len(rows.test):,} held-out "
+        f"pairs of {prompts:,} prompts"
+    )
+
+
+def backbone_name(spec: Mapping[str, object]) -> str:
+    """Return a short name of a backbone: the last part of a path, or its name on the Hub.
+
+    Args:
+        spec: Specification of the encoder.
+    """
+    path = str(spec.get("path", spec.get("kind", "an encoder")))
+    return Path(path).name if Path(path).is_absolute() or path.startswith(".") or path.count("/") > 1 else path
+
+
 def explain_preference(model: RewardModel, preference: Preference) -> ExplainedPair:
     """Return the explanation of one pair, with its texts and what would flip it.
 
@@ -220,7 +274,7 @@ def explain_preference(model: RewardModel, preference: Preference) -> ExplainedP
         model: Model that scores the answers.
         preference: The pair.
     """
-    pair = explain_pair(model, preference.chosen, preference.rejected)
+    pair = explain_pair(model, preference.chosen, preference.rejected, preferred="A")
     flip = flip_explained(model, pair)
     return ExplainedPair(explanation=pair, conversations=(preference.chosen, preference.rejected), flip=flip)
 
@@ -236,6 +290,7 @@ def _objective_row(r: ObjectiveReport, alpha: float | None) -> ObjectiveRow:
         spearman=_number(r.spearman),
         low=_number(r.interval[0]),
         high=_number(r.interval[1]),
+        measurable=r.validity.measurable,
     )
 
 

@@ -42,6 +42,7 @@ from facetrm.model.aggregate import GatedSum
 from facetrm.model.experts import LengthScale, LinearExperts
 from facetrm.model.mixture import Mixture
 from facetrm.model.reward_model import RewardModel
+from facetrm.model.validity import VALIDITY, Validity, validity_of
 from facetrm.recipes.armorm.config import ArmormConfig, ExpertsSection
 from facetrm.recipes.armorm.heads import add_preference, cross_fitted, fit_heads, rated_chunks
 from facetrm.recipes.armorm.rows import Rows, load_rows
@@ -103,6 +104,11 @@ class ArmormFit:
     def mixture(self) -> Mixture:
         """The gated mixture."""
         return self.model.mixture()
+
+    @property
+    def validity(self) -> dict[str, Validity]:
+        """How well each objective's ratings are predicted on held-out rows."""
+        return validity_of(self.model.provenance)
 
 
 def prepare(config: ArmormConfig, folder: Path, watch: Stopwatch) -> tuple[Rows, Encoder, FeatureStore, dict[str, Any]]:
@@ -250,7 +256,12 @@ def fit_parts(
     test = StoredPairs.of(rows.test, stream, hidden_size=hidden).whole()
     if rows.reading is not None and isinstance(encoder, TransformerEncoder):
         test = as_ties(test, rows.reading.equal_test)
-    provenance = {"recipe": config.model_dump(mode="json"), "data": rows.hash, "debias_target": debias.target}
+    provenance = {
+        "recipe": config.model_dump(mode="json"),
+        "data": rows.hash,
+        "debias_target": debias.target,
+        VALIDITY: {report.name: report.validity.to_dict() for report in (tested or fit.reports)},
+    }
     model = RewardModel(encoder, {"all": mixture}, provenance=provenance)
     return ArmormFit(model, fit.reports, tested, debias, gate, pairs, test, weights, scores, folder, chosen.table)
 

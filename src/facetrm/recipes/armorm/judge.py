@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -61,6 +61,7 @@ class RunJudgement:
         recovery: Rank correlation of learned and true weights; None outside the world.
         cells: Learned and true weight per task and latent quality; empty outside the world.
         verdict: What the test pairs say about the run's model.
+        margins: Margin of each test pair, chosen minus rejected, [N] by system.
     """
 
     best_objective: str
@@ -73,6 +74,7 @@ class RunJudgement:
     recovery: float | None
     cells: tuple[Cell, ...]
     verdict: Verdict
+    margins: Mapping[str, Floats] = field(default_factory=dict)
 
 
 def judge_run(
@@ -142,15 +144,11 @@ def judge_run(
                 pairs=len(groups),
                 warnings=[
                     *lost_lines(rows.counts),
-                    *weight_warnings(_shares(fit.mixture, output.weights_NK), _not_valid(fit)),
+                    *weight_warnings(_shares(fit.mixture, output.weights_NK), unproven(fit.validity)),
                 ],
             ),
+            margins=by_system,
         )
-
-
-def _not_valid(fit: ArmormFit) -> list[str]:
-    """Return the objectives whose ratings are not predicted on held-out prompts."""
-    return unproven({report.name: report.interval for report in (fit.test_reports or fit.reports)})
 
 
 def _shares(mixture: Mixture, weights_NK: Tensor | None) -> dict[str, float]:

@@ -14,22 +14,19 @@ from facetrm.fit.experts.adapters import ExpertFit
 from facetrm.fit.router.assign import AssignmentCounts
 from facetrm.fit.router.fit import RouterFit
 from facetrm.model.reward_model import RewardModel
-from facetrm.recipes.armorm.figures import METRICS_SCHEMA, plain, versions
+from facetrm.recipes.armorm.figures import METRICS_SCHEMA, backbone_name, plain, versions
 from facetrm.recipes.dmoerm.config import DmoermConfig
 from facetrm.recipes.dmoerm.inner import InnerFit
 from facetrm.recipes.dmoerm.judge import TaskJudgement
+from facetrm.recipes.dmoerm.labels_used import UnusedLabels
 from facetrm.recipes.dmoerm.names import OVERALL
 from facetrm.recipes.dmoerm.rivals import Rivals
 from facetrm.recipes.dmoerm.rows import DmoermRows
 from facetrm.recipes.generated import generator_seeds
+from facetrm.recipes.notable import notable_pairs
 from facetrm.recipes.router_figures import router_part
-from facetrm.report.run_report import (
-    Accuracy,
-    CapabilityRow,
-    ExplainedPair,
-    RunReport,
-    VerdictPart,
-)
+from facetrm.report.run_report import ExplainedPair, RunReport, VerdictPart
+from facetrm.report.task_parts import Accuracy, CapabilityRow
 
 
 @dataclass(frozen=True)
@@ -43,6 +40,7 @@ class DmoermFit:
         inner: Fit of each task's mixture, by task.
         every: Fit of the fall-back on all tasks; None without such a fall-back.
         tasks: Task of each overall preference, given or routed.
+        unused: Capability labels that train no expert.
     """
 
     model: RewardModel
@@ -51,12 +49,22 @@ class DmoermFit:
     inner: dict[str, InnerFit]
     every: ExpertFit | None
     tasks: list[str]
+    unused: UnusedLabels
 
     @property
     def trained(self) -> dict[str, ExpertFit]:
         """Fit of every expert and of every task's own adapter, by objective."""
-        found = {f"{task}/{OVERALL}": fit.base for task, fit in self.inner.items()}
-        for fit in self.inner.values():
+        return self.trained_of(self.inner)
+
+    @staticmethod
+    def trained_of(inner: Mapping[str, InnerFit]) -> dict[str, ExpertFit]:
+        """Return the fit of every expert and of every task's own adapter, by objective.
+
+        Args:
+            inner: Fit of each task's mixture, by task.
+        """
+        found = {f"{task}/{OVERALL}": fit.base for task, fit in inner.items()}
+        for fit in inner.values():
             found |= fit.experts
         return found
 
@@ -88,7 +96,13 @@ def dmoerm_metrics(
         "verdict": judgement.verdict.to_dict(),
         "recipe": config.recipe,
         "seconds": {**seconds, "total": sum(seconds.values())},
-        "rows": {**sizes, "preferences_test": len(judgement.pairs), **rows.counts},
+        "rows": {
+            **sizes,
+            "preferences_test": len(judgement.pairs),
+            "capabilities_unused_by_split": fit.unused.by_split,
+            "capabilities_too_few": sum(fit.unused.too_few.values()),
+            **rows.counts,
+        },
         **({} if rows.reading is None else {"reading": rows.reading.to_dict()}),
         "backbone_training": dict(training),
         "router": None if fit.router is None else fit.router.to_dict(),
@@ -124,13 +138,16 @@ def dmoerm_report(
         seconds: Duration of each stage, in seconds.
         explained: The pair to explain.
     """
-    pair = explain_pair(fit.model, explained.chosen, explained.rejected)
+    pair = explain_pair(fit.model, explained.chosen, explained.rejected, preferred="A")
     flip = flip_explained(fit.model, pair)
+    same = () if rows.reading is None else rows.reading.equal_test
+    margins_N = judgement.margins["model"]
+    notable = notable_pairs(fit.model, judgement.pairs, margins_N, used=judgement.used, same=same)
+    prompts = len({p.prompt_key for p in judgement.pairs})
+    experts = sum(len(found.experts) for found in fit.inner.values())
     tables = (("noisy", judgement.noisy), ("true", judgement.true))
     left_out = {name: count for found in fit.inner.values() for name, count in found.left_out.items()}
-    notes = [
-        f"{len(rows.tasks)} tasks, {sum(len(found.experts) for found in fit.inner.values())} experts on one backbone."
-    ]
+    notes = [f"{len(rows.tasks)} tasks, {experts} experts on one backbone."]
     notes += () if rows.reading is None else rows.reading.lines()
     notes.append(adapters_line(fit.trained))
     if left_out:
@@ -138,6 +155,14 @@ def dmoerm_report(
     return RunReport(
         title=config.title,
         description=config.description,
+        model=(
+            f"DMoERM: a router over {len(rows.tasks)} tasks, {experts} experts of capabilities on "
+            f"{'a small decoder trained in this run' if config.tiny else backbone_name(fit.model.encoder.spec())}"
+        ),
+        data=(
+            f"{len(rows.overall):,} overall preferences and {len(rows.capabilities):,} about capabilities for "
+            f"training; {len(judgement.pairs):,} held-out pairs of {prompts:,} prompts"
+        ),
         verdict=VerdictPart.of(judgement.verdict),
         config=dump_yaml(config),
         seconds=dict(seconds),
@@ -146,6 +171,9 @@ def dmoerm_report(
         router=router_part(fit.router, fit.assigned, threshold=config.router.threshold),
         capabilities=tuple(CapabilityRow(**asdict(expert)) for expert in judgement.experts),
         pair=ExplainedPair(explanation=pair, conversations=(explained.chosen, explained.rejected), flip=flip),
+        errors=notable.errors,
+        wrong=notable.wrong,
+        ties=notable.ties,
         seeds=_seeds(config),
         versions=versions(),
         hashes={"data": rows.hash, "model": fit.model.hash, "encoder": fit.model.encoder.fingerprint},

@@ -40,6 +40,7 @@ from facetrm.fit.router.fit import RouterFit, fit_router
 from facetrm.hub.card import write_card
 from facetrm.model.mixture import Mixture
 from facetrm.model.reward_model import RewardModel
+from facetrm.model.validity import VALIDITY
 from facetrm.recipes.armorm.config import EVERY, check_fallback
 from facetrm.recipes.armorm.fit import Stopwatch
 from facetrm.recipes.backbones import train_tiny
@@ -47,6 +48,7 @@ from facetrm.recipes.dmoerm.config import DmoermConfig
 from facetrm.recipes.dmoerm.figures import DmoermFit, adapters_part, dmoerm_metrics, dmoerm_report
 from facetrm.recipes.dmoerm.inner import encode_pairs, experts_of, fit_base, fit_inner, pair_shares
 from facetrm.recipes.dmoerm.judge import TaskJudgement, judge_tasks
+from facetrm.recipes.dmoerm.labels_used import check_any_expert, unused_labels
 from facetrm.recipes.dmoerm.names import check_experts, names_of_adapters, overall_objective
 from facetrm.recipes.dmoerm.rivals import fit_rivals
 from facetrm.recipes.dmoerm.rows import DmoermRows, cut_phases, load_tasks
@@ -116,7 +118,9 @@ def _run_dmoerm(config: DmoermConfig, held: RunFolder, here: PartialState) -> Dm
     if not here.is_main_process:
         return None
     with watch("judge"):
-        judgement = judge_tasks(config, rows, fit.model, fit.inner, encoder, rivals=rivals)
+        judgement = judge_tasks(
+            config, rows, fit.model, fit.inner, encoder, rivals=rivals, limits=fit.unused.sentences(config)
+        )
     with watch("save"):
         for name in set(encoder.adapters) - set(fit.model.adapters):  # rivals, and task adapters that are not experts
             encoder.remove_adapter(name)
@@ -179,6 +183,7 @@ def fit_tasks(
         router, tasks, assigned = route_rows(config, rows, encoder)
     names = names_of_adapters(rows.objectives, EVERY)
     phases = cut_phases(rows, tasks, config.split)
+    check_any_expert(rows.capabilities, phases, config)
     inner = {}
     for task, objectives in rows.objectives.items():
         with watch(f"experts of {task}"):
@@ -194,9 +199,12 @@ def fit_tasks(
                 mix = [p for task in rows.tasks for p in phases[task].mix]
                 every = fit_base(encoder, base, name=names[EVERY], config=config, folder=folder)
                 mixtures[EVERY] = single_mixture(encoder, every, mix)
-    provenance = {"recipe": config.model_dump(mode="json"), "data": rows.hash}
+    provenance: dict[str, Any] = {"recipe": config.model_dump(mode="json"), "data": rows.hash}
+    found = DmoermFit.trained_of(inner)
+    provenance[VALIDITY] = {name: fit.validity.to_dict() for name, fit in found.items()}
     model = RewardModel(encoder, mixtures, None if router is None else router.gate, **routing, provenance=provenance)
-    return DmoermFit(model, router, assigned, inner, every, tasks)
+    unused = unused_labels(rows.capabilities, phases, least=config.experts.least)
+    return DmoermFit(model, router, assigned, inner, every, tasks, unused)
 
 
 def route_rows(

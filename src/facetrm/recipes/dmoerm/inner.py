@@ -122,14 +122,14 @@ def fit_inner(
                 fix="give preferences of at least two prompts, or another split",
             )
     base = fit_base(encoder, phases.base, name=names[task], config=config, folder=folder)
-    enough = {o.name for o in objectives if _enough(phases.capabilities[o.name], config.experts.least)}
-    left_out = {o.name: len(phases.capabilities[o.name]) for o in objectives if o.name not in enough}
+    able = {o.name for o in objectives if enough(phases.capabilities[o.name], config.experts.least)}
+    left_out = {o.name: len(phases.capabilities[o.name]) for o in objectives if o.name not in able}
     if left_out:
         log("experts", task=task, too_few_preferences=left_out, least=config.experts.least)
     found: dict[str, ExpertFit] = {}
     chosen: list[Objective] = []
     for objective in objectives:
-        if objective.name in enough:
+        if objective.name in able:
             rows = phases.capabilities[objective.name]
             found[objective.name] = _fitted(
                 encoder,
@@ -327,8 +327,13 @@ def _fitted(
     return fit
 
 
-def _enough(rows: Sequence[Preference], least: int) -> bool:
-    """Return whether a capability can have an expert: enough preferences, of at least two prompts."""
+def enough(rows: Sequence[Preference], least: int) -> bool:
+    """Return whether a capability can have an expert: enough preferences, of at least two prompts.
+
+    Args:
+        rows: Preferences about the capability, for phase 2.
+        least: Smallest number of preferences for an expert.
+    """
     return len(rows) >= least and len({p.prompt_key for p in rows}) > 1
 
 

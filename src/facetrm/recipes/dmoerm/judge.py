@@ -19,10 +19,11 @@ from facetrm.data.records import Preference
 from facetrm.data.views import as_pairs
 from facetrm.evaluate.compare import Pairs
 from facetrm.evaluate.truth import true_signs
-from facetrm.evaluate.verdict import Verdict
+from facetrm.evaluate.verdict import Verdict, unproven, weight_warnings
 from facetrm.fit.experts.adapters import ExpertFit
 from facetrm.model.mixture import Mixture
 from facetrm.model.reward_model import RewardModel
+from facetrm.model.validity import validity_of
 from facetrm.recipes.dmoerm.config import DmoermConfig
 from facetrm.recipes.dmoerm.inner import InnerFit, encode_pairs
 from facetrm.recipes.dmoerm.rivals import Rivals, rival_margins
@@ -48,6 +49,7 @@ class ExpertFigures:
         agrees: Share of test pairs that its rating orders as the overall label does; None without pairs.
         share: Share of the absolute contributions to margins within its task; None without pairs.
         true: Share of test pairs that its rating orders as the true levels of its latent do; None outside the world.
+        measurable: Whether ``held_out`` is clearly above chance, on enough prompts.
     """
 
     task: str
@@ -63,6 +65,7 @@ class ExpertFigures:
     agrees: float | None
     share: float | None
     true: float | None = None
+    measurable: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,7 @@ def judge_tasks(
     encoder: TransformerEncoder,
     *,
     rivals: Rivals,
+    limits: Sequence[str] = (),
 ) -> TaskJudgement:
     """Measure the model and simpler ones on the test pairs.
 
@@ -122,6 +126,7 @@ def judge_tasks(
         inner: Fit of each task's mixture.
         encoder: Encoder with all adapters.
         rivals: Simpler reward models on the same labels.
+        limits: Sentences about labels that train no expert.
     """
     pairs = [pair for p in rows.test for pair in as_pairs(p)]
     used = model.tasks_of([p.chosen for p in pairs])
@@ -155,17 +160,18 @@ def judge_tasks(
         by_task=accuracy_by_task(found, names, groups, **drawn),
         gained=gained,
         experts=tuple(experts),
-        verdict=run_verdict(noisy["model"], gained, pairs=len(pairs), warnings=_unused(inner)),
+        verdict=run_verdict(noisy["model"], gained, pairs=len(pairs), warnings=[*_unproven(model, experts), *limits]),
     )
 
 
-def _unused(inner: Mapping[str, InnerFit]) -> list[str]:
-    """Return a sentence about capabilities without an expert, because they have too few labels."""
-    few = {name: count for fit in inner.values() for name, count in fit.left_out.items()}
-    if not few:
-        return []
-    counts = ", ".join(f"{name} ({count})" for name, count in few.items())
-    return [f"Capabilities without an expert, because they have too few preferences: {counts}."]
+def _unproven(model: RewardModel, experts: Sequence[ExpertFigures]) -> list[str]:
+    """Return sentences about tasks whose margins depend on experts without measurable validity."""
+    without = unproven(validity_of(model.provenance))
+    found = []
+    for task in dict.fromkeys(expert.task for expert in experts):
+        shares = {e.name: e.share for e in experts if e.task == task and e.share is not None}
+        found += weight_warnings(shares, without, of=f"contributions in {task}")
+    return found
 
 
 def accuracy_by_task(
@@ -235,7 +241,8 @@ def _unseen(fit: InnerFit, name: str) -> ExpertFigures:
 
 def _training_of(fit: ExpertFit) -> dict[str, Any]:
     names = ("start", "loss", "start_loss", "steps", "change", "kept")
-    return {"preferences": fit.counts["train"], "held_out": fit.accuracy, **{n: getattr(fit, n) for n in names}}
+    known = {"preferences": fit.counts["train"], "held_out": fit.accuracy, "measurable": fit.validity.measurable}
+    return {**known, **{n: getattr(fit, n) for n in names}}
 
 
 def _columns(pairs: Pairs, columns: range) -> Pairs:

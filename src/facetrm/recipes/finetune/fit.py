@@ -58,6 +58,7 @@ from facetrm.hub.card import write_card
 from facetrm.model.experts import LinearExperts
 from facetrm.model.mixture import Mixture
 from facetrm.model.reward_model import RewardModel
+from facetrm.model.validity import VALIDITY
 from facetrm.recipes.armorm.fit import Stopwatch, conversations, readable_rows, stream_of
 from facetrm.recipes.armorm.heads import preference_expert, rated_chunks
 from facetrm.recipes.armorm.rows import Rows, load_rows
@@ -155,6 +156,8 @@ def _run_finetune(config: FineTuneRecipe, held: RunFolder, here: PartialState) -
                 store.features([r.messages for r in rows.heads_test]),
             )
         figures = judge_heads(config, rows, mixture, heads, after=(test, rated), before=before)
+        found = {report.name: report.validity.to_dict() for report in figures.objectives}
+        model = model.with_mixture(mixture, provenance={VALIDITY: found})
     with watch("save"):
         model.save(folder / "model", backbone=config.save_backbone)
         explained = typical_pair(rows.test, mixture.margins(test.chosen, test.rejected).numpy())
