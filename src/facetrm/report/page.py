@@ -1,29 +1,34 @@
-"""One answer or one pair as a self-contained HTML page: no scripts, no external resources, light and dark, any width.
+"""One answer or one pair as a self-contained HTML page: no external resources, light and dark, any width.
 
-The templates escape all text of users. The only markup that is not escaped is our own SVG.
+The templates escape all text of users. The only markup that is not escaped is our own SVG, and the one script of a page,
+whose sliders re-weigh a pair, is named by its hash in the page's security policy, so no other script can run.
 """
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from facetrm.core.errors import ModelError
 from facetrm.core.files import write_text
 from facetrm.core.shown import show_fixed, show_number
 from facetrm.data.records import Conversation
 from facetrm.explain.before_after import BeforeAfter, before_after
-from facetrm.explain.flip import Flip, ScoreFlip
+from facetrm.explain.flip import Flip, ScoreFlip, WeightFlip
 from facetrm.explain.lines import ExpertLine, RawScale
 from facetrm.explain.local import LocalExplanation, PairExplanation
 from facetrm.model.validity import Validity
 from facetrm.report.charts import Chart, folded, levels_of, waterfall
 
+_TEMPLATES: Final = Path(__file__).parent / "templates"
 _STEPS: Final = 8
 """Number of contributions that get a row each in the chart of one answer."""
 
@@ -105,6 +110,7 @@ class PageView:
         flip: What would flip the pair; None to leave the section out.
         flip_scores: Changes of one rating that would flip the pair.
         top_weight: Largest gate weight, for the width of the bars.
+        by_effect: Weight changes of a pair, the largest part of the margin first, for the sliders; empty without them.
         pair: Whether a pair is shown.
         weighted: Whether the reward is a weighted sum of ratings.
     """
@@ -118,6 +124,7 @@ class PageView:
     flip: Flip | None
     flip_scores: tuple[ScoreFlip, ...]
     top_weight: float
+    by_effect: tuple[WeightFlip, ...]
     pair: bool
     weighted: bool
 
@@ -145,7 +152,8 @@ def render_page(
     first = view.cards[0].explanation
     title = title or ("Why A or B: one pair explained" if view.pair else "One answer explained")
     template = environment().get_template("page.html.j2")
-    return template.render(title=title, view=view, first=first, contents=_contents(view))
+    script = page_script() if view.by_effect else None
+    return template.render(title=title, view=view, first=first, contents=_contents(view), script=script)
 
 
 def write_page(
@@ -232,15 +240,37 @@ def page_view(
         flip=flip,
         flip_scores=() if flip is None else tuple(move for move in flip.scores if move.moves),
         top_weight=max([1e-9, *(weight for row in rows for weight in row.weights)]),
+        by_effect=() if flip is None else tuple(sorted(flip.weights, key=lambda one: -abs(one.effect))),
         pair=isinstance(explanation, PairExplanation),
         weighted=all(answer.weighted for _, answer in answers),
     )
 
 
+@dataclass(frozen=True)
+class PageScript:
+    """The script of a page.
+
+    Attributes:
+        text: The script, as trusted markup.
+        allowed: The source expression that allows it in the page's security policy.
+    """
+
+    text: Markup
+    allowed: str
+
+
+@cache
+def page_script() -> PageScript:
+    """Return the script behind the sliders of a pair."""
+    text = (_TEMPLATES / "reweigh.js").read_text(encoding="utf-8")
+    digest = b64encode(sha256(text.encode()).digest()).decode()
+    return PageScript(Markup(text), f"sha256-{digest}")
+
+
 @cache
 def environment() -> Environment:
     """Return the template environment: all text is escaped, and an undefined name is an error."""
-    loader = FileSystemLoader(Path(__file__).parent / "templates")
+    loader = FileSystemLoader(_TEMPLATES)
     result = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -264,6 +294,7 @@ def _contents(view: PageView) -> tuple[tuple[str, str], ...]:
         ("contributions", "Contributions"),
         ("ratings", ratings),
         *flip,
+        *((("reweigh", "What if it weighed differently?"),) if view.by_effect else ()),
         ("provenance", "Provenance"),
     )
 
