@@ -86,6 +86,22 @@ class WeightFlip:
 
 
 @dataclass(frozen=True)
+class MarginTerm:
+    """One term of the margin. With factors f on the weights it becomes ``value * f[weight]``, times ``f[score]`` if
+    that is another objective: an edit of an objective scales its weight and the penalties that act through it.
+
+    Attributes:
+        weight: objective whose weight is in the term.
+        score: objective whose score is in the term.
+        value: weight times coefficient times score, of answer A minus of answer B.
+    """
+
+    weight: str
+    score: str
+    value: float
+
+
+@dataclass(frozen=True)
 class Flip:
     """All single changes that tie a pair, the smallest reachable one first.
 
@@ -93,11 +109,25 @@ class Flip:
         margin: reward of A minus reward of B.
         scores: score changes, one entry per objective.
         weights: weight changes, one entry per objective.
+        terms: the terms of the margin that are not 0, for several weight changes at once.
     """
 
     margin: float
     scores: tuple[ScoreFlip, ...]
     weights: tuple[WeightFlip, ...]
+    terms: tuple[MarginTerm, ...] = ()
+
+    def reweighed(self, factors: Mapping[str, float]) -> float:
+        """Return the margin with factors on the weights, as ``edit(model, scale=factors)`` would give it.
+
+        Args:
+            factors: factor on the weight of an objective, by name; 1 for the others.
+        """
+        total = 0.0
+        for term in self.terms:
+            own, other = factors.get(term.weight, 1.0), factors.get(term.score, 1.0)
+            total += term.value * own * (1.0 if term.weight == term.score else other)
+        return total
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dict."""
@@ -166,19 +196,25 @@ def flip_pair(pair: PairExplanation, *, aggregator: GatedSum | None = None) -> F
             fix="use ablate, or drop an expert with edit and score the pair again",
         )
     scores = [ScoreFlip(line.objective, _moves(line.a, line.b, pair.margin)) for line in pair.lines]
-    effects = _own_effects(pair) if aggregator is None else weight_effects(pair, aggregator)
+    terms = _own_terms(pair) if aggregator is None else margin_terms(pair, aggregator)
+    effects = {line.objective: 0.0 for line in pair.lines}
+    for term in terms:
+        for name in {term.weight, term.score}:
+            effects[name] += term.value
     weights = [_weight_flip(name, effect, pair.margin) for name, effect in effects.items()]
     return Flip(
         margin=pair.margin,
         scores=tuple(sorted(scores, key=_flip_order)),
         weights=tuple(sorted(weights, key=_weight_order)),
+        terms=terms,
     )
 
 
-def weight_effects(pair: PairExplanation, aggregator: GatedSum) -> dict[str, float]:
-    """Return the part of the margin that scales with each objective's weight and penalties, by objective.
+def margin_terms(pair: PairExplanation, aggregator: GatedSum) -> tuple[MarginTerm, ...]:
+    """Return the terms of the margin that are not 0.
 
-        effect_k = [w_k sum_j C_kj s_j + sum_(i != k) w_i C_ik s_k](A) - [...](B),    C = scale * debias.T
+        term_kj = [w_k C_kj s_j](A) - [w_k C_kj s_j](B),    C = scale * debias.T
+        effect_k = sum_j term_kj + sum_(i != k) term_ik
 
     Args:
         pair: two answers scored by one mixture.
@@ -187,17 +223,17 @@ def weight_effects(pair: PairExplanation, aggregator: GatedSum) -> dict[str, flo
     Raises:
         ModelError: an aggregator with a different number of experts.
     """
-    total: dict[str, float] = {}
+    size = aggregator.size
+    total_KK = torch.zeros(size, size, dtype=torch.float64)
     matrix_KK = aggregator.coefficients_KK.double()
     for sign, answer in ((1.0, pair.a), (-1.0, pair.b)):
         lines = _expert_order(answer, aggregator)
         weights_K = torch.tensor([line.weight or 0.0 for line in lines], dtype=torch.float64)
         scores_K = torch.tensor([line.score for line in lines], dtype=torch.float64)
-        terms_KK = weights_K[:, None] * matrix_KK * scores_K
-        effects_K = terms_KK.sum(dim=1) + terms_KK.sum(dim=0) - terms_KK.diagonal()
-        for line, effect in zip(lines, effects_K.tolist(), strict=True):
-            total[line.objective] = total.get(line.objective, 0.0) + sign * effect
-    return total
+        total_KK += sign * weights_K[:, None] * matrix_KK * scores_K
+    names = [line.objective for line in lines]
+    places = [(k, j) for k, j in total_KK.nonzero().tolist()]
+    return tuple(MarginTerm(names[k], names[j], float(total_KK[k, j])) for k, j in places)
 
 
 def _expert_order(answer: LocalExplanation, aggregator: GatedSum) -> list[ExpertLine]:
@@ -212,8 +248,9 @@ def _expert_order(answer: LocalExplanation, aggregator: GatedSum) -> list[Expert
     return lines
 
 
-def _own_effects(pair: PairExplanation) -> Mapping[str, float]:
-    return {line.objective: _product(line.a) - _product(line.b) for line in pair.lines}
+def _own_terms(pair: PairExplanation) -> tuple[MarginTerm, ...]:
+    values = {line.objective: _product(line.a) - _product(line.b) for line in pair.lines}
+    return tuple(MarginTerm(name, name, value) for name, value in values.items() if value)
 
 
 def _product(line: ExpertLine | None) -> float:

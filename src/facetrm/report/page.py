@@ -1,11 +1,12 @@
 """One answer or one pair as a self-contained HTML page: no external resources, light and dark, any width.
 
-The templates escape all text of users. The only markup that is not escaped is our own SVG, and the one script of a page,
+The templates escape all text of users. The only markup that is not escaped is our own SVG. The one script of a page,
 whose sliders re-weigh a pair, is named by its hash in the page's security policy, so no other script can run.
 """
 
 from __future__ import annotations
 
+import json
 from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -111,6 +112,7 @@ class PageView:
         flip_scores: Changes of one rating that would flip the pair.
         top_weight: Largest gate weight, for the width of the bars.
         by_effect: Weight changes of a pair, the largest part of the margin first, for the sliders; empty without them.
+        terms: The terms of the margin, as JSON, for the sliders.
         pair: Whether a pair is shown.
         weighted: Whether the reward is a weighted sum of ratings.
     """
@@ -125,6 +127,7 @@ class PageView:
     flip_scores: tuple[ScoreFlip, ...]
     top_weight: float
     by_effect: tuple[WeightFlip, ...]
+    terms: str
     pair: bool
     weighted: bool
 
@@ -241,6 +244,7 @@ def page_view(
         flip_scores=() if flip is None else tuple(move for move in flip.scores if move.moves),
         top_weight=max([1e-9, *(weight for row in rows for weight in row.weights)]),
         by_effect=() if flip is None else tuple(sorted(flip.weights, key=lambda one: -abs(one.effect))),
+        terms=json.dumps([] if flip is None else [[term.weight, term.score, term.value] for term in flip.terms]),
         pair=isinstance(explanation, PairExplanation),
         weighted=all(answer.weighted for _, answer in answers),
     )

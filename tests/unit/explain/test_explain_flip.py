@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from explain_samples import NAMES, OBJECTIVES, aggregator, pair
 from facetrm.core.errors import ModelError
-from facetrm.explain.flip import flip_pair, weight_effects
+from facetrm.explain.flip import flip_pair, margin_terms
 from facetrm.explain.local import explain_scores_pair
 from facetrm.model.aggregate import GatedSum, WeightEdit
 from facetrm.model.gate import Gate, GateShape
@@ -77,7 +77,12 @@ def test_weight_flips_agree_with_the_models_own_edits(seed: int) -> None:
         reward = edited.combine(edited.weights_of(logits).expand(2, -1), scores).reward_N
         return float((reward[0] - reward[1]).item())
 
-    flips = flip_pair(found, aggregator=total).weights
+    flip = flip_pair(found, aggregator=total)
+    assert flip.reweighed({}) == pytest.approx(found.margin, abs=1e-5)
+    factors = dict(zip(NAMES, (0.5, 2.0, 1.0, 1.5, 0.25), strict=True))
+    edit = WeightEdit(scale=tuple((k, factors[name]) for k, name in enumerate(NAMES)))
+    assert flip.reweighed(factors) == pytest.approx(margin(edit), abs=1e-5)
+    flips = flip.weights
     assert {flip.objective for flip in flips} == set(NAMES)
     for flip in flips:
         k = NAMES.index(flip.objective)
@@ -97,7 +102,7 @@ def test_weight_flips_agree_with_the_models_own_edits(seed: int) -> None:
 def test_without_debiasing_a_weights_effect_is_the_contribution_difference_of_scores() -> None:
     a, b, total = pair(4, debias=False)
     found = explain_scores_pair(a, b)
-    effects = weight_effects(found, total)
+    effects = {term.weight: term.value for term in margin_terms(found, total)}
     for line in found.lines:
         assert effects[line.objective] == pytest.approx(line.difference, abs=1e-6)
     assert {f.objective: f.effect for f in flip_pair(found).weights} == pytest.approx(effects, abs=1e-6)
@@ -130,4 +135,4 @@ def test_an_aggregator_of_another_mixture_is_refused() -> None:
     other = GatedSum(Gate(GateShape(6, 3, hidden=4)))
     with pytest.raises(ModelError, match="the answer has 5 experts, but the aggregator has 3"):
         flip_pair(explain_scores_pair(a, b), aggregator=other)
-    assert len(weight_effects(explain_scores_pair(a, b), aggregator())) == 5
+    assert {term.weight for term in margin_terms(explain_scores_pair(a, b), aggregator())} <= set(NAMES)

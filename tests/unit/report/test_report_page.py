@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import re
+import subprocess
+from base64 import b64encode
+from hashlib import sha256
 from html.parser import HTMLParser
+from pathlib import Path
+from shutil import which
 
 import pytest
 
@@ -28,6 +33,7 @@ class Checker(HTMLParser):
         self.open: list[str] = []
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.words: list[str] = []
+        self.scripts: list[str] = []
 
     def handle_starttag(self, tag, attrs):
         self.tags.append((tag, dict(attrs)))
@@ -41,7 +47,9 @@ class Checker(HTMLParser):
         assert self.open.pop() == tag, f"</{tag}> closes another tag"
 
     def handle_data(self, data):
-        if self.open and self.open[-1] != "style":
+        if self.open and self.open[-1] == "script":
+            self.scripts.append(data)
+        elif self.open and self.open[-1] != "style":
             self.words.append(data)
 
 
@@ -52,7 +60,12 @@ def check(html: str) -> Checker:
     page.close()
     assert page.open == []
     tags = [tag for tag, _ in page.tags]
-    assert not {"script", "link", "iframe", "img", "object", "embed", "form", "base"} & set(tags)
+    policy = next(
+        a["content"] for t, a in page.tags if t == "meta" and a.get("http-equiv") == "Content-Security-Policy"
+    )
+    hashes = [f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'" for text in page.scripts]
+    assert re.findall(r"script-src ([^;]*)", policy or "") == hashes, "each page runs its own script and no other"
+    assert not {"link", "iframe", "img", "object", "embed", "form", "base"} & set(tags)
     for tag, attributes in page.tags:
         for name, value in attributes.items():
             assert not name.startswith("on"), f"{tag} has {name}"
@@ -104,6 +117,32 @@ def test_a_pair_page_holds_every_figure() -> None:
         conversations=(talk("a riddle", "first"), talk("a riddle", "second")),
         flip=flip_pair(found, aggregator=total),
     )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(which("chromium") is None, reason="Chromium is not installed")
+def test_sliders_weigh_the_pair_again(tmp_path: Path) -> None:
+    """The page says what the model itself says, as it is and with one weight changed."""
+    a, b, total = pair(3)
+    found = explain_scores_pair(a, b, objectives=OBJECTIVES)
+    flip = flip_pair(found, aggregator=total)
+    html = render_page(found, flip=flip)
+    first, second = (one.objective for one in page_view(found, flip=flip).by_effect[:2])
+    moved = "const two = document.querySelectorAll('[data-reweigh] input'); two[0].value = 0.5; two[1].value = 2; "
+    moved += "document.querySelector('[data-reweigh]').dispatchEvent(new Event('input'));"
+    test = html.replace("</script>", moved + "</script>").replace("script-src", "x-src").replace("default-src", "y-src")
+    for name, page, margin in (
+        ("as it is", html, found.margin),
+        ("moved", test, flip.reweighed({first: 0.5, second: 2.0})),
+    ):
+        path = tmp_path / f"{name}.html"
+        path.write_text(page, encoding="utf-8")
+        run = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", path.as_uri()]
+        shown = subprocess.run(run, capture_output=True, text=True, timeout=120, check=True).stdout
+        said = f">{'A' if margin > 0 else 'B'} is ahead by {abs(margin):.4f}"
+        assert said in shown, name
+        assert re.search(r'<section id="reweigh"[^>]*hidden', shown) is None, "sliders show where scripts run"
+    assert re.search(r'<section id="reweigh"[^>]*hidden', html), "and are not there where they do not"
 
 
 def test_gauges_stand_where_the_ratings_are() -> None:
