@@ -89,6 +89,9 @@ def main() -> None:
     parser.add_argument("--ratings", type=int, default=150)
     parser.add_argument("--preferences", type=int, default=150)
     parser.add_argument("--test", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=150, help="smallest number of steps of an adapter")
+    parser.add_argument("--tokens", type=int, default=256, help="most tokens of a conversation")
+    parser.add_argument("--dtype", default="float32", help="data type of the encoder")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "benchmark-real-tasks")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "real_tasks.json")
@@ -97,8 +100,9 @@ def main() -> None:
     most = {"ratings": options.ratings, "preferences": options.preferences, "test": options.test}
     counts = capped(options.folder, options.work / "pack", most)
     sets = [f"data.folder={options.work / 'pack'}", f"backbone.path={options.encoder}", "backbone.device=cpu"]
-    sets.append("backbone.dtype=float32")
-    routed = run_recipe(ROOT / "recipes" / "real-tasks.yaml", sets=sets, out=options.work / "dmoerm")
+    sets += [f"backbone.dtype={options.dtype}", f"backbone.max_tokens={options.tokens}"]
+    steps = [f"{phase}.training.min_steps={options.steps}" for phase in ("base", "experts")]
+    routed = run_recipe(ROOT / "recipes" / "real-tasks.yaml", sets=[*sets, *steps], out=options.work / "dmoerm")
     pairs, judged = routed.judgement.pairs, routed.judgement.margins
     plain = run_recipe(
         ROOT / "recipes" / "real-small.yaml", sets=[*sets, "router.threshold=0"], out=options.work / "armorm"

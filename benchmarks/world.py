@@ -35,10 +35,10 @@ SYSTEMS = (
 )
 
 
-def one(seed: int, sets: list[str], folder: Path) -> dict[str, Any]:
+def one(seed: int, sets: list[str], folder: Path, *, recipe: str, generator: str) -> dict[str, Any]:
     """Run one seed and return its metrics."""
-    named = ("seed", "data.world.seed", "experts.ridge.seed", "gate.settings.seed")
-    run = run_recipe(ROOT / "recipes" / "world-large.yaml", sets=[f"{key}={seed}" for key in named] + sets, out=folder)
+    named = ("seed", f"data.{generator}.seed", "experts.ridge.seed", "gate.settings.seed")
+    run = run_recipe(ROOT / "recipes" / f"{recipe}.yaml", sets=[f"{key}={seed}" for key in named] + sets, out=folder)
     return run.metrics
 
 
@@ -57,7 +57,7 @@ def held_out_rho(run: dict[str, Any]) -> float:
 
 def table(runs: list[dict[str, Any]]) -> str:
     """Return the printed table: accuracy in percent against the labels and the true order, one column per seed."""
-    lines = ["system                 " + "".join(f"   seed {run['seeds']['world']:<8}" for run in runs)]
+    lines = ["system                 " + "".join(f"   seed {run['seeds']['run']:<8}" for run in runs)]
     for name in SYSTEMS:
         cells = [(run["pair_accuracy"]["noisy"][name], run["pair_accuracy"]["true"][name]) for run in runs]
         lines.append(f"{name:23}" + "".join(f"   {100 * a:5.1f} / {100 * b:5.1f}" for a, b in cells))
@@ -88,13 +88,19 @@ def write(path: Path, runs: list[dict[str, Any]]) -> None:
     write_json(path, value)
 
 
-def main() -> None:
-    """Run the seeds, print the table, write the file."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def compare_seeds(text: str, *, recipe: str, generator: str) -> None:
+    """Run the seeds, print the table, write the file.
+
+    Args:
+        text: Description of the program.
+        recipe: Name of the recipe.
+        generator: Name of the generator of its rows.
+    """
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--set", dest="sets", action="append", default=[])
     parser.add_argument("--threads", type=int, default=0, help="torch threads (all cores by default)")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "world.json")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / f"{generator}.json")
     parser.add_argument("--runs", type=Path, default=None, help="keep the run folders here")
     parser.add_argument("--merge", type=Path, nargs="+", default=[], help="run nothing; join these files")
     options = parser.parse_args()
@@ -104,11 +110,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         for seed in [] if options.merge else options.seeds:
             folder = (options.runs or Path(temporary)) / f"seed{seed}"
-            runs.append(one(seed, options.sets, folder))
+            runs.append(one(seed, options.sets, folder, recipe=recipe, generator=generator))
             write(options.out, runs)
     write(options.out, runs)
     print(table(runs))
 
 
 if __name__ == "__main__":
-    main()
+    compare_seeds(str(__doc__), recipe="world-large", generator="world")

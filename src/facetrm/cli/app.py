@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from facetrm.cli.first import demo
 from facetrm.cli.judge import doctor
 from facetrm.cli.prepare import encode, label
 from facetrm.cli.train import init, list_recipes, run, train
@@ -49,7 +50,7 @@ def program(
         raise typer.Exit(2)
 
 
-for verb in (init, train, run, list_recipes, encode, label, score, explain, export, doctor):
+for verb in (demo, init, train, run, list_recipes, encode, label, score, explain, export, doctor):
     add_verb(app, verb)
 
 

@@ -13,7 +13,6 @@ from facetrm import data as records
 from facetrm import hub
 from facetrm.cli.explained import print_row
 from facetrm.core.errors import ModelError
-from facetrm.core.lazy import load_name
 
 DEMO: Final = "desk"
 """Name of the shipped model that the demo shows."""
@@ -25,7 +24,7 @@ def demo(
     device: Annotated[str, typer.Option(help="Device: auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Explain a pair of answers with the model that ships with the package, and open the page."""
-    folder = load_name("facetrm.hub.shipped", "shipped_models")().get(DEMO)
+    folder = hub.shipped_models().get(DEMO)
     if folder is None:
         raise ModelError("this installation has no shipped model", place=DEMO, fix="install facetrm from its wheel")
     print("A reward model that was trained on generated data, on SmolLM2-135M-Instruct, compares two answers.\n")

@@ -39,7 +39,9 @@ if TYPE_CHECKING:
 
 
 def score(
-    model: Annotated[Path, typer.Argument(help="Model folder, run folder, or hf://owner/name on the Hub.")],
+    model: Annotated[
+        Path, typer.Argument(help="Model or run folder, a shipped model such as desk, or hf://owner/name.")
+    ],
     data: OptionalData = None,
     prompt: Prompt = None,
     answer: Annotated[
@@ -92,7 +94,9 @@ def score(
 
 
 def explain(
-    model: Annotated[Path, typer.Argument(help="Model folder, run folder, or hf://owner/name on the Hub.")],
+    model: Annotated[
+        Path, typer.Argument(help="Model or run folder, a shipped model such as desk, or hf://owner/name.")
+    ],
     data: Annotated[
         Path | None, typer.Option("--data", help="Rows to explain (default: the pair saved with the run).")
     ] = None,
@@ -133,7 +137,7 @@ def explain(
         scale,
         pin,
     )
-    path = data or model / "pair.jsonl"
+    path = data or hub.pair_of(model)
     if typed is None and data is None and not path.exists():
         raise DataError("no rows to explain", place=model, fix="give --data FILE, or --prompt TEXT --a TEXT --b TEXT")
     asked = records.read_conversations(path) if typed is None else [typed]
@@ -149,7 +153,9 @@ def explain(
 
 
 def export(
-    model: Annotated[Path, typer.Argument(help="Model folder, run folder, or hf://owner/name on the Hub.")],
+    model: Annotated[
+        Path, typer.Argument(help="Model or run folder, a shipped model such as desk, or hf://owner/name.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder to write to; it must be new or empty.")],
     self_contained: Annotated[
         bool,

@@ -10,7 +10,9 @@ __all__ = [
     "export_published",
     "export_self_contained",
     "load_model",
+    "pair_of",
     "push_to_hub",
+    "shipped_models",
     "write_card",
 ]
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from facetrm.hub.export import export_published, export_self_contained
     from facetrm.hub.load import load_model
     from facetrm.hub.push import push_to_hub
+    from facetrm.hub.shipped import pair_of, shipped_models
 else:
     __getattr__, __dir__ = lazy(
         __name__,
@@ -31,5 +34,6 @@ else:
             "facetrm.hub.export": ["export_published", "export_self_contained"],
             "facetrm.hub.load": ["load_model"],
             "facetrm.hub.push": ["push_to_hub"],
+            "facetrm.hub.shipped": ["pair_of", "shipped_models"],
         },
     )

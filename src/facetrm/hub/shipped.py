@@ -11,6 +11,15 @@ _PLACES: Final = (
 )
 
 
+def pair_of(model: Path) -> Path:
+    """Return the file of the pair that a run or a shipped model explains by default; it may not exist.
+
+    Args:
+        model: Run folder, or the name of a shipped model.
+    """
+    return (model if model.exists() else shipped_models().get(str(model), model)) / "pair.jsonl"
+
+
 def shipped_models() -> dict[str, Path]:
     """Return the folder of each model of the package, by name."""
     found = next((place for place in _PLACES if place.is_dir()), None)
