@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -20,7 +21,7 @@ def test_the_shipped_model_is_small_and_names_no_place() -> None:
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["encoder"]["spec"]["path"] == "smollm2-135m"
     texts = "".join(path.read_text(encoding="utf-8") for path in folder.glob("*") if path.suffix != ".safetensors")
-    assert not any(place in texts for place in ("/tmp/", "/home/", "/root/", "/work/"))
+    assert re.search(r"\"/\w", texts) is None, "no absolute path"
 
 
 @pytest.mark.slow

@@ -66,4 +66,8 @@ def recipe_file(given: Path) -> Path:
 def _files() -> dict[str, Path]:
     """Return the file of each recipe of the package, by name."""
     found = next((place for place in _PLACES if place.is_dir()), None)
-    return {} if found is None else {path.stem: path for path in sorted(found.glob("*.yaml"))}
+    return {} if found is None else {path.stem: path for path in sorted(found.glob("*.yaml"), key=_name)}
+
+
+def _name(path: Path) -> str:
+    return path.stem
