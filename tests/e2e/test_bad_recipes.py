@@ -34,7 +34,7 @@ RECIPES: dict[str, tuple[Any, Sequence[str]]] = {
     ),
     "a setting of another kind of data": (
         recipe(data={**WORLD, "folder": "x"}),
-        ["unknown setting 'data.folder'", "known: kind, preferences, ratings, test, world"],
+        ["unknown setting 'data.folder'", "known: every_rater, kind, preferences, ratings, test, world"],
     ),
     "an unknown kind of data": (recipe(data={"kind": "word"}), ["'data.kind' is 'word'", "did you mean 'world'?"]),
     "no kind of data": (recipe(data={"ratings": 99}), ["'data.kind' is missing", "world, desk, pack, files, sources"]),

@@ -163,7 +163,15 @@ DATA = {
 
 
 def test_every_recipe_has_its_line() -> None:
-    elsewhere = {"quickstart", "world", "world-large", "finetune-world", "finetune-llama3-8b", "dmoerm-quickstart"}
+    elsewhere = {
+        "quickstart",
+        "desk",
+        "world",
+        "world-large",
+        "finetune-world",
+        "finetune-llama3-8b",
+        "dmoerm-quickstart",
+    }
     routed = {"real-tasks", "dmoerm-paper", "dmoerm-own-data", "lora-gated", "armorm-routed"}
     assert {path.stem for path in RECIPES.glob("*.yaml")} == {*DATA, *elsewhere, *routed}
 

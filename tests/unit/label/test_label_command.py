@@ -47,7 +47,7 @@ def test_a_dry_run_asks_and_writes_nothing(server: LabelServer, rows: Path) -> N
     assert "already answered: 0; to ask: 24, about " in said.out
     assert "cost: about 0.0" in said.out
     assert "each capability needs about 67 labelled pairs" in said.out
-    assert "too few: chat/empathy (3), " in said.out
+    assert re.search(r"too few: .*chat/empathy \(3\), ", said.out)
     assert not server.asked
     assert not (rows.parent / "out").exists()
     assert "cost: unknown; give the prices" in command(*arguments(rows, server.url, "--dry-run")).out
