@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import webbrowser
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -13,6 +12,7 @@ from facetrm import data as records
 from facetrm import hub
 from facetrm.cli.explained import print_row
 from facetrm.core.errors import ModelError
+from facetrm.core.lazy import load_name
 
 DEMO: Final = "desk"
 """Name of the shipped model that the demo shows."""
@@ -35,4 +35,4 @@ def demo(
         f'facetrm explain {DEMO} --prompt "How do I boil an egg?" --a "Boil it for eight minutes." --b "No."'
     )
     if open_page and sys.stdout.isatty():
-        webbrowser.open(out.resolve().as_uri())
+        load_name("webbrowser", "open")(out.resolve().as_uri())

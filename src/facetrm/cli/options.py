@@ -10,6 +10,9 @@ import typer
 from facetrm import core
 from facetrm.core.errors import ConfigError, short
 
+ModelPlace = Annotated[
+    Path, typer.Argument(help="Model or run folder, a shipped model such as desk, or hf://owner/name.")
+]
 Sets = Annotated[
     list[str],
     typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, such as gate.settings.steps=500 (repeatable)."),

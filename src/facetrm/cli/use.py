@@ -19,6 +19,7 @@ from facetrm.cli.options import (
     AskedMode,
     Drop,
     MaxTokens,
+    ModelPlace,
     OptionalData,
     Pin,
     Prompt,
@@ -39,9 +40,7 @@ if TYPE_CHECKING:
 
 
 def score(
-    model: Annotated[
-        Path, typer.Argument(help="Model or run folder, a shipped model such as desk, or hf://owner/name.")
-    ],
+    model: ModelPlace,
     data: OptionalData = None,
     prompt: Prompt = None,
     answer: Annotated[
@@ -94,9 +93,7 @@ def score(
 
 
 def explain(
-    model: Annotated[
-        Path, typer.Argument(help="Model or run folder, a shipped model such as desk, or hf://owner/name.")
-    ],
+    model: ModelPlace,
     data: Annotated[
         Path | None, typer.Option("--data", help="Rows to explain (default: the pair saved with the run).")
     ] = None,
@@ -153,9 +150,7 @@ def explain(
 
 
 def export(
-    model: Annotated[
-        Path, typer.Argument(help="Model or run folder, a shipped model such as desk, or hf://owner/name.")
-    ],
+    model: ModelPlace,
     out: Annotated[Path, typer.Option(help="Folder to write to; it must be new or empty.")],
     self_contained: Annotated[
         bool,

@@ -54,7 +54,7 @@ class Pairs:
 
     def blocks(self) -> Iterator[tuple[Features, Features]]:
         """Yield the chosen and the rejected answers, as one block."""
-        yield self.chosen, self.rejected
+        yield self.sides()
 
     def sides(self) -> tuple[Features, Features]:
         """Return the features of the chosen and of the rejected answers."""

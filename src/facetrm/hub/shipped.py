@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
 
-_PLACES: Final = (
-    Path(__file__).parents[1] / "shipped_models",  # in an installed package
-    Path(__file__).parents[3] / "models",  # in a checkout
-)
+from facetrm.core.shipped import shipped_folder
 
 
 def pair_of(model: Path) -> Path:
@@ -22,7 +18,7 @@ def pair_of(model: Path) -> Path:
 
 def shipped_models() -> dict[str, Path]:
     """Return the folder of each model of the package, by name."""
-    found = next((place for place in _PLACES if place.is_dir()), None)
-    if found is None:
+    folder = shipped_folder("models")
+    if folder is None:
         return {}
-    return {path.name: path for path in sorted(found.iterdir()) if (path / "manifest.json").is_file()}
+    return {path.name: path for path in sorted(folder.iterdir()) if (path / "manifest.json").is_file()}

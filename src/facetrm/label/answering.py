@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import Sequence
 from typing import final
@@ -51,6 +50,5 @@ class ServedModel:
             if said.kind != "again":
                 raise LabelError(reason, place=config.model, fix=said.fix or "change the request, or the model")
             if tries < config.tries:
-                wait = min(config.longest_wait, config.first_wait * 2 ** (tries - 1)) * random.uniform(0.5, 1.0)
-                time.sleep(max(wait, said.wait))
+                time.sleep(max(config.backoff(tries), said.wait))
         raise LabelError(f"{reason} (after {config.tries} tries)", place=config.model, fix="check the server")

@@ -297,8 +297,6 @@ class _Asking:
 
     async def _wait(self, tries: int, wanted: float) -> None:
         """Wait before the next try. A wait that the server asked for (``wanted`` seconds) applies to all workers."""
-        config = self.config
-        backoff = min(config.longest_wait, config.first_wait * 2.0 ** min(tries - 1, 60))
         if wanted > 0.0:
             self._open_at = max(self._open_at, time.monotonic() + wanted)
-        await self._sleep(max(backoff * random.uniform(0.5, 1.0), wanted * random.uniform(1.0, 1.1)))
+        await self._sleep(max(self.config.backoff(tries), wanted * random.uniform(1.0, 1.1)))

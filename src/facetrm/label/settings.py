@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, Field, field_validator
@@ -96,6 +97,14 @@ class LabelConfig(Section):
         """Return the settings that affect the answer. They are part of a question's key."""
         fixed = {"temperature": self.temperature, "seed": self.seed, "max_tokens": self.max_tokens}
         return {"model": self.model, **fixed, "extra": self.extra}
+
+    def backoff(self, tries: int) -> float:
+        """Return the seconds to wait after a number of tries: they double up to ``longest_wait``, with a random part.
+
+        Args:
+            tries: the number of tries so far.
+        """
+        return min(self.longest_wait, self.first_wait * 2.0 ** min(tries - 1, 60)) * random.uniform(0.5, 1.0)
 
     def cost(self, tokens_in: int, tokens_out: int) -> float | None:
         """Return the cost of a number of tokens, or None if the prices are unknown.

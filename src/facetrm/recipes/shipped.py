@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from facetrm.core.config import read_yaml
 from facetrm.core.errors import ConfigError, did_you_mean
-
-_PLACES: Final = (
-    Path(__file__).parents[1] / "shipped_recipes",  # in an installed package
-    Path(__file__).parents[3] / "recipes",  # in a checkout
-)
+from facetrm.core.shipped import shipped_folder
 
 
 @dataclass(frozen=True)
@@ -65,9 +60,5 @@ def recipe_file(given: Path) -> Path:
 
 def _files() -> dict[str, Path]:
     """Return the file of each recipe of the package, by name."""
-    found = next((place for place in _PLACES if place.is_dir()), None)
-    return {} if found is None else {path.stem: path for path in sorted(found.glob("*.yaml"), key=_name)}
-
-
-def _name(path: Path) -> str:
-    return path.stem
+    folder = shipped_folder("recipes")
+    return {} if folder is None else dict(sorted((path.stem, path) for path in folder.glob("*.yaml")))

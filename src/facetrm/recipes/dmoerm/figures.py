@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from facetrm.core.config import dump_yaml
 from facetrm.core.statistics import Interval
 from facetrm.data.records import Preference
-from facetrm.explain.ask import explain_pair, flip_explained
 from facetrm.fit.experts.adapters import ExpertFit
 from facetrm.fit.router.assign import AssignmentCounts
 from facetrm.fit.router.fit import RouterFit
 from facetrm.model.reward_model import RewardModel
-from facetrm.recipes.armorm.figures import METRICS_SCHEMA, backbone_name, plain, versions
+from facetrm.recipes.armorm.figures import METRICS_SCHEMA, backbone_name, explain_preference, plain, versions
 from facetrm.recipes.dmoerm.config import DmoermConfig
 from facetrm.recipes.dmoerm.inner import InnerFit
 from facetrm.recipes.dmoerm.judge import TaskJudgement
@@ -25,8 +24,8 @@ from facetrm.recipes.dmoerm.rows import DmoermRows
 from facetrm.recipes.generated import generator_seeds
 from facetrm.recipes.notable import notable_pairs
 from facetrm.recipes.router_figures import router_part
-from facetrm.report.run_report import ExplainedPair, RunReport, VerdictPart
-from facetrm.report.task_parts import Accuracy, CapabilityRow
+from facetrm.report.run_report import RunReport, VerdictPart
+from facetrm.report.task_parts import Accuracy
 
 
 @dataclass(frozen=True)
@@ -138,8 +137,6 @@ def dmoerm_report(
         seconds: Duration of each stage, in seconds.
         explained: The pair to explain.
     """
-    pair = explain_pair(fit.model, explained.chosen, explained.rejected, preferred="A")
-    flip = flip_explained(fit.model, pair)
     same = () if rows.reading is None else rows.reading.equal_test
     margins_N = judgement.margins["model"]
     notable = notable_pairs(fit.model, judgement.pairs, margins_N, used=judgement.used, same=same)
@@ -169,8 +166,8 @@ def dmoerm_report(
         pair_accuracy={kind: _accuracies(table) for kind, table in tables if table},
         by_task={task: _accuracies(table) for task, table in judgement.by_task.items()},
         router=router_part(fit.router, fit.assigned, threshold=config.router.threshold),
-        capabilities=tuple(CapabilityRow(**asdict(expert)) for expert in judgement.experts),
-        pair=ExplainedPair(explanation=pair, conversations=(explained.chosen, explained.rejected), flip=flip),
+        capabilities=judgement.experts,
+        pair=explain_preference(fit.model, explained),
         errors=notable.errors,
         wrong=notable.wrong,
         ties=notable.ties,

@@ -48,7 +48,7 @@ from facetrm.recipes.dmoerm.config import DmoermConfig
 from facetrm.recipes.dmoerm.figures import DmoermFit, adapters_part, dmoerm_metrics, dmoerm_report
 from facetrm.recipes.dmoerm.inner import encode_pairs, experts_of, fit_base, fit_inner, pair_shares
 from facetrm.recipes.dmoerm.judge import TaskJudgement, judge_tasks
-from facetrm.recipes.dmoerm.labels_used import check_any_expert, unused_labels
+from facetrm.recipes.dmoerm.labels_used import check_any_expert
 from facetrm.recipes.dmoerm.names import check_experts, names_of_adapters, overall_objective
 from facetrm.recipes.dmoerm.rivals import fit_rivals
 from facetrm.recipes.dmoerm.rows import DmoermRows, cut_phases, load_tasks
@@ -183,7 +183,7 @@ def fit_tasks(
         router, tasks, assigned = route_rows(config, rows, encoder)
     names = names_of_adapters(rows.objectives, EVERY)
     phases = cut_phases(rows, tasks, config.split)
-    check_any_expert(rows.capabilities, phases, config)
+    unused = check_any_expert(rows.capabilities, phases, config)
     inner = {}
     for task, objectives in rows.objectives.items():
         with watch(f"experts of {task}"):
@@ -203,7 +203,6 @@ def fit_tasks(
     found = DmoermFit.trained_of(inner)
     provenance[VALIDITY] = {name: fit.validity.to_dict() for name, fit in found.items()}
     model = RewardModel(encoder, mixtures, None if router is None else router.gate, **routing, provenance=provenance)
-    unused = unused_labels(rows.capabilities, phases, least=config.experts.least)
     return DmoermFit(model, router, assigned, inner, every, tasks, unused)
 
 

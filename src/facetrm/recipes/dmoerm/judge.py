@@ -29,43 +29,7 @@ from facetrm.recipes.dmoerm.inner import InnerFit, encode_pairs
 from facetrm.recipes.dmoerm.rivals import Rivals, rival_margins
 from facetrm.recipes.dmoerm.rows import DmoermRows
 from facetrm.recipes.verdicts import run_verdict
-
-
-@dataclass(frozen=True)
-class ExpertFigures:
-    """Figures of one expert: from its training, and on the test pairs of its task.
-
-    Attributes:
-        task: Name of the task.
-        name: Name of the expert.
-        preferences: Number of preferences that it was trained on.
-        held_out: Accuracy on held-out preferences about its capability, which also chose the state that was kept.
-        start: Accuracy on the same preferences before training.
-        loss: Loss on the same preferences after training, in nats per prompt.
-        start_loss: Loss on the same preferences before training, in nats per prompt.
-        steps: Number of optimiser steps.
-        change: Relative change of the vectors by training.
-        kept: Whether the trained adapter was kept; otherwise the expert is a linear head.
-        agrees: Share of test pairs that its rating orders as the overall label does; None without pairs.
-        share: Share of the absolute contributions to margins within its task; None without pairs.
-        true: Share of test pairs that its rating orders as the true levels of its latent do; None outside the world.
-        measurable: Whether ``held_out`` is clearly above chance, on enough prompts.
-    """
-
-    task: str
-    name: str
-    preferences: int
-    held_out: float
-    start: float
-    loss: float
-    start_loss: float
-    steps: int
-    change: float
-    kept: bool
-    agrees: float | None
-    share: float | None
-    true: float | None = None
-    measurable: bool | None = None
+from facetrm.report.task_parts import CapabilityRow
 
 
 @dataclass(frozen=True)
@@ -91,7 +55,7 @@ class TaskJudgement:
     true: dict[str, Interval]
     by_task: dict[str, dict[str, Interval]]
     gained: dict[str, Interval]
-    experts: tuple[ExpertFigures, ...]
+    experts: tuple[CapabilityRow, ...]
     verdict: Verdict
 
     def to_dict(self) -> dict[str, Any]:
@@ -103,7 +67,7 @@ class TaskJudgement:
                 "by_task": {task: {s: asdict(i) for s, i in table.items()} for task, table in self.by_task.items()},
             },
             "used": {task: self.used.count(task) for task in dict.fromkeys(self.used)},
-            "experts": [asdict(expert) for expert in self.experts],
+            "experts": [expert.model_dump() for expert in self.experts],
         }
 
 
@@ -131,7 +95,7 @@ def judge_tasks(
     pairs = [pair for p in rows.test for pair in as_pairs(p)]
     used = model.tasks_of([p.chosen for p in pairs])
     found: dict[str, Floats] = {}
-    experts: list[ExpertFigures] = []
+    experts: list[CapabilityRow] = []
     for task in dict.fromkeys(used):
         here = [n for n, name in enumerate(used) if name == task]
         margins, figures = _of_task(rows, model.mixture(task), inner.get(task), [pairs[n] for n in here], encoder)
@@ -164,7 +128,7 @@ def judge_tasks(
     )
 
 
-def _unproven(model: RewardModel, experts: Sequence[ExpertFigures]) -> list[str]:
+def _unproven(model: RewardModel, experts: Sequence[CapabilityRow]) -> list[str]:
     """Return sentences about tasks whose margins depend on experts without measurable validity."""
     without = unproven(validity_of(model.provenance))
     found = []
@@ -202,7 +166,7 @@ def _of_task(
     inner: InnerFit | None,
     pairs: Sequence[Preference],
     encoder: TransformerEncoder,
-) -> tuple[dict[str, Floats], list[ExpertFigures]]:
+) -> tuple[dict[str, Floats], list[CapabilityRow]]:
     """Return the margins of one task's systems on the pairs routed to it, and its experts' figures."""
     if inner is None:  # the fall-back on all tasks has one adapter
         read = encode_pairs(encoder, pairs, adapters=mixture.adapters)
@@ -220,7 +184,7 @@ def _of_task(
     task_N = ((vectors[0] - vectors[1]) @ inner.base.head_D.double()).numpy()
     total = max(float(moved_NK.sum()), 1e-12)
     figures = [
-        ExpertFigures(
+        CapabilityRow(
             task=inner.task,
             name=name,
             **_training_of(inner.experts[name]),
@@ -234,9 +198,9 @@ def _of_task(
     return {"model": margin_N, "task_rm": task_N, "mean_of_experts": gap_NK.mean(axis=1)}, figures
 
 
-def _unseen(fit: InnerFit, name: str) -> ExpertFigures:
+def _unseen(fit: InnerFit, name: str) -> CapabilityRow:
     """Return the figures of an expert whose task has no test pairs."""
-    return ExpertFigures(fit.task, name, **_training_of(fit.experts[name]), agrees=None, share=None)
+    return CapabilityRow(task=fit.task, name=name, **_training_of(fit.experts[name]))
 
 
 def _training_of(fit: ExpertFit) -> dict[str, Any]:

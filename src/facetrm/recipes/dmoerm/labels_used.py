@@ -69,13 +69,16 @@ def unused_labels(about: Sequence[Preference], phases: Mapping[str, Phases], *, 
     return UnusedLabels(len(about), len(about) - sum(map(len, given.values())), few)
 
 
-def check_any_expert(about: Sequence[Preference], phases: Mapping[str, Phases], config: DmoermConfig) -> None:
+def check_any_expert(about: Sequence[Preference], phases: Mapping[str, Phases], config: DmoermConfig) -> UnusedLabels:
     """Check, before anything is trained, that at least one capability gets an expert if there are labels at all.
 
     Args:
         about: All preferences about capabilities for training.
         phases: Rows of each task by phase.
         config: Settings of the run.
+
+    Returns:
+        The labels that will train no expert.
 
     Raises:
         FitError: There are labels, but no capability has enough of them.
@@ -84,7 +87,7 @@ def check_any_expert(about: Sequence[Preference], phases: Mapping[str, Phases], 
     found = unused_labels(about, phases, least=least)
     experts = sum(len(part.capabilities) for part in phases.values())
     if not about or len(found.too_few) < experts or not experts:
-        return
+        return found
     best = max(found.too_few, key=lambda name: found.too_few[name])
     total = Counter(p.aspect for p in about)[best]
     raise FitError(
