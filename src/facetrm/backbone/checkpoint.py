@@ -114,21 +114,7 @@ def load_checkpoint(
         BackboneError: The folder or a file is missing or broken, a tensor is missing, has the wrong shape or is unknown
             to the architecture, or the tokenizer produces ids that the model does not have.
     """
-    with quiet_transformers():
-        path = readable_place(path, revision=revision)
-    folder, shapes = Path(path).expanduser(), {}
-    if folder.is_dir():
-        shapes = _check_folder(folder, trusted=trust_remote_code)
-        path = str(folder)
-    elif (name := name_on_hub(path)) is not None:
-        path = name
-    elif folder.exists() or looks_like_a_folder(path):
-        raise BackboneError(
-            "no such folder",
-            place=path,
-            fix="give a folder with config.json, a GGUF file, hf://owner/name for a model on the Hub, or a known name "
-            f"({', '.join(NAMED)})",
-        )
+    path, shapes = find_checkpoint(path, revision=revision, trusted=trust_remote_code)
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code, "revision": revision}
     with quiet_transformers(), _explained(path):
         config = AutoConfig.from_pretrained(path, **options)
@@ -153,6 +139,37 @@ def load_checkpoint(
         )
     _keep_caps(model)
     return cast(PreTrainedModel, model.to(device).eval()), tokenizer
+
+
+def find_checkpoint(path: str, *, revision: str | None, trusted: bool) -> tuple[str, dict[str, tuple[int, ...]]]:
+    """Return what Transformers loads a backbone from, after checking the files of a folder.
+
+    Args:
+        path: model folder, GGUF file, name of a backbone, or ``hf://owner/name`` for a model on the Hub.
+        revision: commit or branch on the Hub, or None.
+        trusted: whether code that comes with the model may run.
+
+    Returns:
+        A folder or a name on the Hub, and the shapes of a folder's tensors (none for a name on the Hub).
+
+    Raises:
+        BackboneError: There is no such folder, or its files are incomplete, broken or need code.
+    """
+    with quiet_transformers():
+        path = readable_place(path, revision=revision)
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        return str(folder), _check_folder(folder, trusted=trusted)
+    if (name := name_on_hub(path)) is not None:
+        return name, {}
+    if folder.exists() or looks_like_a_folder(path):
+        raise BackboneError(
+            "no such folder",
+            place=path,
+            fix="give a folder with config.json, a GGUF file, hf://owner/name for a model on the Hub, or a known name "
+            f"({', '.join(NAMED)})",
+        )
+    return path, {}
 
 
 def name_on_hub(place: str) -> str | None:

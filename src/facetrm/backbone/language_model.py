@@ -8,8 +8,7 @@ from typing import Any, cast, final
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from facetrm.backbone.checkpoint import device_named, name_on_hub, quiet_transformers
-from facetrm.backbone.gguf.places import readable_place
+from facetrm.backbone.checkpoint import device_named, find_checkpoint, quiet_transformers
 from facetrm.core.errors import BackboneError, short
 from facetrm.data.records import Message
 
@@ -48,13 +47,12 @@ class LanguageModel:
             )
         self._most, self._temperature, self._seed = max_new_tokens, temperature, seed
         self._device = device_named(device, place="device")
+        place, _ = find_checkpoint(path, revision=None, trusted=False)
         with quiet_transformers():
-            place = readable_place(path, revision=None)
-            place = name_on_hub(place) or place
             try:
-                self._tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(place)
+                self._tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
                 load: Any = AutoModelForCausalLM.from_pretrained
-                model, report = load(place, dtype=dtype, output_loading_info=True)
+                model, report = load(place, dtype=dtype, output_loading_info=True, trust_remote_code=False)
             except (OSError, ValueError) as exc:
                 raise BackboneError(
                     f"not a causal language model ({short(' '.join(str(exc).split()), 200)})",

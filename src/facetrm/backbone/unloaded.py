@@ -5,20 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, final
 
 from transformers import AutoConfig, AutoTokenizer
 
-from facetrm.backbone.checkpoint import looks_like_a_folder, model_kind, name_on_hub, quiet_transformers
+from facetrm.backbone.checkpoint import find_checkpoint, model_kind, quiet_transformers
 from facetrm.backbone.config import BackboneConfig
-from facetrm.backbone.declared import check_code, check_files, tensor_shapes
-from facetrm.backbone.gguf.places import readable_place
 from facetrm.backbone.text.chat import ChatFormat
 from facetrm.backbone.text.template import chat_template
 from facetrm.backbone.wiring import made_chat
 from facetrm.core.errors import BackboneError, FacetrmError
-from facetrm.core.files import read_json
 from facetrm.data.records import Message
 
 _NO_LIMIT: Final = 10**9
@@ -63,19 +59,8 @@ def read_unloaded(config: BackboneConfig) -> UnloadedBackbone:
     config = config.with_full_paths()
     options: Any = {"trust_remote_code": config.trust_remote_code, "revision": config.revision}
     try:
+        name, shapes = find_checkpoint(config.path, revision=config.revision, trusted=config.trust_remote_code)
         with quiet_transformers():
-            place = readable_place(config.path, revision=config.revision)
-            folder = Path(place).expanduser()
-            shapes: dict[str, tuple[int, ...]] = {}
-            if not folder.exists() and name_on_hub(place) is None and looks_like_a_folder(place):
-                raise BackboneError("no such folder", place=config.path, fix="give a model folder, or hf://owner/name")
-            if folder.is_dir():
-                check_files(folder, BackboneError)
-                if not config.trust_remote_code:
-                    settings = read_json(folder / "config.json", BackboneError, fix="give a model folder")
-                    check_code(settings, BackboneError, place=folder / "config.json")
-                shapes = tensor_shapes(folder, BackboneError)
-            name = str(folder) if folder.is_dir() else name_on_hub(place) or place
             known = AutoConfig.from_pretrained(name, **options)
             tokenizer = AutoTokenizer.from_pretrained(name, **options)
         kind = model_kind(known, place=config.path) if config.kind == "auto" else config.kind

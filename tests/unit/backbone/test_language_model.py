@@ -18,7 +18,7 @@ from facetrm.core.errors import BackboneError
 from facetrm.data.desk.sampled import sample_answers
 from facetrm.data.records import Message
 from gguf_files import write_gguf
-from model_files import weights
+from model_files import config, weights
 
 PROMPT = (Message(role="user", content="why is the tree by the river"),)
 
@@ -66,8 +66,14 @@ def test_answers_are_measured_at_the_desk(folder: Path) -> None:
 
 
 def test_what_cannot_answer_says_why(tmp_path: Path, folder: Path) -> None:
-    with pytest.raises(BackboneError, match="not a causal language model"):
+    with pytest.raises(BackboneError, match="no such folder"):
         LanguageModel(str(tmp_path / "nothing"), device="cpu")
+    config(Path(shutil.copytree(folder, tmp_path / "other")), model_type="vit")
+    with pytest.raises(BackboneError, match="not a causal language model"):
+        LanguageModel(str(tmp_path / "other"), device="cpu")
+    config(Path(shutil.copytree(folder, tmp_path / "code")), _attn_implementation="theirs/attention")
+    with pytest.raises(BackboneError, match="code of others"):
+        LanguageModel(str(tmp_path / "code"), device="cpu")
     headless = shutil.copytree(converted(write_gguf(tmp_path / "untied.gguf", tied=False)), tmp_path / "headless")
     weights(headless, lambda tensors: tensors.pop("lm_head.weight"))
     with pytest.raises(BackboneError, match=r"'lm_head.weight' is missing, so answers would be random"):
