@@ -61,15 +61,16 @@ class Foreign:
     rewrite: Rewriter
 
 
+_COMPLETIONS: Final = "instruction, completions [{response, annotations or overall_score}] (UltraFeedback)"
 FOREIGN_COLUMNS: Final[Mapping[RecordKind, Mapping[str, str]]] = {
     "rating": {
         "question and answer": "question or instruction, answer or output + one column of numbers per attribute",
-        "scored completions": "instruction, completions [{response, annotations or overall_score}] (UltraFeedback)",
+        "scored completions": _COMPLETIONS,
         "scored pair": "prompt, chosen, rejected, score_chosen, score_rejected",
     },
     "preference": {
         "compared answers": "question, response_a, response_b, winner (a, b or tie)",
-        "scored completions": "instruction, completions [{response, annotations or overall_score}] (UltraFeedback)",
+        "scored completions": _COMPLETIONS,
     },
 }
 """Description of the columns of each convention, for the error about a file whose convention is unknown."""
