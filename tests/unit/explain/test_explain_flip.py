@@ -79,7 +79,7 @@ def test_weight_flips_agree_with_the_models_own_edits(seed: int) -> None:
 
     flip = flip_pair(found, aggregator=total)
     assert flip.reweighed({}) == pytest.approx(found.margin, abs=1e-5)
-    factors = dict(zip(NAMES, (0.5, 2.0, 1.0, 1.5, 0.25), strict=True))
+    factors = dict(zip(NAMES, (0.5, 2.0, 3.0, 1.5, 0.25), strict=True))
     edit = WeightEdit(scale=tuple((k, factors[name]) for k, name in enumerate(NAMES)))
     assert flip.reweighed(factors) == pytest.approx(margin(edit), abs=1e-5)
     flips = flip.weights

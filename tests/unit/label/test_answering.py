@@ -51,3 +51,10 @@ def test_what_cannot_be_answered_is_an_error(reply: bytes, requests: int, says: 
     with raw_server(reply) as server, pytest.raises(LabelError, match=says):
         served(server.url).answer(PROMPT)
     assert len(server.requests) == requests
+
+
+def test_waits_double_up_to_the_longest() -> None:
+    config = LabelConfig(model="m", first_wait=2.0, longest_wait=20.0)
+    for tries, most in ((1, 2.0), (2, 4.0), (3, 8.0), (4, 16.0), (5, 20.0), (1000, 20.0)):
+        waits = [config.backoff(tries) for _ in range(50)]
+        assert most / 2 <= min(waits) < max(waits) <= most
