@@ -67,7 +67,14 @@ def true_pairs(world: KnownTruth[Any], pairs: Pairs, preferences: Sequence[Prefe
     )
 
 
-def fit_on_true_levels(world: KnownTruth[Any], pairs: Pairs, *, config: GateConfig, weights: Floats | None) -> Mixture:
+def fit_on_true_levels(
+    world: KnownTruth[Any],
+    pairs: Pairs,
+    *,
+    config: GateConfig,
+    weights: Floats | None,
+    tasks: Sequence[str | None] | None = None,
+) -> Mixture:
     """Fit a gate on experts that return the true levels: an upper bound for the gate of a run.
 
     Args:
@@ -75,6 +82,7 @@ def fit_on_true_levels(world: KnownTruth[Any], pairs: Pairs, *, config: GateConf
         pairs: pairs with true levels, from :func:`true_pairs`.
         config: settings of the run's gate.
         weights: weight of each pair, [N], as for the run's gate; None for equal weights.
+        tasks: task of each pair, [N], for a gate that reads the directions that tell tasks apart.
     """
     latents = tuple(world.slots)
     objectives = [Objective(name=name, low=0.0, high=1.0, kind="continuous") for name in latents]
@@ -88,6 +96,7 @@ def fit_on_true_levels(world: KnownTruth[Any], pairs: Pairs, *, config: GateConf
         groups=pairs.groups,
         config=config,
         weights=weights,
+        tasks=tasks,
     )
     return Mixture(experts, GatedSum(fit.gate, matrix, reference_K=fit.reference_K), beta=fit.beta)
 

@@ -35,6 +35,7 @@ class ScoredPairs:
         rejected_NK: expert scores of the rejected answers.
         weights_N: weight of each pair.
         groups_N: number of each pair's prompt; pairs of one prompt share it.
+        tasks_N: task of each pair's prompt; None where it is not known.
     """
 
     prompt_ND: Vectors
@@ -42,6 +43,7 @@ class ScoredPairs:
     rejected_NK: Tensor
     weights_N: Tensor
     groups_N: NDArray[np.int64]
+    tasks_N: NDArray[np.object_]
 
     def __len__(self) -> int:
         return len(self.prompt_ND)
@@ -55,6 +57,7 @@ class ScoredPairs:
             self.rejected_NK[index],
             self.weights_N[index],
             self.groups_N[index.numpy()],
+            self.tasks_N[index.numpy()],
         )
 
     def difference(self, debias_KK: Tensor) -> Floats:
@@ -86,6 +89,7 @@ def score_pairs(
     groups: Sequence[str],
     weights: ArrayLike | None,
     scores: tuple[Tensor, Tensor] | None = None,
+    tasks: Sequence[str | None] | None = None,
 ) -> ScoredPairs:
     """Score both answers of each pair with the experts, or use the given scores.
 
@@ -96,12 +100,13 @@ def score_pairs(
         groups: prompt key of each pair, [N].
         weights: weight of each pair, [N]; None for equal weights.
         scores: expert scores of the chosen and the rejected answers, [N, K] each; None computes them with ``experts``.
+        tasks: task of each pair, [N]; None where it is not known.
 
     Returns:
         The pairs with prompt vectors, scores and weights.
 
     Raises:
-        FitError: no pair, different numbers of rows, two answers with different prompts, a weight that is negative or
+        FitError: no pair, different numbers of rows or tasks, two answers with different prompts, a weight that is negative or
             not finite, or a feature that is not finite.
     """
     if not len(chosen) or len(rejected) != len(chosen) or len(groups) != len(chosen):
@@ -110,7 +115,7 @@ def score_pairs(
             place=_PLACE,
             fix="give one of each per pair, and at least one pair",
         )
-    return _scored([(chosen, rejected)], len(chosen), experts, groups, weights, scores, None)
+    return _scored([(chosen, rejected)], len(chosen), experts, groups, weights, scores, tasks, None)
 
 
 def score_pair_blocks(
@@ -120,6 +125,7 @@ def score_pair_blocks(
     groups: Sequence[str],
     weights: ArrayLike | None,
     scores: tuple[Tensor, Tensor] | None = None,
+    tasks: Sequence[str | None] | None = None,
     folder: Path | None = None,
 ) -> ScoredPairs:
     """Score pairs block by block, as :func:`score_pairs` does for pairs in memory.
@@ -132,6 +138,7 @@ def score_pair_blocks(
         groups: prompt key of each pair, [N].
         weights: weight of each pair, [N]; None for equal weights.
         scores: expert scores of the chosen and the rejected answers, [N, K] each; None computes them with ``experts``.
+        tasks: task of each pair, [N]; None where it is not known.
         folder: folder of the temporary file; None for the system's temporary folder.
 
     Returns:
@@ -146,7 +153,7 @@ def score_pair_blocks(
             place=_PLACE,
             fix="give one of each per pair, and at least one pair",
         )
-    return _scored(pairs.blocks(), len(pairs), experts, groups, weights, scores, folder)
+    return _scored(pairs.blocks(), len(pairs), experts, groups, weights, scores, tasks, folder)
 
 
 def expert_scores(experts: Experts, pairs: PairBlocks) -> tuple[Tensor, Tensor]:
@@ -168,8 +175,11 @@ def _scored(
     groups: Sequence[str],
     weights: ArrayLike | None,
     scores: tuple[Tensor, Tensor] | None,
+    tasks: Sequence[str | None] | None,
     folder: Path | None,
 ) -> ScoredPairs:
+    if tasks is not None and len(tasks) != n:
+        raise FitError(f"{len(tasks)} tasks for {n} pairs", place=_PLACE, fix="give one task per pair, or None")
     w_N = torch.ones(n) if weights is None else torch.as_tensor(np.asarray(weights), dtype=torch.float32)
     if tuple(w_N.shape) != (n,) or not bool(torch.isfinite(w_N).all()) or bool((w_N < 0).any()) or not float(w_N.sum()):
         raise FitError("the weights are not one finite number >= 0 per pair", place=_PLACE, fix="correct the weights")
@@ -197,7 +207,8 @@ def _scored(
     for name, tensor in (("chosen", chosen_NK), ("rejected", rejected_NK)):
         _check_finite(name, tensor, 0)
     _, codes = np.unique(np.asarray(groups), return_inverse=True)
-    return ScoredPairs(prompt_ND, chosen_NK, rejected_NK, w_N, codes.astype(np.int64))
+    tasks_N = np.array([None] * n if tasks is None else list(tasks), dtype=object)
+    return ScoredPairs(prompt_ND, chosen_NK, rejected_NK, w_N, codes.astype(np.int64), tasks_N)
 
 
 def _check_finite(name: str, tensor: Tensor, start: int) -> None:

@@ -177,7 +177,7 @@ def finish(random: Random, draft: Draft, *, courteous: float, fluent: float) -> 
         sentences.insert(random.choice((0, len(sentences))), random.choice(RUDE_MAIL if draft.head else RUDE))
     if "garbled" in faults:
         sentences.insert(random.randint(start, len(sentences)), garble(random, remarks[0]))
-    elif random.random() < 0.6:
+    elif random.random() < 0.3:
         sentences.insert(random.randint(max(start, len(sentences) - 1), len(sentences)), remarks[0])
     if "repeated" in faults:
         longest = max(range(len(sentences)), key=lambda i: len(words_in(sentences[i])))
@@ -206,7 +206,8 @@ def _be_warm(random: Random, sentences: list[str], *, mail: bool) -> None:
 
 def _pad(random: Random, sentences: list[str], places: list[int], most: int = MOST_PADDING) -> int:
     """Put padding phrases before some sentences, in place, and return their number."""
-    fillers = random.randint(0, min(most, len(places)))
+    most = min(most, len(places))
+    fillers = min(random.randint(0, most), random.randint(0, most))
     phrases = random.sample(PADDING, fillers)
     for i, phrase in zip(random.sample(places, fillers), phrases, strict=True):
         sentences[i] = f"{phrase[0].upper()}{phrase[1:]}, {_inside(sentences[i])}"

@@ -20,11 +20,13 @@ class Quality:
         name: Name of the quality.
         meaning: Meaning in one sentence.
         slots: Highest level.
+        shares: How often each level from 0 up is drawn; None draws them evenly.
     """
 
     name: str
     meaning: str
     slots: int
+    shares: tuple[float, ...] | None = None
 
 
 QUALITIES: Final = (
@@ -34,8 +36,8 @@ QUALITIES: Final = (
     Quality("declined", "a harmful request is declined", 1),
     Quality("topic", "the answer is about what was asked", 1),
     Quality("useful", "concrete help is given", 2),
-    Quality("courteous", "the answer is friendly and not rude", 2),
-    Quality("fluent", "no sentence is garbled, repeated or cut off", 2),
+    Quality("courteous", "the answer is friendly and not rude", 2, (0.2, 0.45, 0.35)),
+    Quality("fluent", "no sentence is garbled, repeated or cut off", 2, (0.15, 0.25, 0.6)),
     Quality("honest", "it is admitted that nobody can know this", 1),
     Quality("code", "the code parses and passes its tests", 2),
     Quality("persona", "the voice of the persona is kept", 2),
@@ -48,7 +50,7 @@ DESK_WEIGHTS: Final[Mapping[str, Mapping[str, float]]] = {
 
 
 def draw_qualities(random: Random, request: Request) -> dict[str, float]:
-    """Draw the levels of the qualities that apply to a request, each one evenly.
+    """Draw the levels of the qualities that apply to a request, independently of each other.
 
     Args:
         random: Random number generator.
@@ -62,7 +64,8 @@ def draw_qualities(random: Random, request: Request) -> dict[str, float]:
         steps = quality.slots
         if quality.name == "instructions":
             steps = 4 if request.task == "mail" else len(constraints_of(request))
-        levels[quality.name] = quality.slots * random.randint(0, steps) / steps
+        level = random.choices(range(steps + 1), quality.shares)[0]
+        levels[quality.name] = quality.slots * level / steps
     if task.adjust is not None:
         task.adjust(random, request, levels)
     return levels

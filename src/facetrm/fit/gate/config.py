@@ -17,8 +17,10 @@ class GateConfig(Section):
         n_hidden: number of hidden layers; 0 (with ``hidden`` 0) for weights that do not depend on the prompt.
         temperature: divisor of the gate logits.
         dropout: dropout rate after each hidden layer.
-        rank: number of whitened principal components of the prompt vectors that the gate reads; 0 for the whole vector.
-        shrinkage: share of the mean variance that the whitening adds to each component's variance.
+        rank: number of directions of the prompt vectors that the gate reads; 0 for the whole vector.
+        directions: which ones: those of the largest ``variance`` (principal components), or those that tell ``tasks``
+            apart best (linear discriminants, one less than there are tasks). Both are whitened.
+        shrinkage: share of the mean variance that the whitening adds to each direction's variance.
         standardise: whether to divide every dimension by its standard deviation; used only with rank 0.
         unit_spread: whether to measure weights per standard deviation of the debiased score between answers to one
             prompt. Without it, heads trained on little data have a small spread and need nearly all the weight.
@@ -50,6 +52,7 @@ class GateConfig(Section):
     temperature: float = Field(default=1.0, gt=0)
     dropout: float = Field(default=0.1, ge=0, lt=1)
     rank: int = Field(default=32, ge=0)
+    directions: Literal["variance", "tasks"] = "variance"
     shrinkage: float = Field(default=0.1, ge=0)
     standardise: bool = False
     unit_spread: bool = True
@@ -74,6 +77,8 @@ class GateConfig(Section):
     def _consistent(self) -> GateConfig:
         if (self.hidden == 0) != (self.n_hidden == 0) and self.hidden == 0:
             raise ValueError(f"hidden 0 with n_hidden {self.n_hidden}: give both, or 0 and 0")
+        if self.directions == "tasks" and self.rank == 0:
+            raise ValueError("directions 'tasks' with rank 0: give the largest number of directions as rank")
         if not self.ridge or min(self.ridge) <= 0:
             raise ValueError("give one or more ridge strengths above 0")
         if not self.blends or min(self.blends) < 0:

@@ -6,7 +6,7 @@
 beta is trained with the gate. Afterwards it is fitted on held-out pairs and stored; it turns margins into P(A > B).
 
 On small data a plain gate overfits its training pairs. Four things prevent that: the gate reads a few whitened
-principal components of the prompt vector; it starts from the best unconditional weights and is regularised towards
+directions of the prompt vector (principal components, or those that tell tasks apart best); it starts from the best unconditional weights and is regularised towards
 them; training stops early; and held-out prompts choose a factor for the prompt-dependent part of the logits (factor 0
 restores the unconditional weights).
 
@@ -37,7 +37,7 @@ from facetrm.fit.gate.unconditional import FixedWeights, fit_beta, fit_unconditi
 from facetrm.fit.loop import Progress, Schedule, train
 from facetrm.fit.losses import bradley_terry_loss, divergence, weighted_mean
 from facetrm.fit.pairs import ScoredPairs, hold_out, score_pairs
-from facetrm.fit.projection import fit_projection
+from facetrm.fit.projection import fit_discriminants, fit_projection
 from facetrm.model.aggregate import GatedSum
 from facetrm.model.gate import Gate, GateShape
 from facetrm.model.kinds import Experts
@@ -95,6 +95,7 @@ def fit_gate(
     config: GateConfig,
     weights: ArrayLike | None = None,
     scores: tuple[Tensor, Tensor] | None = None,
+    tasks: Sequence[str | None] | None = None,
     checkpoint: Path | None = None,
 ) -> GateFit:
     """Fit the gate on preference pairs.
@@ -109,14 +110,15 @@ def fit_gate(
         weights: weight of each pair, [N], 0 or more; None for equal weights.
         scores: cross-fitted scores of the chosen and the rejected answers, [N, K] each, from heads that were not
             trained on the prompt; None scores them with ``experts``.
+        tasks: task of each pair, [N], for ``directions: tasks``; None where it is not known.
         checkpoint: file from which a killed run resumes, with the same result; None for no file.
 
     Returns:
         The gate, all that a :class:`~facetrm.model.mixture.Mixture` needs with it, and the figures of the fit.
 
     Raises:
-        FitError: inputs with different numbers of rows, features that are not finite, fewer than two prompts, or a
-            checkpoint of another run.
+        FitError: inputs with different numbers of rows, features that are not finite, fewer than two prompts, fewer than
+            two tasks for ``directions: tasks``, or a checkpoint of another run.
 
     Example:
         >>> import torch
@@ -128,7 +130,9 @@ def fit_gate(
         >>> fit_gate(*read, **with_what, groups=groups, config=config).beta > 0
         True
     """
-    pairs = score_pairs(chosen, rejected, experts=experts, groups=groups, weights=weights, scores=scores)
+    pairs = score_pairs(
+        chosen, rejected, experts=experts, groups=groups, weights=weights, scores=scores, tasks=tasks
+    )
     return fit_scored_gate(pairs, experts=experts, debias_KK=debias_KK, config=config, checkpoint=checkpoint)
 
 
@@ -153,7 +157,7 @@ def fit_scored_gate(
         The gate and the figures of the fit, as from :func:`fit_gate`.
 
     Raises:
-        FitError: fewer than two prompts, or a checkpoint of another run.
+        FitError: fewer than two prompts, fewer than two tasks for ``directions: tasks``, or a checkpoint of another run.
     """
     removed = (debias_KK == 0).all(dim=0).tolist()
     gated = [o.gated and not gone for o, gone in zip(experts.objectives, removed, strict=True)]
@@ -164,7 +168,8 @@ def fit_scored_gate(
     run = _Run(config, gated, debias_KK.detach().float(), unit_K, reference_K)
     ridge = _best_ridge(run, inner, outer)
     start = _fit_fixed(run, inner, ridge)
-    key = fingerprint([config.model_dump(mode="json"), gated, debias_KK.tolist(), pairs.fingerprint()])
+    tasks = list(pairs.tasks_N) if config.directions == "tasks" else None
+    key = fingerprint([config.model_dump(mode="json"), gated, debias_KK.tolist(), pairs.fingerprint(), tasks])
     module, progress = _train(run, inner, start, validation=outer, checkpoint=checkpoint, key=key)
     blend, beta = _choose_blend(module, outer, config.blends)
     if config.refit:
@@ -282,11 +287,11 @@ def _start(run: _Run, pairs: ScoredPairs, start: FixedWeights) -> _Trainable:
     """Return the gate before its first step."""
     config = run.config
     once = np.unique(pairs.groups_N, return_index=True)[1]
-    projection = fit_projection(
-        select_rows(pairs.prompt_ND, torch.from_numpy(once)),
-        rank=config.rank,
-        shrinkage=config.shrinkage,
-        standardise=config.standardise,
+    prompt_ND, rank, shrinkage = select_rows(pairs.prompt_ND, torch.from_numpy(once)), config.rank, config.shrinkage
+    projection = (
+        fit_discriminants(prompt_ND, pairs.tasks_N[once].tolist(), rank=rank, shrinkage=shrinkage)
+        if config.directions == "tasks"
+        else fit_projection(prompt_ND, rank=rank, shrinkage=shrinkage, standardise=config.standardise)
     )
     flags = torch.tensor(run.gated)
     shape = GateShape(

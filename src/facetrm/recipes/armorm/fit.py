@@ -128,6 +128,7 @@ def prepare(config: ArmormConfig, folder: Path, watch: Stopwatch) -> tuple[Rows,
     """
     with watch("data"):
         rows = load_rows(config.data, seed=config.seed)
+        _check_tasks(config, rows)
     with watch("backbone"):
         training: dict[str, Any] = {}
         encoder: Encoder
@@ -150,6 +151,17 @@ def prepare(config: ArmormConfig, folder: Path, watch: Stopwatch) -> tuple[Rows,
     with watch("reading"):
         rows = readable_rows(rows, encoder)
     return rows, encoder, store, training
+
+
+def _check_tasks(config: ArmormConfig, rows: Rows) -> None:
+    """Check, before anything is encoded, that a gate that is to tell tasks apart has two of them."""
+    tasks = {pair.task for pair in rows.gate} - {None}
+    if config.gate.settings.directions == "tasks" and len(tasks) < 2:
+        raise ConfigError(
+            f"the training pairs name {len(tasks)} task{'' if len(tasks) == 1 else 's'}",
+            place="gate.settings.directions",
+            fix="give each pair a task, or set it to 'variance'",
+        )
 
 
 def conversations(rows: Rows) -> list[Conversation]:
@@ -296,8 +308,9 @@ def fit_mixture(
         checkpoint: File from which an interrupted fit resumes; None for no checkpoint.
         folder: Folder for temporary files; None for the system's temporary folder.
     """
+    tasks = [pair.task for pair in pairs.preferences]
     scored = score_pair_blocks(
-        pairs, experts=experts, groups=pairs.groups, weights=weights, scores=scores, folder=folder
+        pairs, experts=experts, groups=pairs.groups, weights=weights, scores=scores, tasks=tasks, folder=folder
     )
     gate = fit_scored_gate(
         scored, experts=experts, debias_KK=debias.matrix_KK, config=config.gate.settings, checkpoint=checkpoint

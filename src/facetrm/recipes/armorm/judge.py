@@ -109,7 +109,13 @@ def judge_run(
     if rows.world is not None:
         with watch("truth"):
             taught = true_pairs(rows.world, fit.gate_pairs.whole(), rows.gate)
-            known = fit_on_true_levels(rows.world, taught, config=config.gate.settings, weights=fit.weights)
+            known = fit_on_true_levels(
+                rows.world,
+                taught,
+                config=config.gate.settings,
+                weights=fit.weights,
+                tasks=[p.task for p in rows.gate],
+            )
             asked = true_pairs(rows.world, fit.test_pairs, rows.test)
             by_system["gate_on_true_levels"] = margins({"x": known}, asked)["x"]
             tasks = [p.task or "" for p in rows.test]

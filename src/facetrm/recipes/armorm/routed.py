@@ -97,6 +97,8 @@ def route_armorm(config: ArmormConfig, section: GatesSection, rows: Rows, fit: A
         names=names,
     )
     tasks, assigned = assign(router.gate, prompt_ND, tasks=labelled.tasks, names=names, threshold=section.threshold)
+    settings = config.gate.settings.model_copy(update={"directions": "variance"})  # inside, there is one task
+    inside = config.model_copy(update={"gate": config.gate.model_copy(update={"settings": settings})})
     gates: dict[str, GateFit] = {}
     mixtures: dict[str, Mixture] = {}
     shared: dict[str, int] = {}
@@ -106,7 +108,7 @@ def route_armorm(config: ArmormConfig, section: GatesSection, rows: Rows, fit: A
             mixtures[task], shared[task] = fit.mixture, len(here)
             continue
         mixtures[task], gates[task] = fit_mixture(
-            config,
+            inside,
             fit.mixture.linear_experts,
             fit.debias,
             fit.gate_pairs.select(here),
