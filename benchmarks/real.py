@@ -1,9 +1,11 @@
-"""ArmoRM on real data: ridge heads, debiasing and gate on frozen sentence vectors, against every baseline.
+"""ArmoRM on real data: ridge heads, debiasing and gate on frozen vectors, against every baseline.
 
     python benchmarks/real.py --folder PACK --encoder ENCODER
+    python benchmarks/real.py --folder PACK --recipe real-smollm2 --features FEATURES --out smollm2.json
+    python benchmarks/real.py --folder PACK --recipe real-smollm2 --features FEATURES --set "experts.layers=[last]"
 
 PACK is a folder in the pack schema, ENCODER the folder of a sentence encoder. Features are kept in --features, so a
-second run only fits. Prints tables and writes benchmarks/results/real.json.
+second run only fits, also on fewer layers. Prints tables and writes benchmarks/results/real.json.
 """
 
 from __future__ import annotations
@@ -64,21 +66,25 @@ def main() -> None:
     """Run the recipe, print the tables, write the file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", required=True)
-    parser.add_argument("--encoder", required=True)
+    parser.add_argument("--encoder", default=None, help="backbone (default: that of the recipe)")
+    parser.add_argument("--recipe", default="real-small")
     parser.add_argument("--features", default=None)
     parser.add_argument("--set", dest="sets", action="append", default=[])
     parser.add_argument("--ablate", action="store_true", help="also run every variant (needs --features)")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "real.json")
     options = parser.parse_args()
-    sets = [f"data.folder={options.folder}", f"backbone.path={options.encoder}", *options.sets]
+    recipe = ROOT / "recipes" / f"{options.recipe}.yaml"
+    sets = [f"data.folder={options.folder}", *options.sets]
+    if options.encoder is not None:
+        sets.append(f"backbone.path={options.encoder}")
     if options.features is not None:
         sets.append(f"features.folder={options.features}")
     with tempfile.TemporaryDirectory() as temporary:
-        metrics = run_recipe(ROOT / "recipes" / "real-small.yaml", sets=sets, out=Path(temporary)).metrics
+        metrics = run_recipe(recipe, sets=sets, out=Path(temporary)).metrics
     ablation = {}
     for name, changes in VARIANTS.items() if options.ablate else ():
         with tempfile.TemporaryDirectory() as temporary:
-            run = run_recipe(ROOT / "recipes" / "real-small.yaml", sets=[*sets, *changes], out=Path(temporary))
+            run = run_recipe(recipe, sets=[*sets, *changes], out=Path(temporary))
         ablation[name] = short(run.metrics)
         print(f"{name:50} {ablation[name]}", flush=True)
     rated = [o["spearman"] for o in metrics["objectives_test"].values() if o["spearman"] is not None]
@@ -98,7 +104,8 @@ def main() -> None:
         options.out,
         {
             **provenance(),
-            "command": "python benchmarks/real.py --folder PACK --encoder ENCODER"
+            "command": "python benchmarks/real.py --folder PACK"
+            + (" --encoder ENCODER" if options.encoder else f" --recipe {options.recipe} --features FEATURES")
             + "".join(f" --set {item}" for item in options.sets)
             + " --ablate" * options.ablate,
             "summary": summary,

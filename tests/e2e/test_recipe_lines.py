@@ -154,9 +154,14 @@ def published(folder: Path) -> list[str]:
     ]
 
 
+def pack_for_layers(folder: Path) -> list[str]:
+    return [*pack(folder), "experts.layers=[1, last]"]
+
+
 DATA = {
     "own-data": files,
     "real-small": pack,
+    "real-smollm2": pack_for_layers,
     "armorm-small-decoder": sources,
     "armorm-llama3-8b": published,
 }

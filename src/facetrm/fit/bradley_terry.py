@@ -26,6 +26,7 @@ from facetrm.backbone.encoder import Features, Layer
 from facetrm.core.config import Section, Seed
 from facetrm.core.errors import FitError
 from facetrm.core.statistics import Floats
+from facetrm.core.threads import few_blas_threads
 from facetrm.data.objectives import Objective
 from facetrm.fit.blocks import PairBlocks, VectorFile, Vectors, gather, row_blocks
 from facetrm.fit.gate.fixed import fixed_mixture
@@ -232,7 +233,8 @@ def _in_memory(x_ND: Floats, spread_D: Floats) -> _Fit:
             loss = share_N @ np.logaddexp(0.0, -margin_N) + 0.5 * ridge * (head_D @ head_D)
             return float(loss), z_RD.T @ (-share_N * expit(-margin_N)) + ridge * head_D
 
-        return _minimised(objective, z_ND.shape[1])
+        with few_blas_threads(z_RD.size):
+            return _minimised(objective, z_ND.shape[1])
 
     return fit
 

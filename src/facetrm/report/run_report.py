@@ -245,7 +245,8 @@ class RunReport(Section):
         length: Effect of debiasing on the correlation with length.
         pair_accuracy: Accuracy by kind of label (``noisy``, ``true``) and system (a key of ``SYSTEM_TITLES``).
         by_source: Accuracy by source and system, against the labels.
-        by_task: Accuracy by task and system, against the labels.
+        by_task: Accuracy by task and system, against the labels or the true order.
+        task_truth: Whether ``by_task`` is against the true order.
         router: Figures of the router, if the model has one.
         capabilities: Figures of each expert of a DMoERM.
         recovery: How well the true weights were recovered, in the world.
@@ -276,6 +277,7 @@ class RunReport(Section):
     pair_accuracy: Mapping[str, Mapping[str, Accuracy]] = Field(default_factory=dict)
     by_source: Mapping[str, Mapping[str, Accuracy]] = Field(default_factory=dict)
     by_task: Mapping[str, Mapping[str, Accuracy]] = Field(default_factory=dict)
+    task_truth: bool = False
     router: RouterPart | None = None
     capabilities: tuple[CapabilityRow, ...] = ()
     recovery: Recovery | None = None

@@ -115,6 +115,14 @@ def test_a_pack_keeps_its_split_and_takes_test_prompts_out_of_training(tmp_path:
     assert_disjoint(rows)
 
 
+def test_a_limit_of_a_pack_holds_for_each_source_and_split(tmp_path: Path) -> None:
+    section = write_pack(tmp_path / "pack", RATED, PAIRS)
+    whole, few = (load_rows(section.model_copy(update={"limit": limit}), seed=0) for limit in (None, 1))
+    parts = [[r.id for r in part] for part in (few.heads, few.heads_test, few.gate, few.test)]
+    assert parts == [["r0"], ["r3"], ["p0"], ["p3"]]
+    assert load_rows(section.model_copy(update={"limit": 100}), seed=0).hash == whole.hash
+
+
 def test_every_row_of_a_pack_is_accounted_for(tmp_path: Path) -> None:
     rows = load_rows(write_pack(tmp_path / "pack", RATED, PAIRS), seed=0)
     kept = sum(len(part) for part in (rows.heads, rows.heads_test, rows.gate, rows.test))

@@ -11,8 +11,11 @@ import torch
 
 from facetrm.core.config import parse_config
 from facetrm.core.errors import ConfigError, FitError
+from facetrm.evaluate.truth import true_signs
 from facetrm.recipes.armorm.config import ArmormConfig, GatesSection
-from facetrm.recipes.armorm.routed import RoutedFit, route_armorm, routed_by_task
+from facetrm.recipes.armorm.fit import Stopwatch
+from facetrm.recipes.armorm.judge import judge_run
+from facetrm.recipes.armorm.routed import RoutedFit, route_armorm
 from facetrm.recipes.armorm.rows import Rows
 from facetrm.recipes.dmoerm.judge import accuracy_by_task
 from facetrm.recipes.run import Run
@@ -113,13 +116,22 @@ def test_one_task_or_none_cannot_be_routed(tiny_run: Run) -> None:
 def test_accuracy_by_task_stands_beside_the_single_gate(tiny_run: Run) -> None:
     found = routed(tiny_run, "a", "b")
     tests = [p.model_copy(update={"task": "a" if n < 40 else None}) for n, p in enumerate(tiny_run.rows.test)]
-    table = routed_by_task(CONFIG, replace(tiny_run.rows, test=tests), tiny_run.fit, found)
+    rows = replace(tiny_run.rows, test=tests)
+    judged = judge_run(CONFIG, rows, tiny_run.fit, Stopwatch(), more={"routed": found.margins})
+    table = judged.by_task
     assert list(table) == ["a", "unlabelled"]
-    assert set(table["a"]) == {"routed", "gate"}
-    for task, rows in (("a", slice(0, 40)), ("unlabelled", slice(40, 120))):
-        margin_N = found.margins[rows]
+    assert {"routed", "gate", "unconditional"} <= set(table["a"])
+    truth_N = true_signs(tiny_run.rows.world, tests)
+    for task, here in (("a", slice(0, 40)), ("unlabelled", slice(40, 120))):
+        margin_N = found.margins[here]
         assert table[task]["routed"].value == pytest.approx(float(((margin_N > 0) + 0.5 * (margin_N == 0)).mean()))
         assert table[task]["routed"].low <= table[task]["routed"].value <= table[task]["routed"].high
+        right_N = margin_N * truth_N[here]
+        assert judged.true_by_task[task]["routed"].value == pytest.approx(
+            float(((right_N > 0) + 0.5 * (right_N == 0)).mean())
+        )
+    one = replace(tiny_run.rows, test=[p.model_copy(update={"task": "a"}) for p in tests])
+    assert judge_run(CONFIG, one, tiny_run.fit, Stopwatch()).by_task == {}, "a table of one task says nothing new"
 
 
 def test_accuracies_by_task_count_a_tie_as_one_half() -> None:

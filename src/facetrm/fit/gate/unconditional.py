@@ -24,6 +24,7 @@ from scipy.special import expit
 
 from facetrm.core.errors import FitError
 from facetrm.core.statistics import Floats
+from facetrm.core.threads import few_blas_threads
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,8 @@ def fit_unconditional(
 
     start_O = np.full(z_NO.shape[1], 1.0 / z_NO.shape[1])
     bounds = [(0.0, None)] * len(start_O)
-    found = minimize(objective, start_O, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 1000})
+    with few_blas_threads(z_NO.size):
+        found = minimize(objective, start_O, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 1000})
     v_K = np.zeros(len(flags))
     v_K[open_K] = found.x / spread_K[open_K]
     total = float(v_K.sum())

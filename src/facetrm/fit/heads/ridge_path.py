@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from scipy.linalg import lapack
 from torch import Tensor
 
+from facetrm.core.threads import few_blas_threads
 from facetrm.fit.heads.gram import Centre, Moments
 from facetrm.fit.heads.label_blocks import LabelBlock
 
@@ -82,7 +83,8 @@ class NormalEquations:
 
     def path(self, alphas: Sequence[float]) -> tuple[Tensor, Tensor]:
         """Return the heads for every alpha: coefficients [P, D, K] and intercepts [P, K]."""
-        coefficients = _tridiagonal_path(self._gram, self._cross, alphas)
+        with few_blas_threads(16 * self._gram.numel()):
+            coefficients = _tridiagonal_path(self._gram, self._cross, alphas)
         if coefficients is None:
             coefficients = _eigen_path(self._gram, self._cross, alphas)
         return coefficients, self._constants(coefficients)

@@ -26,7 +26,7 @@ from facetrm.model.reward_model import RewardModel
 from facetrm.recipes.armorm.config import ArmormConfig
 from facetrm.recipes.armorm.fit import ArmormFit
 from facetrm.recipes.armorm.judge import RunJudgement
-from facetrm.recipes.armorm.routed import RoutedFit, routed_by_task
+from facetrm.recipes.armorm.routed import RoutedFit
 from facetrm.recipes.armorm.rows import Rows
 from facetrm.recipes.generated import generator_seeds
 from facetrm.recipes.notable import Notable, notable_pairs
@@ -116,10 +116,14 @@ def metrics(
             "noisy": _values(judgement.noisy),
             "true": _values(judgement.true),
             "by_source": {source: _values(table) for source, table in judgement.sources.items()},
+            "by_task": {task: _values(table) for task, table in judgement.by_task.items()},
+            "true_by_task": {task: _values(table) for task, table in judgement.true_by_task.items()},
             "intervals": {
                 "noisy": _ends(judgement.noisy),
                 "true": _ends(judgement.true),
                 "by_source": {source: _ends(table) for source, table in judgement.sources.items()},
+                "by_task": {task: _ends(table) for task, table in judgement.by_task.items()},
+                "true_by_task": {task: _ends(table) for task, table in judgement.true_by_task.items()},
             },
             "gate_minus_linear_bt": {name: asdict(i) for name, i in judgement.against_linear.items()},
             "best_objective": judgement.best_objective,
@@ -182,8 +186,9 @@ def report(
         debias=_debias_rows(fit, judgement),
         length=_length(judgement),
         pair_accuracy={kind: _accuracies(t) for kind, t in (("noisy", judgement.noisy), ("true", judgement.true)) if t},
-        by_source={source: _accuracies(table) for source, table in judgement.sources.items()},
-        by_task={} if routed is None else _tables(routed_by_task(config, rows, fit, routed)),
+        by_source=_tables(judgement.sources),
+        by_task=_tables(judgement.true_by_task or judgement.by_task),
+        task_truth=bool(judgement.true_by_task),
         router=None
         if routed is None or config.router is None
         else router_part(routed.router, routed.assigned, threshold=config.router.threshold),

@@ -22,9 +22,11 @@ from facetrm.model.mixture import Mixture
 from facetrm.recipes.armorm.config import ArmormConfig
 from facetrm.recipes.armorm.fit import ArmormFit, Stopwatch, fit_mixture, fit_parts, stream_of
 from facetrm.recipes.armorm.rows import Rows, lost_lines
+from facetrm.recipes.dmoerm.judge import accuracy_by_task
 from facetrm.recipes.verdicts import leads_over_rivals, run_verdict
 
 CEILING = "ceiling"
+UNLABELLED = "unlabelled"
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ class RunJudgement:
         true: Accuracy by system, against the true order; empty outside the world.
         sources: Accuracy by source and system, against the labels; small sources are pooled, and ``macro`` is the mean
             over sources.
+        by_task: Accuracy by task and system, against the labels; empty if the test pairs have fewer than two tasks.
+        true_by_task: The same against the true order; empty outside a generator with a known truth.
         against_linear: Accuracy of the gate minus that of the linear head: over all pairs (``micro``), and as a mean
             over sources (``macro``).
         held_out: Correlation of each expert with the debiasing target on the test pairs; empty without debiasing.
@@ -68,6 +72,8 @@ class RunJudgement:
     noisy: dict[str, Interval]
     true: dict[str, Interval]
     sources: dict[str, dict[str, Interval]]
+    by_task: dict[str, dict[str, Interval]]
+    true_by_task: dict[str, dict[str, Interval]]
     against_linear: dict[str, Interval]
     held_out: tuple[CorrelationRow, ...]
     length: LengthCost | None
@@ -118,17 +124,25 @@ def judge_run(
             )
             asked = true_pairs(rows.world, fit.test_pairs, rows.test)
             by_system["gate_on_true_levels"] = margins({"x": known}, asked)["x"]
-            tasks = [p.task or "" for p in rows.test]
-            recovery, found = recover_weights(rows.world, fit.mixture, fit.test_pairs, tasks)
+            named = [p.task or "" for p in rows.test]
+            recovery, found = recover_weights(rows.world, fit.mixture, fit.test_pairs, named)
             cells, truth = tuple(found), true_signs(rows.world, rows.test)
             by_system[CEILING] = truth
     with watch("statistics"):
         groups, names = fit.test_pairs.groups, strata(rows.test, least=config.compare.least)
         samples, seed = config.compare.samples, config.seed
         noisy = {s: pair_accuracy(m, groups, samples=samples, seed=seed) for s, m in by_system.items()}
+        tasks = [p.task or UNLABELLED for p in rows.test]
         true: dict[str, Interval] = {}
+        by_task: dict[str, dict[str, Interval]] = {}
+        true_by_task: dict[str, dict[str, Interval]] = {}
+        if len(set(tasks)) > 1:
+            by_task = accuracy_by_task(by_system, tasks, groups, samples=samples, seed=seed)
         if truth is not None:
-            true = {s: pair_accuracy(m * truth, groups, samples=samples, seed=seed) for s, m in by_system.items()}
+            right = {s: m * truth for s, m in by_system.items()}
+            true = {s: pair_accuracy(m, groups, samples=samples, seed=seed) for s, m in right.items()}
+            if by_task:
+                true_by_task = accuracy_by_task(right, tasks, groups, samples=samples, seed=seed)
         with torch.no_grad():
             output = fit.mixture(fit.test_pairs.both())
         model = "routed" if "routed" in by_system else "gate"
@@ -137,6 +151,8 @@ def judge_run(
             noisy=noisy,
             true=true,
             sources=by_source(by_system, names, groups, samples=samples, seed=seed),
+            by_task=by_task,
+            true_by_task=true_by_task,
             against_linear=difference(
                 by_system["gate"], by_system["linear_bt"], names, groups, samples=samples, seed=seed
             ),

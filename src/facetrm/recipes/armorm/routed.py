@@ -16,7 +16,7 @@ from torch import Tensor
 
 from facetrm.core.errors import FitError
 from facetrm.core.progress import log
-from facetrm.core.statistics import Floats, Interval
+from facetrm.core.statistics import Floats
 from facetrm.data.tasks import task_rows
 from facetrm.fit.gate.fit import GateFit
 from facetrm.fit.router.assign import AssignmentCounts, assign
@@ -26,7 +26,6 @@ from facetrm.model.reward_model import RewardModel
 from facetrm.recipes.armorm.config import EVERY, ArmormConfig, GatesSection, check_fallback
 from facetrm.recipes.armorm.fit import ArmormFit, fit_mixture
 from facetrm.recipes.armorm.rows import Rows
-from facetrm.recipes.dmoerm.judge import accuracy_by_task
 
 
 @dataclass(frozen=True)
@@ -128,27 +127,6 @@ def route_armorm(config: ArmormConfig, section: GatesSection, rows: Rows, fit: A
     )
     margin_N, used = _margins(model, fit)
     return RoutedFit(model, router, assigned, gates, shared, margin_N, used)
-
-
-def routed_by_task(
-    config: ArmormConfig, rows: Rows, fit: ArmormFit, routed: RoutedFit
-) -> dict[str, dict[str, Interval]]:
-    """Return the accuracy of the models with and without a router on the test pairs, by task and system.
-
-    Args:
-        config: Settings of the run.
-        rows: Data of the run.
-        fit: Fitted parts of the model with one gate.
-        routed: Fitted parts of the model with a router.
-    """
-    single_N = fit.mixture.margins(fit.test_pairs.chosen, fit.test_pairs.rejected).numpy()
-    return accuracy_by_task(
-        {"routed": routed.margins, "gate": np.asarray(single_N)},
-        [p.task or "unlabelled" for p in rows.test],
-        fit.test_pairs.groups,
-        samples=config.compare.samples,
-        seed=config.seed,
-    )
 
 
 def _margins(model: RewardModel, fit: ArmormFit) -> tuple[Floats, list[str]]:

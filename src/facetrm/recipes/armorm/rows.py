@@ -111,10 +111,12 @@ class PackData(SkippingRows):
     Attributes:
         kind: ``pack``.
         folder: Path of the folder.
+        limit: Maximum number of rows per source and split; None for all.
     """
 
     kind: Literal["pack"] = "pack"
     folder: str
+    limit: int | None = Field(default=None, ge=1)
 
 
 class FilesData(SkippingRows):
@@ -225,7 +227,8 @@ def load_rows(section: WorldData | DeskData | PackData | FilesData | SourcesData
         )
     elif isinstance(section, PackData):
         pack = read_pack(section.folder, **section.skipping)
-        rows = _assemble(section, pack.ratings, pack.preferences, pack.objectives, split=_GivenSplit(section.folder))
+        ratings, pairs = _first_of_each(pack.ratings, section.limit), _first_of_each(pack.preferences, section.limit)
+        rows = _assemble(section, ratings, pairs, pack.objectives, split=_GivenSplit(section.folder))
     elif isinstance(section, FilesData):
         objectives = read_objectives(Path(section.objectives))
         rated = [read_rating_file(f, objectives=objectives, **section.skipping) for f in section.ratings]
@@ -242,6 +245,17 @@ def load_rows(section: WorldData | DeskData | PackData | FilesData | SourcesData
             raise DataError(f"no rows for part '{name}'", place=f"data ({section.kind})", fix="give more data")
     log("data", **{name: len(getattr(rows, name)) for name in ("heads", "heads_test", "gate", "test")}, **rows.counts)
     return rows
+
+
+def _first_of_each(records: list[R], limit: int | None) -> list[R]:
+    """Return the first ``limit`` records of each source and split, in file order."""
+    seen: Counter[tuple[str, str | None]] = Counter()
+    kept = []
+    for record in records:
+        seen[record.source, part_of(record)] += 1
+        if limit is None or seen[record.source, part_of(record)] <= limit:
+            kept.append(record)
+    return kept
 
 
 def lost_rows(rated: Sequence[FileRead[Rating]], paired: Sequence[FileRead[Preference]]) -> dict[str, int]:
