@@ -176,6 +176,7 @@ def test_every_recipe_has_its_line() -> None:
         "finetune-world",
         "finetune-llama3-8b",
         "dmoerm-quickstart",
+        "dmoerm-desk",
     }
     routed = {"real-tasks", "dmoerm-paper", "dmoerm-own-data", "lora-gated", "armorm-routed"}
     assert {path.stem for path in RECIPES.glob("*.yaml")} == {*DATA, *elsewhere, *routed}

@@ -41,6 +41,8 @@ class Verdict:
         enough: Number of held-out pairs for an interval of five points either way; None if there are enough.
         rival: The system that the statement compares with; None if there is none.
         lead: Accuracy minus that of ``rival`` on the same pairs.
+        cross_validated: Accuracy on the training pairs, cross-validated by prompt; None if it was not measured.
+        cross_pairs: Number of these pairs.
     """
 
     status: Status
@@ -52,14 +54,25 @@ class Verdict:
     enough: int | None
     rival: str | None = None
     lead: Interval | None = None
+    cross_validated: Interval | None = None
+    cross_pairs: int = 0
+
+    @property
+    def evidence(self) -> tuple[str, ...]:
+        """What supports the statement besides the held-out pairs, one sentence each."""
+        if self.cross_validated is None:
+            return ()
+        right = _percent(self.cross_validated)
+        return (f"Cross-validated by prompt on {self.cross_pairs} training pairs: right on {right}.",)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON-ready figures."""
-        return asdict(self)
+        return {**asdict(self), "evidence": self.evidence}
 
     def lines(self) -> list[str]:
-        """Return the verdict as lines of text: the statement, what limits it, and what would change it."""
-        return [f"Verdict: {self.statement}", *(f"  {line}" for line in (*self.warnings, *self.advice))]
+        """Return the verdict as lines of text: the statement, what supports it, what limits it, what would change it."""
+        more = (*self.evidence, *self.warnings, *self.advice)
+        return [f"Verdict: {self.statement}", *(f"  {line}" for line in more)]
 
 
 def judge_verdict(

@@ -124,7 +124,7 @@ def _content(folder: Path, model: RewardModel, metrics: Mapping[str, Any], place
         "hash": model.hash,
         "accuracy": accuracy,
         "verdict": metrics.get("verdict", {}).get("statement"),
-        "warnings": metrics.get("verdict", {}).get("warnings", ()),
+        "lines": [line for part in ("evidence", "warnings") for line in metrics.get("verdict", {}).get(part, ())],
         "validity": {n: v.words if v.measurable else f"no: {v.words}" for n, v in validity.items()},
         "unproven": [o.name for o in objectives if o.name in validity and not validity[o.name].measurable],
         "pairs": metrics.get("rows", {}).get("preferences_test"),

@@ -126,7 +126,7 @@ def _run_armorm(config: ArmormConfig, held: RunFolder) -> Run:
         with watch("router"):
             routed = route_armorm(config, config.router, rows, fit)
         model = routed.model
-    judgement = judge_run(config, rows, fit, watch, more={} if routed is None else {"routed": routed.margins})
+    judgement = judge_run(config, rows, fit, watch, routed=routed)
     with watch("save"):
         held.keep_settings()
         model.save(folder / "model", backbone=config.save_backbone)

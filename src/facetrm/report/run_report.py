@@ -173,12 +173,14 @@ class VerdictPart(Section):
     Attributes:
         status: ``usable``, ``not better``, ``chance`` or ``backwards``.
         statement: The verdict in one or two sentences.
+        evidence: What supports it besides the held-out pairs, one sentence each.
         warnings: What limits it, one sentence each.
         advice: What would change it, one sentence each.
     """
 
     status: str
     statement: str
+    evidence: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     advice: tuple[str, ...] = ()
 
@@ -186,7 +188,11 @@ class VerdictPart(Section):
     def of(verdict: Verdict) -> VerdictPart:
         """Return the part of a report for ``verdict``."""
         return VerdictPart(
-            status=verdict.status, statement=verdict.statement, warnings=verdict.warnings, advice=verdict.advice
+            status=verdict.status,
+            statement=verdict.statement,
+            evidence=verdict.evidence,
+            warnings=verdict.warnings,
+            advice=verdict.advice,
         )
 
 

@@ -117,7 +117,7 @@ def test_accuracy_by_task_stands_beside_the_single_gate(tiny_run: Run) -> None:
     found = routed(tiny_run, "a", "b")
     tests = [p.model_copy(update={"task": "a" if n < 40 else None}) for n, p in enumerate(tiny_run.rows.test)]
     rows = replace(tiny_run.rows, test=tests)
-    judged = judge_run(CONFIG, rows, tiny_run.fit, Stopwatch(), more={"routed": found.margins})
+    judged = judge_run(CONFIG, rows, tiny_run.fit, Stopwatch(), routed=found)
     table = judged.by_task
     assert list(table) == ["a", "unlabelled"]
     assert {"routed", "gate", "unconditional"} <= set(table["a"])

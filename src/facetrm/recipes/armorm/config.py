@@ -167,12 +167,23 @@ class CompareSection(Section):
         bag_of_words: Number of words of the bag-of-words pipeline; 0 for none.
         samples: Number of bootstrap resamples.
         least: Smallest number of test pairs for a source to be shown by itself; smaller sources are pooled.
+        folds: Folds of the accuracy that is cross-validated by prompt on the training pairs; 0 for none.
+        few: Number of test pairs below which that accuracy stands beside the held-out one.
     """
 
     linear: BradleyTerryConfig = BradleyTerryConfig()
     bag_of_words: int = Field(default=1024, ge=0)
     samples: int = Field(default=1000, ge=10)
     least: int = Field(default=100, ge=1)
+    folds: int = Field(default=5, ge=0, le=20)
+    few: int = Field(default=1000, ge=0)
+
+    @field_validator("folds")
+    @classmethod
+    def _no_single_fold(cls, folds: int) -> int:
+        if folds == 1:
+            raise ValueError("one fold leaves nothing to fit on: give 0, or 2 and more")
+        return folds
 
 
 class ArmormConfig(Section):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -20,7 +20,9 @@ from facetrm.evaluate.verdict import Verdict, unproven, weight_warnings
 from facetrm.fit.debias import CorrelationRow, Debias, correlation_table
 from facetrm.model.mixture import Mixture
 from facetrm.recipes.armorm.config import ArmormConfig
+from facetrm.recipes.armorm.cross_validated import cross_validated
 from facetrm.recipes.armorm.fit import ArmormFit, Stopwatch, fit_mixture, fit_parts, stream_of
+from facetrm.recipes.armorm.routed import RoutedFit
 from facetrm.recipes.armorm.rows import Rows, lost_lines
 from facetrm.recipes.dmoerm.judge import accuracy_by_task
 from facetrm.recipes.verdicts import leads_over_rivals, run_verdict
@@ -84,7 +86,7 @@ class RunJudgement:
 
 
 def judge_run(
-    config: ArmormConfig, rows: Rows, fit: ArmormFit, watch: Stopwatch, *, more: Mapping[str, Floats] | None = None
+    config: ArmormConfig, rows: Rows, fit: ArmormFit, watch: Stopwatch, *, routed: RoutedFit | None = None
 ) -> RunJudgement:
     """Fit every baseline on the gate's training pairs, and measure all systems on the test pairs.
 
@@ -93,7 +95,7 @@ def judge_run(
         rows: Data of the run.
         fit: Fitted parts of the run's model.
         watch: Stopwatch that receives the time of each stage.
-        more: Margins of other systems on the test pairs, by system.
+        routed: The model with a router, if the run has one; the verdict is then about it.
     """
     with watch("baselines"):
         systems, best = fit_baselines(
@@ -106,7 +108,9 @@ def judge_run(
             scores=fit.scores,
             folder=fit.folder,
         )
-        by_system = margins({"gate": fit.mixture, **systems}, fit.test_pairs) | dict(more or {})
+        by_system = margins({"gate": fit.mixture, **systems}, fit.test_pairs)
+        if routed is not None:
+            by_system["routed"] = routed.margins
         if config.compare.bag_of_words:
             by_system["bag_of_words"] = _bag_of_words(config, rows)
     recovery: float | None = None
@@ -128,6 +132,10 @@ def judge_run(
             recovery, found = recover_weights(rows.world, fit.mixture, fit.test_pairs, named)
             cells, truth = tuple(found), true_signs(rows.world, rows.test)
             by_system[CEILING] = truth
+    beside: tuple[Interval, int] | None = None
+    if routed is None:
+        with watch("cross-validation"):
+            beside = cross_validated(config, rows, fit)
     with watch("statistics"):
         groups, names = fit.test_pairs.groups, strata(rows.test, least=config.compare.least)
         samples, seed = config.compare.samples, config.seed
@@ -145,7 +153,19 @@ def judge_run(
                 true_by_task = accuracy_by_task(right, tasks, groups, samples=samples, seed=seed)
         with torch.no_grad():
             output = fit.mixture(fit.test_pairs.both())
-        model = "routed" if "routed" in by_system else "gate"
+        model = "gate" if routed is None else "routed"
+        weights_NK = output.weights_NK if routed is None else routed.weights_NK
+        verdict = run_verdict(
+            noisy[model],
+            leads_over_rivals(by_system, groups, model=model, samples=samples, seed=seed),
+            pairs=len(groups),
+            warnings=[
+                *lost_lines(rows.counts),
+                *weight_warnings(_shares(fit.mixture, weights_NK), unproven(fit.validity)),
+            ],
+        )
+        if beside is not None:
+            verdict = replace(verdict, cross_validated=beside[0], cross_pairs=beside[1])
         return RunJudgement(
             best_objective=best,
             noisy=noisy,
@@ -160,15 +180,7 @@ def judge_run(
             length=_length_cost(config, rows, fit, by_system),
             recovery=recovery,
             cells=cells,
-            verdict=run_verdict(
-                noisy[model],
-                leads_over_rivals(by_system, groups, model=model, samples=samples, seed=seed),
-                pairs=len(groups),
-                warnings=[
-                    *lost_lines(rows.counts),
-                    *weight_warnings(_shares(fit.mixture, output.weights_NK), unproven(fit.validity)),
-                ],
-            ),
+            verdict=verdict,
             margins=by_system,
         )
 

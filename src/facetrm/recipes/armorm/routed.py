@@ -40,6 +40,7 @@ class RoutedFit:
         shared: Number of training pairs of each task that uses the gate of all tasks.
         margins: Margin of each test pair, chosen minus rejected, [N].
         used: Name of the mixture that scored each test pair.
+        weights_NK: Gate weights of each test pair, of the mixture that scored it.
     """
 
     model: RewardModel
@@ -49,6 +50,7 @@ class RoutedFit:
     shared: dict[str, int]
     margins: Floats
     used: list[str]
+    weights_NK: Tensor
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON-ready figures."""
@@ -125,18 +127,22 @@ def route_armorm(config: ArmormConfig, section: GatesSection, rows: Rows, fit: A
     model = RewardModel(
         fit.model.encoder, mixtures, router.gate, **routing, provenance={**fit.model.provenance, "routed": list(names)}
     )
-    margin_N, used = _margins(model, fit)
-    return RoutedFit(model, router, assigned, gates, shared, margin_N, used)
+    margin_N, weights_NK, used = _judged(model, fit)
+    return RoutedFit(model, router, assigned, gates, shared, margin_N, used, weights_NK)
 
 
-def _margins(model: RewardModel, fit: ArmormFit) -> tuple[Floats, list[str]]:
-    """Return the margin of each test pair, and the task whose mixture scored it."""
+def _judged(model: RewardModel, fit: ArmormFit) -> tuple[Floats, Tensor, list[str]]:
+    """Return margin and gate weights of each test pair, and the task whose mixture scored it."""
     pairs = fit.test_pairs
     used_N: Tensor = model.routes(pairs.chosen.prompt_ND).used_N
-    margin_N = np.zeros(len(pairs))
+    margin_N, weights_NK = np.zeros(len(pairs)), torch.zeros(len(pairs), len(fit.mixture.names))
     for index, mixture in enumerate(model.mixtures.values()):
         here = torch.nonzero(used_N == index).flatten()
         if len(here):
             part = pairs.select(here)
             margin_N[here.numpy()] = mixture.margins(part.chosen, part.rejected).numpy()
-    return margin_N, [model.tasks[n] for n in used_N.tolist()]
+            with torch.no_grad():
+                found_NK = mixture(part.chosen).weights_NK
+            if found_NK is not None:
+                weights_NK[here] = found_NK
+    return margin_N, weights_NK, [model.tasks[n] for n in used_N.tolist()]
