@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from facetrm.core.errors import ModelError
 from facetrm.core.html import html_table
@@ -132,8 +132,11 @@ class PairLine:
 
     @property
     def favours(self) -> str:
-        """``A``, ``B`` or ``neither``."""
-        return "neither" if self.difference == 0 else "A" if self.difference > 0 else "B"
+        """``A``, ``B`` or ``neither``, also for a difference that is nothing but rounding beside the others."""
+        return "neither" if self.share < _ROUNDING else "A" if self.difference > 0 else "B"
+
+
+_ROUNDING: Final = 1e-8  # percent of all differences; scores are float32
 
 
 @dataclass(frozen=True)
