@@ -32,6 +32,6 @@ def few_blas_threads(size: int) -> Iterator[None]:
 @cache
 def _controller() -> ThreadpoolController:
     """Return the libraries that are loaded; NumPy's and SciPy's are by the time of the first fit."""
-    import scipy.linalg  # noqa: F401, PLC0415 - loads the library whose threads are limited
+    import scipy.linalg  # noqa: F401 - loads the library whose threads are limited
 
     return ThreadpoolController()

@@ -70,7 +70,7 @@ class Verdict:
         return {**asdict(self), "evidence": self.evidence}
 
     def lines(self) -> list[str]:
-        """Return the verdict as lines of text: the statement, what supports it, what limits it, what would change it."""
+        """Return the verdict as lines of text: the statement, what supports it, limits it and would change it."""
         more = (*self.evidence, *self.warnings, *self.advice)
         return [f"Verdict: {self.statement}", *(f"  {line}" for line in more)]
 

@@ -106,8 +106,8 @@ def score_pairs(
         The pairs with prompt vectors, scores and weights.
 
     Raises:
-        FitError: no pair, different numbers of rows or tasks, two answers with different prompts, a weight that is negative or
-            not finite, or a feature that is not finite.
+        FitError: no pair, different numbers of rows or tasks, two answers with different prompts, a weight that is
+            negative or not finite, or a feature that is not finite.
     """
     if not len(chosen) or len(rejected) != len(chosen) or len(groups) != len(chosen):
         raise FitError(

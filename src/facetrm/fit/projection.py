@@ -72,9 +72,7 @@ def fit_projection(prompt_ND: Vectors, *, rank: int, shrinkage: float, standardi
     return Projection(center_D.float(), ones_D, (_signed(vectors_DR) * scale_R).float().contiguous())
 
 
-def fit_discriminants(
-    prompt_ND: Vectors, tasks: Sequence[str | None], *, rank: int, shrinkage: float
-) -> Projection:
+def fit_discriminants(prompt_ND: Vectors, tasks: Sequence[str | None], *, rank: int, shrinkage: float) -> Projection:
     """Fit the linear discriminants of prompt vectors: the directions that tell tasks apart best.
 
         within = mean covariance inside the tasks + shrinkage * (its mean variance) * identity

@@ -58,7 +58,8 @@ def test_prompts_without_a_task_change_nothing() -> None:
     whole = fit_discriminants(prompt_ND, tasks, rank=2, shrinkage=0.1)
     more_ND = torch.cat([prompt_ND[:100], random_tensor(50, 8, seed=3) * 40, prompt_ND[100:]])
     found = fit_discriminants(more_ND, [*tasks[:100], *[None] * 50, *tasks[100:]], rank=2, shrinkage=0.1)
-    assert whole.projection_DR is not None and found.projection_DR is not None
+    assert whole.projection_DR is not None
+    assert found.projection_DR is not None
     assert_close(found.projection_DR, whole.projection_DR)
     assert_close(found.center_D, whole.center_D)
 
@@ -71,10 +72,12 @@ def test_from_blocks_and_with_fewer_prompts_than_dimensions(monkeypatch: pytest.
     on_disk = blocks.gather([prompt_ND[:77], prompt_ND[77:]], rows=600)  # type: ignore[arg-type]
     assert isinstance(on_disk, blocks.VectorFile)
     found = fit_discriminants(on_disk, tasks, rank=2, shrinkage=0.1)
-    assert whole.projection_DR is not None and found.projection_DR is not None
+    assert whole.projection_DR is not None
+    assert found.projection_DR is not None
     assert_close(found.projection_DR, whole.projection_DR, rtol=1e-5, atol=1e-6)
     few = fit_discriminants(random_tensor(6, 40, seed=1), ["a", "b"] * 3, rank=2, shrinkage=0.1)
-    assert few.projection_DR is not None and bool(torch.isfinite(few.projection_DR).all())
+    assert few.projection_DR is not None
+    assert bool(torch.isfinite(few.projection_DR).all())
 
 
 @pytest.mark.parametrize(("tasks", "count"), [([None] * 4, 0), (["a"] * 4, 1), (["a", None, None, None], 1)])

@@ -6,9 +6,9 @@
 beta is trained with the gate. Afterwards it is fitted on held-out pairs and stored; it turns margins into P(A > B).
 
 On small data a plain gate overfits its training pairs. Four things prevent that: the gate reads a few whitened
-directions of the prompt vector (principal components, or those that tell tasks apart best); it starts from the best unconditional weights and is regularised towards
-them; training stops early; and held-out prompts choose a factor for the prompt-dependent part of the logits (factor 0
-restores the unconditional weights).
+directions of the prompt vector (principal components, or those that tell tasks apart best); it starts from the best
+unconditional weights and is regularised towards them; training stops early; and held-out prompts choose a factor for
+the prompt-dependent part of the logits (factor 0 restores the unconditional weights).
 
 Shapes: N pairs, D hidden size, R gate input size, K objectives.
 
@@ -117,8 +117,8 @@ def fit_gate(
         The gate, all that a :class:`~facetrm.model.mixture.Mixture` needs with it, and the figures of the fit.
 
     Raises:
-        FitError: inputs with different numbers of rows, features that are not finite, fewer than two prompts, fewer than
-            two tasks for ``directions: tasks``, or a checkpoint of another run.
+        FitError: inputs with different numbers of rows, features that are not finite, fewer than two prompts, fewer
+            than two tasks for ``directions: tasks``, or a checkpoint of another run.
 
     Example:
         >>> import torch
@@ -130,9 +130,7 @@ def fit_gate(
         >>> fit_gate(*read, **with_what, groups=groups, config=config).beta > 0
         True
     """
-    pairs = score_pairs(
-        chosen, rejected, experts=experts, groups=groups, weights=weights, scores=scores, tasks=tasks
-    )
+    pairs = score_pairs(chosen, rejected, experts=experts, groups=groups, weights=weights, scores=scores, tasks=tasks)
     return fit_scored_gate(pairs, experts=experts, debias_KK=debias_KK, config=config, checkpoint=checkpoint)
 
 
@@ -157,7 +155,8 @@ def fit_scored_gate(
         The gate and the figures of the fit, as from :func:`fit_gate`.
 
     Raises:
-        FitError: fewer than two prompts, fewer than two tasks for ``directions: tasks``, or a checkpoint of another run.
+        FitError: fewer than two prompts, fewer than two tasks for ``directions: tasks``, or a checkpoint of another
+            run.
     """
     removed = (debias_KK == 0).all(dim=0).tolist()
     gated = [o.gated and not gone for o, gone in zip(experts.objectives, removed, strict=True)]
