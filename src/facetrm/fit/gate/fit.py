@@ -286,12 +286,11 @@ def _start(run: _Run, pairs: ScoredPairs, start: FixedWeights) -> _Trainable:
     """Return the gate before its first step."""
     config = run.config
     once = np.unique(pairs.groups_N, return_index=True)[1]
-    prompt_ND, rank, shrinkage = select_rows(pairs.prompt_ND, torch.from_numpy(once)), config.rank, config.shrinkage
-    projection = (
-        fit_discriminants(prompt_ND, pairs.tasks_N[once].tolist(), rank=rank, shrinkage=shrinkage)
-        if config.directions == "tasks"
-        else fit_projection(prompt_ND, rank=rank, shrinkage=shrinkage, standardise=config.standardise)
-    )
+    prompt_ND, size = select_rows(pairs.prompt_ND, torch.from_numpy(once)), (config.rank, config.shrinkage)
+    if config.directions == "tasks":
+        projection = fit_discriminants(prompt_ND, pairs.tasks_N[once].tolist(), rank=size[0], shrinkage=size[1])
+    else:
+        projection = fit_projection(prompt_ND, rank=size[0], shrinkage=size[1], standardise=config.standardise)
     flags = torch.tensor(run.gated)
     shape = GateShape(
         hidden_size=int(pairs.prompt_ND.shape[1]),
@@ -305,11 +304,8 @@ def _start(run: _Run, pairs: ScoredPairs, start: FixedWeights) -> _Trainable:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         gate = Gate(shape, gated=run.gated)
-    gate.center_D, gate.spread_D, gate.projection_DR = (
-        projection.center_D,
-        projection.spread_D,
-        projection.projection_DR,
-    )
+    gate.center_D, gate.spread_D = projection.center_D, projection.spread_D
+    gate.projection_DR = projection.projection_DR
     gate.unit_K = run.unit_K.clone()
     weights_K = torch.from_numpy(start.weights_K) / run.unit_K
     total = float(weights_K.sum())

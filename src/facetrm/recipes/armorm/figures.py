@@ -112,22 +112,7 @@ def metrics(
             "held_out": {row.name: asdict(row) for row in judgement.held_out},
         },
         "gate": {**gate, "history": history},
-        "pair_accuracy": {
-            "noisy": _values(judgement.noisy),
-            "true": _values(judgement.true),
-            "by_source": {source: _values(table) for source, table in judgement.sources.items()},
-            "by_task": {task: _values(table) for task, table in judgement.by_task.items()},
-            "true_by_task": {task: _values(table) for task, table in judgement.true_by_task.items()},
-            "intervals": {
-                "noisy": _ends(judgement.noisy),
-                "true": _ends(judgement.true),
-                "by_source": {source: _ends(table) for source, table in judgement.sources.items()},
-                "by_task": {task: _ends(table) for task, table in judgement.by_task.items()},
-                "true_by_task": {task: _ends(table) for task, table in judgement.true_by_task.items()},
-            },
-            "gate_minus_linear_bt": {name: asdict(i) for name, i in judgement.against_linear.items()},
-            "best_objective": judgement.best_objective,
-        },
+        "pair_accuracy": _pair_accuracy(judgement),
         **({} if routed is None else {"routing": routed.to_dict()}),
         "weight_recovery_spearman": judgement.recovery,
         "seeds": _seeds(config),
@@ -211,6 +196,22 @@ def report(
             *((_ROUTED_NOTE,) if routed is not None else ()),
         ),
     )
+
+
+def _pair_accuracy(judgement: RunJudgement) -> dict[str, Any]:
+    """Return accuracies and intervals: of all test pairs, by source and by task, against labels and true order."""
+    whole = {"noisy": judgement.noisy, "true": judgement.true}
+    parts = {"by_source": judgement.sources, "by_task": judgement.by_task, "true_by_task": judgement.true_by_task}
+    return {
+        **{kind: _values(table) for kind, table in whole.items()},
+        **{kind: {name: _values(table) for name, table in part.items()} for kind, part in parts.items()},
+        "intervals": {
+            **{kind: _ends(table) for kind, table in whole.items()},
+            **{kind: {name: _ends(table) for name, table in part.items()} for kind, part in parts.items()},
+        },
+        "gate_minus_linear_bt": {name: asdict(i) for name, i in judgement.against_linear.items()},
+        "best_objective": judgement.best_objective,
+    }
 
 
 def _debias_rows(fit: ArmormFit, judgement: RunJudgement) -> tuple[DebiasTableRow, ...]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from facetrm.backbone.words import BagOfWords
 from facetrm.core.errors import FitError
 from facetrm.core.progress import log
 from facetrm.core.statistics import Floats, Interval, pair_accuracy, win_credit
+from facetrm.data.synthetic.known import KnownTruth
 from facetrm.evaluate.compare import by_source, difference, fit_baselines, margins, strata
 from facetrm.evaluate.length_audit import within_prompt_rank_correlation
 from facetrm.evaluate.truth import Cell, fit_on_true_levels, recover_weights, true_pairs, true_signs
@@ -98,66 +100,33 @@ def judge_run(
         routed: The model with a router, if the run has one; the verdict is then about it.
     """
     with watch("baselines"):
-        systems, best = fit_baselines(
-            fit.gate_pairs,
-            fit.mixture,
-            fit.gate,
-            groups=fit.gate_pairs.groups,
-            config=config.compare.linear,
-            weights=fit.weights,
-            scores=fit.scores,
-            folder=fit.folder,
-        )
-        by_system = margins({"gate": fit.mixture, **systems}, fit.test_pairs)
-        if routed is not None:
-            by_system["routed"] = routed.margins
-        if config.compare.bag_of_words:
-            by_system["bag_of_words"] = _bag_of_words(config, rows)
-    recovery: float | None = None
-    cells: tuple[Cell, ...] = ()
-    truth: Floats | None = None
+        by_system, best = _systems(config, rows, fit, routed)
+    known: _Known | None = None
     if rows.world is not None:
         with watch("truth"):
-            taught = true_pairs(rows.world, fit.gate_pairs.whole(), rows.gate)
-            known = fit_on_true_levels(
-                rows.world,
-                taught,
-                config=config.gate.settings,
-                weights=fit.weights,
-                tasks=[p.task for p in rows.gate],
-            )
-            asked = true_pairs(rows.world, fit.test_pairs, rows.test)
-            by_system["gate_on_true_levels"] = margins({"x": known}, asked)["x"]
-            named = [p.task or "" for p in rows.test]
-            recovery, found = recover_weights(rows.world, fit.mixture, fit.test_pairs, named)
-            cells, truth = tuple(found), true_signs(rows.world, rows.test)
-            by_system[CEILING] = truth
+            known = _measure_truth(config, rows, fit, rows.world)
+            by_system |= known.margins
     beside: tuple[Interval, int] | None = None
     if routed is None:
         with watch("cross-validation"):
             beside = cross_validated(config, rows, fit)
     with watch("statistics"):
         groups, names = fit.test_pairs.groups, strata(rows.test, least=config.compare.least)
-        samples, seed = config.compare.samples, config.seed
-        noisy = {s: pair_accuracy(m, groups, samples=samples, seed=seed) for s, m in by_system.items()}
+        drawn = _Drawn(samples=config.compare.samples, seed=config.seed)
         tasks = [p.task or UNLABELLED for p in rows.test]
+        noisy, by_task = _accuracies(by_system, groups, tasks, drawn)
         true: dict[str, Interval] = {}
-        by_task: dict[str, dict[str, Interval]] = {}
         true_by_task: dict[str, dict[str, Interval]] = {}
-        if len(set(tasks)) > 1:
-            by_task = accuracy_by_task(by_system, tasks, groups, samples=samples, seed=seed)
-        if truth is not None:
-            right = {s: m * truth for s, m in by_system.items()}
-            true = {s: pair_accuracy(m, groups, samples=samples, seed=seed) for s, m in right.items()}
-            if by_task:
-                true_by_task = accuracy_by_task(right, tasks, groups, samples=samples, seed=seed)
+        if known is not None:
+            right = {name: margin_N * known.margins[CEILING] for name, margin_N in by_system.items()}
+            true, true_by_task = _accuracies(right, groups, tasks, drawn)
         with torch.no_grad():
             output = fit.mixture(fit.test_pairs.both())
         model = "gate" if routed is None else "routed"
         weights_NK = output.weights_NK if routed is None else routed.weights_NK
         verdict = run_verdict(
             noisy[model],
-            leads_over_rivals(by_system, groups, model=model, samples=samples, seed=seed),
+            leads_over_rivals(by_system, groups, model=model, **drawn),
             pairs=len(groups),
             warnings=[
                 *lost_lines(rows.counts),
@@ -170,19 +139,73 @@ def judge_run(
             best_objective=best,
             noisy=noisy,
             true=true,
-            sources=by_source(by_system, names, groups, samples=samples, seed=seed),
+            sources=by_source(by_system, names, groups, **drawn),
             by_task=by_task,
             true_by_task=true_by_task,
-            against_linear=difference(
-                by_system["gate"], by_system["linear_bt"], names, groups, samples=samples, seed=seed
-            ),
+            against_linear=difference(by_system["gate"], by_system["linear_bt"], names, groups, **drawn),
             held_out=() if fit.debias.target is None else correlation_table(output.scores_NK, fit.debias),
             length=_length_cost(config, rows, fit, by_system),
-            recovery=recovery,
-            cells=cells,
+            recovery=None if known is None else known.recovery,
+            cells=() if known is None else known.cells,
             verdict=verdict,
             margins=by_system,
         )
+
+
+class _Drawn(TypedDict):
+    """The bootstrap of every interval."""
+
+    samples: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What the known truth of a generator adds: margins of a gate on the true levels and of the truth; weights."""
+
+    margins: dict[str, Floats]
+    recovery: float
+    cells: tuple[Cell, ...]
+
+
+def _systems(
+    config: ArmormConfig, rows: Rows, fit: ArmormFit, routed: RoutedFit | None
+) -> tuple[dict[str, Floats], str]:
+    """Return the margins of the model and of what it has to beat, and the name of the best single objective."""
+    systems, best = fit_baselines(
+        fit.gate_pairs,
+        fit.mixture,
+        fit.gate,
+        groups=fit.gate_pairs.groups,
+        config=config.compare.linear,
+        weights=fit.weights,
+        scores=fit.scores,
+        folder=fit.folder,
+    )
+    by_system = margins({"gate": fit.mixture, **systems}, fit.test_pairs)
+    if routed is not None:
+        by_system["routed"] = routed.margins
+    if config.compare.bag_of_words:
+        by_system["bag_of_words"] = _bag_of_words(config, rows)
+    return by_system, best
+
+
+def _measure_truth(config: ArmormConfig, rows: Rows, fit: ArmormFit, world: KnownTruth[Any]) -> _Known:
+    tasks = [p.task for p in rows.gate]
+    taught = true_pairs(world, fit.gate_pairs.whole(), rows.gate)
+    known = fit_on_true_levels(world, taught, config=config.gate.settings, weights=fit.weights, tasks=tasks)
+    asked = true_pairs(world, fit.test_pairs, rows.test)
+    recovery, cells = recover_weights(world, fit.mixture, fit.test_pairs, [p.task or "" for p in rows.test])
+    found = {"gate_on_true_levels": margins({"x": known}, asked)["x"], CEILING: true_signs(world, rows.test)}
+    return _Known(found, recovery, tuple(cells))
+
+
+def _accuracies(
+    by_system: Mapping[str, Floats], groups: Sequence[str], tasks: Sequence[str], drawn: _Drawn
+) -> tuple[dict[str, Interval], dict[str, dict[str, Interval]]]:
+    """Return the accuracy by system, and by task and system; the second is empty for fewer than two tasks."""
+    whole = {name: pair_accuracy(margin_N, groups, **drawn) for name, margin_N in by_system.items()}
+    return whole, accuracy_by_task(by_system, tasks, groups, **drawn) if len(set(tasks)) > 1 else {}
 
 
 def _shares(mixture: Mixture, weights_NK: Tensor | None) -> dict[str, float]:
