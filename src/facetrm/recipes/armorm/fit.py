@@ -269,7 +269,7 @@ def fit_parts(
     if rows.reading is not None and isinstance(encoder, TransformerEncoder):
         test = as_ties(test, rows.reading.equal_test)
     provenance = {
-        "recipe": config.model_dump(mode="json"),
+        "recipe": config.model_dump(mode="json", exclude={"features": {"folder"}}),
         "data": rows.hash,
         "debias_target": debias.target,
         VALIDITY: {report.name: report.validity.to_dict() for report in (tested or fit.reports)},
