@@ -4,8 +4,8 @@
     python benchmarks/layers.py --recipe real-smollm2 --folder PACK --features FEATURES
 
 Both fit the same ratings and are measured on the same held-out ratings. The interval is a bootstrap over prompts of the
-difference in mean test Spearman. Prints a table and adds it to benchmarks/results/layers.json under the recipe's name.
-Features are kept in --features and used again.
+difference in mean test Spearman, over all objectives and over those with at least 30 test ratings. Prints a table and
+adds it to benchmarks/results/layers.json under the recipe's name. Features are kept in --features and used again.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from facetrm.recipes.armorm.heads import fit_heads, rated_chunks
 from provenance import provenance
 
 ROOT = Path(__file__).resolve().parents[1]
+LEAST = 30  # test ratings of an objective; the correlation of fewer is mostly chance
 OUT = ROOT / "benchmarks" / "results" / "layers.json"
 
 
@@ -92,7 +93,13 @@ def compare(config: ArmormConfig, *, samples: int) -> dict[str, Any]:
         table = fitted.table
     groups = [r.prompt_key for r in rows.heads_test]
     last_K, chosen_K = (correlations(found_NK, test_NK) for found_NK in scores)
-    value, low, high = paired(*scores, test_NK, groups, samples=samples, seed=config.seed)
+    many_K = np.isfinite(test_NK).sum(axis=0) >= LEAST
+
+    def gain(columns_K: np.ndarray) -> dict[str, float]:
+        parts = [found_NK[:, columns_K] for found_NK in (*scores, test_NK)]
+        value, low, high = paired(*parts, groups, samples=samples, seed=config.seed)
+        return {"objectives": int(columns_K.sum()), "value": value, "low": low, "high": high}
+
     objectives = {
         row.name: {
             "layer": row.chosen,
@@ -108,7 +115,8 @@ def compare(config: ArmormConfig, *, samples: int) -> dict[str, Any]:
         "test_ratings": len(rows.heads_test),
         "mean_last": float(np.nanmean(last_K)),
         "mean_chosen": float(np.nanmean(chosen_K)),
-        "difference": {"value": value, "low": low, "high": high},
+        "difference": gain(np.ones_like(many_K)),
+        "difference_of_many": gain(many_K),
         "objectives": objectives,
     }
 
@@ -123,11 +131,11 @@ def shown(found: dict[str, Any]) -> str:
     for name, row in found["objectives"].items():
         cells = "".join(f"{'–' if row[k] is None else format(row[k], '.2f'):>8}" for k in ("test_last", "test_chosen"))
         lines.append(f"{name:32}{row['rows']:>6}{row['layer']!s:>7}{cells}")
-    gain = found["difference"]
-    lines.append(
-        f"mean test Spearman: last {found['mean_last']:.3f}, chosen {found['mean_chosen']:.3f}; "
-        f"difference {gain['value']:+.3f} ({gain['low']:+.3f} to {gain['high']:+.3f})"
-    )
+    lines.append(f"mean test Spearman: last {found['mean_last']:.3f}, chosen {found['mean_chosen']:.3f}")
+    for name, what in (("difference", "all objectives"), ("difference_of_many", f"with {LEAST} or more test ratings")):
+        gain = found[name]
+        ends = f"{gain['low']:+.3f} to {gain['high']:+.3f}"
+        lines.append(f"difference over {gain['objectives']} ({what}): {gain['value']:+.3f} ({ends})")
     return "\n".join(lines)
 
 
