@@ -59,18 +59,20 @@ class Verdict:
 
     @property
     def evidence(self) -> tuple[str, ...]:
-        """What supports the statement besides the held-out pairs, one sentence each."""
+        """What was measured besides the held-out pairs, one sentence each."""
         if self.cross_validated is None:
             return ()
         right = _percent(self.cross_validated)
-        return (f"Cross-validated by prompt on {self.cross_pairs} training pairs: right on {right}.",)
+        return (
+            f"Gates fitted without a prompt are right on {right} of its pairs ({self.cross_pairs} training pairs).",
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON-ready figures."""
         return {**asdict(self), "evidence": self.evidence}
 
     def lines(self) -> list[str]:
-        """Return the verdict as lines of text: the statement, what supports it, limits it and would change it."""
+        """Return the verdict as lines of text, with what else was measured, what limits it and what would change it."""
         more = (*self.evidence, *self.warnings, *self.advice)
         return [f"Verdict: {self.statement}", *(f"  {line}" for line in more)]
 

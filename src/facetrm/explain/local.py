@@ -112,6 +112,9 @@ class LocalExplanation:
         return html_table(caption, ["objective", "contribution", "share", "rating"], rows, notes=self.facts)
 
 
+_ROUNDING: Final = 1e-5  # percent of all differences: about one float32 rounding of a score
+
+
 @dataclass(frozen=True)
 class PairLine:
     """The contributions of one expert to answers A and B.
@@ -134,9 +137,6 @@ class PairLine:
     def favours(self) -> str:
         """``A``, ``B`` or ``neither``, also for a difference that is nothing but rounding beside the others."""
         return "neither" if self.share < _ROUNDING else "A" if self.difference > 0 else "B"
-
-
-_ROUNDING: Final = 1e-8  # percent of all differences; scores are float32
 
 
 @dataclass(frozen=True)

@@ -207,8 +207,18 @@ def _scored(
     for name, tensor in (("chosen", chosen_NK), ("rejected", rejected_NK)):
         _check_finite(name, tensor, 0)
     _, codes = np.unique(np.asarray(groups), return_inverse=True)
-    tasks_N = np.array([None] * n if tasks is None else list(tasks), dtype=object)
-    return ScoredPairs(prompt_ND, chosen_NK, rejected_NK, w_N, codes.astype(np.int64), tasks_N)
+    return ScoredPairs(prompt_ND, chosen_NK, rejected_NK, w_N, codes.astype(np.int64), _of_prompts(codes, tasks))
+
+
+def _of_prompts(codes_N: NDArray[np.int64], tasks: Sequence[str | None] | None) -> NDArray[np.object_]:
+    """Return the task of each pair's prompt: the first one that a pair of the prompt names."""
+    named: dict[int, str] = {}
+    for code, task in zip(codes_N.tolist(), tasks or (), strict=False):
+        if task is not None:
+            named.setdefault(code, task)
+    found_N = np.empty(len(codes_N), dtype=object)
+    found_N[:] = [named.get(code) for code in codes_N.tolist()]
+    return found_N
 
 
 def _check_finite(name: str, tensor: Tensor, start: int) -> None:

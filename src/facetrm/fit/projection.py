@@ -1,6 +1,7 @@
 """The input of the gate: the prompt vector, the standardised vector, or its coordinates along a few directions.
 
-The directions are whitened principal components, or linear discriminants: those that tell tasks apart best.
+The directions are principal components, with unit variance over all prompts, or linear discriminants: those that tell
+tasks apart best, with unit variance inside the tasks.
 
 Shapes: N prompts, D hidden size, R kept directions.
 """
@@ -9,12 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 from torch import Tensor
 
 from facetrm.core.errors import FitError
 from facetrm.fit.blocks import Vectors, row_blocks
+
+_PLACE: Final = "gate.settings.directions"
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,7 @@ class Projection:
     Attributes:
         center_D: vector that is subtracted.
         spread_D: factor for each dimension.
-        projection_DR: whitened directions; None keeps all dimensions, so R = D.
+        projection_DR: scaled directions; None keeps all dimensions, so R = D.
     """
 
     center_D: Tensor
@@ -75,8 +79,10 @@ def fit_projection(prompt_ND: Vectors, *, rank: int, shrinkage: float, standardi
 def fit_discriminants(prompt_ND: Vectors, tasks: Sequence[str | None], *, rank: int, shrinkage: float) -> Projection:
     """Fit the linear discriminants of prompt vectors: the directions that tell tasks apart best.
 
-        within = mean covariance inside the tasks + shrinkage * (its mean variance) * identity
+        within = pooled covariance inside the tasks + shrinkage * (its mean variance) * identity
         directions = those of the largest spread of the task means, among all with unit variance under ``within``
+
+    A task counts by its share of the prompts.
 
     What varies inside the tasks, such as the length of a prompt or a system message, moves these coordinates little.
     A gate therefore needs fewer pairs than with principal components, which follow whatever varies most.
@@ -84,26 +90,31 @@ def fit_discriminants(prompt_ND: Vectors, tasks: Sequence[str | None], *, rank: 
     Args:
         prompt_ND: prompt vectors, [N, D], with every prompt once.
         tasks: task of each prompt, [N]; prompts without one (None) are left out of the fit.
-        rank: largest number of directions; there is at most one less than there are tasks. 0 for no limit.
-        shrinkage: share of the mean variance that is added to each variance, so that directions in which few prompts
-            vary are not amplified too much.
+        rank: largest number of directions; 0 for no limit. There are at most one fewer than there are tasks, and only
+            those along which the task means differ.
+        shrinkage: share of the mean variance of all dimensions that is added to each variance, so that directions in
+            which few prompts vary are not amplified too much; at least 1e-6, so that the covariance has an inverse.
 
     Returns:
-        Float32 tensors for the buffers of the gate. The sign of a direction is such that its largest entry is positive.
+        Float32 tensors for the buffers of the gate. The sign of a direction is such that its entry of largest magnitude
+        is positive.
 
     Raises:
-        FitError: the prompts have fewer than two tasks.
+        FitError: the prompts have fewer than two tasks, no prompt vector varies inside its task, or ``tasks`` has not
+            one entry per prompt.
 
     Reference: linear discriminant analysis (Fisher 1936; Rao 1948), with a shrunk covariance.
     """
+    rows_of, hidden = prompt_ND.shape
+    if len(tasks) != rows_of:
+        raise FitError(f"{len(tasks)} tasks for {rows_of} prompts", place=_PLACE, fix="give one per prompt, or None")
     names = sorted({task for task in tasks if task is not None})
     if len(names) < 2:
         raise FitError(
-            f"the prompts have {len(names)} task{'' if len(names) == 1 else 's'}",
-            place="gate",
-            fix="give each pair its task, or set the gate's directions to 'variance'",
+            f"the training prompts have {len(names)} task{'' if len(names) == 1 else 's'}",
+            place=_PLACE,
+            fix="give the pairs a field 'task' with at least two names, or set it to 'variance'",
         )
-    hidden = prompt_ND.shape[1]
     index_N = torch.tensor([names.index(task) if task is not None else -1 for task in tasks])
     share_T = torch.bincount(index_N[index_N >= 0], minlength=len(names)).double() / int((index_N >= 0).sum())
     mean_TD = torch.zeros(len(names), hidden, dtype=torch.float64)
@@ -118,12 +129,19 @@ def fit_discriminants(prompt_ND: Vectors, tasks: Sequence[str | None], *, rank: 
         within_DD += x_ND.T @ x_ND
     within_DD /= int((index_N >= 0).sum())
     variance = float(within_DD.diagonal().mean())
-    within_DD.diagonal().add_(max(shrinkage, 1e-6) * variance + 1e-12)
+    if not variance > 0.0:
+        raise FitError(
+            f"no prompt vector varies inside its task ({rows_of} prompts, {len(names)} tasks)",
+            place=_PLACE,
+            fix="give several different prompts of a task, or set it to 'variance'",
+        )
+    within_DD.diagonal().add_(max(shrinkage, 1e-6) * variance)
     center_D = share_T @ mean_TD
     root_DD = torch.linalg.cholesky(within_DD)
     between_DT = torch.linalg.solve_triangular(root_DD, ((mean_TD - center_D) * share_T.sqrt()[:, None]).T, upper=False)
-    left_DT = torch.linalg.svd(between_DT, full_matrices=False).U
-    kept = min(rank or hidden, len(names) - 1, hidden)
+    left_DT, spread_T, _ = torch.linalg.svd(between_DT, full_matrices=False)
+    apart = int((spread_T > 1e-6 * spread_T[0]).sum())
+    kept = min(rank or hidden, len(names) - 1, hidden, max(apart, 1))
     directions_DR = torch.linalg.solve_triangular(root_DD.T, left_DT[:, :kept], upper=True)
     return Projection(center_D.float(), torch.ones(hidden), _signed(directions_DR).float().contiguous())
 

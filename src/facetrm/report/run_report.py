@@ -173,7 +173,7 @@ class VerdictPart(Section):
     Attributes:
         status: ``usable``, ``not better``, ``chance`` or ``backwards``.
         statement: The verdict in one or two sentences.
-        evidence: What supports it besides the held-out pairs, one sentence each.
+        evidence: What was measured besides the held-out pairs, one sentence each.
         warnings: What limits it, one sentence each.
         advice: What would change it, one sentence each.
     """

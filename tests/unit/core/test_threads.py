@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import scipy.linalg  # noqa: F401 - loads the library whose threads are limited
@@ -13,7 +15,7 @@ def threads() -> set[int]:
 
 
 @pytest.fixture
-def two() -> None:
+def two() -> Iterator[None]:
     """Let the linear algebra use two threads, on a machine with one core as well."""
     with threadpool_limits(2, user_api="blas"):
         yield
@@ -30,6 +32,16 @@ def test_products_with_small_matrices_run_on_one_thread(two: None) -> None:
 def test_large_matrices_keep_their_threads(two: None) -> None:
     with few_blas_threads(10**9):
         assert threads() == {2}
+
+
+def test_contexts_that_overlap_in_two_threads_leave_nothing_behind(two: None) -> None:
+    first, second = few_blas_threads(10), few_blas_threads(10)
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert threads() == {1}, "the second is still open"
+    second.__exit__(None, None, None)
+    assert threads() == {2}
 
 
 def test_the_threads_come_back_after_an_error(two: None) -> None:

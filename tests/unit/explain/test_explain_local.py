@@ -110,15 +110,16 @@ def test_one_expert_that_decides_is_named() -> None:
     assert any(f"{name} alone" in fact for fact in explain_scores_pair(a, b).facts)
 
 
-def test_a_difference_that_is_only_rounding_favours_neither_side() -> None:
+@pytest.mark.parametrize(("off", "side"), [(6e-17, "neither"), (2e-9, "neither"), (1e-6, "B")])
+def test_a_difference_that_is_only_rounding_favours_neither_side(off: float, side: str) -> None:
     a, b, _ = pair(3)
     name = NAMES[0]
-    same = a.contributions[name] + 6e-17
+    same = a.contributions[name] + off
     b = replace(b, reward=b.reward + same - b.contributions[name], contributions={**b.contributions, name: same})
     found = explain_scores_pair(a, b)
     (line,) = [line for line in found.lines if line.objective == name]
-    assert line.favours == "neither"
-    assert not any(name in fact for fact in found.facts)
+    assert line.favours == side
+    assert any(name in fact for fact in found.facts) is (side == "B")
 
 
 def test_json_round_trip() -> None:

@@ -14,6 +14,7 @@ import facetrm.fit.blocks as blocks
 from facetrm.core.errors import FitError
 from facetrm.core.statistics import win_credit
 from facetrm.fit.gate.fit import GateConfig, fit_gate
+from facetrm.fit.pairs import score_pairs
 from facetrm.fit.projection import fit_discriminants
 from facetrm.model.aggregate import GatedSum
 from facetrm.model.experts import LinearExperts
@@ -82,8 +83,42 @@ def test_from_blocks_and_with_fewer_prompts_than_dimensions(monkeypatch: pytest.
 
 @pytest.mark.parametrize(("tasks", "count"), [([None] * 4, 0), (["a"] * 4, 1), (["a", None, None, None], 1)])
 def test_one_task_has_no_directions(tasks: list[str | None], count: int) -> None:
-    with pytest.raises(FitError, match=rf"have {count} tasks?.*set the gate's directions to 'variance'"):
+    with pytest.raises(FitError, match=rf"directions: the training prompts have {count} tasks?; .*to 'variance'"):
         fit_discriminants(random_tensor(4, 8, seed=0), tasks, rank=2, shrinkage=0.1)
+
+
+def test_directions_along_which_no_task_differs_are_left_out() -> None:
+    """Two names for the same prompts are no second direction."""
+    prompt_ND = random_tensor(40, 8, seed=2)
+    doubled_ND = torch.cat([prompt_ND, prompt_ND, prompt_ND + 3.0])
+    tasks = ["a"] * 40 + ["b"] * 40 + ["c"] * 40
+    found = fit_discriminants(doubled_ND, tasks, rank=2, shrinkage=0.1)
+    assert found.projection_DR is not None
+    assert found.projection_DR.shape == (8, 1)
+
+
+def test_what_does_not_vary_has_no_directions() -> None:
+    constant_ND = torch.ones(6, 8) * torch.arange(6)[:, None] // 3
+    with pytest.raises(FitError, match=r"no prompt vector varies inside its task \(6 prompts, 2 tasks\)"):
+        fit_discriminants(constant_ND, ["a"] * 3 + ["b"] * 3, rank=2, shrinkage=0.1)
+    with pytest.raises(FitError, match="2 tasks for 6 prompts"):
+        fit_discriminants(constant_ND, ["a", "b"], rank=2, shrinkage=0.1)
+
+
+def test_a_task_that_is_held_out_alone_is_no_error() -> None:
+    pairs = two_rules(40, seed=1)
+    rare = sorted(set(pairs.groups))
+    for prompt in rare:
+        tasks = ["b" if group == prompt else "a" for group in pairs.groups]
+        keywords = {"experts": EXPERTS, "debias_KK": torch.eye(4), "groups": pairs.groups, "tasks": tasks}
+        fit_gate(pairs.chosen, pairs.rejected, config=GateConfig(steps=2, directions="tasks"), **keywords)  # type: ignore[arg-type]
+
+
+def test_a_prompt_has_the_first_task_that_its_pairs_name() -> None:
+    pairs = two_rules(40, seed=1)
+    tasks = [None if n % 2 == 0 else f"task{t}" for n, t in enumerate(pairs.task_N.tolist())]
+    scored = score_pairs(pairs.chosen, pairs.rejected, experts=EXPERTS, groups=pairs.groups, weights=None, tasks=tasks)
+    assert scored.tasks_N.tolist() == [f"task{t}" for t in pairs.task_N.tolist()], "two pairs of a prompt, one named"
 
 
 def drowned(pairs: TwoRules, *, seed: int) -> TwoRules:
@@ -127,7 +162,7 @@ def test_what_is_missing_is_named() -> None:
     pairs = two_rules(40, seed=1)
     keywords = {"experts": EXPERTS, "debias_KK": torch.eye(4), "groups": pairs.groups}
     config = GateConfig(steps=5, directions="tasks")
-    with pytest.raises(FitError, match="have 0 tasks"):
+    with pytest.raises(FitError, match="the training prompts have 0 tasks"):
         fit_gate(pairs.chosen, pairs.rejected, config=config, **keywords)  # type: ignore[arg-type]
     with pytest.raises(FitError, match="3 tasks for 40 pairs"):
         fit_gate(pairs.chosen, pairs.rejected, config=config, tasks=["a"] * 3, **keywords)  # type: ignore[arg-type]

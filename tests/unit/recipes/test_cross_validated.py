@@ -11,6 +11,8 @@ from pydantic import ValidationError
 
 import facetrm.recipes.armorm.cross_validated as module
 from facetrm.core.config import parse_config
+from facetrm.core.errors import FitError
+from facetrm.core.statistics import win_credit
 from facetrm.recipes.armorm.config import ArmormConfig, CompareSection
 from facetrm.recipes.armorm.cross_validated import cross_validated
 from facetrm.recipes.run import Run
@@ -23,12 +25,14 @@ def config(**compare: Any) -> ArmormConfig:
 
 def test_no_gate_is_measured_on_prompts_that_it_saw(tiny_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[set[str]] = []
+    made: list[Any] = []
     real = module.fit_mixture
 
     def watched(config: Any, experts: Any, debias: Any, pairs: Any, **more: Any) -> Any:
         seen.append(set(pairs.groups))
         assert len(more["scores"][0]) == len(pairs)
-        return real(config, experts, debias, pairs, **more)
+        made.append(real(config, experts, debias, pairs, **more))
+        return made[-1]
 
     monkeypatch.setattr(module, "fit_mixture", watched)
     found = cross_validated(config(folds=3), tiny_run.rows, tiny_run.fit)
@@ -41,6 +45,12 @@ def test_no_gate_is_measured_on_prompts_that_it_saw(tiny_run: Run, monkeypatch: 
     assert sum(map(len, held)) == len(every)
     assert max(map(len, held)) - min(map(len, held)) <= 1
     assert pairs == len(tiny_run.fit.gate_pairs)
+    right: list[float] = []
+    whole = tiny_run.fit.gate_pairs.whole()
+    for kept, (mixture, _) in zip(seen, made, strict=True):
+        credit_N = win_credit(mixture.margins(whole.chosen, whole.rejected).detach().numpy())
+        right += [c for c, group in zip(credit_N, whole.groups, strict=True) if group not in kept]
+    assert accuracy.value == pytest.approx(np.mean(right))
     assert accuracy.low <= accuracy.value <= accuracy.high
 
 
@@ -81,10 +91,32 @@ def test_pairs_whose_prompt_was_rated_do_not_count(tiny_run: Run) -> None:
 def test_it_is_left_out_where_it_says_nothing_new_or_nothing_true(tiny_run: Run) -> None:
     rows, fit = tiny_run.rows, tiny_run.fit
     assert cross_validated(config(folds=0), rows, fit) is None
-    assert cross_validated(config(few=len(rows.test)), rows, fit) is None, "enough held-out pairs"
-    assert cross_validated(config(few=len(rows.test) + 1), rows, fit) is not None
+    prompts = len({pair.prompt_key for pair in rows.test})
+    assert cross_validated(config(few=prompts), rows, fit) is None, "enough held-out prompts"
+    assert cross_validated(config(few=prompts + 1), rows, fit) is not None
     leaking = config()
     leaking = leaking.model_copy(update={"experts": leaking.experts.model_copy(update={"preference": True})})
     assert cross_validated(leaking, rows, fit) is None, "the preference expert learned from these pairs"
     with pytest.raises(ValidationError, match="one fold leaves nothing to fit on"):
         CompareSection(folds=1)
+
+
+def test_a_fold_that_cannot_be_fitted_leaves_the_run_alive(tiny_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: Any, **__: Any) -> Any:
+        raise FitError("the training prompts have 1 task", place="gate", fix="give more")
+
+    monkeypatch.setattr(module, "fit_mixture", fails)
+    assert cross_validated(config(), tiny_run.rows, tiny_run.fit) is None
+
+
+def test_the_verdict_says_it_in_a_sentence(tiny_run: Run) -> None:
+    """In the terminal's lines, in the metrics, in the report and on the card."""
+    verdict = tiny_run.judgement.verdict
+    assert verdict.cross_validated is not None
+    (sentence,) = verdict.evidence
+    assert f"({verdict.cross_pairs} training pairs)" in sentence
+    assert f"{100 * verdict.cross_validated.value:.1f}%" in sentence
+    assert f"  {sentence}" in verdict.lines()
+    assert tiny_run.metrics["verdict"]["evidence"] == [sentence]
+    assert sentence in (tiny_run.folder / "report.html").read_text(encoding="utf-8")
+    assert sentence in (tiny_run.folder / "model" / "README.md").read_text(encoding="utf-8")

@@ -120,6 +120,9 @@ def test_a_limit_of_a_pack_holds_for_each_source_and_split(tmp_path: Path) -> No
     whole, few = (load_rows(section.model_copy(update={"limit": limit}), seed=0) for limit in (None, 1))
     parts = [[r.id for r in part] for part in (few.heads, few.heads_test, few.gate, few.test)]
     assert parts == [["r0"], ["r3"], ["p0"], ["p3"]]
+    assert few.counts["ratings_beyond_the_limit"] == 2
+    assert few.counts["preferences_beyond_the_limit"] == 4
+    assert not {name for name in whole.counts if "limit" in name}
     assert load_rows(section.model_copy(update={"limit": 100}), seed=0).hash == whole.hash
 
 

@@ -134,6 +134,31 @@ def test_accuracy_by_task_stands_beside_the_single_gate(tiny_run: Run) -> None:
     assert judge_run(CONFIG, one, tiny_run.fit, Stopwatch()).by_task == {}, "a table of one task says nothing new"
 
 
+def test_the_warning_counts_the_weights_of_the_gates_that_score(tiny_run: Run) -> None:
+    found = routed(tiny_run, "a", "b")
+    names, fit = tiny_run.fit.mixture.names, tiny_run.fit
+    assert found.weights_NK.shape == (120, len(names))
+    assert torch.allclose(found.weights_NK.sum(dim=1), torch.ones(120), atol=1e-5)
+    weak = next(name for name, validity in fit.validity.items() if not validity.measurable)
+    moved = torch.zeros_like(found.weights_NK)
+    moved[:, names.index(weak)] = 1.0
+    warned = judge_run(
+        CONFIG, tiny_run.rows, fit, Stopwatch(), routed=replace(found, weights_NK=moved)
+    ).verdict.warnings
+    assert any(line.startswith(f"{weak} holds 100% of the weight") for line in warned)
+    single = judge_run(CONFIG, tiny_run.rows, fit, Stopwatch()).verdict.warnings
+    assert not any(line.startswith(f"{weak} holds 100%") for line in single)
+
+
+def test_gates_inside_a_task_read_principal_components(tiny_run: Run) -> None:
+    """A gate that is told to tell tasks apart has only one of them behind a router."""
+    gate = CONFIG.gate.model_copy(update={"settings": CONFIG.gate.settings.model_copy(update={"directions": "tasks"})})
+    config = CONFIG.model_copy(update={"gate": gate})
+    found = route_armorm(config, section(), named(tiny_run.rows, "a", "b"), tiny_run.fit)
+    assert set(found.gates) == {"a", "b"}
+    assert all(one.gate.shape.rank == CONFIG.gate.settings.rank for one in found.gates.values())
+
+
 def test_accuracies_by_task_count_a_tie_as_one_half() -> None:
     margins = {"x": np.array([1.0, -1.0, 0.0, 2.0]), "y": np.array([1.0, 1.0, -1.0, -1.0])}
     table = accuracy_by_task(margins, ["b", "b", "b", "a"], ["1", "2", "3", "4"], samples=10, seed=0)

@@ -18,9 +18,11 @@ class GateConfig(Section):
         temperature: divisor of the gate logits.
         dropout: dropout rate after each hidden layer.
         rank: number of directions of the prompt vectors that the gate reads; 0 for the whole vector.
-        directions: which ones: those of the largest ``variance`` (principal components), or those that tell ``tasks``
-            apart best (linear discriminants, one less than there are tasks). Both are whitened.
-        shrinkage: share of the mean variance that the whitening adds to each direction's variance.
+        directions: which ones: those of the largest ``variance`` (principal components, with unit variance over all
+            prompts), or those that tell ``tasks`` apart best (linear discriminants, at most one fewer than there are
+            tasks, with unit variance inside the tasks).
+        shrinkage: share of the mean variance that is added to each variance before it is made 1: the mean over the kept
+            components, or over all dimensions for ``tasks``.
         standardise: whether to divide every dimension by its standard deviation; used only with rank 0.
         unit_spread: whether to measure weights per standard deviation of the debiased score between answers to one
             prompt. Without it, heads trained on little data have a small spread and need nearly all the weight.

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -31,13 +31,14 @@ from torch import Tensor, nn
 from facetrm.backbone.encoder import Features
 from facetrm.core.fingerprint import fingerprint
 from facetrm.core.statistics import Floats, win_credit
-from facetrm.fit.blocks import Vectors, row_blocks, select_rows
+from facetrm.fit.blocks import row_blocks
 from facetrm.fit.gate.config import GateConfig
+from facetrm.fit.gate.input import GateInput, gate_projection
 from facetrm.fit.gate.unconditional import FixedWeights, fit_beta, fit_unconditional
 from facetrm.fit.loop import Progress, Schedule, train
 from facetrm.fit.losses import bradley_terry_loss, divergence, weighted_mean
 from facetrm.fit.pairs import ScoredPairs, hold_out, score_pairs
-from facetrm.fit.projection import fit_discriminants, fit_projection
+from facetrm.fit.projection import Projection
 from facetrm.model.aggregate import GatedSum
 from facetrm.model.gate import Gate, GateShape
 from facetrm.model.kinds import Experts
@@ -110,7 +111,8 @@ def fit_gate(
         weights: weight of each pair, [N], 0 or more; None for equal weights.
         scores: cross-fitted scores of the chosen and the rejected answers, [N, K] each, from heads that were not
             trained on the prompt; None scores them with ``experts``.
-        tasks: task of each pair, [N], for ``directions: tasks``; None where it is not known.
+        tasks: task of each pair, [N], for ``directions: tasks``; None where it is not known. The first task that the
+            pairs of a prompt name is that of the prompt.
         checkpoint: file from which a killed run resumes, with the same result; None for no file.
 
     Returns:
@@ -164,11 +166,15 @@ def fit_scored_gate(
     held = hold_out(pairs.groups_N, config.validation, seed=config.seed)
     inner, outer = pairs.select(~held), pairs.select(held)
     unit_K = _units(pairs, debias_KK) if config.unit_spread else torch.ones(len(gated))
-    run = _Run(config, gated, debias_KK.detach().float(), unit_K, reference_K)
+    # a rare task may be in the held-out part alone; its prompts then help to tell the tasks apart
+    wide = config.directions == "tasks" and len(set(inner.tasks_N) - {None}) < 2
+    run = _Run(
+        config, gated, debias_KK.detach().float(), unit_K, reference_K, gate_projection(config, pairs) if wide else None
+    )
     ridge = _best_ridge(run, inner, outer)
     start = _fit_fixed(run, inner, ridge)
-    tasks = list(pairs.tasks_N) if config.directions == "tasks" else None
-    key = fingerprint([config.model_dump(mode="json"), gated, debias_KK.tolist(), pairs.fingerprint(), tasks])
+    described = [config.model_dump(mode="json"), gated, debias_KK.tolist(), pairs.fingerprint()]
+    key = fingerprint(described + ([list(pairs.tasks_N)] if config.directions == "tasks" else []))
     module, progress = _train(run, inner, start, validation=outer, checkpoint=checkpoint, key=key)
     blend, beta = _choose_blend(module, outer, config.blends)
     if config.refit:
@@ -205,6 +211,7 @@ class _Run:
     debias_KK: Tensor
     unit_K: Tensor
     reference_K: Tensor
+    projection: Projection | None = None
 
 
 class _Trainable(nn.Module):
@@ -244,25 +251,6 @@ class _Trainable(nn.Module):
         return np.asarray(margin_N.double().numpy(), dtype=np.float64)
 
 
-@final
-class _GateInput:
-    """The projected prompt vectors: projected once if they fit in memory, else batch by batch.
-
-    Args:
-        gate: the gate whose projection is used.
-        prompt_ND: prompt vectors of the pairs, [N, D].
-    """
-
-    def __init__(self, gate: Gate, prompt_ND: Vectors) -> None:
-        self._gate, self._prompt_ND = gate, prompt_ND
-        self._x_NR: Tensor | None = None
-        if isinstance(prompt_ND, Tensor) or gate.projection_DR is not None:
-            self._x_NR = torch.cat([gate.project(block_ND) for _, block_ND in row_blocks(prompt_ND)])
-
-    def __getitem__(self, rows: Tensor | slice) -> Tensor:
-        return self._gate.project(self._prompt_ND[rows]) if self._x_NR is None else self._x_NR[rows]
-
-
 def _fit_fixed(run: _Run, pairs: ScoredPairs, ridge: float) -> FixedWeights:
     w_N = pairs.weights_N.double().numpy()
     return fit_unconditional(pairs.difference(run.debias_KK), gated=run.gated, weights=w_N, ridge=ridge)
@@ -285,12 +273,7 @@ def _loss(margin_N: Floats, w_N: Floats) -> float:
 def _start(run: _Run, pairs: ScoredPairs, start: FixedWeights) -> _Trainable:
     """Return the gate before its first step."""
     config = run.config
-    once = np.unique(pairs.groups_N, return_index=True)[1]
-    prompt_ND, size = select_rows(pairs.prompt_ND, torch.from_numpy(once)), (config.rank, config.shrinkage)
-    if config.directions == "tasks":
-        projection = fit_discriminants(prompt_ND, pairs.tasks_N[once].tolist(), rank=size[0], shrinkage=size[1])
-    else:
-        projection = fit_projection(prompt_ND, rank=size[0], shrinkage=size[1], standardise=config.standardise)
+    projection = run.projection or gate_projection(config, pairs)
     flags = torch.tensor(run.gated)
     shape = GateShape(
         hidden_size=int(pairs.prompt_ND.shape[1]),
@@ -342,7 +325,7 @@ def _train(
         patience=config.patience,
         seed=config.seed,
     )
-    prompts = _GateInput(module.gate, pairs.prompt_ND)
+    prompts = GateInput(module.gate, pairs.prompt_ND)
 
     def loss(rows: Tensor | slice) -> Tensor:
         logits_NK, w_N = module.gate.logits_of(prompts[rows]), pairs.weights_N[rows]

@@ -60,6 +60,9 @@ class RidgeSolutions:
         return RidgeSolutions(alpha, torch.zeros_like(blank[0]), means_K.clone(), blank, means.clone(), means.clone())
 
 
+_WORTH = 16  # one decomposition is short: several threads pay off above D = 1,024
+
+
 class NormalEquations:
     """Normal equations of one set of rows. They are centred if the heads have an intercept.
 
@@ -83,7 +86,7 @@ class NormalEquations:
 
     def path(self, alphas: Sequence[float]) -> tuple[Tensor, Tensor]:
         """Return the heads for every alpha: coefficients [P, D, K] and intercepts [P, K]."""
-        with few_blas_threads(16 * self._gram.numel()):
+        with few_blas_threads(_WORTH * self._gram.numel()):
             coefficients = _tridiagonal_path(self._gram, self._cross, alphas)
         if coefficients is None:
             coefficients = _eigen_path(self._gram, self._cross, alphas)

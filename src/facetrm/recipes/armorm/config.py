@@ -166,9 +166,10 @@ class CompareSection(Section):
         linear: Settings of the linear Bradley-Terry head.
         bag_of_words: Number of words of the bag-of-words pipeline; 0 for none.
         samples: Number of bootstrap resamples.
-        least: Smallest number of test pairs for a source to be shown by itself; smaller sources are pooled.
+        least: Smallest number of test pairs for a source to be shown by itself; smaller sources are pooled. A task
+            needs a tenth as many.
         folds: Folds of the accuracy that is cross-validated by prompt on the training pairs; 0 for none.
-        few: Number of test pairs below which that accuracy stands beside the held-out one.
+        few: Number of test prompts below which that accuracy stands beside the held-out one.
     """
 
     linear: BradleyTerryConfig = BradleyTerryConfig()

@@ -160,7 +160,7 @@ def _check_tasks(config: ArmormConfig, rows: Rows) -> None:
         raise ConfigError(
             f"the training pairs name {len(tasks)} task{'' if len(tasks) == 1 else 's'}",
             place="gate.settings.directions",
-            fix="give each pair a task, or set it to 'variance'",
+            fix="give the pairs a field 'task' with at least two names, or set gate.settings.directions to 'variance'",
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypedDict
@@ -15,7 +16,7 @@ from facetrm.core.errors import FitError
 from facetrm.core.progress import log
 from facetrm.core.statistics import Floats, Interval, pair_accuracy, win_credit
 from facetrm.data.synthetic.known import KnownTruth
-from facetrm.evaluate.compare import by_source, difference, fit_baselines, margins, strata
+from facetrm.evaluate.compare import POOLED, by_source, difference, fit_baselines, margins, strata
 from facetrm.evaluate.length_audit import within_prompt_rank_correlation
 from facetrm.evaluate.truth import Cell, fit_on_true_levels, recover_weights, true_pairs, true_signs
 from facetrm.evaluate.verdict import Verdict, unproven, weight_warnings
@@ -31,6 +32,7 @@ from facetrm.recipes.verdicts import leads_over_rivals, run_verdict
 
 CEILING = "ceiling"
 UNLABELLED = "unlabelled"
+"""Name of the pairs without a task in tables by task."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,8 @@ class RunJudgement:
         true: Accuracy by system, against the true order; empty outside the world.
         sources: Accuracy by source and system, against the labels; small sources are pooled, and ``macro`` is the mean
             over sources.
-        by_task: Accuracy by task and system, against the labels; empty if the test pairs have fewer than two tasks.
+        by_task: Accuracy by task and system, against the labels; pairs without a task are ``unlabelled``, small tasks
+            are pooled. Empty if there is only one such name.
         true_by_task: The same against the true order; empty outside a generator with a known truth.
         against_linear: Accuracy of the gate minus that of the linear head: over all pairs (``micro``), and as a mean
             over sources (``macro``).
@@ -113,7 +116,7 @@ def judge_run(
     with watch("statistics"):
         groups, names = fit.test_pairs.groups, strata(rows.test, least=config.compare.least)
         drawn = _Drawn(samples=config.compare.samples, seed=config.seed)
-        tasks = [p.task or UNLABELLED for p in rows.test]
+        tasks = _tasks(rows, least=max(config.compare.least // 10, 1))
         noisy, by_task = _accuracies(by_system, groups, tasks, drawn)
         true: dict[str, Interval] = {}
         true_by_task: dict[str, dict[str, Interval]] = {}
@@ -161,7 +164,13 @@ class _Drawn(TypedDict):
 
 @dataclass(frozen=True)
 class _Known:
-    """What the known truth of a generator adds: margins of a gate on the true levels and of the truth; weights."""
+    """What the known truth of a generator adds.
+
+    Attributes:
+        margins: Margin of each test pair by a gate on the true levels, and its true order, [N] by system.
+        recovery: Rank correlation of learned and true weights.
+        cells: Learned and true weight per task and quality.
+    """
 
     margins: dict[str, Floats]
     recovery: float
@@ -190,7 +199,15 @@ def _systems(
     return by_system, best
 
 
+def _tasks(rows: Rows, *, least: int) -> list[str]:
+    """Return the task of each test pair; tasks with fewer than ``least`` pairs are pooled."""
+    named = [pair.task or UNLABELLED for pair in rows.test]
+    sizes = Counter(named)
+    return [name if sizes[name] >= least else POOLED for name in named]
+
+
 def _measure_truth(config: ArmormConfig, rows: Rows, fit: ArmormFit, world: KnownTruth[Any]) -> _Known:
+    """Fit a gate on the true levels, and compare the learned weights with the true ones."""
     tasks = [p.task for p in rows.gate]
     taught = true_pairs(world, fit.gate_pairs.whole(), rows.gate)
     known = fit_on_true_levels(world, taught, config=config.gate.settings, weights=fit.weights, tasks=tasks)

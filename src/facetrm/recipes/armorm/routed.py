@@ -40,7 +40,7 @@ class RoutedFit:
         shared: Number of training pairs of each task that uses the gate of all tasks.
         margins: Margin of each test pair, chosen minus rejected, [N].
         used: Name of the mixture that scored each test pair.
-        weights_NK: Gate weights of each test pair, of the mixture that scored it.
+        weights_NK: Gate weights of each test pair, of the mixture that scored it, [N, K].
     """
 
     model: RewardModel

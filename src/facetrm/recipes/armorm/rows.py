@@ -111,7 +111,7 @@ class PackData(SkippingRows):
     Attributes:
         kind: ``pack``.
         folder: Path of the folder.
-        limit: Maximum number of rows per source and split; None for all.
+        limit: Maximum number of rows per source and split, in file order and before any other filter; None for all.
     """
 
     kind: Literal["pack"] = "pack"
@@ -229,6 +229,11 @@ def load_rows(section: WorldData | DeskData | PackData | FilesData | SourcesData
         pack = read_pack(section.folder, **section.skipping)
         ratings, pairs = _first_of_each(pack.ratings, section.limit), _first_of_each(pack.preferences, section.limit)
         rows = _assemble(section, ratings, pairs, pack.objectives, split=_GivenSplit(section.folder))
+        beyond = {
+            "ratings_beyond_the_limit": len(pack.ratings) - len(ratings),
+            "preferences_beyond_the_limit": len(pack.preferences) - len(pairs),
+        }
+        rows = replace(rows, counts={**rows.counts, **{name: count for name, count in beyond.items() if count}})
     elif isinstance(section, FilesData):
         objectives = read_objectives(Path(section.objectives))
         rated = [read_rating_file(f, objectives=objectives, **section.skipping) for f in section.ratings]

@@ -73,6 +73,12 @@ class AggregatorSection(Section):
     concat: ConcatConfig = ConcatConfig()
     gate: GateConfig = GateConfig()
 
+    @model_validator(mode="after")
+    def _gate_inside_one_task(self) -> Self:
+        if self.gate.directions == "tasks":
+            raise ValueError("gate.directions is 'tasks', but this gate is inside one task: give 'variance'")
+        return self
+
 
 class RivalSection(Section):
     """Simpler reward models that are trained on the same overall labels, for the table of accuracies.

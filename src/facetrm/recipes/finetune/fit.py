@@ -144,7 +144,9 @@ def _run_finetune(config: FineTuneRecipe, held: RunFolder, here: PartialState) -
         rated = tuned.encode([r.messages for r in rows.heads_test])
     mixture = _mixture(config, rows, heads, sample)
     model = RewardModel(
-        tuned, {"all": mixture}, provenance={"recipe": config.model_dump(mode="json"), "data": rows.hash}
+        tuned,
+        {"all": mixture},
+        provenance={"recipe": config.model_dump(mode="json", exclude={"features": {"folder"}}), "data": rows.hash},
     )
     with watch("statistics"):
         before = None
