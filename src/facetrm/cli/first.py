@@ -32,7 +32,8 @@ def demo(
     print_row(model, records.read_conversations(folder / "pair.jsonl")[0], html=out, as_json=False)
     print(
         "\nTry your own: "
-        f'facetrm explain {DEMO} --prompt "How do I boil an egg?" --a "Boil it for eight minutes." --b "No."'
+        f'facetrm explain {DEMO} --prompt "How can I sleep better?" '
+        '--a "Go to bed at the same time every day. I hope that helps." --b "What a stupid question."'
     )
     if open_page and sys.stdout.isatty():
         load_name("webbrowser", "open")(out.resolve().as_uri())
