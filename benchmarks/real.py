@@ -105,7 +105,9 @@ def main() -> None:
         {
             **provenance(),
             "command": "python benchmarks/real.py --folder PACK"
-            + (" --encoder ENCODER" if options.encoder else f" --recipe {options.recipe} --features FEATURES")
+            + " --encoder ENCODER" * (options.encoder is not None)
+            + f" --recipe {options.recipe}" * (options.recipe != "real-small")
+            + " --features FEATURES" * (options.features is not None)
             + "".join(f" --set {item}" for item in options.sets)
             + " --ablate" * options.ablate,
             "summary": summary,
