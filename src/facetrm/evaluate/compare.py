@@ -25,6 +25,8 @@ from facetrm.fit.gate.fit import GateFit
 from facetrm.model.mixture import Mixture
 
 POOLED = "pooled"
+UNLABELLED = "unlabelled"
+"""Name of the pairs without a task in tables by task."""
 MACRO = "macro"
 
 
@@ -124,6 +126,28 @@ def strata(preferences: Sequence[Preference], *, least: int = 100) -> list[str]:
     return [p.source if sizes[p.source] >= least else POOLED for p in preferences]
 
 
+def by_stratum(
+    margins_by_system: Mapping[str, Floats], names: Sequence[str], groups: Sequence[str], *, samples: int, seed: int
+) -> dict[str, dict[str, Interval]]:
+    """Return the pair accuracy by stratum, such as a source or a task, and by system, 0 to 1, with intervals.
+
+    Args:
+        margins_by_system: reward margins of each system, [N], by name.
+        names: stratum of each pair, [N].
+        groups: prompt key of each pair, [N]; the bootstrap resamples prompts.
+        samples: number of bootstrap samples.
+        seed: random seed of the bootstrap.
+    """
+    array, prompt = np.asarray(names), np.asarray(groups)
+    return {
+        name: {
+            system: pair_accuracy(m[array == name], prompt[array == name], samples=samples, seed=seed)
+            for system, m in margins_by_system.items()
+        }
+        for name in sorted(set(names))
+    }
+
+
 def by_source(
     margins_by_system: Mapping[str, Floats], names: Sequence[str], groups: Sequence[str], *, samples: int, seed: int
 ) -> dict[str, dict[str, Interval]]:
@@ -140,13 +164,7 @@ def by_source(
         Accuracy by stratum, then by system; ``macro`` holds the unweighted mean over strata.
     """
     array, prompt = np.asarray(names), np.asarray(groups)
-    table: dict[str, dict[str, Interval]] = {}
-    for name in sorted(set(names)):
-        rows = array == name
-        table[name] = {
-            system: pair_accuracy(m[rows], prompt[rows], samples=samples, seed=seed)
-            for system, m in margins_by_system.items()
-        }
+    table = by_stratum(margins_by_system, names, groups, samples=samples, seed=seed)
     table[MACRO] = {
         system: pair_accuracy(m, prompt, strata=array, samples=samples, seed=seed)
         for system, m in margins_by_system.items()

@@ -11,13 +11,13 @@ import torch
 
 from facetrm.core.config import parse_config
 from facetrm.core.errors import ConfigError, FitError
+from facetrm.evaluate.compare import by_stratum
 from facetrm.evaluate.truth import true_signs
 from facetrm.recipes.armorm.config import ArmormConfig, GatesSection
 from facetrm.recipes.armorm.fit import Stopwatch
 from facetrm.recipes.armorm.judge import judge_run
 from facetrm.recipes.armorm.routed import RoutedFit, route_armorm
 from facetrm.recipes.armorm.rows import Rows
-from facetrm.recipes.dmoerm.judge import accuracy_by_task
 from facetrm.recipes.run import Run
 from tiny_runs import recipe
 
@@ -161,7 +161,7 @@ def test_gates_inside_a_task_read_principal_components(tiny_run: Run) -> None:
 
 def test_accuracies_by_task_count_a_tie_as_one_half() -> None:
     margins = {"x": np.array([1.0, -1.0, 0.0, 2.0]), "y": np.array([1.0, 1.0, -1.0, -1.0])}
-    table = accuracy_by_task(margins, ["b", "b", "b", "a"], ["1", "2", "3", "4"], samples=10, seed=0)
+    table = by_stratum(margins, ["b", "b", "b", "a"], ["1", "2", "3", "4"], samples=10, seed=0)
     assert list(table) == ["a", "b"]
     assert {task: {s: i.value for s, i in row.items()} for task, row in table.items()} == {
         "a": {"x": 1.0, "y": 0.0},

@@ -16,7 +16,16 @@ from facetrm.core.errors import FitError
 from facetrm.core.progress import log
 from facetrm.core.statistics import Floats, Interval, pair_accuracy, win_credit
 from facetrm.data.synthetic.known import KnownTruth
-from facetrm.evaluate.compare import POOLED, by_source, difference, fit_baselines, margins, strata
+from facetrm.evaluate.compare import (
+    POOLED,
+    UNLABELLED,
+    by_source,
+    by_stratum,
+    difference,
+    fit_baselines,
+    margins,
+    strata,
+)
 from facetrm.evaluate.length_audit import within_prompt_rank_correlation
 from facetrm.evaluate.truth import Cell, fit_on_true_levels, recover_weights, true_pairs, true_signs
 from facetrm.evaluate.verdict import Verdict, unproven, weight_warnings
@@ -27,12 +36,9 @@ from facetrm.recipes.armorm.cross_validated import cross_validated
 from facetrm.recipes.armorm.fit import ArmormFit, Stopwatch, fit_mixture, fit_parts, stream_of
 from facetrm.recipes.armorm.routed import RoutedFit
 from facetrm.recipes.armorm.rows import Rows, lost_lines
-from facetrm.recipes.dmoerm.judge import accuracy_by_task
 from facetrm.recipes.verdicts import leads_over_rivals, run_verdict
 
 CEILING = "ceiling"
-UNLABELLED = "unlabelled"
-"""Name of the pairs without a task in tables by task."""
 
 
 @dataclass(frozen=True)
@@ -222,7 +228,7 @@ def _accuracies(
 ) -> tuple[dict[str, Interval], dict[str, dict[str, Interval]]]:
     """Return the accuracy by system, and by task and system; the second is empty for fewer than two tasks."""
     whole = {name: pair_accuracy(margin_N, groups, **drawn) for name, margin_N in by_system.items()}
-    return whole, accuracy_by_task(by_system, tasks, groups, **drawn) if len(set(tasks)) > 1 else {}
+    return whole, by_stratum(by_system, tasks, groups, **drawn) if len(set(tasks)) > 1 else {}
 
 
 def _shares(mixture: Mixture, weights_NK: Tensor | None) -> dict[str, float]:

@@ -17,7 +17,7 @@ from facetrm.backbone.transformer import TransformerEncoder
 from facetrm.core.statistics import Floats, Interval, pair_accuracy, paired_difference, win_credit
 from facetrm.data.records import Preference
 from facetrm.data.views import as_pairs
-from facetrm.evaluate.compare import Pairs
+from facetrm.evaluate.compare import UNLABELLED, Pairs, by_stratum
 from facetrm.evaluate.truth import true_signs
 from facetrm.evaluate.verdict import Verdict, unproven, weight_warnings
 from facetrm.fit.experts.adapters import ExpertFit
@@ -112,7 +112,7 @@ def judge_tasks(
     groups = [p.prompt_key for p in pairs]
     drawn: dict[str, Any] = {"samples": config.samples, "seed": config.seed}
     signs = None if rows.world is None else true_signs(rows.world, pairs)
-    names = [p.task or "unlabelled" for p in pairs]
+    names = [p.task or UNLABELLED for p in pairs]
     noisy = {s: pair_accuracy(m, groups, **drawn) for s, m in found.items()}
     gained = {s: paired_difference(found["model"], m, groups, **drawn) for s, m in found.items() if s != "model"}
     return TaskJudgement(
@@ -121,7 +121,7 @@ def judge_tasks(
         used=used,
         noisy=noisy,
         true={} if signs is None else {s: pair_accuracy(m * signs, groups, **drawn) for s, m in found.items()},
-        by_task=accuracy_by_task(found, names, groups, **drawn),
+        by_task=by_stratum(found, names, groups, **drawn),
         gained=gained,
         experts=tuple(experts),
         verdict=run_verdict(noisy["model"], gained, pairs=len(pairs), warnings=[*_unproven(model, experts), *limits]),
@@ -136,28 +136,6 @@ def _unproven(model: RewardModel, experts: Sequence[CapabilityRow]) -> list[str]
         shares = {e.name: e.share for e in experts if e.task == task and e.share is not None}
         found += weight_warnings(shares, without, of=f"contributions in {task}")
     return found
-
-
-def accuracy_by_task(
-    margins: Mapping[str, Floats], tasks: Sequence[str], groups: Sequence[str], *, samples: int, seed: int
-) -> dict[str, dict[str, Interval]]:
-    """Return accuracy by task and system.
-
-    Args:
-        margins: Margin of each pair, [N] by system.
-        tasks: Task of each pair.
-        groups: Prompt key of each pair.
-        samples: Number of resamples of the bootstrap over prompts.
-        seed: Random seed of the bootstrap.
-    """
-    task_N, group_N = np.asarray(tasks), np.asarray(groups)
-    return {
-        task: {
-            system: pair_accuracy(m[task_N == task], group_N[task_N == task], samples=samples, seed=seed)
-            for system, m in margins.items()
-        }
-        for task in sorted(set(tasks))
-    }
 
 
 def _of_task(
