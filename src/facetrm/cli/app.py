@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from facetrm.cli.evaluated import evaluate
 from facetrm.cli.first import demo
 from facetrm.cli.judge import doctor
 from facetrm.cli.prepare import encode, label
@@ -50,7 +51,7 @@ def program(
         raise typer.Exit(2)
 
 
-for verb in (demo, init, train, run, list_recipes, encode, label, score, explain, export, doctor):
+for verb in (demo, init, train, run, list_recipes, encode, label, score, explain, export, evaluate, doctor):
     add_verb(app, verb)
 
 
@@ -68,7 +69,7 @@ def main() -> None:
     """Run the command line. Users see a message, not a traceback.
 
     Exit codes: 2 for an error that the user can fix, 1 for an internal error (``FACETRM_TRACEBACK=1`` shows its
-    traceback), and 3 if ``doctor`` found a fault in the model.
+    traceback), and 3 if ``doctor`` found a fault in the model or ``eval`` missed a bound.
     """
     tolerant_streams()
     try:
@@ -128,4 +129,4 @@ def _keeps_work(arguments: list[str]) -> bool:
     verb = next((one for one in arguments if not one.startswith("-")), "")
     if verb == "score":
         return any(one == "--out" or one.startswith("--out=") for one in arguments)
-    return verb in ("run", "train", "encode", "label")
+    return verb in ("run", "train", "encode", "label", "eval")

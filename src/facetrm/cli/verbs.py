@@ -46,7 +46,7 @@ class LabelCommand(TyperCommand):
         formatter.write(settings_help(core.settings_text(labels.LabelConfig, skip=("model", "base_url"))))
 
 
-_NAMES = {"list_recipes": "recipes"}  # a function of that name would hide the module
+_NAMES = {"list_recipes": "recipes", "evaluate": "eval"}  # functions of these names would hide a module or a builtin
 _COMMANDS: dict[str, type[TyperCommand]] = {"encode": EncodeCommand, "label": LabelCommand}
 
 

@@ -6,9 +6,14 @@ from facetrm.core.lazy import lazy
 
 __all__ = [
     "RECIPES",
+    "EvalRequest",
+    "Loading",
     "Run",
     "check_unwritten",
     "draft",
+    "evaluate_systems",
+    "evaluation_text",
+    "file_name",
     "located",
     "needed_text",
     "print_scores",
@@ -26,6 +31,10 @@ __all__ = [
 
 if TYPE_CHECKING:
     from facetrm.recipes.dmoerm.labels_used import needed_text
+    from facetrm.recipes.evaluation.exports import file_name
+    from facetrm.recipes.evaluation.named import Loading
+    from facetrm.recipes.evaluation.run import EvalRequest, evaluate_systems
+    from facetrm.recipes.evaluation.show import evaluation_text
     from facetrm.recipes.own_data.start import check_unwritten, draft, train_own_data, write_draft
     from facetrm.recipes.run import RECIPES, Run, read_recipe, run_recipe
     from facetrm.recipes.score_file import print_scores, write_scores
@@ -38,6 +47,10 @@ else:
         __name__,
         {
             "facetrm.recipes.dmoerm.labels_used": ["needed_text"],
+            "facetrm.recipes.evaluation.exports": ["file_name"],
+            "facetrm.recipes.evaluation.named": ["Loading"],
+            "facetrm.recipes.evaluation.run": ["EvalRequest", "evaluate_systems"],
+            "facetrm.recipes.evaluation.show": ["evaluation_text"],
             "facetrm.recipes.own_data.start": ["check_unwritten", "draft", "train_own_data", "write_draft"],
             "facetrm.recipes.run": ["RECIPES", "Run", "read_recipe", "run_recipe"],
             "facetrm.recipes.score_file": ["print_scores", "write_scores"],

@@ -1,0 +1,206 @@
+"""Exit codes for continuous integration: a figure below a bound, or pairs that another model orders differently.
+
+--fail-under NAME=VALUE              a figure of a system is below VALUE
+--against RESULTS --tolerance X      a figure fell by more than X against an earlier result
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final, TypeAlias, final
+
+from facetrm.core.errors import ConfigError, DataError, did_you_mean
+from facetrm.core.files import read_json
+from facetrm.data.read.rows import read_rows
+
+RESULTS: Final = "results.json"
+ROWS: Final = "rows.jsonl"
+_MOST: Final = 200
+Key: TypeAlias = tuple[str, str, str]
+"""Benchmark, subset and id of a question."""
+
+
+@final
+@dataclass(frozen=True)
+class Bound:
+    """A bound of ``--fail-under``.
+
+    Attributes:
+        name: ``FIGURE`` or ``BENCHMARK/FIGURE``.
+        value: Smallest value that passes.
+    """
+
+    name: str
+    value: float
+
+
+@final
+@dataclass(frozen=True)
+class Flip:
+    """A question that was right before and is wrong now, or the other way round.
+
+    Attributes:
+        benchmark: Name of the benchmark.
+        subset: Subset of the question.
+        id: Id of the question.
+        before: Verdict before.
+        now: Verdict now.
+        cause: Objective whose contribution to the margin changed most; None if unknown.
+        change: Change of that contribution.
+    """
+
+    benchmark: str
+    subset: str
+    id: str
+    before: str
+    now: str
+    cause: str | None
+    change: float | None
+
+
+def read_bounds(given: Sequence[str]) -> list[Bound]:
+    """Return the bounds of ``NAME=VALUE`` texts.
+
+    Args:
+        given: Texts of the command line.
+
+    Raises:
+        ConfigError: A text has another form.
+    """
+    bounds = []
+    for text in given:
+        name, _, value = text.rpartition("=")
+        try:
+            bounds.append(Bound(name.strip(), float(value)))
+        except ValueError:
+            name = ""
+        if not name.strip():
+            raise ConfigError(
+                f"'{text}' is no bound", place="--fail-under", fix="write FIGURE=VALUE, such as total=0.7"
+            )
+    return bounds
+
+
+def below(results: Mapping[str, Any], bounds: Sequence[Bound]) -> list[str]:
+    """Return one sentence per figure that is below its bound.
+
+    Args:
+        results: Content of ``results.json``.
+        bounds: The bounds.
+
+    Raises:
+        ConfigError: No benchmark has a figure of that name.
+    """
+    said = []
+    for bound in bounds:
+        found = False
+        for name, one in results["benchmarks"].items():
+            for figure, row in one["figures"].items():
+                if bound.name not in (figure, f"{name}/{figure}"):
+                    continue
+                found = True
+                for system in one["systems"]:
+                    value = row[system]["value"]
+                    if value is None or value < bound.value:
+                        shown = "nothing" if value is None else f"{value:.4f}"
+                        said.append(f"{system}: {name}/{figure} is {shown}, below {bound.value:g}")
+        if not found:
+            known = [f"{n}/{f}" for n, one in results["benchmarks"].items() for f in one["figures"]]
+            raise ConfigError(f"no figure '{bound.name}'", place="--fail-under", fix=did_you_mean(bound.name, known))
+    return said
+
+
+def compare(
+    results: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], earlier: Path, *, tolerance: float
+) -> dict[str, Any]:
+    """Return what changed against an earlier result: figures, slices, flipped questions and their causes.
+
+    The first system of both results is compared.
+
+    Args:
+        results: Content of ``results.json``.
+        rows: Rows of ``rows.jsonl``.
+        earlier: Folder of the earlier result, or its ``results.json``.
+        tolerance: A figure or slice that fell by more than this has failed.
+
+    Raises:
+        DataError: The earlier result is missing or has no benchmark in common.
+    """
+    folder = earlier if earlier.is_dir() else earlier.parent
+    before = read_json(folder / RESULTS, DataError, fix="give the folder that 'facetrm eval' wrote")
+    if not isinstance(before, dict) or not isinstance(before.get("benchmarks"), dict) or not before.get("models"):
+        raise DataError("no result of 'facetrm eval'", place=folder / RESULTS, fix="give the folder that it wrote")
+    common = [name for name in results["benchmarks"] if name in before["benchmarks"]]
+    if not common:
+        raise DataError("no benchmark in common", place=folder / RESULTS, fix="evaluate on the same benchmarks")
+    old, new = next(iter(before["models"])), next(iter(results["models"]))
+    figures = []
+    for name in common:
+        for part in ("figures", "slices"):
+            then, now = before["benchmarks"][name][part], results["benchmarks"][name][part]
+            for figure in now:
+                values = [then.get(figure, {}).get(old, {}).get("value"), now[figure][new]["value"]]
+                if None not in values:
+                    change = values[1] - values[0]
+                    fallen = change < -tolerance
+                    figures.append(
+                        {
+                            "benchmark": name,
+                            "part": part,
+                            "name": figure,
+                            "before": values[0],
+                            "now": values[1],
+                            "change": change,
+                            "failed": fallen,
+                        }
+                    )
+    flips = _flips(_rows_of(folder / ROWS, old), {_key(row): row for row in rows if row["model"] == new})
+    causes: dict[str, int] = {}
+    for flip in flips:
+        if flip.cause is not None:
+            causes[flip.cause] = causes.get(flip.cause, 0) + 1
+    return {
+        "earlier": old,
+        "model": new,
+        "tolerance": tolerance,
+        "figures": figures,
+        "failed": [one for one in figures if one["failed"]],
+        "flipped": {
+            "to_wrong": sum(flip.before == "right" for flip in flips),
+            "to_right": sum(flip.now == "right" for flip in flips),
+            "by_objective": dict(sorted(causes.items(), key=lambda item: -item[1])),
+            "questions": [asdict(flip) for flip in flips[:_MOST]],
+        },
+    }
+
+
+def _key(row: Mapping[str, Any]) -> Key:
+    return str(row["benchmark"]), str(row["subset"]), str(row["id"])
+
+
+def _rows_of(path: Path, model: str) -> dict[Key, Mapping[str, Any]]:
+    rows: dict[Key, Mapping[str, Any]] = {}
+    for raw in read_rows(path):
+        row = raw.value
+        if row is None or not {"benchmark", "subset", "id", "model", "verdict"} <= row.keys():
+            raise DataError("no row of 'facetrm eval'", place=f"{path}:{raw.number}", fix="evaluate again")
+        if row["model"] == model:
+            rows[_key(row)] = row
+    return rows
+
+
+def _flips(before: Mapping[Key, Mapping[str, Any]], now: Mapping[Key, Mapping[str, Any]]) -> list[Flip]:
+    flips = []
+    for key, row in now.items():
+        old = before.get(key)
+        if old is None or (old["verdict"] == "right") == (row["verdict"] == "right"):
+            continue
+        then, new = old.get("differences") or {}, row.get("differences") or {}
+        changes = {name: new.get(name, 0.0) - then.get(name, 0.0) for name in {*then, *new}} if then and new else {}
+        cause = max(sorted(changes), key=lambda name: abs(changes[name]), default=None)
+        change = None if cause is None else changes[cause]
+        benchmark, subset, name = key
+        flips.append(Flip(benchmark, subset, name, str(old["verdict"]), str(row["verdict"]), cause, change))
+    return flips

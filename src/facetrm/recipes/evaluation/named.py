@@ -1,0 +1,129 @@
+"""From the text that names a system to the system: ``facetrm eval MODEL``."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, final
+
+from facetrm.baselines.plain import LengthScorer, RandomScorer
+from facetrm.core.errors import ConfigError, ModelError
+from facetrm.core.web.key import read_server_key
+from facetrm.evaluate.benchmarks.result import BASELINES
+from facetrm.hub.load import load_model
+from facetrm.model.output import Scorer
+from facetrm.recipes.evaluation.score_files import read_score_file
+from facetrm.recipes.evaluation.served import ServedScorer
+from facetrm.recipes.evaluation.systems import System
+
+JUDGE: Final = "judge:"
+
+
+@final
+@dataclass(frozen=True)
+class Loading:
+    """How systems are loaded.
+
+    Attributes:
+        device: Device of a model: ``auto``, ``cpu`` or ``cuda``.
+        mode: ``fast`` or ``exact``; None keeps the model's own mode.
+        settings: Settings of the backbone.
+        trust_remote_code: Whether a model's own Python code may run.
+        timeout: Timeout of a request to a server, in seconds.
+        key_env: Environment variable with the API key of a server or judge.
+        seed: Seed of the random baseline.
+        folder: Folder of the evaluation, where a judge keeps its answers.
+    """
+
+    device: str = "auto"
+    mode: Any = None
+    settings: Mapping[str, object] = field(default_factory=dict)
+    trust_remote_code: bool = False
+    timeout: float = 60.0
+    key_env: str | None = None
+    seed: int = 0
+    folder: Path = Path()
+
+
+def load_systems(asked: Sequence[str], loading: Loading) -> list[System]:
+    """Return the systems that the texts name, with distinct names.
+
+    Args:
+        asked: Texts of the command line.
+        loading: How they are loaded.
+
+    Raises:
+        ConfigError: The same system is asked for twice.
+        ModelError: A model cannot be loaded.
+        DataError: A file of scores is malformed.
+    """
+    systems: list[System] = []
+    for text in asked:
+        system = load_system(text, loading)
+        if any(other.hash == system.hash for other in systems):
+            raise ConfigError("the same system is asked for twice", place=text, fix="name it once")
+        taken = [*BASELINES, *(other.name for other in systems)]
+        name, n = system.name, 2
+        while name in taken:
+            name, n = f"{system.name}-{n}", n + 1
+        systems.append(System(**{**vars(system), "name": name}))
+    return systems
+
+
+def load_system(text: str, loading: Loading) -> System:
+    """Return the system that a text names.
+
+    Args:
+        text: Text of the command line.
+        loading: How it is loaded.
+
+    Raises:
+        ModelError: The model cannot be loaded, or the server cannot be reached.
+        DataError: The file of scores is malformed.
+        ConfigError: The judge is not named as ``judge:MODEL@BASE_URL``.
+    """
+    made = _PLAIN.get(text)
+    if made is not None:
+        scorer: Scorer = made(loading.seed)
+        return System(text, text, "baseline", f"{text}/{loading.seed if text == 'random' else 0}", scorer)
+    if text.startswith(JUDGE):
+        return _judge(text, loading)
+    if text.lower().startswith(("http:", "https:")):
+        key = None if loading.key_env is None else read_server_key(loading.key_env, place="--key-env")
+        served = ServedScorer(text, timeout=loading.timeout, key=key)
+        return System(served.name, text, "server", served.hash, served)
+    path = Path(text).expanduser()
+    if path.is_file():
+        stored = read_score_file(path)
+        return System(path.stem, text, "scores", hashlib.sha256(path.read_bytes()).hexdigest(), stored=stored)
+    return _model(text, loading)
+
+
+def _model(text: str, loading: Loading) -> System:
+    model = load_model(
+        text,
+        device=loading.device,
+        mode=loading.mode,
+        settings=loading.settings,
+        trust_remote_code=loading.trust_remote_code,
+    )
+    place = Path(text)
+    name = place.parent.name if place.name == "model" and place.parent.name else place.name
+    mode = model.encoder.mode
+    return System(name or text, text, "model", f"{model.hash}/{mode}", model, template=model.encoder.template_hash)
+
+
+def _judge(text: str, loading: Loading) -> System:
+    name, at, url = text.removeprefix(JUDGE).rpartition("@")
+    if not at or not name or not url:
+        raise ConfigError(f"'{text}' names no judge", place="MODEL", fix="write judge:MODEL@BASE_URL")
+    raise ModelError("no judge", place=text)
+
+
+_PLAIN: Final[Mapping[str, Callable[[int], Scorer]]] = {
+    "length": lambda seed: LengthScorer(),
+    "shortest": lambda seed: LengthScorer(sign=-1),
+    "random": lambda seed: RandomScorer(seed=seed),
+}

@@ -1,0 +1,218 @@
+"""``facetrm eval``: systems on benchmarks, written to one folder.
+
+results.json      every figure with its interval, by benchmark and system
+rows.jsonl        one line per question and system: scores, verdict, tokens, what decided
+scores.jsonl      scores of every answer, so that the same command goes on where it stopped
+official/         the files of the benchmarks' own tools
+every_eval_ever/  records for the shared database
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, final
+
+from facetrm.core.errors import ConfigError
+from facetrm.core.files import write_json, write_text
+from facetrm.core.locks import sole_writer
+from facetrm.core.progress import log
+from facetrm.core.version import __version__
+from facetrm.evaluate.benchmarks.load import PAIRS, QuestionSet, RatedSet, read_benchmark
+from facetrm.evaluate.benchmarks.result import AnswerScore, SetResult, judge_set
+from facetrm.evaluate.rated import REWARD, rank_agreement
+from facetrm.recipes.evaluation.cache import ScoreCache
+from facetrm.recipes.evaluation.exports import write_official, write_records
+from facetrm.recipes.evaluation.gates import RESULTS, ROWS, below, compare, read_bounds
+from facetrm.recipes.evaluation.named import Loading, load_systems
+from facetrm.recipes.evaluation.score_files import written_rows
+from facetrm.recipes.evaluation.systems import Answering, System, answer_questions, score_conversations
+
+KIND: Final = "facetrm evaluation"
+
+
+@final
+@dataclass(frozen=True)
+class EvalRequest:
+    """What to evaluate.
+
+    Attributes:
+        models: Texts that name the systems.
+        on: Texts that name the benchmarks.
+        out: Folder of the results.
+        loading: How systems are loaded.
+        pairs: Number of pairs of a generator.
+        limit: Largest number of questions per benchmark; None for all.
+        samples: Number of bootstrap samples.
+        seed: Seed of the bootstrap and of the random baseline.
+        fail_under: Bounds, as ``NAME=VALUE``.
+        against: Folder of an earlier result; None to compare with nothing.
+        tolerance: Smallest fall of a figure that fails.
+        command: Command line, for the record.
+    """
+
+    models: Sequence[str]
+    on: Sequence[str]
+    out: Path
+    loading: Loading
+    pairs: int = PAIRS
+    limit: int | None = None
+    samples: int = 1000
+    seed: int = 0
+    fail_under: Sequence[str] = ()
+    against: Path | None = None
+    tolerance: float = 0.0
+    command: str = "facetrm eval"
+
+
+@final
+@dataclass(frozen=True)
+class Evaluation:
+    """A finished evaluation.
+
+    Attributes:
+        results: Content of ``results.json``.
+        problems: One sentence per bound or tolerance that was missed.
+        scored: Number of answers that were scored now.
+        out: Folder of the results.
+    """
+
+    results: dict[str, Any]
+    problems: tuple[str, ...]
+    scored: int
+    out: Path
+
+
+def evaluate_systems(request: EvalRequest) -> Evaluation:
+    """Judge systems on benchmarks, and write the results.
+
+    Args:
+        request: What to evaluate.
+
+    Raises:
+        ConfigError: A text names no system, no benchmark or no figure.
+        DataError: A benchmark or a file of scores is malformed.
+        ModelError: A model cannot be loaded.
+    """
+    bounds = read_bounds(request.fail_under)
+    if not request.on:
+        raise ConfigError("no benchmark", place="--on", fix="give --on NAME or --on FILE")
+    found = _named([read_benchmark(on, pairs=request.pairs, limit=request.limit) for on in request.on])
+    request.out.mkdir(parents=True, exist_ok=True)
+    fix = "wait for it to end, or give another folder (--out)"
+    with sole_writer(request.out, name=".lock", place=request.out, fix=fix):
+        systems = load_systems(request.models, request.loading)
+        cache = ScoreCache(request.out)
+        try:
+            return _judged(request, found, systems, cache, bounds)
+        finally:
+            cache.close()
+
+
+def _judged(
+    request: EvalRequest,
+    found: Sequence[QuestionSet | RatedSet],
+    systems: Sequence[System],
+    cache: ScoreCache,
+    bounds: Sequence[Any],
+) -> Evaluation:
+    when = time.time()
+    spent: dict[str, Answering] = {system.name: Answering([]) for system in systems}
+    benchmarks: dict[str, Any] = {}
+    ratings: dict[str, Any] = {}
+    rows: list[dict[str, Any]] = []
+    for one in found:
+        if isinstance(one, RatedSet):
+            ratings[one.name] = _rated(one, systems, cache, request)
+            continue
+        result = _on_questions(one, systems, cache, request, spent)
+        benchmarks[one.name] = result.to_dict()
+        rows += [row for system in systems for row in result.rows(system.name)]
+        write_official(result, systems, request.out / "official")
+        folder = request.out / "every_eval_ever"
+        write_records(result, systems, folder, when=when, command=request.command)
+        log("benchmark done", name=one.name, questions=len(one.questions))
+    results: dict[str, Any] = {
+        "kind": KIND,
+        "facetrm": __version__,
+        "date": datetime.fromtimestamp(when, UTC).isoformat(timespec="seconds"),
+        "command": request.command,
+        "seed": request.seed,
+        "samples": request.samples,
+        "level": 0.95,
+        "models": {system.name: _about(system, spent[system.name]) for system in systems},
+        "benchmarks": benchmarks,
+        "ratings": ratings,
+    }
+    problems = below(results, bounds)
+    if request.against is not None:
+        change = compare(results, rows, request.against, tolerance=request.tolerance)
+        results["against"] = change
+        problems += [
+            f"{one['benchmark']}/{one['name']} fell from {one['before']:.4f} to {one['now']:.4f}"
+            for one in change["failed"]
+        ]
+    write_text(request.out / ROWS, written_rows(rows))
+    write_json(request.out / RESULTS, results)
+    return Evaluation(results, tuple(problems), sum(one.scored for one in spent.values()), request.out)
+
+
+def _on_questions(
+    found: QuestionSet,
+    systems: Sequence[System],
+    cache: ScoreCache,
+    request: EvalRequest,
+    spent: dict[str, Answering],
+) -> SetResult:
+    answers: dict[str, Sequence[Sequence[AnswerScore]]] = {}
+    for system in systems:
+        done = answer_questions(system, found.questions, cache)
+        before = spent[system.name]
+        spent[system.name] = Answering(
+            [], before.scored + done.scored, before.tokens + done.tokens, before.seconds + done.seconds
+        )
+        answers[system.name] = done.answers
+    return judge_set(found, answers, samples=request.samples, seed=request.seed)
+
+
+def _rated(found: RatedSet, systems: Sequence[System], cache: ScoreCache, request: EvalRequest) -> dict[str, Any]:
+    """Return the rank correlations of each system on a file of ratings."""
+    table: dict[str, Any] = {"files": [asdict(one) for one in found.files], "rows": len(found.ratings), "systems": {}}
+    for system in systems:
+        scores = score_conversations(system, [rating.messages for rating in found.ratings], cache)
+        known: list[Mapping[str, float] | None] = [
+            None if one.reward is None else {**one.ratings, REWARD: one.reward} for one in scores
+        ]
+        table["systems"][system.name] = rank_agreement(
+            found.ratings, known, samples=min(request.samples, 200), seed=request.seed
+        )
+    return table
+
+
+def _about(system: System, spent: Answering) -> dict[str, Any]:
+    rate = spent.tokens / spent.seconds if spent.seconds and spent.tokens else None
+    return {
+        "asked": system.asked,
+        "kind": system.kind,
+        "hash": system.hash,
+        "scored": spent.scored,
+        "tokens": spent.tokens,
+        "seconds": round(spent.seconds, 2),
+        "tokens_per_second": None if rate is None else round(rate, 1),
+    }
+
+
+def _named(found: Sequence[QuestionSet | RatedSet]) -> list[QuestionSet | RatedSet]:
+    """Return the sets with distinct names."""
+    taken: set[str] = set()
+    named: list[QuestionSet | RatedSet] = []
+    for one in found:
+        name, n = one.name, 2
+        while name in taken:
+            name, n = f"{one.name}-{n}", n + 1
+        taken.add(name)
+        named.append(type(one)(**{**vars(one), "name": name}))
+    return named
