@@ -125,7 +125,9 @@ def _found(on: str, pairs: int) -> QuestionSet | RatedSet:
         return _of_records(on, load_source(on, split="test"), ())
     if not Path(on).exists():
         known = [*(n for n in BENCHMARKS if n != PREFERENCES.name), *GENERATED, *SOURCES]
-        raise DataError(f"no benchmark, file or folder '{short(on)[1:-1]}'", place="--on", fix=did_you_mean(on, known))
+        path_like = "/" in on or "." in on
+        fix = "check the path" if path_like else did_you_mean(on, known)
+        raise DataError(f"no benchmark, file or folder '{short(on)[1:-1]}'", place="--on", fix=fix)
     return _read(Path(on), None)
 
 

@@ -88,9 +88,11 @@ def _credit(questions: Sequence[Question], scores_NA: Floats) -> dict[str, Float
 
 def _figures(questions: Sequence[Question]) -> dict[str, Figure]:
     strata = {question.stratum for question in questions}
-    there = [name for name in DOMAINS if name in strata]
+    there: list[str] = [name for name in DOMAINS if name in strata]
     levels = {name: {level: mean_over([name], column=level) for level in LEVELS} for name in there}
-    domains = {name: combined([(figure, 1.0) for figure in levels[name].values()], level="section") for name in there}
+    domains: dict[str, Figure] = {
+        name: combined([(figure, 1.0) for figure in levels[name].values()], level="section") for name in there
+    }
     over_domains = {
         level: combined([(levels[name][level], 1.0) for name in there], level="section") for level in LEVELS
     }
