@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 from scipy.stats import kendalltau
 
+from facetrm.baselines.groups import REWARD
 from facetrm.core.statistics import Interval, bootstrap_spearman
 from facetrm.data.records import Rating
-
-REWARD = "reward"
 
 
 def rank_agreement(

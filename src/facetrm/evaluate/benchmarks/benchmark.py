@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypeAlias, final
+from typing import Final, TypeAlias, final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from facetrm.core.registry import Registry
 from facetrm.core.statistics import Floats
+from facetrm.data.read.columns import Row
 from facetrm.evaluate.benchmarks.credit import HALF, padded, pair_credit
 from facetrm.evaluate.benchmarks.figures import CREDIT, Figure, combined, mean_over
-from facetrm.evaluate.benchmarks.question import Question
+from facetrm.evaluate.benchmarks.item import Item
 
-Row: TypeAlias = Mapping[str, Any]
-ReadRow: TypeAlias = Callable[[Row, "Origin"], Sequence[Question]]
-GiveCredit: TypeAlias = Callable[[Sequence[Question], Floats], dict[str, Floats]]
-MakeFigures: TypeAlias = Callable[[Sequence[Question]], dict[str, Figure]]
+ReadRow: TypeAlias = Callable[[Row, "Origin"], Sequence[Item]]
+GiveCredit: TypeAlias = Callable[[Sequence[Item], Floats], dict[str, Floats]]
+MakeFigures: TypeAlias = Callable[[Sequence[Item]], dict[str, Figure]]
 WriteOfficial: TypeAlias = Callable[[Sequence["Answered"], "Entrant"], dict[str, str]]
 TOTAL: Final = "total"
 
@@ -56,7 +56,7 @@ class Answered:
         credit: Credit of the question, 0 to 1; NaN if it has none.
     """
 
-    question: Question
+    question: Item
     scores: tuple[float | None, ...]
     credit: float
 
@@ -116,7 +116,7 @@ class Benchmark:
 BENCHMARKS: Final[Registry[Benchmark]] = Registry("benchmark")
 
 
-def rights(questions: Sequence[Question]) -> NDArray[np.int64]:
+def rights(questions: Sequence[Item]) -> NDArray[np.int64]:
     """Return the number of right answers of each question, [N]."""
     return np.array([question.right for question in questions], dtype=np.int64)
 
@@ -128,31 +128,31 @@ def pairs_credit(*, tie: float = HALF) -> GiveCredit:
         tie: Credit of an exact tie.
     """
 
-    def credit(questions: Sequence[Question], scores_NA: Floats) -> dict[str, Floats]:
+    def credit(questions: Sequence[Item], scores_NA: Floats) -> dict[str, Floats]:
         return {CREDIT: pair_credit(scores_NA, rights(questions), tie=tie)}
 
     return credit
 
 
-def by_subset(questions: Sequence[Question]) -> dict[str, Figure]:
+def by_subset(questions: Sequence[Item]) -> dict[str, Figure]:
     """Return a figure for each stratum, in order of first appearance."""
     return {name: mean_over([name]) for name in dict.fromkeys(question.stratum for question in questions)}
 
 
-def mean_of_rows(questions: Sequence[Question]) -> dict[str, Figure]:
+def mean_of_rows(questions: Sequence[Item]) -> dict[str, Figure]:
     """Return the mean over all rows as ``total``, and the mean over each stratum."""
     subsets = by_subset(questions)
     return {TOTAL: mean_over(subsets, level="total"), **(subsets if len(subsets) > 1 else {})}
 
 
-def mean_of_subsets(questions: Sequence[Question]) -> dict[str, Figure]:
+def mean_of_subsets(questions: Sequence[Item]) -> dict[str, Figure]:
     """Return the unweighted mean over strata as ``total``, and the mean over each stratum."""
     subsets = by_subset(questions)
     return {TOTAL: combined([(one, 1.0) for one in subsets.values()], level="total"), **subsets}
 
 
 def credits_of(
-    benchmark: Benchmark, questions: Sequence[Question], scores: Sequence[Sequence[float | None]]
+    benchmark: Benchmark, questions: Sequence[Item], scores: Sequence[Sequence[float | None]]
 ) -> dict[str, Floats]:
     """Return the credits of a system's scores by column, [N] each.
 
@@ -172,7 +172,7 @@ def credits_of(
     }
 
 
-def numbered(questions: Sequence[Question]) -> Iterator[tuple[str, Question]]:
+def numbered(questions: Sequence[Item]) -> Iterator[tuple[str, Item]]:
     """Yield each question with the name that joins score files to it: ``subset/id``."""
     for question in questions:
         yield f"{question.subset}/{question.id}", question

@@ -29,7 +29,7 @@ _BLOCK: Final = 100
 
 @final
 @dataclass(frozen=True)
-class Part:
+class Term:
     """The mean of a column over some strata, times a weight."""
 
     strata: frozenset[str]
@@ -48,7 +48,7 @@ class Figure:
         within: Least and greatest value that it can have.
     """
 
-    parts: tuple[Part, ...]
+    parts: tuple[Term, ...]
     level: Literal["total", "section", "subset"]
     within: tuple[float, float] = (0.0, 1.0)
 
@@ -68,7 +68,7 @@ def mean_over(
         column: Name of the column.
         level: ``total``, ``section`` or ``subset``.
     """
-    return Figure((Part(frozenset(strata), column, 1.0),), level)
+    return Figure((Term(frozenset(strata), column, 1.0),), level)
 
 
 def combined(
@@ -85,11 +85,11 @@ def combined(
         within: Least and greatest value that the result can have.
     """
     total = sum(weight for _, weight in figures)
-    parts = [Part(p.strata, p.column, p.weight * weight / total) for figure, weight in figures for p in figure.parts]
+    parts = [Term(p.strata, p.column, p.weight * weight / total) for figure, weight in figures for p in figure.parts]
     return Figure(tuple(parts), level, within)
 
 
-def measure(
+def measure_figures(
     systems: Mapping[str, Columns],
     figures: Mapping[str, Figure],
     *,

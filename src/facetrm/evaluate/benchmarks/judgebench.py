@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from facetrm.core.errors import DataError, short
+from facetrm.data.read.columns import Row
 from facetrm.evaluate.benchmarks.benchmark import (
     BENCHMARKS,
     TOTAL,
@@ -22,11 +23,10 @@ from facetrm.evaluate.benchmarks.benchmark import (
     Benchmark,
     Entrant,
     Origin,
-    Row,
     pairs_credit,
 )
 from facetrm.evaluate.benchmarks.figures import Figure, mean_over
-from facetrm.evaluate.benchmarks.question import Question, read_answer, read_labels, read_prompt, read_text
+from facetrm.evaluate.benchmarks.item import Item, read_answer, read_labels, read_prompt, read_text
 
 LABELS: Final = ("A>B", "B>A")
 _CATEGORIES: Final = {
@@ -37,7 +37,7 @@ _CATEGORIES: Final = {
 }
 
 
-def _read(row: Row, origin: Origin) -> list[Question]:
+def _read(row: Row, origin: Origin) -> list[Item]:
     label = read_labels(row.get("label"), LABELS, "label")
     a, b = read_answer(row.get("response_A"), "response_A"), read_answer(row.get("response_B"), "response_B")
     source, model = read_text(row, "source"), read_text(row, "response_model")
@@ -45,7 +45,7 @@ def _read(row: Row, origin: Origin) -> list[Question]:
     if category is None:
         raise DataError(f"'source' is {short(source)}", fix=f"it starts with one of {', '.join(_CATEGORIES)}")
     return [
-        Question(
+        Item(
             id=read_text(row, "pair_id"),
             subset=model,
             prompt=read_prompt(row.get("question"), "question"),
@@ -58,7 +58,7 @@ def _read(row: Row, origin: Origin) -> list[Question]:
     ]
 
 
-def _figures(questions: Sequence[Question]) -> dict[str, Figure]:
+def _figures(questions: Sequence[Item]) -> dict[str, Figure]:
     strata = dict.fromkeys(sorted(question.stratum for question in questions))
     models = dict.fromkeys(question.subset for question in questions)
     categories = [name for name in _CATEGORIES.values() if any(s.endswith(f"/{name}") for s in strata)]

@@ -14,22 +14,22 @@ from collections.abc import Sequence
 from typing import Final
 
 from facetrm.core.errors import DataError
+from facetrm.data.read.columns import Row
 from facetrm.evaluate.benchmarks.benchmark import (
     BENCHMARKS,
     TOTAL,
     Benchmark,
     Origin,
-    Row,
     by_subset,
     pairs_credit,
 )
 from facetrm.evaluate.benchmarks.figures import Figure, combined, mean_over
-from facetrm.evaluate.benchmarks.question import Question, read_answer, read_labels, read_prompt
+from facetrm.evaluate.benchmarks.item import Item, read_answer, read_labels, read_prompt
 
-COUNTS: Final = {"Natural": 100, "Neighbor": 134, "GPTInst": 92, "GPTOut": 47, "Manual": 46}
+_COUNTS: Final = {"Natural": 100, "Neighbor": 134, "GPTInst": 92, "GPTOut": 47, "Manual": 46}
 
 
-def _read(row: Row, origin: Origin) -> list[Question]:
+def _read(row: Row, origin: Origin) -> list[Item]:
     label = read_labels(row.get("label"), (1, 2), "label")
     first, second = (read_answer(row.get(name), name) for name in ("output_1", "output_2"))
     subset = row.get("subset")
@@ -38,7 +38,7 @@ def _read(row: Row, origin: Origin) -> list[Question]:
     if not subset:
         raise DataError("'subset' is missing", fix="keep the file in the folder that names its subset, such as Natural")
     return [
-        Question(
+        Item(
             id=str(row.get("id", origin.number)),
             subset=subset,
             prompt=read_prompt(row.get("input"), "input"),
@@ -50,13 +50,13 @@ def _read(row: Row, origin: Origin) -> list[Question]:
     ]
 
 
-def _figures(questions: Sequence[Question]) -> dict[str, Figure]:
+def _figures(questions: Sequence[Item]) -> dict[str, Figure]:
     subsets = by_subset(questions)
     figures = {TOTAL: mean_over(subsets, level="total")}
     adversarial = [(figure, 1.0) for name, figure in subsets.items() if name != "Natural"]
     if len(adversarial) > 1:
         figures["adversarial"] = combined(adversarial, level="section")
-    return {**figures, **{name: subsets[name] for name in COUNTS if name in subsets}, **subsets}
+    return {**figures, **{name: subsets[name] for name in _COUNTS if name in subsets}, **subsets}
 
 
 LLMBAR: Final = BENCHMARKS.add(
@@ -71,6 +71,6 @@ LLMBAR: Final = BENCHMARKS.add(
         figures=_figures,
         tie_rule="A tie earns one half.",
         files=("**/dataset.json", "*.json", "*.jsonl"),
-        counts=COUNTS,
+        counts=_COUNTS,
     ),
 )

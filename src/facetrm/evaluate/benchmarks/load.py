@@ -28,11 +28,11 @@ from facetrm.data.sources.load import load_source
 from facetrm.data.sources.registry import SOURCES
 from facetrm.data.world import World
 from facetrm.evaluate.benchmarks.benchmark import BENCHMARKS, Benchmark, Origin
+from facetrm.evaluate.benchmarks.item import Item
 from facetrm.evaluate.benchmarks.judgebench import JUDGEBENCH
 from facetrm.evaluate.benchmarks.llmbar import LLMBAR
 from facetrm.evaluate.benchmarks.ppe import PPE
-from facetrm.evaluate.benchmarks.preferences import PREFERENCES, pair_questions
-from facetrm.evaluate.benchmarks.question import Question
+from facetrm.evaluate.benchmarks.preferences import OWN_PAIRS, pair_questions
 from facetrm.evaluate.benchmarks.rewardbench import REWARDBENCH
 from facetrm.evaluate.benchmarks.rewardbench2 import REWARDBENCH2
 from facetrm.evaluate.benchmarks.rm_bench import RM_BENCH
@@ -58,7 +58,7 @@ class SourceFile:
 
 @final
 @dataclass(frozen=True)
-class QuestionSet:
+class ItemSet:
     """The questions of one benchmark.
 
     Attributes:
@@ -71,7 +71,7 @@ class QuestionSet:
 
     name: str
     benchmark: Benchmark
-    questions: tuple[Question, ...]
+    questions: tuple[Item, ...]
     files: tuple[SourceFile, ...] = ()
     left_out: dict[str, int] = field(default_factory=dict)
 
@@ -92,7 +92,7 @@ class RatedSet:
     files: tuple[SourceFile, ...] = ()
 
 
-def read_benchmark(on: str, *, pairs: int = PAIRS, limit: int | None = None) -> QuestionSet | RatedSet:
+def read_benchmark(on: str, *, pairs: int = PAIRS, limit: int | None = None) -> ItemSet | RatedSet:
     """Return what is asked by ``NAME``, ``NAME=PATH`` or ``PATH``.
 
     Args:
@@ -108,10 +108,10 @@ def read_benchmark(on: str, *, pairs: int = PAIRS, limit: int | None = None) -> 
         return found
     if isinstance(found, RatedSet):
         return RatedSet(found.name, found.ratings[:limit], found.files)
-    return QuestionSet(found.name, found.benchmark, found.questions[:limit], found.files, found.left_out)
+    return ItemSet(found.name, found.benchmark, found.questions[:limit], found.files, found.left_out)
 
 
-def _found(on: str, pairs: int) -> QuestionSet | RatedSet:
+def _found(on: str, pairs: int) -> ItemSet | RatedSet:
     name, equals, path = on.partition("=")
     if equals and (name in BENCHMARKS or name in SOURCES):
         if name in SOURCES:
@@ -119,50 +119,50 @@ def _found(on: str, pairs: int) -> QuestionSet | RatedSet:
         return _read(Path(path), BENCHMARKS[name])
     if on in GENERATED:
         return _generated(on, pairs)
-    if on in BENCHMARKS and on != PREFERENCES.name and not Path(on).exists():
+    if on in BENCHMARKS and on != OWN_PAIRS.name and not Path(on).exists():
         return _from_hub(BENCHMARKS[on])
     if on in SOURCES and not Path(on).exists():
         return _of_records(on, load_source(on, split="test"), ())
     if not Path(on).exists():
-        known = [*(n for n in BENCHMARKS if n != PREFERENCES.name), *GENERATED, *SOURCES]
+        known = [*(n for n in BENCHMARKS if n != OWN_PAIRS.name), *GENERATED, *SOURCES]
         path_like = "/" in on or "." in on
         fix = "check the path" if path_like else did_you_mean(on, known)
         raise DataError(f"no benchmark, file or folder '{short(on)[1:-1]}'", place="--on", fix=fix)
     return _read(Path(on), None)
 
 
-def _generated(name: str, pairs: int) -> QuestionSet:
+def _generated(name: str, pairs: int) -> ItemSet:
     """Return the test pairs of a generator in their true order."""
     listed = [
         pair if pair.meta["agrees"] else pair.model_copy(update={"responses": pair.responses[::-1]})
         for pair in GENERATED[name]().preferences(pairs, part="test")
     ]
-    return QuestionSet(name, PREFERENCES, tuple(pair_questions(listed, name=name)))
+    return ItemSet(name, OWN_PAIRS, tuple(pair_questions(listed, name=name)))
 
 
-def _read(path: Path, wanted: Benchmark | None) -> QuestionSet | RatedSet:
+def _read(path: Path, wanted: Benchmark | None) -> ItemSet | RatedSet:
     if not path.exists():
         raise DataError("no such file or folder", place=path, fix="give the path of the benchmark's files")
     files = _files(path, wanted)
     benchmark = wanted or _recognised(files[0])
-    if wanted is None and benchmark is not PREFERENCES and path.is_dir():
+    if wanted is None and benchmark is not OWN_PAIRS and path.is_dir():
         files = _files(path, benchmark)
-    if benchmark is PREFERENCES:
+    if benchmark is OWN_PAIRS:
         if len(files) > 1:
             raise DataError(f"{len(files)} files of no known benchmark", place=path, fix="give one file")
         return _own_file(files[0])
     log("benchmark", name=benchmark.name, files=len(files), recognised=wanted is None)
-    questions: list[Question] = []
+    questions: list[Item] = []
     left_out: Counter[str] = Counter()
     read = []
     for file in files:
         made = list(_questions(file, path, benchmark, left_out))
         questions += made
         read.append(_file(file, len(made)))
-    return _checked(QuestionSet(benchmark.name, benchmark, tuple(questions), tuple(read), dict(left_out)), path)
+    return _checked(ItemSet(benchmark.name, benchmark, tuple(questions), tuple(read), dict(left_out)), path)
 
 
-def _questions(file: Path, root: Path, benchmark: Benchmark, left_out: Counter[str]) -> Iterator[Question]:
+def _questions(file: Path, root: Path, benchmark: Benchmark, left_out: Counter[str]) -> Iterator[Item]:
     assert benchmark.read is not None
     folder = str(file.parent.relative_to(root)) if root.is_dir() else ""
     for raw in read_rows(file):
@@ -179,7 +179,7 @@ def _questions(file: Path, root: Path, benchmark: Benchmark, left_out: Counter[s
         yield from made
 
 
-def _checked(found: QuestionSet, place: object) -> QuestionSet:
+def _checked(found: ItemSet, place: object) -> ItemSet:
     """Refuse an empty benchmark and a row id that occurs twice in a subset."""
     if not found.questions:
         raise DataError(f"no question of {found.benchmark.title}", place=place, fix="give a file with rows")
@@ -215,10 +215,10 @@ def _recognised(file: Path) -> Benchmark:
     for benchmark in RECOGNISED:
         if benchmark.fields <= first.keys() and benchmark.accepts(first):
             return benchmark
-    return PREFERENCES
+    return OWN_PAIRS
 
 
-def _own_file(file: Path) -> QuestionSet | RatedSet:
+def _own_file(file: Path) -> ItemSet | RatedSet:
     """Return the pairs or the ratings of a file in any convention of :mod:`facetrm.data`."""
     rows = [raw.value for raw in read_rows(file) if raw.value is not None]
     if record_kind(rows) == "rating":
@@ -231,23 +231,23 @@ def _own_file(file: Path) -> QuestionSet | RatedSet:
 
 def _of_records(
     name: str, records: Sequence[Rating] | Sequence[Preference], files: tuple[SourceFile, ...], **more: Any
-) -> QuestionSet | RatedSet:
+) -> ItemSet | RatedSet:
     if records and isinstance(records[0], Rating):
         return RatedSet(name, tuple(record for record in records if isinstance(record, Rating)), files)
     pairs = [record for record in records if isinstance(record, Preference)]
     place = files[0].path if files else name
-    found = QuestionSet(name, PREFERENCES, tuple(pair_questions(pairs, name=place)), files, **more)
+    found = ItemSet(name, OWN_PAIRS, tuple(pair_questions(pairs, name=place)), files, **more)
     return _checked(found, place)
 
 
-def _from_hub(benchmark: Benchmark) -> QuestionSet:
+def _from_hub(benchmark: Benchmark) -> ItemSet:
     fix = f"give its files: --on {benchmark.name}=PATH"
     if benchmark.hub is None or benchmark.read is None:
         raise DataError(f"{benchmark.title} is no single data set on the Hub", place=f"--on {benchmark.name}", fix=fix)
     from datasets import load_dataset  # slow to import, and needed only for the Hub
 
     name, splits = benchmark.hub
-    questions: list[Question] = []
+    questions: list[Item] = []
     left_out: Counter[str] = Counter()
     try:
         rows = [(split, dict(row)) for split in splits.split("+") for row in load_dataset(name, split=split)]
@@ -262,7 +262,7 @@ def _from_hub(benchmark: Benchmark) -> QuestionSet:
             raise DataError(exc.problem, place=origin.place, fix=exc.fix) from None
         left_out.update(["a tie between the answers"] * (not made))
         questions += made
-    return _checked(QuestionSet(benchmark.name, benchmark, tuple(questions), (), dict(left_out)), name)
+    return _checked(ItemSet(benchmark.name, benchmark, tuple(questions), (), dict(left_out)), name)
 
 
 def _file(path: Path, rows: int = 0) -> SourceFile:

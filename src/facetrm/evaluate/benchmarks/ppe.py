@@ -16,25 +16,25 @@ from typing import Final
 
 from facetrm.core.errors import DataError, short
 from facetrm.core.statistics import Floats
+from facetrm.data.read.columns import Row
 from facetrm.evaluate.benchmarks.benchmark import (
     BENCHMARKS,
     TOTAL,
     Benchmark,
     Origin,
-    Row,
     by_subset,
     rights,
 )
 from facetrm.evaluate.benchmarks.credit import best_credit, pair_credit
 from facetrm.evaluate.benchmarks.figures import CREDIT, Figure, combined, mean_over
-from facetrm.evaluate.benchmarks.question import Question, read_answer, read_labels, read_prompt, read_text
+from facetrm.evaluate.benchmarks.item import Item, read_answer, read_labels, read_prompt, read_text
 
 _WINNERS: Final = ("model_a", "model_b", "tie", "tie (bothbad)")
 _BEST: Final = "best of N"
 HUMAN: Final = "human preference"
 
 
-def _read(row: Row, origin: Origin) -> list[Question]:
+def _read(row: Row, origin: Origin) -> list[Item]:
     if "winner" in row:
         return _human(row, origin)
     scores = row.get("scores")
@@ -46,7 +46,7 @@ def _read(row: Row, origin: Origin) -> list[Question]:
     order = sorted(range(len(scores)), key=lambda n: not scores[n] > 0.5)
     subset = str(row.get("benchmark") or row.get("subset") or origin.path.name.split(".")[0])
     return [
-        Question(
+        Item(
             id=read_text(row, "question_id") if "question_id" in row else str(origin.number),
             subset=subset,
             prompt=read_prompt(row.get("prompt"), "prompt"),
@@ -58,13 +58,13 @@ def _read(row: Row, origin: Origin) -> list[Question]:
     ]
 
 
-def _human(row: Row, origin: Origin) -> list[Question]:
+def _human(row: Row, origin: Origin) -> list[Item]:
     winner = read_labels(row.get("winner"), _WINNERS, "winner")
     a, b = read_answer(row.get("response_1"), "response_1"), read_answer(row.get("response_2"), "response_2")
     if winner > 1:
         return []
     return [
-        Question(
+        Item(
             id=read_text(row, "question_id") if "question_id" in row else str(origin.number),
             subset=HUMAN,
             prompt=read_prompt(row.get("prompt"), "prompt"),
@@ -76,12 +76,12 @@ def _human(row: Row, origin: Origin) -> list[Question]:
     ]
 
 
-def _credit(questions: Sequence[Question], scores_NA: Floats) -> dict[str, Floats]:
+def _credit(questions: Sequence[Item], scores_NA: Floats) -> dict[str, Floats]:
     right = rights(questions)
     return {CREDIT: pair_credit(scores_NA, right), _BEST: best_credit(scores_NA, right)}
 
 
-def _figures(questions: Sequence[Question]) -> dict[str, Figure]:
+def _figures(questions: Sequence[Item]) -> dict[str, Figure]:
     subsets = by_subset(questions)
     verifiable = {name: figure for name, figure in subsets.items() if name != HUMAN}
     figures: dict[str, Figure] = {}

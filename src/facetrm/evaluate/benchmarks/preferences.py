@@ -16,12 +16,12 @@ from facetrm.evaluate.benchmarks.benchmark import (
     mean_of_rows,
     pairs_credit,
 )
-from facetrm.evaluate.benchmarks.question import Question
+from facetrm.evaluate.benchmarks.item import Item
 
 _FEW: Final = 2
 
 
-def pair_questions(preferences: Iterable[Preference], *, name: str) -> list[Question]:
+def pair_questions(preferences: Iterable[Preference], *, name: str) -> list[Item]:
     """Return one question per pair of a better and a worse answer.
 
     Args:
@@ -35,7 +35,7 @@ def pair_questions(preferences: Iterable[Preference], *, name: str) -> list[Ques
         for pair in as_pairs(preference):
             subset = str(getattr(preference, stratum) or "none") if stratum else "all"
             questions.append(
-                Question(
+                Item(
                     id=pair.id if pair.id and pair.id[0] != "/" else f"{number}{pair.id}",
                     subset=subset,
                     prompt=pair.prompt,
@@ -57,7 +57,7 @@ def _stratum(preferences: Sequence[Preference]) -> str:
     return ""
 
 
-PREFERENCES: Final = BENCHMARKS.add(
+OWN_PAIRS: Final = BENCHMARKS.add(
     "preferences",
     Benchmark(
         name="preferences",

@@ -17,12 +17,12 @@ from scipy.stats import binomtest
 from facetrm.core.statistics import Floats, Interval
 from facetrm.evaluate.benchmarks.benchmark import Answered, Benchmark, by_subset, credits_of, rights
 from facetrm.evaluate.benchmarks.credit import padded, tied_pairs
-from facetrm.evaluate.benchmarks.figures import CREDIT, Columns, Figure, mean_over, measure
-from facetrm.evaluate.benchmarks.load import QuestionSet
-from facetrm.evaluate.benchmarks.question import Question
+from facetrm.evaluate.benchmarks.figures import CREDIT, Columns, Figure, mean_over, measure_figures
+from facetrm.evaluate.benchmarks.item import Item
+from facetrm.evaluate.benchmarks.load import ItemSet
 
 BASELINES: Final = ("longest", "shortest", "chance")
-Verdict: TypeAlias = Literal["right", "wrong", "tie", "partly", "failed", "none"]
+ItemVerdict: TypeAlias = Literal["right", "wrong", "tie", "partly", "failed", "none"]
 _DRAWS: Final = 100
 _LARGEST: Final = 3
 _SHORTER, _LONGER, _EQUAL = "right answer shorter", "right answer longer", "equal length"
@@ -97,7 +97,7 @@ class SetResult:
         differences: For two or more systems, the first minus each other one: figures and McNemar's test.
     """
 
-    found: QuestionSet
+    found: ItemSet
     figures: Mapping[str, Figure]
     systems: Mapping[str, SystemRows]
     values: Mapping[str, Mapping[str, Interval]]
@@ -163,7 +163,7 @@ class SetResult:
 
 
 def judge_set(
-    found: QuestionSet,
+    found: ItemSet,
     systems: Mapping[str, Sequence[Sequence[AnswerScore]]],
     *,
     samples: int = 1000,
@@ -189,15 +189,15 @@ def judge_set(
     figures = benchmark.figures(questions)
     strata, groups = [q.stratum for q in questions], [q.group for q in questions]
     settings: dict[str, Any] = {"groups": groups, "samples": samples, "seed": seed}
-    values = measure(columns, figures, strata=strata, **settings)
+    values = measure_figures(columns, figures, strata=strata, **settings)
     slices: dict[str, dict[str, Interval]] = {}
     for labels in _slices(questions):
         parts = {name: mean_over([name]) for name in dict.fromkeys(labels)}
-        slices |= measure(columns, parts, strata=labels, **settings)
+        slices |= measure_figures(columns, parts, strata=labels, **settings)
     return SetResult(found, figures, rows, values, slices, _differences(rows, figures, strata, settings))
 
 
-def baseline_columns(benchmark: Benchmark, questions: Sequence[Question], *, seed: int) -> dict[str, Columns]:
+def baseline_columns(benchmark: Benchmark, questions: Sequence[Item], *, seed: int) -> dict[str, Columns]:
     """Return the credits of the longest answer, of the shortest, and of random scores (mean over 100 draws).
 
     Args:
@@ -217,7 +217,7 @@ def baseline_columns(benchmark: Benchmark, questions: Sequence[Question], *, see
     }
 
 
-def verdict(system: SystemRows, n: int) -> Verdict:
+def verdict(system: SystemRows, n: int) -> ItemVerdict:
     """Return what a system did with question ``n``, in one word.
 
     Args:
@@ -234,7 +234,7 @@ def verdict(system: SystemRows, n: int) -> Verdict:
     return "right" if credit == 1.0 else "wrong" if credit == 0.0 else "partly"
 
 
-def margin_contributions(question: Question, answers: Sequence[AnswerScore]) -> dict[str, float]:
+def margin_contributions(question: Item, answers: Sequence[AnswerScore]) -> dict[str, float]:
     """Return the contributions to the margin of the best-scored right answer over the best-scored wrong one.
 
     Args:
@@ -274,7 +274,7 @@ def _differences(
         first, second = rows[names[0]].columns, rows[other].columns
         gap = {"gap": {column: first[column] - second[column] for column in first}}
         signed = {name: Figure(f.parts, f.level, (-1.0, 1.0)) for name, f in figures.items()}
-        values = measure(gap, signed, strata=strata, **settings)
+        values = measure_figures(gap, signed, strata=strata, **settings)
         found[f"{names[0]} - {other}"] = {
             "figures": {name: row["gap"] for name, row in values.items()},
             "mcnemar": mcnemar(first[CREDIT], second[CREDIT]),
@@ -282,7 +282,7 @@ def _differences(
     return found
 
 
-def _slices(questions: Sequence[Question]) -> list[list[str]]:
+def _slices(questions: Sequence[Item]) -> list[list[str]]:
     """Return the labels of each way to slice the questions that has two or more slices."""
     lengths = []
     for q in questions:
@@ -301,7 +301,7 @@ def _slices(questions: Sequence[Question]) -> list[list[str]]:
     return listed
 
 
-def _subsets(questions: Sequence[Question]) -> list[str]:
+def _subsets(questions: Sequence[Item]) -> list[str]:
     return list(dict.fromkeys(q.subset for q in questions))
 
 

@@ -14,6 +14,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from facetrm.data.read.columns import Row
 from facetrm.evaluate.benchmarks.benchmark import (
     BENCHMARKS,
     TOTAL,
@@ -21,13 +22,12 @@ from facetrm.evaluate.benchmarks.benchmark import (
     Benchmark,
     Entrant,
     Origin,
-    Row,
     by_subset,
     pairs_credit,
 )
 from facetrm.evaluate.benchmarks.credit import LOSS
 from facetrm.evaluate.benchmarks.figures import Figure, combined, mean_over
-from facetrm.evaluate.benchmarks.question import Question, read_answer, read_prompt, read_text
+from facetrm.evaluate.benchmarks.item import Item, read_answer, read_prompt, read_text
 
 SECTIONS: Final[Mapping[str, Mapping[str, int]]] = {
     "Chat": {
@@ -68,10 +68,10 @@ _ROWS: Final = {"math-prm": 447}
 KNOWN: Final = frozenset(PRIOR).union(*SECTIONS.values())
 
 
-def _read(row: Row, origin: Origin) -> list[Question]:
+def _read(row: Row, origin: Origin) -> list[Item]:
     subset = read_text(row, "subset")
     return [
-        Question(
+        Item(
             id=read_text(row, "id"),
             subset=subset,
             prompt=read_prompt(row.get("prompt"), "prompt"),
@@ -97,7 +97,7 @@ def sections(counts: Mapping[str, Mapping[str, int]], subsets: Mapping[str, Figu
     }
 
 
-def _figures(questions: Sequence[Question]) -> dict[str, Figure]:
+def _figures(questions: Sequence[Item]) -> dict[str, Figure]:
     subsets = by_subset(questions)
     found = sections(SECTIONS, subsets)
     figures = {**found, **subsets}

@@ -22,6 +22,7 @@ import numpy as np
 
 from facetrm.core.errors import DataError, short
 from facetrm.core.statistics import Floats
+from facetrm.data.read.columns import Row
 from facetrm.evaluate.benchmarks.benchmark import (
     BENCHMARKS,
     TOTAL,
@@ -29,50 +30,49 @@ from facetrm.evaluate.benchmarks.benchmark import (
     Benchmark,
     Entrant,
     Origin,
-    Row,
     by_subset,
     rights,
 )
 from facetrm.evaluate.benchmarks.credit import best_credit
-from facetrm.evaluate.benchmarks.figures import CREDIT, Figure, Part, combined
-from facetrm.evaluate.benchmarks.question import Question, read_answers, read_count, read_prompt, read_text
+from facetrm.evaluate.benchmarks.figures import CREDIT, Figure, Term, combined
+from facetrm.evaluate.benchmarks.item import Item, read_answers, read_count, read_prompt, read_text
 
-COUNTS: Final = {"Factuality": 475, "Precise IF": 160, "Math": 183, "Safety": 450, "Focus": 495, "Ties": 102}
-TIES: Final = "Ties"
+_COUNTS: Final = {"Factuality": 475, "Precise IF": 160, "Math": 183, "Safety": 450, "Focus": 495, "Ties": 102}
+_TIES: Final = "Ties"
 _ACCURATE, _MARGINS = "accurate", "margins"
 _KINDS: Final = ("ref", "tied")
 
 
-def _read(row: Row, origin: Origin) -> list[Question]:
+def _read(row: Row, origin: Origin) -> list[Item]:
     subset, name = read_text(row, "subset"), read_text(row, "id")
     chosen, rejected = read_answers(row, "chosen"), read_answers(row, "rejected")
     answers = (*chosen, *rejected)
     right = read_count(row, "num_correct", least=1, most=len(answers) - 1) if "num_correct" in row else len(chosen)
     if right != len(chosen):
         raise DataError(f"'num_correct' is {right}, but 'chosen' holds {len(chosen)}", fix="make them agree")
-    ties = subset.lower() == TIES.lower()
+    ties = subset.lower() == _TIES.lower()
     if ties and (name.count(":") != 1 or name.split(":")[0] not in _KINDS):
         raise DataError(f"'id' is {short(name)}", fix="ids of the Ties domain are ref:NUMBER and tied:NUMBER")
-    domain = next((known for known in COUNTS if known.lower() == subset.lower()), subset)
+    domain = next((known for known in _COUNTS if known.lower() == subset.lower()), subset)
     return [
-        Question(
+        Item(
             id=name,
             subset=domain,
             prompt=read_prompt(row.get("prompt"), "prompt"),
             answers=answers,
             right=right,
             place=origin.place,
-            stratum=f"{TIES}/{name.split(':')[0]}" if ties else domain,
+            stratum=f"{_TIES}/{name.split(':')[0]}" if ties else domain,
         )
     ]
 
 
-def _credit(questions: Sequence[Question], scores_NA: Floats) -> dict[str, Floats]:
+def _credit(questions: Sequence[Item], scores_NA: Floats) -> dict[str, Floats]:
     credit = best_credit(scores_NA, rights(questions))
     accurate, margins = np.full(len(questions), np.nan), np.full(len(questions), np.nan)
     found: dict[str, dict[str, tuple[int, float, float]]] = {}
     for n, question in enumerate(questions):
-        if question.subset != TIES:
+        if question.subset != _TIES:
             continue
         kind, number = question.id.split(":")
         right, wrong = scores_NA[n, : question.right], scores_NA[n, question.right : len(question.answers)]
@@ -93,15 +93,15 @@ def _margin_credit(gap: float, reference_gap: float, spread: float) -> float:
     return 0.20 * float(gap > spread) + 0.20 * float(least > spread) + 0.01 * float(ratio)
 
 
-def _figures(questions: Sequence[Question]) -> dict[str, Figure]:
+def _figures(questions: Sequence[Item]) -> dict[str, Figure]:
     subsets = by_subset(questions)
-    kinds = {name for name in subsets if name.startswith(f"{TIES}/")}
+    kinds = {name for name in subsets if name.startswith(f"{_TIES}/")}
     domains = {name: figure for name, figure in subsets.items() if name not in kinds}
     if len(kinds) == len(_KINDS):
-        tied, reference = frozenset({f"{TIES}/tied"}), frozenset({f"{TIES}/ref"})
-        parts = (Part(tied, _ACCURATE, 0.30), Part(reference, _ACCURATE, 0.30), Part(tied, _MARGINS, 1.0))
-        domains[TIES] = Figure(parts, "subset", (-0.01, 1.01))
-    ordered = {name: domains[name] for name in COUNTS if name in domains}
+        tied, reference = frozenset({f"{_TIES}/tied"}), frozenset({f"{_TIES}/ref"})
+        parts = (Term(tied, _ACCURATE, 0.30), Term(reference, _ACCURATE, 0.30), Term(tied, _MARGINS, 1.0))
+        domains[_TIES] = Figure(parts, "subset", (-0.01, 1.01))
+    ordered = {name: domains[name] for name in _COUNTS if name in domains}
     domains = {**ordered, **domains}
     total = combined([(figure, 1.0) for figure in domains.values()], level="total", within=(-0.01, 1.01))
     return {TOTAL: total, **domains}
@@ -136,7 +136,7 @@ REWARDBENCH2: Final = BENCHMARKS.add(
         figures=_figures,
         tie_rule="A right answer among m equally best ones earns 1/m.",
         hub=("allenai/reward-bench-2", "test"),
-        counts=COUNTS,
+        counts=_COUNTS,
         official=_official,
     ),
 )

@@ -19,6 +19,7 @@ import numpy as np
 
 from facetrm.core.errors import DataError, short
 from facetrm.core.statistics import Floats
+from facetrm.data.read.columns import Row
 from facetrm.evaluate.benchmarks.benchmark import (
     BENCHMARKS,
     TOTAL,
@@ -26,15 +27,14 @@ from facetrm.evaluate.benchmarks.benchmark import (
     Benchmark,
     Entrant,
     Origin,
-    Row,
 )
 from facetrm.evaluate.benchmarks.figures import CREDIT, Figure, combined, mean_over
-from facetrm.evaluate.benchmarks.question import Question, read_answers, read_prompt, read_text
+from facetrm.evaluate.benchmarks.item import Item, read_answers, read_prompt, read_text
 
 STYLES: Final = 3
 LEVELS: Final = ("easy", "normal", "hard")
 DOMAINS: Final = ("chat", "math", "code", "safety")
-COUNTS: Final = {"chat": 129, "code": 228, "safety-refuse": 284, "safety-response": 157}
+_COUNTS: Final = {"chat": 129, "code": 228, "safety-refuse": 284, "safety-response": 157}
 """Published number of rows by file. The mathematics file is not listed: its count was not to be had."""
 
 
@@ -42,7 +42,7 @@ def _three(value: object) -> bool:
     return isinstance(value, list) and len(value) == STYLES and all(isinstance(one, str) for one in value)
 
 
-def _read(row: Row, origin: Origin) -> list[Question]:
+def _read(row: Row, origin: Origin) -> list[Item]:
     written = row.get("domain")
     part = origin.path.name.removesuffix(".gz").split(".")[0].removesuffix("_filtered")
     if isinstance(written, str):
@@ -60,7 +60,7 @@ def _read(row: Row, origin: Origin) -> list[Question]:
             raise DataError(f"'{name}' holds {len(answers)} answers", fix="give three: concise, detailed, markdown")
         sides.append(answers)
     return [
-        Question(
+        Item(
             id=read_text(row, "id"),
             subset=part,
             prompt=read_prompt(row.get("prompt"), "prompt"),
@@ -73,7 +73,7 @@ def _read(row: Row, origin: Origin) -> list[Question]:
     ]
 
 
-def _credit(questions: Sequence[Question], scores_NA: Floats) -> dict[str, Floats]:
+def _credit(questions: Sequence[Item], scores_NA: Floats) -> dict[str, Floats]:
     if not len(questions):
         return {name: np.zeros(0) for name in (CREDIT, *LEVELS)}
     won_N33 = scores_NA[:, :STYLES, None] > scores_NA[:, None, STYLES : 2 * STYLES]
@@ -86,7 +86,7 @@ def _credit(questions: Sequence[Question], scores_NA: Floats) -> dict[str, Float
     return {CREDIT: won_N33.mean(axis=(1, 2)), **levels}
 
 
-def _figures(questions: Sequence[Question]) -> dict[str, Figure]:
+def _figures(questions: Sequence[Item]) -> dict[str, Figure]:
     strata = {question.stratum for question in questions}
     there: list[str] = [name for name in DOMAINS if name in strata]
     levels = {name: {level: mean_over([name], column=level) for level in LEVELS} for name in there}
@@ -129,7 +129,7 @@ RM_BENCH: Final = BENCHMARKS.add(
         tie_rule="A tie is a loss.",
         files=("*_filtered.json", "total_dataset.json"),
         hub=("THU-KEG/RM-Bench", "train"),
-        counts=COUNTS,
+        counts=_COUNTS,
         official=_official,
     ),
 )

@@ -16,6 +16,7 @@ from typing import Final
 
 from facetrm.core.errors import DataError, short
 from facetrm.core.statistics import Floats
+from facetrm.data.read.columns import Row
 from facetrm.evaluate.benchmarks.benchmark import (
     BENCHMARKS,
     TOTAL,
@@ -23,12 +24,11 @@ from facetrm.evaluate.benchmarks.benchmark import (
     Benchmark,
     Entrant,
     Origin,
-    Row,
     rights,
 )
 from facetrm.evaluate.benchmarks.credit import LOSS, pair_credit
 from facetrm.evaluate.benchmarks.figures import CREDIT, Figure, combined, mean_over
-from facetrm.evaluate.benchmarks.question import Question, need_field, read_answer, read_prompt, read_text
+from facetrm.evaluate.benchmarks.item import Item, need_field, read_answer, read_prompt, read_text
 
 _PAIRS, _BEST = "pairs", "best of N"
 _FOLDERS: Final = ("Pairwise_set", "BoN_set")
@@ -49,7 +49,7 @@ def _said(row: Row, name: str) -> object:
     return said.get("answer")
 
 
-def _read(row: Row, origin: Origin) -> list[Question]:
+def _read(row: Row, origin: Origin) -> list[Item]:
     best_of = "bon_best" in row
     if best_of:
         losers = need_field(row, "loser_list")
@@ -69,7 +69,7 @@ def _read(row: Row, origin: Origin) -> list[Question]:
     side = "harmlessness" if "harm" in category.lower() else "helpfulness"
     kind = _BEST if best_of else _PAIRS
     return [
-        Question(
+        Item(
             id=read_text(row, "bon_uid" if best_of else "pair_uid"),
             subset=f"{category} ({kind})",
             prompt=read_prompt(row.get("conversation_input"), "conversation_input"),
@@ -82,13 +82,13 @@ def _read(row: Row, origin: Origin) -> list[Question]:
     ]
 
 
-def _credit(questions: Sequence[Question], scores_NA: Floats) -> dict[str, Floats]:
+def _credit(questions: Sequence[Item], scores_NA: Floats) -> dict[str, Floats]:
     right = rights(questions)
     every = pair_credit(scores_NA, right, tie=LOSS)
     return {CREDIT: (every == 1.0).astype(float)}
 
 
-def _figures(questions: Sequence[Question]) -> dict[str, Figure]:
+def _figures(questions: Sequence[Item]) -> dict[str, Figure]:
     parts = {name: mean_over([name], level="section") for name in sorted({q.stratum for q in questions})}
     return {TOTAL: combined([(figure, 1.0) for figure in parts.values()], level="total"), **parts}
 

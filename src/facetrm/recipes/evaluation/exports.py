@@ -17,7 +17,7 @@ from typing import Any, Final
 from facetrm.core.files import write_text
 from facetrm.core.version import __version__
 from facetrm.evaluate.benchmarks.benchmark import Entrant
-from facetrm.evaluate.benchmarks.question import Question
+from facetrm.evaluate.benchmarks.item import Item
 from facetrm.evaluate.benchmarks.result import SetResult
 from facetrm.recipes.evaluation.systems import System
 
@@ -53,7 +53,9 @@ def write_official(result: SetResult, systems: Sequence[System], folder: Path) -
             write_text(place / name, text)
 
 
-def write_records(result: SetResult, systems: Sequence[System], folder: Path, *, when: float, command: str) -> None:
+def write_shared_records(
+    result: SetResult, systems: Sequence[System], folder: Path, *, when: float, command: str
+) -> None:
     """Write one record of Every Eval Ever per system, with one line per question beside it.
 
     Args:
@@ -139,7 +141,7 @@ def _record(result: SetResult, system: System, name: str, *, when: float, comman
     }
 
 
-def _sample(question: Question, row: Mapping[str, Any], name: str, system: System) -> dict[str, Any]:
+def _sample(question: Item, row: Mapping[str, Any], name: str, system: System) -> dict[str, Any]:
     prompt = "\n\n".join(f"{m.role}: {m.content}" for m in question.prompt)
     answers = [answer.content for answer in question.answers]
     scores = [None if x is None else float(x) for x in row["scores"]]

@@ -18,7 +18,7 @@ from facetrm.data.read.rows import read_rows
 RESULTS: Final = "results.json"
 ROWS: Final = "rows.jsonl"
 _MOST: Final = 200
-Key: TypeAlias = tuple[str, str, str]
+_Key: TypeAlias = tuple[str, str, str]
 """Benchmark, subset and id of a question."""
 
 
@@ -38,15 +38,15 @@ class Bound:
 
 @final
 @dataclass(frozen=True)
-class Flip:
+class FlippedItem:
     """A question that was right before and is wrong now, or the other way round.
 
     Attributes:
         benchmark: Name of the benchmark.
         subset: Subset of the question.
         id: Id of the question.
-        before: Verdict before.
-        now: Verdict now.
+        before: ItemVerdict before.
+        now: ItemVerdict now.
         cause: Objective whose contribution to the margin changed most; None if unknown.
         change: Change of that contribution.
     """
@@ -107,7 +107,7 @@ def below(results: Mapping[str, Any], bounds: Sequence[Bound]) -> list[str]:
                         shown = "nothing" if value is None else f"{value:.4f}"
                         said.append(f"{system}: {name}/{figure} is {shown}, below {bound.value:g}")
         if not found:
-            known = [f"{n}/{f}" for n, one in results["benchmarks"].items() for f in one["figures"]]
+            known = [k for n, one in results["benchmarks"].items() for f in one["figures"] for k in (f, f"{n}/{f}")]
             raise ConfigError(f"no figure '{bound.name}'", place="--fail-under", fix=did_you_mean(bound.name, known))
     return said
 
@@ -176,12 +176,12 @@ def compare(
     }
 
 
-def _key(row: Mapping[str, Any]) -> Key:
+def _key(row: Mapping[str, Any]) -> _Key:
     return str(row["benchmark"]), str(row["subset"]), str(row["id"])
 
 
-def _rows_of(path: Path, model: str) -> dict[Key, Mapping[str, Any]]:
-    rows: dict[Key, Mapping[str, Any]] = {}
+def _rows_of(path: Path, model: str) -> dict[_Key, Mapping[str, Any]]:
+    rows: dict[_Key, Mapping[str, Any]] = {}
     for raw in read_rows(path):
         row = raw.value
         if row is None or not {"benchmark", "subset", "id", "model", "verdict"} <= row.keys():
@@ -191,7 +191,7 @@ def _rows_of(path: Path, model: str) -> dict[Key, Mapping[str, Any]]:
     return rows
 
 
-def _flips(before: Mapping[Key, Mapping[str, Any]], now: Mapping[Key, Mapping[str, Any]]) -> list[Flip]:
+def _flips(before: Mapping[_Key, Mapping[str, Any]], now: Mapping[_Key, Mapping[str, Any]]) -> list[FlippedItem]:
     flips = []
     for key, row in now.items():
         old = before.get(key)
@@ -202,5 +202,5 @@ def _flips(before: Mapping[Key, Mapping[str, Any]], now: Mapping[Key, Mapping[st
         cause = max(sorted(changes), key=lambda name: abs(changes[name]), default=None)
         change = None if cause is None else changes[cause]
         benchmark, subset, name = key
-        flips.append(Flip(benchmark, subset, name, str(old["verdict"]), str(row["verdict"]), cause, change))
+        flips.append(FlippedItem(benchmark, subset, name, str(old["verdict"]), str(row["verdict"]), cause, change))
     return flips

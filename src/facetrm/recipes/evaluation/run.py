@@ -9,6 +9,7 @@ every_eval_ever/  records for the shared database
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -16,22 +17,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, final
 
+from facetrm.baselines.groups import REWARD
 from facetrm.core.errors import ConfigError
-from facetrm.core.files import write_json, write_text
+from facetrm.core.files import write_text
 from facetrm.core.locks import sole_writer
 from facetrm.core.progress import log
 from facetrm.core.version import __version__
-from facetrm.evaluate.benchmarks.load import PAIRS, QuestionSet, RatedSet, read_benchmark
+from facetrm.evaluate.benchmarks.load import PAIRS, ItemSet, RatedSet, read_benchmark
 from facetrm.evaluate.benchmarks.result import AnswerScore, SetResult, judge_set
-from facetrm.evaluate.rated import REWARD, rank_agreement
+from facetrm.evaluate.rated import rank_agreement
 from facetrm.recipes.evaluation.cache import ScoreCache
-from facetrm.recipes.evaluation.exports import write_official, write_records
+from facetrm.recipes.evaluation.exports import write_official, write_shared_records
 from facetrm.recipes.evaluation.gates import RESULTS, ROWS, below, compare, read_bounds
 from facetrm.recipes.evaluation.named import Loading, load_systems
 from facetrm.recipes.evaluation.score_files import written_rows
 from facetrm.recipes.evaluation.systems import Answering, System, answer_questions, score_conversations
 
-KIND: Final = "facetrm evaluation"
+_KIND: Final = "facetrm evaluation"
 
 
 @final
@@ -114,7 +116,7 @@ def evaluate_systems(request: EvalRequest) -> Evaluation:
 
 def _judged(
     request: EvalRequest,
-    found: Sequence[QuestionSet | RatedSet],
+    found: Sequence[ItemSet | RatedSet],
     systems: Sequence[System],
     cache: ScoreCache,
     bounds: Sequence[Any],
@@ -133,10 +135,10 @@ def _judged(
         rows += [row for system in systems for row in result.rows(system.name)]
         write_official(result, systems, request.out / "official")
         folder = request.out / "every_eval_ever"
-        write_records(result, systems, folder, when=when, command=request.command)
+        write_shared_records(result, systems, folder, when=when, command=request.command)
         log("benchmark done", name=one.name, questions=len(one.questions))
     results: dict[str, Any] = {
-        "kind": KIND,
+        "kind": _KIND,
         "facetrm": __version__,
         "date": datetime.fromtimestamp(when, UTC).isoformat(timespec="seconds"),
         "command": request.command,
@@ -147,6 +149,8 @@ def _judged(
         "benchmarks": benchmarks,
         "ratings": ratings,
     }
+    write_text(request.out / ROWS, written_rows(rows))
+    write_results(request.out / RESULTS, results)  # before a bound can turn out to name no figure
     problems = below(results, bounds)
     if request.against is not None:
         change = compare(results, rows, request.against, tolerance=request.tolerance)
@@ -155,13 +159,22 @@ def _judged(
             f"{one['benchmark']}/{one['name']} fell from {one['before']:.4f} to {one['now']:.4f}"
             for one in change["failed"]
         ]
-    write_text(request.out / ROWS, written_rows(rows))
-    write_json(request.out / RESULTS, results)
+        write_results(request.out / RESULTS, results)
     return Evaluation(results, tuple(problems), sum(one.scored for one in spent.values()), request.out)
 
 
+def write_results(path: Path, results: Mapping[str, Any]) -> None:
+    """Write results as JSON, with systems and figures in their order.
+
+    Args:
+        path: The file.
+        results: JSON-ready results.
+    """
+    write_text(path, json.dumps(results, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
+
+
 def _on_questions(
-    found: QuestionSet,
+    found: ItemSet,
     systems: Sequence[System],
     cache: ScoreCache,
     request: EvalRequest,
@@ -205,10 +218,10 @@ def _about(system: System, spent: Answering) -> dict[str, Any]:
     }
 
 
-def _named(found: Sequence[QuestionSet | RatedSet]) -> list[QuestionSet | RatedSet]:
+def _named(found: Sequence[ItemSet | RatedSet]) -> list[ItemSet | RatedSet]:
     """Return the sets with distinct names."""
     taken: set[str] = set()
-    named: list[QuestionSet | RatedSet] = []
+    named: list[ItemSet | RatedSet] = []
     for one in found:
         name, n = one.name, 2
         while name in taken:

@@ -21,12 +21,12 @@ from typing import Any, Final, TypeAlias
 
 from facetrm.core.errors import DataError, short
 from facetrm.core.files import read_json
+from facetrm.data.read.columns import Row
 from facetrm.data.read.rows import RawRow, read_rows, rows_in_memory
-from facetrm.evaluate.benchmarks.question import Question
+from facetrm.evaluate.benchmarks.item import Item
 from facetrm.evaluate.benchmarks.result import AnswerScore
 
-Row: TypeAlias = Mapping[str, Any]
-Key: TypeAlias = tuple[str | None, str]
+_Key: TypeAlias = tuple[str | None, str]
 _COLUMNAR: Final = frozenset({"scores", "id", "subset"})
 
 
@@ -52,7 +52,7 @@ def read_score_file(path: Path) -> StoredScores:
     Raises:
         DataError: The file has another form, a score is not a number, or an id occurs twice.
     """
-    scores: dict[Key, tuple[float | None, ...]] = {}
+    scores: dict[_Key, tuple[float | None, ...]] = {}
     in_order: list[tuple[float | None, ...]] = []
     form = None
     for raw in _raw_rows(path):
@@ -92,11 +92,11 @@ class StoredScores:
     """
 
     def __init__(
-        self, path: Path, scores: Mapping[Key, tuple[float | None, ...]], in_order: Sequence[tuple[float | None, ...]]
+        self, path: Path, scores: Mapping[_Key, tuple[float | None, ...]], in_order: Sequence[tuple[float | None, ...]]
     ) -> None:
         self.path, self._scores, self._in_order = path, scores, in_order
 
-    def answer(self, questions: Sequence[Question]) -> list[list[AnswerScore]]:
+    def answer(self, questions: Sequence[Item]) -> list[list[AnswerScore]]:
         """Return the score of each answer, by question. A question without scores has failed.
 
         Args:
@@ -128,7 +128,7 @@ class StoredScores:
             raise DataError("no row belongs to this benchmark", place=self.path, fix="ids and subsets must agree")
         return found
 
-    def _of(self, question: Question) -> tuple[float | None, ...] | None:
+    def _of(self, question: Item) -> tuple[float | None, ...] | None:
         named = self._scores.get((question.subset, question.id))
         return self._scores.get((None, question.id)) if named is None else named
 
@@ -164,38 +164,38 @@ def _numbers(value: object, name: str) -> tuple[float | None, ...]:
     return tuple(_number(one, f"{name}.{n}") for n, one in enumerate(value))
 
 
-def _own(row: Row) -> tuple[Key, tuple[float | None, ...]]:
+def _own(row: Row) -> tuple[_Key, tuple[float | None, ...]]:
     subset = row.get("subset")
     return (None if subset is None else str(subset), str(row["id"])), _numbers(row["scores"], "scores")
 
 
-def _answer(row: Row) -> tuple[Key, tuple[float | None, ...]]:
+def _answer(row: Row) -> tuple[_Key, tuple[float | None, ...]]:
     return (None, str(row["id"])), (_number(row["reward"], "reward"),)
 
 
-def _rewardbench(row: Row) -> tuple[Key, tuple[float | None, ...]]:
+def _rewardbench(row: Row) -> tuple[_Key, tuple[float | None, ...]]:
     return (None, ""), tuple(_number(row[name], name) for name in ("scores_chosen", "scores_rejected"))
 
 
-def _rm_bench(row: Row) -> tuple[Key, tuple[float | None, ...]]:
+def _rm_bench(row: Row) -> tuple[_Key, tuple[float | None, ...]]:
     values = _numbers(row["score_chosen"], "score_chosen") + _numbers(row["score_rejected"], "score_rejected")
     part = row.get("domain")
     return (str(part) if part else None, str(row["id"])), values
 
 
-def _judgebench(row: Row) -> tuple[Key, tuple[float | None, ...]]:
+def _judgebench(row: Row) -> tuple[_Key, tuple[float | None, ...]]:
     a, b = _numbers(row["judgments"][0]["judgment"]["scores"], "judgments.0.judgment.scores")
     return (str(row["response_model"]), str(row["pair_id"])), (a, b) if row["label"] == "A>B" else (b, a)
 
 
-def _rmb(row: Row) -> tuple[Key, tuple[float | None, ...]]:
+def _rmb(row: Row) -> tuple[_Key, tuple[float | None, ...]]:
     wrong = row["reject_reward"]
     right = _number(row["chosen_reward"], "chosen_reward")
     others = _numbers(wrong, "reject_reward") if isinstance(wrong, list) else (_number(wrong, "reject_reward"),)
     return (None, str(row["pair_uid"])), (right, *others)
 
 
-_FORMS: Final[tuple[tuple[frozenset[str], Callable[[Row], tuple[Key, tuple[float | None, ...]]]], ...]] = (
+_FORMS: Final[tuple[tuple[frozenset[str], Callable[[Row], tuple[_Key, tuple[float | None, ...]]]], ...]] = (
     (frozenset({"score_chosen", "score_rejected", "id"}), _rm_bench),
     (frozenset({"scores_chosen", "scores_rejected"}), _rewardbench),
     (frozenset({"judgments", "pair_id", "label"}), _judgebench),
@@ -208,7 +208,7 @@ _KNOWN_FORMS: Final = "a row of scores has one of these sets of fields: " + "; "
 )
 
 
-def _form(row: Row) -> Callable[[Row], tuple[Key, tuple[float | None, ...]]] | None:
+def _form(row: Row) -> Callable[[Row], tuple[_Key, tuple[float | None, ...]]] | None:
     return next((form for fields, form in _FORMS if fields <= row.keys()), None)
 
 

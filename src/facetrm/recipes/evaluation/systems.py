@@ -3,7 +3,7 @@
     FOLDER, hf://OWNER/NAME, a shipped model     any reward model that :func:`facetrm.hub.load_model` loads
     length, shortest, random                     baselines that read no meaning
     judge:MODEL@BASE_URL                         an LLM behind an OpenAI-compatible API
-    http://..., https://...                      a server of rewards
+    the address of a server                      a server of rewards
     FILE                                         stored scores
 
 A system answers questions. One that scores single conversations is asked for each distinct conversation once; one that
@@ -23,13 +23,13 @@ from facetrm.core.errors import BackboneError, ConfigError
 from facetrm.core.fingerprint import fingerprint
 from facetrm.core.progress import Meter, progress
 from facetrm.data.records import Conversation, conversation_key
-from facetrm.evaluate.benchmarks.question import Question
+from facetrm.evaluate.benchmarks.item import Item
 from facetrm.evaluate.benchmarks.result import AnswerScore
 from facetrm.model.output import Score, Scorer
 from facetrm.recipes.evaluation.cache import ScoreCache
 from facetrm.recipes.evaluation.score_files import StoredScores
 
-BATCH: Final = 256
+_BATCH: Final = 256
 """Number of answers that are scored and stored together."""
 
 
@@ -75,7 +75,7 @@ class Answering:
     seconds: float = 0.0
 
 
-def answer_questions(system: System, questions: Sequence[Question], cache: ScoreCache) -> Answering:
+def answer_questions(system: System, questions: Sequence[Item], cache: ScoreCache) -> Answering:
     """Return the score of each answer, by question. Answers that the cache knows are not scored again.
 
     Args:
@@ -130,15 +130,15 @@ def _fill(system: System, wanted: Mapping[str, Conversation], cache: ScoreCache)
     missing = [key for key in wanted if cache.get(system.hash, key) is None]
     with progress(f"score with {system.name}", len(wanted)) as meter:
         meter.skip(len(wanted) - len(missing))
-        for start in range(0, len(missing), BATCH):
-            part = missing[start : start + BATCH]
+        for start in range(0, len(missing), _BATCH):
+            part = missing[start : start + _BATCH]
             scores = _scored(system.scorer, [wanted[key] for key in part])
             cache.put(system.hash, dict(zip(part, scores, strict=True)))
             meter.advance(len(part), tokens=sum(score.tokens for score in scores))
     return meter
 
 
-def _by_question(scorer: GroupScorer, name: str, questions: Sequence[Question], cache: ScoreCache) -> Answering:
+def _by_question(scorer: GroupScorer, name: str, questions: Sequence[Item], cache: ScoreCache) -> Answering:
     """Return the scores of a system that compares the answers to a question."""
     started = time.monotonic()
     keys = []
@@ -148,7 +148,7 @@ def _by_question(scorer: GroupScorer, name: str, questions: Sequence[Question], 
     missing = [n for n, row in enumerate(keys) if cache.get(name, row[0]) is None]
     with progress("compare answers", len(questions)) as meter:
         meter.skip(len(questions) - len(missing))
-        size = max(1, BATCH // 8)
+        size = max(1, _BATCH // 8)
         for start in range(0, len(missing), size):
             part = missing[start : start + size]
             groups = scorer.score_groups([questions[n].conversations for n in part])

@@ -15,7 +15,7 @@ _ROLES: Final = ("system", "user", "assistant")
 
 @final
 @dataclass(frozen=True)
-class Question:
+class Item:
     """One prompt with answers, the right ones first.
 
     Attributes:
