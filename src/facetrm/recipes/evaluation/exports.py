@@ -54,7 +54,13 @@ def write_official(result: SetResult, systems: Sequence[System], folder: Path) -
 
 
 def write_shared_records(
-    result: SetResult, systems: Sequence[System], folder: Path, *, when: float, command: str
+    result: SetResult,
+    systems: Sequence[System],
+    folder: Path,
+    *,
+    rows: Mapping[str, Sequence[Mapping[str, Any]]],
+    when: float,
+    command: str,
 ) -> None:
     """Write one record of Every Eval Ever per system, with one line per question beside it.
 
@@ -62,6 +68,7 @@ def write_shared_records(
         result: Result on one benchmark.
         systems: The systems.
         folder: Folder ``every_eval_ever`` of the evaluation.
+        rows: Rows of each system, as in ``rows.jsonl``.
         when: Time of the evaluation, in seconds since 1970.
         command: Command that made it.
     """
@@ -71,7 +78,7 @@ def write_shared_records(
         name = f"{result.found.name}/{system.name}/{when:.0f}"
         lines = "".join(
             json.dumps(_sample(question, row, name, system), ensure_ascii=False) + "\n"
-            for question, row in zip(result.found.questions, result.rows(system.name), strict=True)
+            for question, row in zip(result.found.questions, rows[system.name], strict=True)
         )
         write_text(folder / f"{stem}_samples.jsonl", lines)
         record = _record(result, system, name, when=when, command=command)

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, final
 
+from facetrm import hub
 from facetrm.baselines.plain import LengthScorer, RandomScorer
 from facetrm.core.errors import ConfigError, ModelError
 from facetrm.core.web.key import read_server_key
 from facetrm.evaluate.benchmarks.result import BASELINES
-from facetrm.hub.load import load_model
 from facetrm.model.output import Scorer
 from facetrm.recipes.evaluation.score_files import read_score_file
 from facetrm.recipes.evaluation.served import ServedScorer
@@ -102,7 +102,7 @@ def load_system(text: str, loading: Loading) -> System:
 
 
 def _model(text: str, loading: Loading) -> System:
-    model = load_model(
+    model = hub.load_model(
         text,
         device=loading.device,
         mode=loading.mode,

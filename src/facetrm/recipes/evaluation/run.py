@@ -132,10 +132,11 @@ def _judged(
             continue
         result = _on_questions(one, systems, cache, request, spent)
         benchmarks[one.name] = result.to_dict()
-        rows += [row for system in systems for row in result.rows(system.name)]
+        made = {system.name: result.rows(system.name) for system in systems}
+        rows += [row for listed in made.values() for row in listed]
         write_official(result, systems, request.out / "official")
         folder = request.out / "every_eval_ever"
-        write_shared_records(result, systems, folder, when=when, command=request.command)
+        write_shared_records(result, systems, folder, rows=made, when=when, command=request.command)
         log("benchmark done", name=one.name, questions=len(one.questions))
     results: dict[str, Any] = {
         "kind": _KIND,
