@@ -15,6 +15,7 @@ from facetrm.explain.table import WholeView
 from facetrm.explain.terminal import PairView, show
 from facetrm.fit.experts.adapters import ExpertFit
 from facetrm.model.reward_model import RewardModel
+from facetrm.recipes.baselines.figures import RivalRun
 from facetrm.recipes.dmoerm.figures import adapters_line
 from facetrm.recipes.dmoerm.fit import DmoermRun
 from facetrm.recipes.finetune.fit import FineTuneRun
@@ -28,12 +29,14 @@ def show_whole(view: WholeView) -> None:
     _console().print(view)
 
 
-def show_done(done: Run | FineTuneRun | DmoermRun | None) -> None:
+def show_done(done: Run | FineTuneRun | DmoermRun | RivalRun | None) -> None:
     """Print the results of a finished run. Of several processes, only the first prints."""
     if isinstance(done, FineTuneRun):
         show_fine_tuned(done)
     elif isinstance(done, DmoermRun):
         show_routed(done)
+    elif isinstance(done, RivalRun):
+        show_rival(done)
     elif done is not None:
         show_run(done)
 
@@ -117,6 +120,22 @@ def show_routed(run: DmoermRun) -> None:
     show_verdict(judged.verdict)
     print(f"\n{run.metrics['seconds']['total']:.0f} s. Open {run.folder / 'report.html'}")
     print(f"Next: facetrm explain {run.folder}    facetrm score {run.folder} --data FILE.jsonl")
+
+
+def show_rival(run: RivalRun) -> None:
+    """Print the accuracy of a trained rival next to that of the longer answer."""
+    pairs = run.metrics["rows"]["preferences_test"]
+    _console().print(accuracy_table(run.noisy, run.true, pairs=pairs))
+    _show_reading(run.reading)
+    order = run.metrics.get("order")
+    if order is not None:
+        print(f"same verdict in both orders: {100 * order['agreement']:.1f}%; mean P(A): {order['first']:.2f}")
+    show_verdict(run.verdict)
+    print(f"\n{run.metrics['seconds']['total']:.0f} s. Figures: {run.folder / 'metrics.json'}")
+    if run.metrics["recipe"] == "bradley-terry":
+        print(f"Next: facetrm explain {run.folder}    facetrm score {run.folder} --data FILE.jsonl")
+    else:
+        print(f"Next, in Python: facetrm.baselines.load_rival({str(run.folder)!r})")
 
 
 def experts_table(trained: Mapping[str, ExpertFit]) -> Table:
