@@ -1,4 +1,4 @@
-"""An easy task for rivals: the better answer holds ``yes`` where the worse one holds ``no``. A tiny run in seconds."""
+"""An easy task for rivals: the better answer holds ``yes`` where the worse one holds ``nay``. A tiny run in seconds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def pair(number: int) -> Preference:
     """Return a pair whose better answer holds ``yes``; its other words and its length say nothing."""
     draw = random.Random(number)
     answers = []
-    for word in ("yes", "no"):
+    for word in ("yes", "nay"):
         words = [word, *draw.choices(FILLERS, k=draw.randint(0, 3))]
         draw.shuffle(words)
         answers.append(chat("x", " ".join(words))[-1])

@@ -124,7 +124,8 @@ def load_headed(config: BackboneConfig, head: Head, *, seed: int = 0) -> HeadedM
     encoder = TransformerEncoder(cast(PreTrainedModel, model.to(device).eval()), tokenizer, config=config)
     if encoder.kind != "decoder":
         raise BackboneError("the trunk is not a decoder", place=config.path, fix="give a decoder")
-    rows, ids = encoder.model.get_input_embeddings().num_embeddings, max(tokenizer.get_vocab().values(), default=-1)
+    table: Any = encoder.model.get_input_embeddings()
+    rows, ids = int(table.num_embeddings), max(tokenizer.get_vocab().values(), default=-1)
     if ids >= rows:
         raise BackboneError(
             f"the tokenizer produces ids up to {ids}, the model has {rows}",

@@ -186,4 +186,8 @@ def _reference_of(manifest: RivalManifest, place: Path, given: str | None, *, de
         raise ModelError("'reference' is not a section", place=place / RIVAL_MANIFEST, fix="run the recipe again")
     inside = spec.get("path") == "reference"  # a copy inside the folder
     path = given or (str(place / "reference") if inside else spec.get("path"))
-    return parse_config(BackboneConfig, {**spec, "path": path, "device": device, "trust_remote_code": False}, place=place / RIVAL_MANIFEST)
+    return parse_config(
+        BackboneConfig,
+        {**spec, "path": path, "device": device, "trust_remote_code": False},
+        place=place / RIVAL_MANIFEST,
+    )

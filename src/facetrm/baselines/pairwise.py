@@ -107,6 +107,7 @@ class PairwiseScorer:
 
     Attributes:
         name: Name of the scorer.
+        encoder: Encoder that reads the questions.
     """
 
     def __init__(
@@ -115,7 +116,7 @@ class PairwiseScorer:
         self.name, self._mode = name, mode
         self._read = PairReader(headed.encoder)
         self._model = CausalReader(headed, token_budget=token_budget, mode=mode)
-        self._encoder = headed.encoder
+        self.encoder = headed.encoder
         self._hash = fingerprint({"kind": "pairwise", "format": PAIRWISE_FORMAT, "model": headed.fingerprint})
 
     @property

@@ -11,9 +11,7 @@ from facetrm.baselines.rival_folder import read_manifest, rival_folder
 from facetrm.model.output import Scorer
 
 
-def load_rival(
-    folder: str | Path, *, device: str = "auto", token_budget: int = 4096, mode: Mode = "fast"
-) -> Scorer:
+def load_rival(folder: str | Path, *, device: str = "auto", token_budget: int = 4096, mode: Mode = "fast") -> Scorer:
     """Load a rival that a recipe trained: a pairwise model, or the implicit reward of a policy.
 
     A Bradley-Terry model is an ordinary reward model, which :func:`facetrm.load_model` loads.

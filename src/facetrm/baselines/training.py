@@ -1,9 +1,9 @@
 """What the trainings of all rivals share: settings, the folder that remembers a training, and the trained model.
 
-    FOLDER/settings.json     settings of the training
-    FOLDER/checkpoint-N/     state after step N; a training that was killed resumes from the last one
-    FOLDER/log.jsonl         one line for each entry of the Trainer's log
-    FOLDER/done.json         settings and size of a training whose result is saved
+FOLDER/settings.json     settings of the training
+FOLDER/checkpoint-N/     state after step N; a training that was killed resumes from the last one
+FOLDER/log.jsonl         one line for each entry of the Trainer's log
+FOLDER/done.json         settings and size of a training whose result is saved
 """
 
 from __future__ import annotations
@@ -31,6 +31,11 @@ from facetrm.fit.trainer import TrainingCost, claim, question_of, read_log
 DONE: Final = "done.json"
 _FIX: Final = "fix these arguments of transformers.TrainingArguments"
 _FIGURES: Final = (int, float)
+_CHECKPOINTING: Final = [  # the second is the older name
+    name
+    for name in ("activation_checkpointing", "gradient_checkpointing")
+    if name in TrainingArguments.__dataclass_fields__
+]
 
 
 class RivalTraining(Section):
@@ -41,7 +46,7 @@ class RivalTraining(Section):
             whole model.
         lora: Settings of the adapter; used only with ``lora``.
         seed: Random seed of a new adapter, a new head and the order of rows.
-        trainer: Arguments of Transformers' ``Trainer``. ``bf16`` and ``gradient_checkpointing`` are off if they are
+        trainer: Arguments of Transformers' ``Trainer``. ``bf16`` and activation checkpointing are off if they are
             not given.
     """
 
@@ -66,7 +71,8 @@ def prepare_training(headed: HeadedModel, training: RivalTraining) -> None:
     output = headed.model.get_output_embeddings()
     if output is not None:
         output.requires_grad_(False)  # the head of a language model stays, also if it shares no weights with the trunk
-    if training.trainer.model_dump().get("gradient_checkpointing"):
+    given = training.trainer.model_dump()
+    if any(given.get(name) for name in _CHECKPOINTING):
         trunk.enable_input_require_grads()  # frozen embeddings feed the layers
 
 
@@ -86,9 +92,9 @@ def trainer_arguments(training: RivalTraining, folder: Path, *, device: torch.de
     taken = sorted(given.keys() & ours.keys())
     if taken:
         raise ConfigError(f"'{taken[0]}' is set by this training itself", place="trainer", fix=f"take {taken[0]} out")
-    usual = {
+    usual: dict[str, Any] = {
         "bf16": False,
-        "gradient_checkpointing": False,
+        **({} if any(name in given for name in _CHECKPOINTING) else {_CHECKPOINTING[0]: False}),
         "disable_tqdm": not sys.stderr.isatty(),
         "use_cpu": device.type == "cpu",
         "dataloader_pin_memory": device.type != "cpu",
@@ -118,9 +124,7 @@ def begin_training(
     if done.exists():
         known = read_json(done, FitError, fix="give another run folder")
         if not isinstance(known, dict) or known.get("question") != asked:
-            raise FitError(
-                "holds a finished training with other settings", place=folder, fix="give another run folder"
-            )
+            raise FitError("holds a finished training with other settings", place=folder, fix="give another run folder")
         if (result / "config.json").exists():
             return training_cost(folder, tokens=int(known["tokens"]), truncated=int(known["truncated"]))
         done.unlink()

@@ -128,7 +128,7 @@ def train_policy(
     rows = Dataset.from_list([policy_row(chosen, rejected) for chosen, rejected in pairs])
     device = headed.encoder.model.device
 
-    class _TokenizedTrainer(trl.DPOTrainer):  # type: ignore[misc]  # TRL is loaded here
+    class _TokenizedTrainer(trl.DPOTrainer):  # type: ignore[misc, name-defined]  # TRL is loaded here
         """TRL's trainer on rows that are tokenised already."""
 
         def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:

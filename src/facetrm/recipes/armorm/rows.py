@@ -336,6 +336,7 @@ class HashSplit:
         self.seed = seed
 
     def __call__(self, records: Sequence[R], /) -> tuple[list[R], list[R]]:
+        """Return the training and the test records."""
         parts = split_by_prompt(records, self.fractions, seed=self.seed)
         return parts["train"], parts["test"]
 
@@ -347,6 +348,7 @@ class GivenSplit:
         self.folder = folder
 
     def __call__(self, records: Sequence[R], /) -> tuple[list[R], list[R]]:
+        """Return the training and the test records."""
         return split_as_given(records, place=self.folder)
 
 
@@ -358,7 +360,15 @@ def assemble_rows(
     *,
     split: _Split,
 ) -> Rows:
-    """Split ratings and preferences, remove rows that must not be trained on, and count the rows left out."""
+    """Split ratings and preferences, remove rows that must not be trained on, and count the rows left out.
+
+    Args:
+        section: Which rows are removed from the training part.
+        ratings: Ratings of all parts; may be empty.
+        pairs: Preferences of all parts.
+        objectives: Objectives of the ratings.
+        split: Function that returns the training and the test records.
+    """
     check_unique(objectives)
     counts: Counter[str] = Counter()
     overall = [p for p in pairs if p.aspect == "overall"]

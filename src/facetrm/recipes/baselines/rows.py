@@ -104,9 +104,7 @@ class SourcePairs(SkippingRows):
     test_share: float = Field(default=0.02, gt=0.0, lt=1.0)
 
 
-PairSection = Annotated[
-    WorldPairs | DeskPairs | PackData | FilePairs | SourcePairs, Field(discriminator="kind")
-]
+PairSection = Annotated[WorldPairs | DeskPairs | PackData | FilePairs | SourcePairs, Field(discriminator="kind")]
 
 
 def load_pairs(section: WorldPairs | DeskPairs | PackData | FilePairs | SourcePairs, *, seed: int) -> Rows:

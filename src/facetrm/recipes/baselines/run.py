@@ -11,8 +11,9 @@ The figures are those of the saved folder, loaded again. A finished training is 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -67,7 +68,7 @@ def run_bradley_terry(config: BradleyTerryRecipe, folder: Path) -> RivalRun:
             with watch("save"):
                 save_headed(start, model, pad=pad)
         with watch("statistics"):
-            read = {"max_tokens": start.encoder.max_tokens, "truncation": config.backbone.truncation}
+            read: dict[str, object] = {"max_tokens": start.encoder.max_tokens, "truncation": config.backbone.truncation}
             read |= {"date": config.backbone.date, "dtype": _dtype(start)}
             scorer = load_model(model, device=config.backbone.device, mode=config.backbone.mode, settings=read)
             margin_N = score_margins(scorer, rows.test)
@@ -217,14 +218,12 @@ def _end(
     spent: TrainingCost,
     hash: str,
     watch: Stopwatch,
-    more: dict[str, object] | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> RivalRun:
     """Write the figures, and remove the checkpoints, which are no longer needed."""
     held.keep_settings()
     end_training(held.path / "training", spent)
-    run = rival_run(
-        config, rows, margin_N, folder=held.path, spent=spent, hash=hash, seconds=watch.seconds, more=more
-    )
+    run = rival_run(config, rows, margin_N, folder=held.path, spent=spent, hash=hash, seconds=watch.seconds, more=more)
     write_json(held.path / "metrics.json", run.metrics)
     return run
 
