@@ -152,8 +152,8 @@ def save_headed(headed: HeadedModel, folder: Path, *, pad: int | None = None) ->
     model, encoder = headed.model, headed.encoder
     if adapter_names(encoder.model):
         merge_adapter(encoder.model)
-    config = encoder.config
-    tokenizer = encoder.tokenizer
+    config, tokenizer = encoder.config, encoder.tokenizer
+    tokenizer.model_max_length = encoder.max_tokens
     if pad is not None:
         tokenizer.pad_token = str(tokenizer.convert_ids_to_tokens(pad))
         model.config.get_text_config().pad_token_id = pad
