@@ -36,6 +36,12 @@ TRAINER = {
     "use_cpu": True,
     "save_strategy": "no",
 }
+TITLES = {
+    "bradley-terry": "Bradley-Terry reward model",
+    "bradley-terry-llama3-8b": "Bradley-Terry reward model",
+    "pairwise": "pairwise preference model",
+    "dpo": "policy, by its implicit reward",
+}
 TEST = [pair(n) for n in range(240, 320)]
 
 
@@ -69,6 +75,8 @@ def ran(place: Path) -> dict[str, Any]:
         assert said.code == 0, said.err
         assert "held-out pairs" in said.out
         assert "Next" in said.out
+        assert TITLES[name] in said.out
+        assert "longer answer wins" in said.out
         found[name] = json.loads((place / name / "metrics.json").read_text())
     return found
 

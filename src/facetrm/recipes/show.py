@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from rich.console import Console
 from rich.table import Table
@@ -22,6 +23,13 @@ from facetrm.recipes.finetune.fit import FineTuneRun
 from facetrm.recipes.reading import Reading
 from facetrm.recipes.run import Run
 from facetrm.report.run_report import SYSTEM_TITLES
+
+_RIVAL_TITLES: Final = {
+    "bradley_terry": "Bradley-Terry reward model",
+    "pairwise": "pairwise preference model",
+    "dpo": "policy, by its implicit reward",
+    "longer": SYSTEM_TITLES["longer"],
+}
 
 
 def show_whole(view: WholeView) -> None:
@@ -125,7 +133,7 @@ def show_routed(run: DmoermRun) -> None:
 def show_rival(run: RivalRun) -> None:
     """Print the accuracy of a trained rival next to that of the longer answer."""
     pairs = run.metrics["rows"]["preferences_test"]
-    _console().print(accuracy_table(run.noisy, run.true, pairs=pairs))
+    _console().print(accuracy_table(run.noisy, run.true, pairs=pairs, titles=_RIVAL_TITLES))
     _show_reading(run.reading)
     order = run.metrics.get("order")
     if order is not None:
@@ -160,20 +168,27 @@ def experts_table(trained: Mapping[str, ExpertFit]) -> Table:
     return table
 
 
-def accuracy_table(noisy: Mapping[str, Interval], true: Mapping[str, Interval], *, pairs: int) -> Table:
+def accuracy_table(
+    noisy: Mapping[str, Interval],
+    true: Mapping[str, Interval],
+    *,
+    pairs: int,
+    titles: Mapping[str, str] = SYSTEM_TITLES,
+) -> Table:
     """Return a table of each system's accuracy against the labels, and against the true order if that is known.
 
     Args:
         noisy: Accuracy by system, against the labels.
         true: Accuracy by system, against the true order; empty if unknown.
         pairs: Number of held-out pairs.
+        titles: Titles of the systems, in order; a system without a title is left out.
     """
     table = Table(title=f"Accuracy on {pairs} held-out pairs, 95% interval over prompts")
     table.add_column("system")
     table.add_column("against the labels", justify="right")
     if true:
         table.add_column("against the true order", justify="right")
-    for name, title in SYSTEM_TITLES.items():
+    for name, title in titles.items():
         if name in noisy:
             cells = [noisy[name], *([true[name]] if true else [])]
             table.add_row(title, *(f"{100 * c.value:.1f}  ({100 * c.low:.1f} to {100 * c.high:.1f})" for c in cells))
