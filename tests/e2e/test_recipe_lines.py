@@ -179,7 +179,8 @@ def test_every_recipe_has_its_line() -> None:
         "dmoerm-desk",
     }
     routed = {"real-tasks", "dmoerm-paper", "dmoerm-own-data", "lora-gated", "armorm-routed"}
-    assert {path.stem for path in RECIPES.glob("*.yaml")} == {*DATA, *elsewhere, *routed}
+    rivals = {"bradley-terry", "bradley-terry-llama3-8b", "pairwise", "dpo"}
+    assert {path.stem for path in RECIPES.glob("*.yaml")} == {*DATA, *elsewhere, *routed, *rivals}
 
 
 @pytest.mark.parametrize("name", DATA)

@@ -27,6 +27,7 @@ from facetrm.core.errors import ModelError
 from facetrm.hub.checksums import check_checksums
 from facetrm.hub.foreign import read_foreign
 from facetrm.hub.shipped import shipped_models
+from facetrm.model.door import CONFIG
 from facetrm.model.reward_model import RewardModel
 from facetrm.model.store import MODEL_MANIFEST
 
@@ -130,7 +131,9 @@ def local_folder(folder: str | Path, *, revision: str | None = None) -> Path:
     place = Path(folder).expanduser()
     if place.is_dir():
         inner = place / "model"
-        return inner if (inner / MODEL_MANIFEST).exists() and not (place / MODEL_MANIFEST).exists() else place
+        if any((place / name).exists() for name in (MODEL_MANIFEST, CONFIG)):
+            return place
+        return inner if any((inner / name).exists() for name in (MODEL_MANIFEST, CONFIG)) else place
     if place.is_file():
         raise ModelError("a file, not a model folder", place=place, fix="give the folder that holds manifest.json")
     if name in (known := shipped_models()):

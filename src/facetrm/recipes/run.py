@@ -31,6 +31,8 @@ from facetrm.recipes.armorm.fit import ArmormFit, Stopwatch, fit_parts, prepare
 from facetrm.recipes.armorm.judge import RunJudgement, judge_run
 from facetrm.recipes.armorm.routed import RoutedFit, route_armorm
 from facetrm.recipes.armorm.rows import Rows
+from facetrm.recipes.baselines.config import BradleyTerryRecipe, DpoRecipe, PairwiseRecipe
+from facetrm.recipes.baselines.run import run_bradley_terry, run_dpo, run_pairwise
 from facetrm.recipes.dmoerm.config import DmoermConfig
 from facetrm.recipes.dmoerm.fit import run_dmoerm
 from facetrm.recipes.finetune.config import FineTuneRecipe
@@ -158,6 +160,9 @@ RECIPES: Registry[Recipe] = Registry("recipe")
 RECIPES.add("armorm", Recipe(ArmormConfig, run_armorm))
 RECIPES.add("dmoerm", Recipe(DmoermConfig, run_dmoerm))
 RECIPES.add("finetune", Recipe(FineTuneRecipe, run_finetune))
+RECIPES.add("bradley-terry", Recipe(BradleyTerryRecipe, run_bradley_terry))
+RECIPES.add("pairwise", Recipe(PairwiseRecipe, run_pairwise))
+RECIPES.add("dpo", Recipe(DpoRecipe, run_dpo))
 
 
 def run_recipe(path: Path, *, sets: Sequence[str] = (), out: Path | None = None) -> Any:
@@ -169,8 +174,9 @@ def run_recipe(path: Path, *, sets: Sequence[str] = (), out: Path | None = None)
         out: Run folder; None for ``runs/NAME``, with the name of the file.
 
     Returns:
-        A :class:`Run`, a :class:`~facetrm.recipes.dmoerm.fit.DmoermRun` or a
-        :class:`~facetrm.recipes.finetune.fit.FineTuneRun`. Of several processes, only the first returns a run; the
+        A :class:`Run`, a :class:`~facetrm.recipes.dmoerm.fit.DmoermRun`, a
+        :class:`~facetrm.recipes.finetune.fit.FineTuneRun` or a
+        :class:`~facetrm.recipes.baselines.figures.RivalRun`. Of several processes, only the first returns a run; the
         others return None.
 
     Raises:

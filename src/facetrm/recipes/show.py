@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from rich.console import Console
 from rich.table import Table
@@ -15,6 +16,7 @@ from facetrm.explain.table import WholeView
 from facetrm.explain.terminal import PairView, show
 from facetrm.fit.experts.adapters import ExpertFit
 from facetrm.model.reward_model import RewardModel
+from facetrm.recipes.baselines.figures import RivalRun
 from facetrm.recipes.dmoerm.figures import adapters_line
 from facetrm.recipes.dmoerm.fit import DmoermRun
 from facetrm.recipes.finetune.fit import FineTuneRun
@@ -22,18 +24,27 @@ from facetrm.recipes.reading import Reading
 from facetrm.recipes.run import Run
 from facetrm.report.run_report import SYSTEM_TITLES
 
+_RIVAL_TITLES: Final = {
+    "bradley_terry": "Bradley-Terry reward model",
+    "pairwise": "pairwise preference model",
+    "dpo": "policy, by its implicit reward",
+    "longer": SYSTEM_TITLES["longer"],
+}
+
 
 def show_whole(view: WholeView) -> None:
     """Print how much each objective counts in one task's mixture, and what dropping it changes."""
     _console().print(view)
 
 
-def show_done(done: Run | FineTuneRun | DmoermRun | None) -> None:
+def show_done(done: Run | FineTuneRun | DmoermRun | RivalRun | None) -> None:
     """Print the results of a finished run. Of several processes, only the first prints."""
     if isinstance(done, FineTuneRun):
         show_fine_tuned(done)
     elif isinstance(done, DmoermRun):
         show_routed(done)
+    elif isinstance(done, RivalRun):
+        show_rival(done)
     elif done is not None:
         show_run(done)
 
@@ -119,6 +130,22 @@ def show_routed(run: DmoermRun) -> None:
     print(f"Next: facetrm explain {run.folder}    facetrm score {run.folder} --data FILE.jsonl")
 
 
+def show_rival(run: RivalRun) -> None:
+    """Print the accuracy of a trained rival next to that of the longer answer."""
+    pairs = run.metrics["rows"]["preferences_test"]
+    _console().print(accuracy_table(run.noisy, run.true, pairs=pairs, titles=_RIVAL_TITLES))
+    _show_reading(run.reading)
+    order = run.metrics.get("order")
+    if order is not None:
+        print(f"same verdict in both orders: {100 * order['agreement']:.1f}%; mean P(A): {order['first']:.2f}")
+    show_verdict(run.verdict)
+    print(f"\n{run.metrics['seconds']['total']:.0f} s. Figures: {run.folder / 'metrics.json'}")
+    if run.metrics["recipe"] == "bradley-terry":
+        print(f"Next: facetrm explain {run.folder}    facetrm score {run.folder} --data FILE.jsonl")
+    else:
+        print(f"Next, in Python: facetrm.baselines.load_rival({str(run.folder)!r})")
+
+
 def experts_table(trained: Mapping[str, ExpertFit]) -> Table:
     """Return a table of accuracy and loss of each expert before and after training, on held-out prompts.
 
@@ -141,20 +168,27 @@ def experts_table(trained: Mapping[str, ExpertFit]) -> Table:
     return table
 
 
-def accuracy_table(noisy: Mapping[str, Interval], true: Mapping[str, Interval], *, pairs: int) -> Table:
+def accuracy_table(
+    noisy: Mapping[str, Interval],
+    true: Mapping[str, Interval],
+    *,
+    pairs: int,
+    titles: Mapping[str, str] = SYSTEM_TITLES,
+) -> Table:
     """Return a table of each system's accuracy against the labels, and against the true order if that is known.
 
     Args:
         noisy: Accuracy by system, against the labels.
         true: Accuracy by system, against the true order; empty if unknown.
         pairs: Number of held-out pairs.
+        titles: Titles of the systems, in order; a system without a title is left out.
     """
     table = Table(title=f"Accuracy on {pairs} held-out pairs, 95% interval over prompts")
     table.add_column("system")
     table.add_column("against the labels", justify="right")
     if true:
         table.add_column("against the true order", justify="right")
-    for name, title in SYSTEM_TITLES.items():
+    for name, title in titles.items():
         if name in noisy:
             cells = [noisy[name], *([true[name]] if true else [])]
             table.add_row(title, *(f"{100 * c.value:.1f}  ({100 * c.low:.1f} to {100 * c.high:.1f})" for c in cells))

@@ -227,8 +227,8 @@ def load_rows(section: WorldData | DeskData | PackData | FilesData | SourcesData
         )
     elif isinstance(section, PackData):
         pack = read_pack(section.folder, **section.skipping)
-        ratings, pairs = _first_of_each(pack.ratings, section.limit), _first_of_each(pack.preferences, section.limit)
-        rows = _assemble(section, ratings, pairs, pack.objectives, split=_GivenSplit(section.folder))
+        ratings, pairs = first_of_each(pack.ratings, section.limit), first_of_each(pack.preferences, section.limit)
+        rows = assemble_rows(section, ratings, pairs, pack.objectives, split=GivenSplit(section.folder))
         beyond = {
             "ratings_beyond_the_limit": len(pack.ratings) - len(ratings),
             "preferences_beyond_the_limit": len(pack.preferences) - len(pairs),
@@ -240,8 +240,8 @@ def load_rows(section: WorldData | DeskData | PackData | FilesData | SourcesData
         paired = [read_preference_file(f, **section.skipping) for f in section.preferences]
         ratings, pairs = [r for file in rated for r in file.records], [p for file in paired for p in file.records]
         given = any(part_of(r) == "test" for r in ratings) or any(part_of(p) == "test" for p in pairs)
-        split: _Split = _GivenSplit(section.objectives) if given else _HashSplit(section.test_share, seed)
-        rows = _assemble(section, ratings, pairs, objectives, split=split)
+        split: _Split = GivenSplit(section.objectives) if given else HashSplit(section.test_share, seed)
+        rows = assemble_rows(section, ratings, pairs, objectives, split=split)
         rows = replace(rows, counts={**rows.counts, **lost_rows(rated, paired)})
     else:
         rows = _load_sources(section, seed)
@@ -252,7 +252,7 @@ def load_rows(section: WorldData | DeskData | PackData | FilesData | SourcesData
     return rows
 
 
-def _first_of_each(records: list[R], limit: int | None) -> list[R]:
+def first_of_each(records: list[R], limit: int | None) -> list[R]:
     """Return the first ``limit`` records of each source and split, in file order."""
     seen: Counter[tuple[str, str | None]] = Counter()
     kept = []
@@ -300,7 +300,7 @@ def _load_sources(section: SourcesData, seed: int) -> Rows:
             objectives.setdefault(objective.name, objective)
     ratings = [r for r in records if isinstance(r, Rating)]
     pairs = [r for r in records if isinstance(r, Preference)]
-    return _assemble(section, ratings, pairs, list(objectives.values()), split=_HashSplit(section.test_share, seed))
+    return assemble_rows(section, ratings, pairs, list(objectives.values()), split=HashSplit(section.test_share, seed))
 
 
 def check_sources(names: Sequence[str], *, kind: RecordKind) -> None:
@@ -328,7 +328,7 @@ class _Split(Protocol):
     def __call__(self, records: Sequence[R], /) -> tuple[list[R], list[R]]: ...
 
 
-class _HashSplit:
+class HashSplit:
     """Splits by a hash of the prompt, so that ratings and preferences of a prompt are on the same side."""
 
     def __init__(self, test_share: float, seed: int) -> None:
@@ -336,21 +336,23 @@ class _HashSplit:
         self.seed = seed
 
     def __call__(self, records: Sequence[R], /) -> tuple[list[R], list[R]]:
+        """Return the training and the test records."""
         parts = split_by_prompt(records, self.fractions, seed=self.seed)
         return parts["train"], parts["test"]
 
 
-class _GivenSplit:
+class GivenSplit:
     """Splits by the ``split`` of each row."""
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
 
     def __call__(self, records: Sequence[R], /) -> tuple[list[R], list[R]]:
+        """Return the training and the test records."""
         return split_as_given(records, place=self.folder)
 
 
-def _assemble(
+def assemble_rows(
     section: CleanedRows,
     ratings: Sequence[Rating],
     pairs: Sequence[Preference],
@@ -358,7 +360,15 @@ def _assemble(
     *,
     split: _Split,
 ) -> Rows:
-    """Split ratings and preferences, remove rows that must not be trained on, and count the rows left out."""
+    """Split ratings and preferences, remove rows that must not be trained on, and count the rows left out.
+
+    Args:
+        section: Which rows are removed from the training part.
+        ratings: Ratings of all parts; may be empty.
+        pairs: Preferences of all parts.
+        objectives: Objectives of the ratings.
+        split: Function that returns the training and the test records.
+    """
     check_unique(objectives)
     counts: Counter[str] = Counter()
     overall = [p for p in pairs if p.aspect == "overall"]
