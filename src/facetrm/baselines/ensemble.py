@@ -65,7 +65,7 @@ def ensemble_rewards(
         )
     mean_M, deviation_M = _moments(reference)
     z_MN = (rewards - mean_M[:, None]) / deviation_M[:, None]
-    return _parts(z_MN, kind, penalty).sum(axis=0)
+    return np.asarray(_parts(z_MN, kind, penalty).sum(axis=0))
 
 
 def _moments(reference_MR: Floats) -> tuple[Floats, Floats]:
