@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Final, TypeGuard, final
+from typing import Final, Generic, TypeGuard, TypeVar, final
 
 from facetrm.core.errors import LabelError
 from facetrm.label.client import Fault, Judge, Reply
@@ -24,6 +24,7 @@ from facetrm.label.settings import LabelConfig
 from facetrm.label.store import LabelStore, StoredAnswer
 from facetrm.label.verdicts import JudgeVerdict, read_verdict
 
+V = TypeVar("V", bound=str)
 _DOUBTS: Final = 3
 _SILENCES: Final = 2
 
@@ -58,7 +59,8 @@ async def ask_all(
     judge: Judge,
     store: LabelStore,
     config: LabelConfig,
-    heard: Callable[[str, JudgeVerdict | None], None],
+    heard: Callable[[str, V | None], None],
+    read: Callable[[Question, Reply], V],
     proven: bool = False,
 ) -> AskingOutcome:
     """Ask every question and store each answer as soon as it arrives.
@@ -69,13 +71,14 @@ async def ask_all(
         store: the store that every answer is written to first.
         config: the settings: concurrency, rate limit, tries, waits and budgets.
         heard: called for each finished question with its key and its verdict, or None if it was given up.
+        read: returns the verdict in a reply, or raises LabelError if it holds none. The question is then asked again.
         proven: whether this judge has answered questions like these before. If so, a question that it refuses or
             answers in the wrong form does not count as a sign that the server refuses everything.
 
     Raises:
         StoreError: the store cannot be written.
     """
-    asking = _Asking(questions, judge, store, config, heard, proven)
+    asking = _Asking(questions, judge, store, config, heard, read, proven)
     try:
         await asking.go_ahead()
         async with asyncio.TaskGroup() as group:
@@ -86,8 +89,21 @@ async def ask_all(
     return asking.asked
 
 
+def verdict_of(question: Question, reply: Reply) -> JudgeVerdict:
+    """Return the verdict in a reply; ``cannot_say`` if the model refused.
+
+    Args:
+        question: the question.
+        reply: the reply to it.
+
+    Raises:
+        LabelError: the reply is not a verdict.
+    """
+    return "cannot_say" if reply.refused else read_verdict(reply.text)
+
+
 @final
-class _Asking:
+class _Asking(Generic[V]):
     """The state shared by the workers of one run."""
 
     def __init__(
@@ -96,10 +112,12 @@ class _Asking:
         judge: Judge,
         store: LabelStore,
         config: LabelConfig,
-        heard: Callable[[str, JudgeVerdict | None], None],
+        heard: Callable[[str, V | None], None],
+        read: Callable[[Question, Reply], V],
         proven: bool,
     ) -> None:
         self.questions, self.judge, self.store, self.config, self.heard = questions, judge, store, config, heard
+        self.read = read
         self.asked = AskingOutcome()
         self._schema = config.answer_format != "text"
         self._settled = config.answer_format != "auto"
@@ -170,7 +188,7 @@ class _Asking:
             said = await self.judge.ask(question.messages, schema=schema)
             if isinstance(said, Reply):
                 try:
-                    verdict: JudgeVerdict = "cannot_say" if said.refused else read_verdict(said.text)
+                    verdict = self.read(question, said)
                 except LabelError as exc:
                     unread += 1
                     reason = f"{exc}; it was cut off: raise max_tokens" if said.cut else str(exc)
@@ -210,7 +228,7 @@ class _Asking:
             return True
         return fault.kind != "again" or fault.wait > self.config.longest_wait
 
-    async def _keep(self, question: Question, verdict: JudgeVerdict, said: Reply, *, schema: bool) -> None:
+    async def _keep(self, question: Question, verdict: V, said: Reply, *, schema: bool) -> None:
         answer = StoredAnswer(verdict, said.text, said.model, said.tokens_in, said.tokens_out)
         problem = await self._put(question.key, answer)
         if problem is not None:
@@ -300,3 +318,18 @@ class _Asking:
         if wanted > 0.0:
             self._open_at = max(self._open_at, time.monotonic() + wanted)
         await self._sleep(max(self.config.backoff(tries), wanted * random.uniform(1.0, 1.1)))
+
+
+def refuse_running_loop(call: str) -> None:
+    """Raise LabelError if an event loop is already running, as in a notebook.
+
+    Args:
+        call: the call that starts a loop of its own, as the user would write it.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    function, arguments = call.removesuffix(")").split("(", 1)
+    fix = f"write await asyncio.to_thread({function}, {arguments})"
+    raise LabelError("an event loop is already running, as in a notebook", place=function, fix=fix)

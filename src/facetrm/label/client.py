@@ -5,6 +5,7 @@ The key is read from the environment and is removed from every text that the ser
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -24,11 +25,43 @@ _ADDRESS_VARIABLE: Final = "OPENAI_BASE_URL"
 _AGAIN: Final = frozenset({408, 409, 425, 429})
 _STOP: Final = frozenset({401, 402, 403, 404, 405})
 _MOST_TOKENS: Final = 10**9
+_CERTAIN: Final = 1e-3  # the largest log-probability, with room for rounding
 _NO_MODEL: Final = re.compile(
     r"(?i)model_not_found|invalid_model|(?:unknown|invalid|no such) model"
     r"|\bmodel\b.{0,100}?(?:not found|does not exist|not exist|not supported|not available|is not loaded)"
 )
 _LONE: Final = re.compile(r"[\x00\ud800-\udfff]")
+
+
+@final
+@dataclass(frozen=True)
+class TokenChoice:
+    """One token of a reply, and the most probable tokens at its place.
+
+    Attributes:
+        token: the token's text.
+        top: the most probable tokens at this place and their log-probabilities, as the server reports them.
+    """
+
+    token: str
+    top: tuple[tuple[str, float], ...]
+
+
+@final
+@dataclass(frozen=True)
+class ReplyForm:
+    """A JSON schema that the server is asked to enforce.
+
+    Attributes:
+        name: the name of the schema.
+        schema: the schema.
+    """
+
+    name: str
+    schema: Mapping[str, Any]
+
+
+VERDICT_FORM: Final = ReplyForm("verdict", VERDICT_SCHEMA)
 
 
 @final
@@ -43,6 +76,7 @@ class Reply:
         tokens_out: the number of completion tokens that the server reports; 0 if it reports none.
         refused: whether the model refused to answer.
         cut: whether the reply was cut off at ``max_tokens``.
+        tokens: the tokens of the reply with their alternatives; empty if they were not asked for or not given.
     """
 
     text: str
@@ -51,6 +85,7 @@ class Reply:
     tokens_out: int
     refused: bool = False
     cut: bool = False
+    tokens: tuple[TokenChoice, ...] = ()
 
 
 @final
@@ -93,12 +128,15 @@ class OpenAIJudge:
 
     Args:
         config: the model, its address, and the name of the environment variable that holds the key.
+        form: the JSON schema of a reply, for questions that are asked with one.
+        top_logprobs: the number of most probable tokens to ask for at each place; 0 asks for none. If the server
+            refuses a question with them but answers it without, they are left out from then on.
 
     Raises:
         ConfigError: the address is invalid or contains a secret, or a public server has no key.
     """
 
-    def __init__(self, config: LabelConfig) -> None:
+    def __init__(self, config: LabelConfig, *, form: ReplyForm = VERDICT_FORM, top_logprobs: int = 0) -> None:
         address = read_address(judge_address(config), place="base_url", error=ConfigError)
         key = read_server_key(config.api_key_env, place="api_key_env", needed=zone_of(address.host) == "public")
         warn_of_plain_http(address, key)
@@ -106,18 +144,32 @@ class OpenAIJudge:
         self._client = HttpClient(address, key=key, timeout=config.timeout)
         fields: dict[str, Any] = {"model": config.model, config.max_tokens_field: config.max_tokens}
         fields |= {name: value for name in ("temperature", "seed") if (value := getattr(config, name)) is not None}
-        self._fields = fields
+        self._fields, self._form = fields, form
+        self._chances = {"logprobs": True, "top_logprobs": top_logprobs} if top_logprobs else {}
 
     async def ask(self, messages: Sequence[Mapping[str, str]], *, schema: bool) -> Reply | Fault:
         """Send one question once.
 
         Args:
             messages: the chat messages of the question, with ``role`` and ``content``.
-            schema: whether to send the JSON schema of a verdict with it.
+            schema: whether to send the JSON schema of a reply with it.
         """
-        value = {**self._fields, "messages": list(messages)}
+        asked = self._chances
+        said = await self._send(messages, asked, schema=schema)
+        if asked and isinstance(said, Fault) and said.kind == "refused":
+            # The server may be refusing log-probabilities. Only the same question without them can tell.
+            plain = await self._send(messages, {}, schema=schema)
+            if isinstance(plain, Reply):
+                self._chances = {}
+                return plain
+        return said
+
+    async def _send(
+        self, messages: Sequence[Mapping[str, str]], chances: Mapping[str, Any], *, schema: bool
+    ) -> Reply | Fault:
+        value = {**self._fields, **chances, "messages": list(messages)}
         if schema:
-            form = {"name": "verdict", "strict": True, "schema": VERDICT_SCHEMA}
+            form = {"name": self._form.name, "strict": True, "schema": self._form.schema}
             value["response_format"] = {"type": "json_schema", "json_schema": form}
         try:
             reply = await self._client.send("/chat/completions", {**value, **self._config.extra})
@@ -173,10 +225,24 @@ class OpenAIJudge:
             return Reply(self._clean(said), model, sent, received, refused=True)
         if text is None or isinstance(text, str):
             said = _LONE.sub("�", self._clean(text or "", cut=False))
-            return Reply(said, model, sent, received, cut=finish == "length")
+            tokens = self._tokens(choice) if self._chances else ()
+            return Reply(said, model, sent, received, cut=finish == "length", tokens=tokens)
         kind = type(text).__name__
         reason = f"the body is not a chat completion: its content has the type {kind}, not text"
         return Fault("again", reason, cause="garbage")
+
+    def _tokens(self, choice: Mapping[str, Any]) -> tuple[TokenChoice, ...]:
+        """Return the tokens of a choice with their alternatives; empty if the server gives none that can be read."""
+        found = []
+        try:
+            for one in choice["logprobs"]["content"]:
+                top = tuple((str(other["token"]), float(other["logprob"])) for other in one["top_logprobs"])
+                if any(math.isnan(chance) or chance > _CERTAIN for _, chance in top):
+                    return ()
+                found.append(TokenChoice(str(one["token"]), top))
+        except (TypeError, KeyError, ValueError, AttributeError, OverflowError):
+            return ()
+        return tuple(found)
 
     def _clean(self, text: str, *, cut: bool = True) -> str:
         return self._client.clean(text, cut=cut)

@@ -104,8 +104,8 @@ def render(
         "better": capability.better.rstrip(".。"),
         "mark": mark,
     }
-    turns = "\n\n".join(_between(f"turn {mark} {message.role}", message.content) for message in prompt)
-    shown = "\n\n".join(_between(f"reply_{n} {mark}", reply.content) for n, reply in enumerate(replies, start=1))
+    turns = "\n\n".join(between_marks(f"turn {mark} {message.role}", message.content) for message in prompt)
+    shown = "\n\n".join(between_marks(f"reply_{n} {mark}", reply.content) for n, reply in enumerate(replies, start=1))
     instructions = words.instructions.format(**filled)
     question = words.question.format(turns=turns, replies=shown) + "\n\n" + words.reminder.format(**filled)
     if system_message:
@@ -113,5 +113,11 @@ def render(
     return [{"role": "user", "content": f"{instructions}\n\n{question}"}]
 
 
-def _between(mark: str, text: str) -> str:
+def between_marks(mark: str, text: str) -> str:
+    """Return a text between an opening and a closing mark.
+
+    Args:
+        mark: the content of the mark. It must hold a number that the text cannot know, such as a hash of all texts.
+        text: the text of a user or a model.
+    """
     return f"<<{mark}>>\n{text}\n<</{mark}>>"

@@ -24,7 +24,7 @@ from facetrm.core.files import write_json, write_text
 from facetrm.core.progress import Meter, progress
 from facetrm.data.read.files import write_records
 from facetrm.data.records import Preference
-from facetrm.label.ask import AskingOutcome, ask_all
+from facetrm.label.ask import AskingOutcome, ask_all, refuse_running_loop, verdict_of
 from facetrm.label.client import Judge, OpenAIJudge, judge_address
 from facetrm.label.outcomes import KEPT, Judged, decide, judge_all
 from facetrm.label.plan import Plan
@@ -82,7 +82,7 @@ def label_pairs(
             answers are kept.
         StoreError: the store cannot be used, or another run has it open.
     """
-    _refuse_running_loop()
+    refuse_running_loop("label_pairs(plan, out)")
     judge = (make_judge or OpenAIJudge)(plan.config)
     with LabelStore(out) as store:
         verdicts = store.verdicts()
@@ -107,15 +107,6 @@ def _raise_failure(plan: Plan, asked: AskingOutcome, labelled: Labelled, out: Pa
         raise LabelError(problem, place=place, fix=f"all reasons are in {out / FAILURES}; {kept}")
 
 
-def _refuse_running_loop() -> None:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return
-    fix = "write await asyncio.to_thread(label_pairs, plan, out)"
-    raise LabelError("an event loop is already running, as in a notebook", place="label_pairs", fix=fix)
-
-
 def _ask(
     plan: Plan, judge: Judge, store: LabelStore, verdicts: dict[str, JudgeVerdict], *, quiet: bool
 ) -> AskingOutcome:
@@ -131,6 +122,7 @@ def _ask(
                 store=store,
                 config=plan.config,
                 heard=tally.hear,
+                read=verdict_of,
                 proven=todo < len(plan.keys),
             )
 

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Final, TypeVar, final
+from typing import Any, Final, TypeVar, final
 
 from facetrm.core.errors import StoreError, short
 from facetrm.label.verdicts import VERDICTS, JudgeVerdict
@@ -41,14 +41,14 @@ class StoredAnswer:
     """The answer to one question.
 
     Attributes:
-        verdict: the verdict that was read; ``cannot_say`` if the model refused.
+        verdict: the verdict that was read, as text; of a labelling run ``cannot_say`` if the model refused.
         reply: the text of the reply, or of the refusal.
         model: the model name in the response.
         tokens_in: the number of prompt tokens that the server reports; 0 if it reports none.
         tokens_out: the number of completion tokens that the server reports; 0 if it reports none.
     """
 
-    verdict: JudgeVerdict
+    verdict: str
     reply: str
     model: str
     tokens_in: int
@@ -118,12 +118,17 @@ class LabelStore:
             StoreError: a stored verdict is not one of ``VERDICTS``.
         """
         found: dict[str, JudgeVerdict] = {}
-        for key, verdict in self._guard(lambda: self._base.execute("SELECT key, verdict FROM answers").fetchall()):
+        for key, verdict in self.readings().items():
             if verdict not in VERDICTS:
                 problem = f"unknown verdict {short(str(verdict))}"
                 raise StoreError(problem, place=self.path, fix="use another folder")
-            found[key] = verdict
+            found[key] = VERDICTS[VERDICTS.index(verdict)]
         return found
+
+    def readings(self) -> dict[str, Any]:
+        """Return what was read from the reply to each answered question, by question key, without checking it."""
+        query = "SELECT key, verdict FROM answers"
+        return self._guard(lambda: dict(self._base.execute(query).fetchall()))
 
     def models(self) -> dict[str, int]:
         """Return the number of answers by model name, as the servers report it."""

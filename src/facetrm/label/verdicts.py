@@ -46,21 +46,33 @@ def read_verdict(text: str) -> JudgeVerdict:
     Raises:
         LabelError: the reply is anything else.
     """
-    ends = [(at, mark) for mark in _THOUGHT_ENDS if (at := text.find(mark)) >= 0]
-    at, mark = min(ends, default=(0, ""))
-    body = _without_end(text[at + len(mark) :].lstrip())
-    value = None
-    if len(body) <= _LONGEST:
-        if body.endswith("```") and (fence := _FENCE_START.match(body)) is not None:
-            body = body[fence.end() : -3]
-        try:
-            value = json.loads(body, object_pairs_hook=_once)
-        except (ValueError, RecursionError):
-            value = None
+    value = reply_value(text)
     if isinstance(value, dict) and list(value) == [KEY] and value[KEY] in VERDICTS:
         return VERDICTS[VERDICTS.index(value[KEY])]
     wanted = " | ".join(VERDICTS)
     raise LabelError(f"the reply {short(text)} is not a verdict", fix=f'it must be only {{"{KEY}": "{wanted}"}}')
+
+
+def reply_value(text: str) -> Any:
+    """Return the JSON value that a reply consists of, or None if it is not one JSON value of a sensible length.
+
+    A Markdown code fence around it, closed reasoning before it and end-of-turn tokens after it are ignored, as in
+    :func:`read_verdict`. An object in which a key appears twice is not a value.
+
+    Args:
+        text: the reply.
+    """
+    ends = [(at, mark) for mark in _THOUGHT_ENDS if (at := text.find(mark)) >= 0]
+    at, mark = min(ends, default=(0, ""))
+    body = _without_end(text[at + len(mark) :].lstrip())
+    if len(body) > _LONGEST:
+        return None
+    if body.endswith("```") and (fence := _FENCE_START.match(body)) is not None:
+        body = body[fence.end() : -3]
+    try:
+        return json.loads(body, object_pairs_hook=_once)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _without_end(body: str) -> str:
