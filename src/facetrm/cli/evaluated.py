@@ -5,11 +5,11 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from facetrm import recipes
+from facetrm import core, recipes
 from facetrm.cli.options import AskedMode, MaxTokens, ReadingSets, Truncating, Trust, reading_settings
 from facetrm.core.printed import print_json
 
@@ -28,7 +28,7 @@ def evaluate(
         typer.Option(
             "--on",
             metavar="NAME|PATH",
-            help="rewardbench, rewardbench2, rm-bench, judgebench, llmbar, rmb, ppe, desk, world, NAME=PATH, "
+            help="audit, rewardbench, rewardbench2, rm-bench, judgebench, llmbar, rmb, ppe, desk, world, NAME=PATH, "
             "or a file of preferences or ratings (repeatable).",
         ),
     ],
@@ -44,6 +44,18 @@ def evaluate(
         Path | None, typer.Option(help="Folder of an earlier result: show what changed, exit code 3 if a figure fell.")
     ] = None,
     tolerance: Annotated[float, typer.Option(min=0.0, help="A figure may fall by this much.")] = 0.0,
+    data: Annotated[
+        str | None, typer.Option("--data", help="Pairs for --on audit: a file of preferences, desk or world.")
+    ] = None,
+    thresholds: Annotated[
+        Path | None, typer.Option(help="YAML file with settings and thresholds of --on audit.")
+    ] = None,
+    judge_mode: Annotated[
+        Literal["pairwise", "rating", "ranking"], typer.Option(help="How a judge is asked.")
+    ] = "pairwise",
+    judge_set: Annotated[
+        list[str], typer.Option(metavar="KEY=VALUE", help="Setting of a judge's client, as in label (repeatable).")
+    ] = [],  # noqa: B006
     as_json: Annotated[bool, typer.Option("--json", help="Print results.json instead of tables.")] = False,
     device: Annotated[str, typer.Option(help="Device: auto, cpu or cuda.")] = "auto",
     mode: AskedMode = None,
@@ -67,6 +79,8 @@ def evaluate(
         key_env=key_env,
         seed=seed,
         folder=folder,
+        judge_mode=judge_mode,
+        judge=core.apply_sets({}, judge_set),
     )
     done = recipes.evaluate_systems(
         recipes.EvalRequest(
@@ -81,13 +95,18 @@ def evaluate(
             fail_under=fail_under,
             against=against,
             tolerance=tolerance,
+            data=data,
+            thresholds=thresholds,
             command=shlex.join(["facetrm", *sys.argv[1:]]),
         )
     )
     if as_json:
         print_json(done.results, indent=2)
     else:
-        print(recipes.evaluation_text(done.results))
+        for name, audit in done.audits.items():
+            print("\n".join([f"Audit of {name}", *audit.lines()]), end="\n\n")
+        if done.results["benchmarks"] or done.results["ratings"]:
+            print(recipes.evaluation_text(done.results))
         print(f"Results: {done.out}")
     for problem in done.problems:
         print(f"facetrm: {problem}", file=sys.stderr)

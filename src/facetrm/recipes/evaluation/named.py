@@ -6,13 +6,20 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, final
+from typing import Any, Final, Literal, final
 
 from facetrm import hub
+from facetrm.baselines.judge import JudgeScorer, RatingJudge
+from facetrm.baselines.named import scorer_hash
 from facetrm.baselines.plain import LengthScorer, RandomScorer
-from facetrm.core.errors import ConfigError, ModelError
+from facetrm.baselines.rival_folder import RIVAL_MANIFEST
+from facetrm.baselines.rivals import load_rival
+from facetrm.baselines.vote import Vote
+from facetrm.core.config import parse_config
+from facetrm.core.errors import ConfigError
 from facetrm.core.web.key import read_server_key
 from facetrm.evaluate.benchmarks.result import BASELINES
+from facetrm.label.settings import LabelConfig
 from facetrm.model.output import Scorer
 from facetrm.recipes.evaluation.score_files import read_score_file
 from facetrm.recipes.evaluation.served import ServedScorer
@@ -35,6 +42,8 @@ class Loading:
         key_env: Environment variable with the API key of a server or judge.
         seed: Seed of the random baseline.
         folder: Folder of the evaluation, where a judge keeps its answers.
+        judge_mode: ``pairwise``, ``rating`` or ``ranking``.
+        judge: Settings of the judge's client, as in ``facetrm label``.
     """
 
     device: str = "auto"
@@ -45,6 +54,8 @@ class Loading:
     key_env: str | None = None
     seed: int = 0
     folder: Path = Path()
+    judge_mode: Literal["pairwise", "rating", "ranking"] = "pairwise"
+    judge: Mapping[str, Any] = field(default_factory=dict)
 
 
 def load_systems(asked: Sequence[str], loading: Loading) -> list[System]:
@@ -87,7 +98,7 @@ def load_system(text: str, loading: Loading) -> System:
     made = _PLAIN.get(text)
     if made is not None:
         scorer: Scorer = made(loading.seed)
-        return System(text, text, "baseline", f"{text}/{loading.seed if text == 'random' else 0}", scorer)
+        return System(text, text, "baseline", scorer_hash(scorer), scorer)
     if text.startswith(JUDGE):
         return _judge(text, loading)
     if text.lower().startswith(("http:", "https:")):
@@ -102,6 +113,11 @@ def load_system(text: str, loading: Loading) -> System:
 
 
 def _model(text: str, loading: Loading) -> System:
+    place = Path(text).expanduser()
+    name = place.parent.name if place.name == "model" and place.parent.name else place.name
+    if any((folder / RIVAL_MANIFEST).is_file() for folder in (place, place / "model")):
+        rival = load_rival(place, device=loading.device, mode=loading.mode or "fast")
+        return System(name or text, text, "model", f"{scorer_hash(rival)}/{loading.mode}", rival)
     model = hub.load_model(
         text,
         device=loading.device,
@@ -109,17 +125,30 @@ def _model(text: str, loading: Loading) -> System:
         settings=loading.settings,
         trust_remote_code=loading.trust_remote_code,
     )
-    place = Path(text)
-    name = place.parent.name if place.name == "model" and place.parent.name else place.name
     mode = model.encoder.mode
     return System(name or text, text, "model", f"{model.hash}/{mode}", model, template=model.encoder.template_hash)
 
 
 def _judge(text: str, loading: Loading) -> System:
-    name, at, url = text.removeprefix(JUDGE).rpartition("@")
-    if not at or not name or not url:
-        raise ConfigError(f"'{text}' names no judge", place="MODEL", fix="write judge:MODEL@BASE_URL")
-    raise ModelError("no judge", place=text)
+    """Return one judge, or a vote of several whose names are separated by commas."""
+    judges: dict[str, Scorer] = {}
+    for one in text.removeprefix(JUDGE).split(","):
+        name, at, url = one.strip().removeprefix(JUDGE).rpartition("@")
+        if not at or not name or not url:
+            raise ConfigError(f"'{one}' names no judge", place="MODEL", fix="write judge:MODEL@BASE_URL")
+        key = {} if loading.key_env is None else {"api_key_env": loading.key_env}
+        given = {**loading.judge, **key, "model": name, "base_url": url, "timeout": loading.timeout}
+        config = parse_config(LabelConfig, given, place="--judge")
+        folder = loading.folder / "judge" / hashlib.sha256(one.strip().encode()).hexdigest()[:12]
+        if loading.judge_mode == "rating":
+            judges[name] = RatingJudge(config, folder=folder)
+        else:
+            judges[name] = JudgeScorer(config, folder=folder, mode=loading.judge_mode, seed=loading.seed)
+    if len(judges) == 1:
+        name, judge = next(iter(judges.items()))
+        return System(name, text, "judge", scorer_hash(judge), judge)
+    vote = Vote(judges)
+    return System("vote", text, "judge", scorer_hash(vote), vote)
 
 
 _PLAIN: Final[Mapping[str, Callable[[int], Scorer]]] = {

@@ -1,6 +1,7 @@
 """``facetrm eval``: systems on benchmarks, written to one folder.
 
 results.json      every figure with its interval, by benchmark and system
+audit.json        the audit of each system, if one was asked for
 rows.jsonl        one line per question and system: scores, verdict, tokens, what decided
 scores.jsonl      scores of every answer, so that the same command goes on where it stopped
 official/         the files of the benchmarks' own tools
@@ -18,17 +19,20 @@ from pathlib import Path
 from typing import Any, Final, final
 
 from facetrm.baselines.groups import REWARD
+from facetrm.baselines.judge_store import JudgeStore
 from facetrm.core.errors import ConfigError
 from facetrm.core.files import write_text
 from facetrm.core.locks import sole_writer
 from facetrm.core.progress import log
 from facetrm.core.version import __version__
+from facetrm.evaluate.audit.whole import Audit
 from facetrm.evaluate.benchmarks.load import PAIRS, ItemSet, RatedSet, read_benchmark
 from facetrm.evaluate.benchmarks.result import AnswerScore, SetResult, judge_set
 from facetrm.evaluate.rated import rank_agreement
+from facetrm.recipes.evaluation.audited import AUDIT, audit_pairs, audit_systems, read_thresholds
 from facetrm.recipes.evaluation.cache import ScoreCache
 from facetrm.recipes.evaluation.exports import write_official, write_shared_records
-from facetrm.recipes.evaluation.gates import RESULTS, ROWS, below, compare, read_bounds
+from facetrm.recipes.evaluation.gates import RESULTS, ROWS, Bound, below, compare, read_bounds
 from facetrm.recipes.evaluation.named import Loading, load_systems
 from facetrm.recipes.evaluation.score_files import written_rows
 from facetrm.recipes.evaluation.systems import Answering, System, answer_questions, score_conversations
@@ -53,6 +57,8 @@ class EvalRequest:
         fail_under: Bounds, as ``NAME=VALUE``.
         against: Folder of an earlier result; None to compare with nothing.
         tolerance: Smallest fall of a figure that fails.
+        data: Pairs of an audit: a file of preferences, ``desk`` or ``world``.
+        thresholds: YAML file with the settings and thresholds of an audit; None for the defaults.
         command: Command line, for the record.
     """
 
@@ -67,6 +73,8 @@ class EvalRequest:
     fail_under: Sequence[str] = ()
     against: Path | None = None
     tolerance: float = 0.0
+    data: str | None = None
+    thresholds: Path | None = None
     command: str = "facetrm eval"
 
 
@@ -80,12 +88,14 @@ class Evaluation:
         problems: One sentence per bound or tolerance that was missed.
         scored: Number of answers that were scored now.
         out: Folder of the results.
+        audits: Audit of each system, by name; empty if none was asked for.
     """
 
     results: dict[str, Any]
     problems: tuple[str, ...]
     scored: int
     out: Path
+    audits: Mapping[str, Audit]
 
 
 def evaluate_systems(request: EvalRequest) -> Evaluation:
@@ -102,14 +112,19 @@ def evaluate_systems(request: EvalRequest) -> Evaluation:
     bounds = read_bounds(request.fail_under)
     if not request.on:
         raise ConfigError("no benchmark", place="--on", fix="give --on NAME or --on FILE")
-    found = _named([read_benchmark(on, pairs=request.pairs, limit=request.limit) for on in request.on])
+    on = [name for name in request.on if name != AUDIT]
+    found = _named([read_benchmark(name, pairs=request.pairs, limit=request.limit) for name in on])
+    audited = None
+    if AUDIT in request.on:
+        audited = audit_pairs(request.data, pairs=request.pairs)[: request.limit], read_thresholds(request.thresholds)
     request.out.mkdir(parents=True, exist_ok=True)
     fix = "wait for it to end, or give another folder (--out)"
     with sole_writer(request.out, name=".lock", place=request.out, fix=fix):
         systems = load_systems(request.models, request.loading)
         cache = ScoreCache(request.out)
         try:
-            return _judged(request, found, systems, cache, bounds)
+            audits = {} if audited is None else audit_systems(systems, *audited, request.out)
+            return _judged(request, found, systems, cache, bounds, audits)
         finally:
             cache.close()
 
@@ -119,7 +134,8 @@ def _judged(
     found: Sequence[ItemSet | RatedSet],
     systems: Sequence[System],
     cache: ScoreCache,
-    bounds: Sequence[Any],
+    bounds: Sequence[Bound],
+    audits: Mapping[str, Audit],
 ) -> Evaluation:
     when = time.time()
     spent: dict[str, Answering] = {system.name: Answering([]) for system in systems}
@@ -153,6 +169,7 @@ def _judged(
     write_text(request.out / ROWS, written_rows(rows))
     write_results(request.out / RESULTS, results)  # before a bound can turn out to name no figure
     problems = below(results, bounds)
+    problems += [f"{name}: {finding.sentence}" for name, one in audits.items() for finding in one.failures()]
     if request.against is not None:
         change = compare(results, rows, request.against, tolerance=request.tolerance)
         results["against"] = change
@@ -161,7 +178,7 @@ def _judged(
             for one in change["failed"]
         ]
         write_results(request.out / RESULTS, results)
-    return Evaluation(results, tuple(problems), sum(one.scored for one in spent.values()), request.out)
+    return Evaluation(results, tuple(problems), sum(one.scored for one in spent.values()), request.out, audits)
 
 
 def write_results(path: Path, results: Mapping[str, Any]) -> None:
@@ -207,6 +224,7 @@ def _rated(found: RatedSet, systems: Sequence[System], cache: ScoreCache, reques
 
 
 def _about(system: System, spent: Answering) -> dict[str, Any]:
+    store = getattr(system.scorer, "store", None)
     rate = spent.tokens / spent.seconds if spent.seconds and spent.tokens else None
     return {
         "asked": system.asked,
@@ -216,6 +234,7 @@ def _about(system: System, spent: Answering) -> dict[str, Any]:
         "tokens": spent.tokens,
         "seconds": round(spent.seconds, 2),
         "tokens_per_second": None if rate is None else round(rate, 1),
+        "cost": None if not isinstance(store, JudgeStore) else store.cost(),
     }
 
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Final, final
 
 from facetrm.baselines.groups import GroupScorer
+from facetrm.baselines.judge_store import group_key
 from facetrm.core.errors import BackboneError, ConfigError
 from facetrm.core.fingerprint import fingerprint
 from facetrm.core.progress import Meter, progress
@@ -29,6 +30,8 @@ from facetrm.model.output import Score, Scorer
 from facetrm.recipes.evaluation.cache import ScoreCache
 from facetrm.recipes.evaluation.score_files import StoredScores
 
+_FAILED: Final = "no score"
+_GROUPS: Final = 32
 _BATCH: Final = 256
 """Number of answers that are scored and stored together."""
 
@@ -97,8 +100,8 @@ def answer_questions(system: System, questions: Sequence[Item], cache: ScoreCach
     for n in (n for rows in by_prompt.values() for n in rows):  # answers to one prompt go into one batch
         wanted |= zip(keys[n], questions[n].conversations, strict=True)
     before = len(wanted) - sum(cache.get(system.hash, key) is None for key in wanted)
-    meter = _fill(system, wanted, cache)
-    answers = [[_known(cache, system.hash, key) for key in row] for row in keys]
+    scores, meter = _fill(system, wanted, cache)
+    answers = [[scores[key] for key in row] for row in keys]
     return Answering(answers, len(wanted) - before, meter.tokens, time.monotonic() - started)
 
 
@@ -120,22 +123,32 @@ def score_conversations(system: System, conversations: Sequence[Conversation], c
             fix="give ratings only to a model that scores single answers",
         )
     wanted = {conversation_key(c): c for c in conversations}
-    _fill(system, wanted, cache)
-    return [_known(cache, system.hash, conversation_key(c)) for c in conversations]
+    scores, _ = _fill(system, wanted, cache)
+    return [scores[conversation_key(c)] for c in conversations]
 
 
-def _fill(system: System, wanted: Mapping[str, Conversation], cache: ScoreCache) -> Meter:
-    """Score the conversations that the cache does not know, batch by batch."""
+def _fill(
+    system: System, wanted: Mapping[str, Conversation], cache: ScoreCache
+) -> tuple[dict[str, AnswerScore], Meter]:
+    """Return the score of every conversation; those that the cache does not know are scored batch by batch."""
     assert system.scorer is not None
-    missing = [key for key in wanted if cache.get(system.hash, key) is None]
+    known = {key: score for key in wanted if (score := cache.get(system.hash, key)) is not None}
+    missing = [key for key in wanted if key not in known]
     with progress(f"score with {system.name}", len(wanted)) as meter:
         meter.skip(len(wanted) - len(missing))
         for start in range(0, len(missing), _BATCH):
             part = missing[start : start + _BATCH]
             scores = _scored(system.scorer, [wanted[key] for key in part])
-            cache.put(system.hash, dict(zip(part, scores, strict=True)))
+            new = dict(zip(part, scores, strict=True))
+            known |= new
+            cache.put(system.hash, _lasting(new))
             meter.advance(len(part), tokens=sum(score.tokens for score in scores))
-    return meter
+    return known, meter
+
+
+def _lasting(scores: Mapping[str, AnswerScore]) -> dict[str, AnswerScore]:
+    """Return the scores that will be the same next time; a server or a judge that failed may answer then."""
+    return {key: score for key, score in scores.items() if not score.problem.startswith(_FAILED)}
 
 
 def _by_question(scorer: GroupScorer, name: str, questions: Sequence[Item], cache: ScoreCache) -> Answering:
@@ -145,28 +158,22 @@ def _by_question(scorer: GroupScorer, name: str, questions: Sequence[Item], cach
     for question in questions:
         group = fingerprint([conversation_key(c) for c in question.conversations])
         keys.append([f"{group}/{n}" for n in range(len(question.answers))])
-    missing = [n for n, row in enumerate(keys) if cache.get(name, row[0]) is None]
+    known = {key: score for row in keys for key in row if (score := cache.get(name, key)) is not None}
+    missing = [n for n, row in enumerate(keys) if row[0] not in known]
     with progress("compare answers", len(questions)) as meter:
         meter.skip(len(questions) - len(missing))
-        size = max(1, _BATCH // 8)
-        for start in range(0, len(missing), size):
-            part = missing[start : start + size]
-            groups = scorer.score_groups([questions[n].conversations for n in part])
-            new = {
-                key: _answer(score)
-                for n, row in zip(part, groups, strict=True)
-                for key, score in zip(keys[n], row, strict=True)
-            }
-            cache.put(name, new)
+        for start in range(0, len(missing), _GROUPS):
+            part = missing[start : start + _GROUPS]
+            groups = [questions[n].conversations for n in part]
+            new: dict[str, AnswerScore] = {}
+            for n, answers, scores in zip(part, groups, scorer.score_groups(groups), strict=True):
+                why = getattr(scorer, "failures", {}).get(group_key(answers), "")
+                new |= zip(keys[n], (_answer(score, why) for score in scores), strict=True)
+            known |= new
+            cache.put(name, _lasting(new))
             meter.advance(len(part), tokens=sum(score.tokens for score in new.values()))
-    answers = [[_known(cache, name, key) for key in row] for row in keys]
-    return Answering(answers, sum(len(keys[n]) for n in missing), meter.tokens, time.monotonic() - started)
-
-
-def _known(cache: ScoreCache, name: str, key: str) -> AnswerScore:
-    found = cache.get(name, key)
-    assert found is not None
-    return found
+    found = [[known[key] for key in row] for row in keys]
+    return Answering(found, sum(len(keys[n]) for n in missing), meter.tokens, time.monotonic() - started)
 
 
 def _scored(scorer: Scorer, conversations: Sequence[Conversation]) -> list[AnswerScore]:
@@ -181,13 +188,17 @@ def _scored(scorer: Scorer, conversations: Sequence[Conversation]) -> list[Answe
                 raise
             failed[left[exc.row]] = str(exc)
             continue
-        found = dict(zip(left, map(_answer, scores), strict=True))
+        why = getattr(scorer, "failures", {})
+        found = {
+            n: _answer(score, why.get(conversation_key(conversations[n]), ""))
+            for n, score in zip(left, scores, strict=True)
+        }
         return [found[n] if n in found else AnswerScore(None, problem=failed[n]) for n in range(len(conversations))]
 
 
-def _answer(score: Score) -> AnswerScore:
+def _answer(score: Score, why: str) -> AnswerScore:
     if not math.isfinite(score.reward):
-        return AnswerScore(None, score.tokens, score.truncated, problem=f"the reward is {score.reward}")
+        return AnswerScore(None, score.tokens, score.truncated, problem=f"{_FAILED}: {why or 'no reward'}")
     contributions = {name: round(value, 8) for name, value in score.contributions.items()}
     ratings = {name: round(value, 8) for name, value in score.scores.items()}
     shown = {} if len(contributions) < 2 else contributions
