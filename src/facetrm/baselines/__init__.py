@@ -1,24 +1,61 @@
-"""Floor 4: the baselines that a gated model is compared with, fitted on the same features."""
+"""Floor 4: the rivals of a gated model: baselines on the same features, and scorers that need no training."""
 
 from typing import TYPE_CHECKING
 
 from facetrm.core.lazy import lazy
 
 __all__ = [
+    "STEERLM_WEIGHTS",
+    "DirectionalScorer",
+    "Ensemble",
+    "JudgeFailure",
+    "JudgeScorer",
+    "LengthCalibrated",
+    "LengthCurve",
+    "LengthScorer",
+    "OracleScorer",
+    "RandomScorer",
+    "RatingJudge",
+    "Vote",
     "best_objective",
+    "direction_of_angle",
+    "ensemble_rewards",
+    "error_correlation",
+    "fit_direction",
+    "fit_ensemble",
+    "fit_length_calibration",
     "longer_mixture",
     "unconditional_mixture",
     "uniform_mixture",
 ]
 
 if TYPE_CHECKING:
+    from facetrm.baselines.directional import STEERLM_WEIGHTS, DirectionalScorer, direction_of_angle, fit_direction
+    from facetrm.baselines.ensemble import Ensemble, ensemble_rewards, error_correlation, fit_ensemble
+    from facetrm.baselines.judge import JudgeScorer, RatingJudge
+    from facetrm.baselines.judge_store import JudgeFailure
     from facetrm.baselines.length import longer_mixture
+    from facetrm.baselines.length_calibration import LengthCalibrated, LengthCurve, fit_length_calibration
+    from facetrm.baselines.plain import LengthScorer, OracleScorer, RandomScorer
+    from facetrm.baselines.vote import Vote
     from facetrm.baselines.weighting import best_objective, unconditional_mixture, uniform_mixture
 else:
     __getattr__, __dir__ = lazy(
         __name__,
         {
+            "facetrm.baselines.directional": [
+                "STEERLM_WEIGHTS",
+                "DirectionalScorer",
+                "direction_of_angle",
+                "fit_direction",
+            ],
+            "facetrm.baselines.ensemble": ["Ensemble", "ensemble_rewards", "error_correlation", "fit_ensemble"],
+            "facetrm.baselines.judge": ["JudgeScorer", "RatingJudge"],
+            "facetrm.baselines.judge_store": ["JudgeFailure"],
             "facetrm.baselines.length": ["longer_mixture"],
+            "facetrm.baselines.length_calibration": ["LengthCalibrated", "LengthCurve", "fit_length_calibration"],
+            "facetrm.baselines.plain": ["LengthScorer", "OracleScorer", "RandomScorer"],
+            "facetrm.baselines.vote": ["Vote"],
             "facetrm.baselines.weighting": ["best_objective", "unconditional_mixture", "uniform_mixture"],
         },
     )
