@@ -152,10 +152,10 @@ def test_the_objective_that_caused_a_flip(tmp_path: Path) -> None:
     for row in rows:
         row |= {"verdict": "right" if row["verdict"] == "wrong" else "wrong", "differences": {"kind": 2.0, "long": 1.0}}
     write_rows(old / "rows.jsonl", rows)
-    from facetrm.recipes.evaluation.gates import compare
+    from facetrm.recipes.evaluation.gates import compare_results
 
     now = [{**row, "differences": {"kind": 1.9, "long": -3.0}} for row in rows_of(new / "rows.jsonl")]
-    change = compare(read(new / "results.json"), now, old, tolerance=0.0)
+    change = compare_results(read(new / "results.json"), now, old, tolerance=0.0)
     assert change["flipped"]["by_objective"] == {"long": 2}
     assert change["flipped"]["questions"][0]["change"] == pytest.approx(-4.0)
 

@@ -14,9 +14,9 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from command_line import assert_refused, command
-from facetrm.baselines.implicit import ImplicitRewardScorer
-from facetrm.baselines.pairwise import PairwiseScorer
-from facetrm.baselines.rivals import load_rival
+from facetrm.baselines.trained.implicit import ImplicitRewardScorer
+from facetrm.baselines.trained.pairwise import PairwiseScorer
+from facetrm.baselines.trained.rivals import load_rival
 from facetrm.hub.load import load_model
 from facetrm.recipes.run import run_recipe
 from fakes import tiny_decoder

@@ -15,9 +15,9 @@ from facetrm.backbone.causal import CausalReader, pad_left
 from facetrm.backbone.config import BackboneConfig
 from facetrm.backbone.headed import HeadedModel, load_headed
 from facetrm.backbone.text.chat import Tokenized
-from facetrm.baselines.implicit import ImplicitRewardScorer, load_implicit
-from facetrm.baselines.rival_folder import RIVAL_MANIFEST, write_manifest
-from facetrm.baselines.rivals import load_rival
+from facetrm.baselines.trained.implicit import ImplicitRewardScorer, load_implicit
+from facetrm.baselines.trained.rival_folder import RIVAL_MANIFEST, write_manifest
+from facetrm.baselines.trained.rivals import load_rival
 from facetrm.core.errors import ModelError
 from facetrm.data.records import Conversation
 from fakes import chat, tiny_decoder

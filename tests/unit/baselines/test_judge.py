@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from facetrm.baselines.groups import GroupScorer
-from facetrm.baselines.judge import JudgeScorer, RatingJudge
-from facetrm.baselines.judge_prompts import judge_messages
-from facetrm.baselines.judge_replies import read_ranking, read_rating
-from facetrm.baselines.judge_store import group_key
+from facetrm.baselines.judges.judge import JudgeScorer, RatingJudge
+from facetrm.baselines.judges.prompts import judge_messages
+from facetrm.baselines.judges.replies import read_ranking, read_rating
+from facetrm.baselines.judges.store import group_key
+from facetrm.baselines.judges.vote import Vote
 from facetrm.baselines.plain import LengthScorer, OracleScorer
-from facetrm.baselines.vote import Vote
 from facetrm.core.errors import ConfigError, LabelError
 from facetrm.data.records import Conversation, conversation_key
 from facetrm.label.client import Fault, Reply, TokenChoice

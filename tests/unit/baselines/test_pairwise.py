@@ -14,9 +14,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from facetrm.backbone.config import BackboneConfig
 from facetrm.backbone.headed import HeadedModel, load_headed, save_headed
 from facetrm.baselines.groups import GroupScorer
-from facetrm.baselines.pairwise import PairReader, PairwiseScorer, load_pairwise, pair_text
-from facetrm.baselines.rival_folder import RIVAL_MANIFEST, write_manifest
-from facetrm.baselines.rivals import load_rival
+from facetrm.baselines.trained.pairwise import PairReader, PairwiseScorer, load_pairwise, pair_text
+from facetrm.baselines.trained.rival_folder import RIVAL_MANIFEST, write_manifest
+from facetrm.baselines.trained.rivals import load_rival
 from facetrm.core.errors import BackboneError, ModelError
 from facetrm.data.records import Conversation, Message
 from fakes import chat, tiny_decoder

@@ -13,10 +13,10 @@ from facetrm.backbone.config import BackboneConfig
 from facetrm.backbone.headed import HeadedModel, free_padding, load_headed, save_headed
 from facetrm.backbone.text.chat import Tokenized
 from facetrm.baselines import pairwise_fit
-from facetrm.baselines.pairwise import PairReader
-from facetrm.baselines.pairwise_fit import PairCollator, PairExamples, train_pairwise
-from facetrm.baselines.training import RivalTraining, trainer_arguments
-from facetrm.baselines.with_trl import policy_row, tokenized_pairs, train_policy, train_reward
+from facetrm.baselines.trained.pairwise import PairReader
+from facetrm.baselines.trained.pairwise_fit import PairCollator, PairExamples, train_pairwise
+from facetrm.baselines.trained.training import RivalTraining, trainer_arguments
+from facetrm.baselines.trained.with_trl import policy_row, tokenized_pairs, train_policy, train_reward
 from facetrm.core.errors import BackboneError, ConfigError
 from fakes import chat, tiny_decoder, tiny_tokenizer
 from rival_samples import pair

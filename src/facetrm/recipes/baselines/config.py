@@ -7,8 +7,8 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from facetrm.backbone.transformer import BackboneConfig
-from facetrm.baselines.training import RivalTraining
-from facetrm.baselines.with_trl import PolicyLoss
+from facetrm.baselines.trained.training import RivalTraining
+from facetrm.baselines.trained.with_trl import PolicyLoss
 from facetrm.core.config import Section, Seed, share_seed
 from facetrm.recipes.baselines.rows import PairSection, WorldPairs
 

@@ -19,12 +19,12 @@ import numpy as np
 
 from facetrm.backbone.config import BackboneConfig
 from facetrm.backbone.headed import Head, HeadedModel, load_headed, save_headed
-from facetrm.baselines.implicit import ImplicitKind, ImplicitRewardScorer, load_implicit
-from facetrm.baselines.pairwise import PairwiseScorer, load_pairwise
-from facetrm.baselines.pairwise_fit import train_pairwise
-from facetrm.baselines.rival_folder import write_manifest
-from facetrm.baselines.training import begin_training, end_training
-from facetrm.baselines.with_trl import PolicyLoss, tokenized_pairs, train_policy, train_reward, trl_library
+from facetrm.baselines.trained.implicit import ImplicitKind, ImplicitRewardScorer, load_implicit
+from facetrm.baselines.trained.pairwise import PairwiseScorer, load_pairwise
+from facetrm.baselines.trained.pairwise_fit import train_pairwise
+from facetrm.baselines.trained.rival_folder import write_manifest
+from facetrm.baselines.trained.training import begin_training, end_training
+from facetrm.baselines.trained.with_trl import PolicyLoss, tokenized_pairs, train_policy, train_reward, trl_library
 from facetrm.core.files import write_json
 from facetrm.core.statistics import Floats
 from facetrm.data.records import Preference
@@ -83,7 +83,7 @@ def run_pairwise(config: PairwiseRecipe, folder: Path) -> RivalRun:
         folder: Folder of the run.
 
     Returns:
-        The run; :func:`facetrm.baselines.rivals.load_rival` loads its model.
+        The run; :func:`facetrm.baselines.trained.rivals.load_rival` loads its model.
 
     Raises:
         StoreError: Another run uses the folder.
@@ -116,7 +116,7 @@ def run_dpo(config: DpoRecipe, folder: Path) -> RivalRun:
         folder: Folder of the run.
 
     Returns:
-        The run; :func:`facetrm.baselines.rivals.load_rival` loads the implicit reward.
+        The run; :func:`facetrm.baselines.trained.rivals.load_rival` loads the implicit reward.
 
     Raises:
         StoreError: Another run uses the folder.

@@ -24,7 +24,7 @@ AUDIT: Final = "audit"
 AUDIT_FILE: Final = "audit.json"
 
 
-def audit_pairs(data: str | None, *, pairs: int) -> list[Preference]:
+def pairs_to_audit(data: str | None, *, pairs: int) -> list[Preference]:
     """Return the labelled pairs of an audit.
 
     Args:

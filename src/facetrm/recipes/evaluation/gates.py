@@ -83,7 +83,7 @@ def read_bounds(given: Sequence[str]) -> list[Bound]:
     return bounds
 
 
-def below(results: Mapping[str, Any], bounds: Sequence[Bound]) -> list[str]:
+def missed_bounds(results: Mapping[str, Any], bounds: Sequence[Bound]) -> list[str]:
     """Return one sentence per figure that is below its bound.
 
     Args:
@@ -112,7 +112,7 @@ def below(results: Mapping[str, Any], bounds: Sequence[Bound]) -> list[str]:
     return said
 
 
-def compare(
+def compare_results(
     results: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], earlier: Path, *, tolerance: float
 ) -> dict[str, Any]:
     """Return what changed against an earlier result: figures, slices, flipped questions and their causes.

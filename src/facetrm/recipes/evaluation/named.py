@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, Final, Literal, final
 
 from facetrm import hub
-from facetrm.baselines.judge import JudgeScorer, RatingJudge
+from facetrm.baselines.judges.judge import JudgeScorer, RatingJudge
+from facetrm.baselines.judges.vote import Vote
 from facetrm.baselines.named import scorer_hash
 from facetrm.baselines.plain import LengthScorer, RandomScorer
-from facetrm.baselines.rival_folder import RIVAL_MANIFEST
-from facetrm.baselines.rivals import load_rival
-from facetrm.baselines.vote import Vote
+from facetrm.baselines.trained.rival_folder import RIVAL_MANIFEST
+from facetrm.baselines.trained.rivals import load_rival
 from facetrm.core.config import parse_config
 from facetrm.core.errors import ConfigError
 from facetrm.core.web.key import read_server_key

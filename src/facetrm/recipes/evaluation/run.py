@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final, final
 
 from facetrm.baselines.groups import REWARD
-from facetrm.baselines.judge_store import JudgeStore
+from facetrm.baselines.judges.store import JudgeStore
 from facetrm.core.errors import ConfigError
 from facetrm.core.files import write_text
 from facetrm.core.locks import sole_writer
@@ -29,10 +29,10 @@ from facetrm.evaluate.audit.whole import Audit
 from facetrm.evaluate.benchmarks.load import PAIRS, ItemSet, RatedSet, read_benchmark
 from facetrm.evaluate.benchmarks.result import AnswerScore, SetResult, judge_set
 from facetrm.evaluate.rated import rank_agreement
-from facetrm.recipes.evaluation.audited import AUDIT, audit_pairs, audit_systems, read_thresholds
+from facetrm.recipes.evaluation.audited import AUDIT, audit_systems, pairs_to_audit, read_thresholds
 from facetrm.recipes.evaluation.cache import ScoreCache
 from facetrm.recipes.evaluation.exports import write_official, write_shared_records
-from facetrm.recipes.evaluation.gates import RESULTS, ROWS, Bound, below, compare, read_bounds
+from facetrm.recipes.evaluation.gates import RESULTS, ROWS, Bound, compare_results, missed_bounds, read_bounds
 from facetrm.recipes.evaluation.named import Loading, load_systems
 from facetrm.recipes.evaluation.score_files import written_rows
 from facetrm.recipes.evaluation.systems import Answering, System, answer_questions, score_conversations
@@ -116,7 +116,10 @@ def evaluate_systems(request: EvalRequest) -> Evaluation:
     found = _named([read_benchmark(name, pairs=request.pairs, limit=request.limit) for name in on])
     audited = None
     if AUDIT in request.on:
-        audited = audit_pairs(request.data, pairs=request.pairs)[: request.limit], read_thresholds(request.thresholds)
+        audited = (
+            pairs_to_audit(request.data, pairs=request.pairs)[: request.limit],
+            read_thresholds(request.thresholds),
+        )
     request.out.mkdir(parents=True, exist_ok=True)
     fix = "wait for it to end, or give another folder (--out)"
     with sole_writer(request.out, name=".lock", place=request.out, fix=fix):
@@ -168,10 +171,10 @@ def _judged(
     }
     write_text(request.out / ROWS, written_rows(rows))
     write_results(request.out / RESULTS, results)  # before a bound can turn out to name no figure
-    problems = below(results, bounds)
+    problems = missed_bounds(results, bounds)
     problems += [f"{name}: {finding.sentence}" for name, one in audits.items() for finding in one.failures()]
     if request.against is not None:
-        change = compare(results, rows, request.against, tolerance=request.tolerance)
+        change = compare_results(results, rows, request.against, tolerance=request.tolerance)
         results["against"] = change
         problems += [
             f"{one['benchmark']}/{one['name']} fell from {one['before']:.4f} to {one['now']:.4f}"

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Final, final
 
 from facetrm.baselines.groups import GroupScorer
-from facetrm.baselines.judge_store import group_key
+from facetrm.baselines.judges.store import group_key
 from facetrm.core.errors import BackboneError, ConfigError
 from facetrm.core.fingerprint import fingerprint
 from facetrm.core.progress import Meter, progress

@@ -27,7 +27,7 @@ from facetrm.backbone.headed import HeadedModel, load_headed
 from facetrm.backbone.text.chat import Ids, check_ending
 from facetrm.backbone.transformer import TransformerEncoder
 from facetrm.baselines.groups import bare_score, groups_of
-from facetrm.baselines.rival_folder import check_hash, read_manifest, rival_folder
+from facetrm.baselines.trained.rival_folder import check_hash, read_manifest, rival_folder
 from facetrm.core.errors import BackboneError, ModelError
 from facetrm.core.fingerprint import fingerprint
 from facetrm.core.statistics import Floats

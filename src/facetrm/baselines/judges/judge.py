@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any, Literal, final
 
 from facetrm.baselines.groups import bare_score, groups_of
-from facetrm.baselines.judge_prompts import JUDGE_PROMPTS, RANKING_KEY, RANKING_SCHEMA, JudgeMode, judge_messages
-from facetrm.baselines.judge_replies import read_ranking, read_rating
-from facetrm.baselines.judge_store import JudgeFailure, JudgeStore, group_key
+from facetrm.baselines.judges.prompts import JUDGE_PROMPTS, RANKING_KEY, RANKING_SCHEMA, JudgeMode, judge_messages
+from facetrm.baselines.judges.replies import read_ranking, read_rating
+from facetrm.baselines.judges.store import JudgeFailure, JudgeStore, group_key
 from facetrm.core.errors import ConfigError, short
 from facetrm.core.fingerprint import fingerprint
 from facetrm.data.records import Conversation, Message, conversation_key
@@ -63,7 +63,7 @@ class JudgeScorer:
     Attributes:
         name: Name for tables and files.
         hash: Fingerprint of the model's name, the settings and the prompts.
-        failures: Reason by :func:`~facetrm.baselines.judge_store.group_key` of each group without rewards.
+        failures: Reason by :func:`~facetrm.baselines.judges.store.group_key` of each group without rewards.
         outcomes: Number of judged pairs by outcome, as in labelling; of ``ranking`` the number of rankings.
 
     Raises:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from facetrm.baselines.judge_prompts import HIGHEST_RATING, LOWEST_RATING, RANKING_KEY
+from facetrm.baselines.judges.prompts import HIGHEST_RATING, LOWEST_RATING, RANKING_KEY
 from facetrm.core.errors import LabelError, short
 from facetrm.label.client import Reply
 from facetrm.label.verdicts import reply_value

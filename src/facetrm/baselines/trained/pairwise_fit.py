@@ -23,8 +23,8 @@ from transformers import Trainer, TrainingArguments
 
 from facetrm.backbone.causal import pad_left
 from facetrm.backbone.headed import HeadedModel
-from facetrm.baselines.pairwise import PairReader
-from facetrm.baselines.training import RivalTraining, prepare_training, run_training, trainer_arguments
+from facetrm.baselines.trained.pairwise import PairReader
+from facetrm.baselines.trained.training import RivalTraining, prepare_training, run_training, trainer_arguments
 from facetrm.core.errors import BackboneError
 from facetrm.data.records import Preference
 from facetrm.fit.finetune.model import without_dropout

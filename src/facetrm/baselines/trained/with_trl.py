@@ -19,7 +19,7 @@ from datasets import Dataset
 
 from facetrm.backbone.headed import HeadedModel, free_padding
 from facetrm.backbone.text.chat import Tokenized
-from facetrm.baselines.training import RivalTraining, prepare_training, run_training, trainer_arguments
+from facetrm.baselines.trained.training import RivalTraining, prepare_training, run_training, trainer_arguments
 from facetrm.core.errors import BackboneError, ConfigError
 from facetrm.data.records import Preference
 from facetrm.fit.trainer import TrainingCost

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from facetrm.backbone.config import Mode
-from facetrm.baselines.implicit import load_implicit
-from facetrm.baselines.pairwise import load_pairwise
-from facetrm.baselines.rival_folder import read_manifest, rival_folder
+from facetrm.baselines.trained.implicit import load_implicit
+from facetrm.baselines.trained.pairwise import load_pairwise
+from facetrm.baselines.trained.rival_folder import read_manifest, rival_folder
 from facetrm.model.output import Scorer
 
 
@@ -23,8 +23,8 @@ def load_rival(folder: str | Path, *, device: str = "auto", token_budget: int = 
         mode: ``fast`` reads several rows in one pass; ``exact`` reads one.
 
     Returns:
-        A :class:`~facetrm.baselines.pairwise.PairwiseScorer` or an
-        :class:`~facetrm.baselines.implicit.ImplicitRewardScorer`.
+        A :class:`~facetrm.baselines.trained.pairwise.PairwiseScorer` or an
+        :class:`~facetrm.baselines.trained.implicit.ImplicitRewardScorer`.
 
     Raises:
         ModelError: The folder holds no rival, or its files were changed.

@@ -29,7 +29,13 @@ from facetrm.backbone.config import BackboneConfig, Mode
 from facetrm.backbone.headed import HeadedModel, load_headed
 from facetrm.backbone.text.chat import Tokenized
 from facetrm.baselines.groups import bare_score
-from facetrm.baselines.rival_folder import RIVAL_MANIFEST, RivalManifest, check_hash, read_manifest, rival_folder
+from facetrm.baselines.trained.rival_folder import (
+    RIVAL_MANIFEST,
+    RivalManifest,
+    check_hash,
+    read_manifest,
+    rival_folder,
+)
 from facetrm.core.config import parse_config
 from facetrm.core.errors import ModelError
 from facetrm.core.fingerprint import fingerprint
