@@ -142,7 +142,6 @@ def _judged(
     lose_P, log_P = 1.0 / (1.0 + np.exp(np.clip(odds_P, -700, 700))), np.logaddexp(0.0, -odds_P)
     many = {name for name in np.unique(task_P).tolist() if int((task_P == name).sum()) >= config.task_pairs}
     rows_by_task = {"all": np.ones(len(odds_P), dtype=np.bool_)} | {name: task_P == name for name in sorted(many)}
-    how = {"samples": config.samples, "seed": config.seed}
     return Calibration(
         "fitted" if fitted else "model",
         float(beta.mean()),
@@ -150,8 +149,8 @@ def _judged(
         _ece_interval(confidence_P, right_P, mass_P, group_P, config=config),
         _noise(confidence_P, mass_P, seed=config.seed),
         _ece(confidence_P, right_P, width_P, np.ones(len(odds_P))),
-        bootstrap_mean(lose_P**2, group_P, **how),
-        bootstrap_mean(log_P, group_P, **how),
+        bootstrap_mean(lose_P**2, group_P, samples=config.samples, seed=config.seed),
+        bootstrap_mean(log_P, group_P, samples=config.samples, seed=config.seed),
         {name: 1.0 / fit_beta(odds_P[rows]) for name, rows in rows_by_task.items() if odds_P[rows].any()},
         _diagram(confidence_P, right_P, mass_P),
         _diagram(confidence_P, right_P, width_P, edges=np.linspace(0.5, 1.0, config.bins + 1)),

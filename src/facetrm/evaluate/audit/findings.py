@@ -120,9 +120,10 @@ def _of_biases(config: AuditConfig, biases: Sequence[Bias]) -> list[Finding]:
 def _of_effects(config: AuditConfig, effects: Sequence[Effect]) -> list[Finding]:
     found: list[Finding] = []
     for effect in effects:
-        if effect.edit in config.max_flip_rate and effect.flips is not None:
-            limit = config.max_flip_rate[effect.edit]
-            found += above(f"max_flip_rate.{effect.edit}", effect.flips, limit, effect.movers)
+        shares = [share for share in (effect.lifted, effect.sunk) if share is not None]
+        if effect.edit in config.max_flip_rate and shares:
+            worse, limit = max(shares, key=lambda share: share.value), config.max_flip_rate[effect.edit]
+            found += above(f"max_flip_rate.{effect.edit}", worse, limit, effect.movers)
         if effect.edit in config.min_fall:
             found += above(f"min_fall.{effect.edit}", effect.in_sd, -config.min_fall[effect.edit], effect.movers)
         if effect.expected == "null" and config.max_null_change is not None:

@@ -117,10 +117,9 @@ def position_of(compared: Sequence[Compared], groups: Sequence[str], *, config: 
         return None
     first_P = np.array([pair.ahead for pair in compared], dtype=np.float64)
     second_P = np.array([pair.behind for pair in compared], dtype=np.float64)
-    how = {"samples": config.samples, "seed": config.seed}
     flipped_P = (np.sign(first_P) != np.sign(second_P)).astype(np.float64)
     return Position(
-        bootstrap_mean((first_P - second_P) / 2, groups, **how),
+        bootstrap_mean((first_P - second_P) / 2, groups, samples=config.samples, seed=config.seed),
         bootstrap_mean(flipped_P, groups, samples=config.samples, seed=config.seed, within=(0.0, 1.0)),
         pair_accuracy(first_P, groups, samples=config.samples, seed=config.seed),
         pair_accuracy(second_P, groups, samples=config.samples, seed=config.seed),
