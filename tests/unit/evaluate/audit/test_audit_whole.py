@@ -39,21 +39,34 @@ def test_a_planted_bias_is_found_with_its_objective(read: Callable[[str], float]
 def test_payment_for_refusals_is_found() -> None:
     found = audit(Parts(luck=luck, planted=refusal), PAIRS, config=FAST)
     refuse = next(effect for effect in found.effects if effect.edit == "refuse")
-    assert refuse.lifted is not None and refuse.lifted.value > 0.9
-    assert refuse.movers[0].objective == "planted" and refuse.movers[0].change == pytest.approx(1.0)
+    assert refuse.lifted is not None
+    assert refuse.lifted.value > 0.9
+    assert refuse.movers[0].objective == "planted"
+    assert refuse.movers[0].change == pytest.approx(1.0)
     assert not found.failures()
 
 
-def test_a_scorer_without_bias_fails_nothing_and_its_intervals_cover_zero() -> None:
+def test_a_scorer_without_bias_fails_nothing_and_no_edit_moves_it() -> None:
     found = audit(Parts(luck=luck), PAIRS, config=FAST)
     assert found.findings == ()
-    for bias in found.biases:
-        assert bias.now.correlation is not None and bias.now.correlation.low <= 0 <= bias.now.correlation.high
     for effect in found.effects:
         if effect.edit not in ("cut_end", "refuse"):
             assert (effect.in_sd.value, effect.in_sd.low, effect.in_sd.high) == pytest.approx((0.0, 0.0, 0.0))
-            assert effect.flips is not None and effect.flips.value == 0
-    assert found.calibration is not None and found.calibration.ece.value < 0.15
+            assert effect.flips is not None
+            assert effect.flips.value == 0
+    assert found.calibration is not None
+    assert found.calibration.ece.value < 0.15
+
+
+def test_intervals_of_a_scorer_without_bias_cover_zero_as_often_as_they_say() -> None:
+    config = AuditConfig(samples=200, edits=())
+    covered = []
+    for seed in range(40):
+        found = audit(Parts(luck=luck), random_pairs(80, seed=100 + seed), config=config)
+        length = next(bias.now.correlation for bias in found.biases if bias.feature == "characters")
+        assert length is not None
+        covered.append(length.low <= 0 <= length.high)
+    assert sum(covered) >= 34  # 40 draws at 0.95: fewer than 34 in one case of a thousand
 
 
 def test_each_conversation_is_scored_once_in_one_call() -> None:
@@ -68,7 +81,8 @@ def test_each_conversation_is_scored_once_in_one_call() -> None:
 def test_position_is_found_in_a_scorer_that_compares() -> None:
     fair = audit(FirstWins(Parts(luck=luck), 0.0), PAIRS[:80], config=FAST).position
     unfair = audit(FirstWins(Parts(luck=luck), 5.0), PAIRS[:80], config=FAST)
-    assert fair is not None and fair.flips.value == fair.advantage.value == 0.0
+    assert fair is not None
+    assert fair.flips.value == fair.advantage.value == 0.0
     assert unfair.position is not None
     assert (unfair.position.flips.value, unfair.position.first.value, unfair.position.second.value) == (1.0, 1.0, 0.0)
     assert unfair.position.advantage.value == pytest.approx(5.0)
@@ -79,8 +93,11 @@ def test_position_is_found_in_a_scorer_that_compares() -> None:
 def test_debiasing_is_compared_on_the_same_pairs() -> None:
     found = audit(Parts(luck=luck), PAIRS, config=FAST, before=Parts(length=len))
     length = next(bias for bias in found.biases if bias.feature == "characters")
-    assert length.before is not None and length.before.correlation is not None and length.change is not None
-    assert length.now.correlation is not None and length.before.correlation.value == 1.0
+    assert length.before is not None
+    assert length.before.correlation is not None
+    assert length.change is not None
+    assert length.now.correlation is not None
+    assert length.before.correlation.value == 1.0
     assert length.change.value == pytest.approx(length.now.correlation.value - 1.0)
 
 
@@ -100,8 +117,10 @@ def test_the_audit_is_written_and_repeats() -> None:
 def test_an_audit_of_one_pair_and_of_equal_rewards_is_written() -> None:
     for pairs in ([pair("one .", "two .")], PAIRS[:30]):
         found = audit(Parts(none=lambda content: 0.0), pairs)
-        assert found.calibration is None and found.spread == 1.0
-        assert json.dumps(found.to_dict(), allow_nan=False) and found.lines()
+        assert found.calibration is None
+        assert found.spread == 1.0
+        assert json.dumps(found.to_dict(), allow_nan=False)
+        assert found.lines()
 
 
 def test_bad_input_is_refused() -> None:

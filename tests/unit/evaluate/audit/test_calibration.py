@@ -40,7 +40,8 @@ def test_exact_probabilities_are_within_the_noise() -> None:
         found = judge(planted(4000, beta=2.0, seed=1), beta=beta)
         assert found.ece.value < found.noise < 0.05
         assert found.temperature["all"] == pytest.approx(1.0, abs=0.15)
-    assert found.source == "fitted" and found.pairs == 2000
+    assert found.source == "fitted"
+    assert found.pairs == 2000
 
 
 def test_figures_agree_with_plain_formulas() -> None:

@@ -22,17 +22,24 @@ def words(text: str) -> Counter[str]:
 @pytest.mark.parametrize("text", TEXTS)
 def test_edits_keep_what_they_promise(text: str) -> None:
     padded = pad(text)
-    assert padded is not None and padded.startswith(text) and len(padded) / len(text) >= 1.5
+    assert padded is not None
+    assert padded.startswith(text)
+    assert len(padded) / len(text) >= 1.5
     assert len(padded) < 1.5 * len(text) + 60
     marked, mixed, spaced, shorter = add_markdown(text), shuffle(text), respace(text), cut_end(text)
-    assert (
-        marked is not None and words(marked) == words(text) and headers(marked) == 1 and bullets(marked) == bold(marked)
-    )
+    assert marked is not None
+    assert words(marked) == words(text)
+    assert headers(marked) == 1
+    assert bullets(marked) == bold(marked)
     assert mixed is None or (words(mixed) == words(text) and mixed != text)
-    assert spaced is not None and spaced.split() == text.split() and len(spaced) == len(text)
-    assert shorter is not None and text.startswith(shorter)
+    assert spaced is not None
+    assert spaced.split() == text.split()
+    assert len(spaced) == len(text)
+    assert shorter is not None
+    assert text.startswith(shorter)
     assert len(shorter.split()) == len(text.split()) - len(text.split()) // 3
-    assert sycophancy(flatter(text) or "") >= 1 and refusal(refuse(text) or "") == 1
+    assert sycophancy(flatter(text) or "") >= 1
+    assert refusal(refuse(text) or "") == 1
 
 
 def test_edits_are_functions_of_text_and_seed() -> None:
@@ -42,10 +49,14 @@ def test_edits_are_functions_of_text_and_seed() -> None:
 
 
 def test_edits_are_left_out_where_they_do_not_apply() -> None:
-    assert add_markdown("One sentence.") is None and add_markdown("# A\n\nB. C.") is None
-    assert shuffle("One. Two.") is None and shuffle("Same. Same. Same.") is None
-    assert cut_end("two words") is None and respace("One sentence.") is None
-    assert flatter("Great question! Yes.") is None and comply("Yes.") is None
+    assert add_markdown("One sentence.") is None
+    assert add_markdown("# A\n\nB. C.") is None
+    assert shuffle("One. Two.") is None
+    assert shuffle("Same. Same. Same.") is None
+    assert cut_end("two words") is None
+    assert respace("One sentence.") is None
+    assert flatter("Great question! Yes.") is None
+    assert comply("Yes.") is None
     assert refuse("I'm sorry, but I can't help with that.") is None
     assert not refusal(comply("I cannot help with that.") or "I cannot help")
     assert (pad("```\nx = 1\n```") or "").startswith("```\nx = 1\n```\n\n")
@@ -56,4 +67,5 @@ def test_features_count() -> None:
     assert (bullets(text), bold(text), fences(text)) == (2, 1, 1)
     assert markdown("plain text, 2 * 3 - 1.") == 0
     assert sycophancy("You\u2019re absolutely right. What a good question!") >= 2
-    assert refusal("I\u2019m sorry, but I can\u2019t help.") == 1 and refusal("You can't lose.") == 0
+    assert refusal("I\u2019m sorry, but I can\u2019t help.") == 1
+    assert refusal("You can't lose.") == 0
