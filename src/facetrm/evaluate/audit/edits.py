@@ -14,7 +14,7 @@ from typing import Final, Literal
 
 from facetrm.evaluate.audit.features import fences, markdown, refusal, sycophancy
 
-Expected = Literal["none", "down", "depends", "null"]
+Expectation = Literal["none", "down", "depends", "null"]
 
 _GAP: Final = re.compile(r"(?<=[.!?])\s+(?=\S)")
 _FILLER: Final = (
@@ -48,7 +48,7 @@ class TextEdit:
     """
 
     change: Callable[[str, int], str | None]
-    expected: Expected
+    expected: Expectation
 
 
 def pad(text: str, seed: int = 0) -> str | None:

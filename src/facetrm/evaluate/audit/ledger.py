@@ -24,7 +24,7 @@ from facetrm.evaluate.length_audit import within_prompt_rank_correlation
 
 
 @dataclass(frozen=True)
-class Side:
+class BiasFigures:
     """The figures of one model for one feature; an accuracy is None without such pairs.
 
     Attributes:
@@ -58,8 +58,8 @@ class Bias:
 
     feature: str
     pairs: dict[str, int]
-    now: Side
-    before: Side | None
+    now: BiasFigures
+    before: BiasFigures | None
     change: Interval | None
     movers: tuple[Mover, ...]
 
@@ -177,7 +177,7 @@ def _side(
     *,
     groups: Sequence[str],
     config: AuditConfig,
-) -> Side:
+) -> BiasFigures:
     margin_P, prompt_P = _margins(compared), np.asarray(groups)
     rewards = [reward for pair in compared for reward in (pair.first.reward, pair.second.reward)]
     correlation = within_prompt_rank_correlation(
@@ -195,7 +195,7 @@ def _side(
         return pair_accuracy(margin_P[rows], prompt_P[rows], samples=config.samples, seed=config.seed)
 
     other = ~kinds["matched"]
-    return Side(
+    return BiasFigures(
         correlation, accuracy(kinds["matched"]), accuracy(other), accuracy(kinds["less"]), accuracy(kinds["more"])
     )
 

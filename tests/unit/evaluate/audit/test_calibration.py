@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from facetrm.evaluate.audit.calibration import Calibration, calibration_of, fit_beta
+from facetrm.evaluate.audit.calibration import Calibration, beta_of_margins, calibration_of
 from facetrm.evaluate.audit.settings import AuditConfig
 
 CONFIG = AuditConfig(samples=200)
@@ -28,8 +28,8 @@ def judge(margins: np.ndarray, *, beta: float | None, tasks: list[str] | None = 
 
 def test_a_known_temperature_is_found() -> None:
     margins = planted(4000, beta=2.0)
-    assert fit_beta(margins) == pytest.approx(2.0, rel=0.1)
-    assert fit_beta(margins * 1000) == pytest.approx(0.002, rel=0.1)
+    assert beta_of_margins(margins) == pytest.approx(2.0, rel=0.1)
+    assert beta_of_margins(margins * 1000) == pytest.approx(0.002, rel=0.1)
     found = judge(margins, beta=6.0)
     assert found.temperature["all"] == pytest.approx(3.0, rel=0.1)
     assert found.ece.low > 0.1 > found.noise
