@@ -101,14 +101,14 @@ def calibration_of(
         train_P = np.isin(group_P, fitted)
         if not margin_P[train_P].any() or not margin_P[~train_P].any():
             return None
-        beta_P = np.full(len(margin_P), fit_beta(margin_P[train_P]))[~train_P]
+        beta_P = np.full(len(margin_P), beta_of_margins(margin_P[train_P]))[~train_P]
         margin_P, group_P, task_P = margin_P[~train_P], group_P[~train_P], task_P[~train_P]
     else:
         beta_P = np.array([beta_of(row) for row in range(len(margin_P))])
     return _judged(beta_P * margin_P, group_P, task_P, beta=beta_P, fitted=beta_of is None, config=config)
 
 
-def fit_beta(margin_P: Floats) -> float:
+def beta_of_margins(margin_P: Floats) -> float:
     """Return the factor that minimises the mean log loss of P(chosen wins).
 
     It is searched from a millionth to a million, in units of the inverse mean absolute margin.
@@ -142,7 +142,6 @@ def _judged(
     lose_P, log_P = 1.0 / (1.0 + np.exp(np.clip(odds_P, -700, 700))), np.logaddexp(0.0, -odds_P)
     many = {name for name in np.unique(task_P).tolist() if int((task_P == name).sum()) >= config.task_pairs}
     rows_by_task = {"all": np.ones(len(odds_P), dtype=np.bool_)} | {name: task_P == name for name in sorted(many)}
-    how = {"samples": config.samples, "seed": config.seed}
     return Calibration(
         "fitted" if fitted else "model",
         float(beta.mean()),
@@ -150,9 +149,9 @@ def _judged(
         _ece_interval(confidence_P, right_P, mass_P, group_P, config=config),
         _noise(confidence_P, mass_P, seed=config.seed),
         _ece(confidence_P, right_P, width_P, np.ones(len(odds_P))),
-        bootstrap_mean(lose_P**2, group_P, **how),
-        bootstrap_mean(log_P, group_P, **how),
-        {name: 1.0 / fit_beta(odds_P[rows]) for name, rows in rows_by_task.items() if odds_P[rows].any()},
+        bootstrap_mean(lose_P**2, group_P, samples=config.samples, seed=config.seed),
+        bootstrap_mean(log_P, group_P, samples=config.samples, seed=config.seed),
+        {name: 1.0 / beta_of_margins(odds_P[rows]) for name, rows in rows_by_task.items() if odds_P[rows].any()},
         _diagram(confidence_P, right_P, mass_P),
         _diagram(confidence_P, right_P, width_P, edges=np.linspace(0.5, 1.0, config.bins + 1)),
     )

@@ -13,7 +13,7 @@ import numpy as np
 
 from facetrm.core.statistics import Interval, bootstrap_mean
 from facetrm.data.records import Conversation, Message
-from facetrm.evaluate.audit.edits import EDITS, Expected
+from facetrm.evaluate.audit.edits import EDITS, Expectation
 from facetrm.evaluate.audit.scored import Compared, Duel, Mover, contribution_change, movers
 from facetrm.evaluate.audit.settings import AuditConfig
 
@@ -53,7 +53,7 @@ class Effect:
     """
 
     edit: str
-    expected: Expected
+    expected: Expectation
     answers: int
     change: Interval
     in_sd: Interval

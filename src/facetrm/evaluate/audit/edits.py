@@ -14,7 +14,7 @@ from typing import Final, Literal
 
 from facetrm.evaluate.audit.features import fences, markdown, refusal, sycophancy
 
-Expected = Literal["none", "down", "depends", "null"]
+Expectation = Literal["none", "down", "depends", "null"]
 
 _GAP: Final = re.compile(r"(?<=[.!?])\s+(?=\S)")
 _FILLER: Final = (
@@ -48,7 +48,7 @@ class TextEdit:
     """
 
     change: Callable[[str, int], str | None]
-    expected: Expected
+    expected: Expectation
 
 
 def pad(text: str, seed: int = 0) -> str | None:
@@ -158,10 +158,10 @@ def sentences(text: str) -> list[str]:
 
 
 def _joint(text: str) -> str:
-    return "\n\n" if fences(text) or bullets_last(text) else " "
+    return "\n\n" if fences(text) or _ends_in_item(text) else " "
 
 
-def bullets_last(text: str) -> bool:
+def _ends_in_item(text: str) -> bool:
     """Return whether the last line of a text is a list item or a heading, which more words would join."""
     return bool(markdown(text.rstrip().rpartition("\n")[2]))
 

@@ -17,7 +17,7 @@ from facetrm.evaluate.audit.settings import AuditConfig
 
 
 @dataclass(frozen=True)
-class Finding:
+class AuditFinding:
     """A threshold that a model fails.
 
     Attributes:
@@ -48,7 +48,7 @@ class Finding:
         )
 
 
-def above(setting: str, found: Interval, limit: float, moved: Sequence[Mover] = ()) -> list[Finding]:
+def above(setting: str, found: Interval, limit: float, moved: Sequence[Mover] = ()) -> list[AuditFinding]:
     """Return a finding if a value is above its limit.
 
     Args:
@@ -59,10 +59,10 @@ def above(setting: str, found: Interval, limit: float, moved: Sequence[Mover] = 
     """
     if not found.value > limit:
         return []
-    return [Finding(setting, found.value, limit, found.low, found.high, found.low > limit, _first(moved))]
+    return [AuditFinding(setting, found.value, limit, found.low, found.high, found.low > limit, _first(moved))]
 
 
-def below(setting: str, found: Interval, limit: float, moved: Sequence[Mover] = ()) -> list[Finding]:
+def below(setting: str, found: Interval, limit: float, moved: Sequence[Mover] = ()) -> list[AuditFinding]:
     """Return a finding if a value is below its limit.
 
     Args:
@@ -73,7 +73,7 @@ def below(setting: str, found: Interval, limit: float, moved: Sequence[Mover] = 
     """
     if not found.value < limit:
         return []
-    return [Finding(setting, found.value, limit, found.low, found.high, found.high < limit, _first(moved))]
+    return [AuditFinding(setting, found.value, limit, found.low, found.high, found.high < limit, _first(moved))]
 
 
 def check(
@@ -83,7 +83,7 @@ def check(
     position: Position | None,
     effects: Sequence[Effect],
     calibration: Calibration | None,
-) -> tuple[Finding, ...]:
+) -> tuple[AuditFinding, ...]:
     """Return what fails the thresholds, clear findings first.
 
     Args:
@@ -100,15 +100,15 @@ def check(
         # The error of exact probabilities is above 0 too, so the interval alone does not tell.
         ece, limit = calibration.ece, config.max_ece
         sure = ece.low > limit and ece.value > calibration.noise
-        found.append(Finding("max_ece", ece.value, limit, ece.low, ece.high, sure, None))
+        found.append(AuditFinding("max_ece", ece.value, limit, ece.low, ece.high, sure, None))
     return tuple(sorted(found, key=lambda finding: not finding.clear))
 
 
-def _of_biases(config: AuditConfig, biases: Sequence[Bias]) -> list[Finding]:
+def _of_biases(config: AuditConfig, biases: Sequence[Bias]) -> list[AuditFinding]:
     limits = {name: (f"max_correlation.{name}", limit) for name, limit in config.max_correlation.items()}
     if config.max_length_correlation is not None:
         limits["characters"] = ("max_length_correlation", config.max_length_correlation)
-    found: list[Finding] = []
+    found: list[AuditFinding] = []
     for bias in biases:
         if bias.feature in limits and bias.now.correlation is not None:
             found += _beyond(*limits[bias.feature], bias.now.correlation, bias.movers)
@@ -117,12 +117,13 @@ def _of_biases(config: AuditConfig, biases: Sequence[Bias]) -> list[Finding]:
     return found
 
 
-def _of_effects(config: AuditConfig, effects: Sequence[Effect]) -> list[Finding]:
-    found: list[Finding] = []
+def _of_effects(config: AuditConfig, effects: Sequence[Effect]) -> list[AuditFinding]:
+    found: list[AuditFinding] = []
     for effect in effects:
-        if effect.edit in config.max_flip_rate and effect.flips is not None:
-            limit = config.max_flip_rate[effect.edit]
-            found += above(f"max_flip_rate.{effect.edit}", effect.flips, limit, effect.movers)
+        shares = [share for share in (effect.lifted, effect.sunk) if share is not None]
+        if effect.edit in config.max_flip_rate and shares:
+            worse, limit = max(shares, key=lambda share: share.value), config.max_flip_rate[effect.edit]
+            found += above(f"max_flip_rate.{effect.edit}", worse, limit, effect.movers)
         if effect.edit in config.min_fall:
             found += above(f"min_fall.{effect.edit}", effect.in_sd, -config.min_fall[effect.edit], effect.movers)
         if effect.expected == "null" and config.max_null_change is not None:
@@ -130,9 +131,9 @@ def _of_effects(config: AuditConfig, effects: Sequence[Effect]) -> list[Finding]
     return found
 
 
-def _beyond(setting: str, limit: float, found: Interval, moved: Sequence[Mover]) -> list[Finding]:
+def _beyond(setting: str, limit: float, found: Interval, moved: Sequence[Mover]) -> list[AuditFinding]:
     """Return a finding if a value is further from 0 than its limit, on either side."""
-    test: Callable[..., list[Finding]] = above if found.value > 0 else below
+    test: Callable[..., list[AuditFinding]] = above if found.value > 0 else below
     return test(setting, found, limit if found.value > 0 else -limit, moved)
 
 

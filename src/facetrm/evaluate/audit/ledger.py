@@ -24,7 +24,7 @@ from facetrm.evaluate.length_audit import within_prompt_rank_correlation
 
 
 @dataclass(frozen=True)
-class Side:
+class BiasFigures:
     """The figures of one model for one feature; an accuracy is None without such pairs.
 
     Attributes:
@@ -58,8 +58,8 @@ class Bias:
 
     feature: str
     pairs: dict[str, int]
-    now: Side
-    before: Side | None
+    now: BiasFigures
+    before: BiasFigures | None
     change: Interval | None
     movers: tuple[Mover, ...]
 
@@ -117,10 +117,9 @@ def position_of(compared: Sequence[Compared], groups: Sequence[str], *, config: 
         return None
     first_P = np.array([pair.ahead for pair in compared], dtype=np.float64)
     second_P = np.array([pair.behind for pair in compared], dtype=np.float64)
-    how = {"samples": config.samples, "seed": config.seed}
     flipped_P = (np.sign(first_P) != np.sign(second_P)).astype(np.float64)
     return Position(
-        bootstrap_mean((first_P - second_P) / 2, groups, **how),
+        bootstrap_mean((first_P - second_P) / 2, groups, samples=config.samples, seed=config.seed),
         bootstrap_mean(flipped_P, groups, samples=config.samples, seed=config.seed, within=(0.0, 1.0)),
         pair_accuracy(first_P, groups, samples=config.samples, seed=config.seed),
         pair_accuracy(second_P, groups, samples=config.samples, seed=config.seed),
@@ -178,7 +177,7 @@ def _side(
     *,
     groups: Sequence[str],
     config: AuditConfig,
-) -> Side:
+) -> BiasFigures:
     margin_P, prompt_P = _margins(compared), np.asarray(groups)
     rewards = [reward for pair in compared for reward in (pair.first.reward, pair.second.reward)]
     correlation = within_prompt_rank_correlation(
@@ -196,7 +195,7 @@ def _side(
         return pair_accuracy(margin_P[rows], prompt_P[rows], samples=config.samples, seed=config.seed)
 
     other = ~kinds["matched"]
-    return Side(
+    return BiasFigures(
         correlation, accuracy(kinds["matched"]), accuracy(other), accuracy(kinds["less"]), accuracy(kinds["more"])
     )
 

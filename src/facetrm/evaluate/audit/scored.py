@@ -113,7 +113,7 @@ def contribution_change(after: Score, before: Score, *, sign: float = 1.0) -> di
     return {**found, BASE: sign * (after.base - before.base)}
 
 
-def spread(compared: Sequence[Compared]) -> float:
+def reward_spread(compared: Sequence[Compared]) -> float:
     """Return the standard deviation of the rewards of all answers; 1 if they are all equal.
 
     Args:

@@ -25,8 +25,9 @@ class AuditConfig(Section):
         bins: number of bins of a reliability diagram.
         task_pairs: least number of pairs of a task for a temperature of its own.
         redundant: absolute correlation above which two objectives are in one cluster.
-        max_flip_rate: greatest share of edited answers whose edit reverses the model's order, by edit.
-        min_fall: least fall of the score, in standard deviations of the rewards, by edit.
+        max_flip_rate: greatest share of edited losers that win, or of edited winners that lose, by edit; the larger
+            of the two shares counts.
+        min_fall: least fall of the score, in standard deviations of the rewards, by edit; above 0.
         max_null_change: greatest absolute change, in standard deviations, of an edit that changes only white space.
         max_length_correlation: greatest absolute correlation of the reward with the length in characters.
         max_correlation: greatest absolute correlation of the reward with other features, by feature.
@@ -45,7 +46,7 @@ class AuditConfig(Section):
     max_flip_rate: dict[str, Share] = Field(
         default_factory=lambda: {"pad": 0.1, "add_markdown": 0.1, "flatter": 0.1, "respace": 0.05}
     )
-    min_fall: dict[str, float] = Field(default_factory=dict)
+    min_fall: dict[str, Annotated[float, Field(gt=0.0)]] = Field(default_factory=dict)
     max_null_change: float | None = Field(0.05, ge=0.0)
     max_length_correlation: Share | None = None
     max_correlation: dict[str, Share] = Field(default_factory=dict)

@@ -12,10 +12,10 @@ from facetrm.core.statistics import Interval, pair_accuracy
 from facetrm.data.records import Preference
 from facetrm.evaluate.audit.calibration import Calibration, calibration_of
 from facetrm.evaluate.audit.counterfactual import Effect, effects_of, trials_of
-from facetrm.evaluate.audit.findings import Finding, check
+from facetrm.evaluate.audit.findings import AuditFinding, check
 from facetrm.evaluate.audit.ledger import Bias, Position, bias_ledger, position_of
 from facetrm.evaluate.audit.objectives import ObjectiveUse, objective_use
-from facetrm.evaluate.audit.scored import Compared, Mover, compare, spread
+from facetrm.evaluate.audit.scored import Compared, Mover, compare, reward_spread
 from facetrm.evaluate.audit.settings import AuditConfig
 from facetrm.model.output import Scorer
 from facetrm.model.reward_model import RewardModel
@@ -48,10 +48,10 @@ class Audit:
     effects: tuple[Effect, ...]
     calibration: Calibration | None
     objectives: dict[str, ObjectiveUse]
-    findings: tuple[Finding, ...]
+    findings: tuple[AuditFinding, ...]
     config: AuditConfig
 
-    def failures(self) -> tuple[Finding, ...]:
+    def failures(self) -> tuple[AuditFinding, ...]:
         """Return the findings whose whole interval fails the threshold."""
         return tuple(finding for finding in self.findings if finding.clear)
 
@@ -115,7 +115,7 @@ def audit(
     scored = compare(scorer, [*duels, *(trial.duel for trial in trials)])
     compared, after = scored[: len(duels)], scored[len(duels) :]
     earlier = None if before is None else compare(before, duels)
-    scale = spread(compared)
+    scale = reward_spread(compared)
     biases = bias_ledger(pairs, compared, before=earlier, config=config)
     position = position_of(compared, groups, config=config)
     effects = effects_of(trials, after, compared, groups=groups, scale=scale, config=config)
