@@ -171,24 +171,38 @@ def fit_linear_experts(
     heads = _fit_heads(features, labels, labelled, weight_N, fold_N, means, held, config, posterior=found)
     predictions, baselines = _held_out(features, labelled, fold_N, held, heads)
     predictions[~labelled] = np.nan
-    reports = []
-    for k, objective in enumerate(objectives):
-        reports.append(
-            report_objective(
-                objective.name,
-                predictions[:, k],
-                labels_N=np.where(weight_N > 0, labels[:, k], np.nan),
-                baseline_N=baselines[:, k],
-                groups_N=group_N,
-                alpha=None if k in notes else float(heads.alpha_K[k]),
-                bootstrap=config.bootstrap,
-                seed=config.seed,
-                note=notes.get(k, ""),
-            )
-        )
+    given = np.where(weight_N[:, None] > 0, labels, np.nan)
+    reports = _reports(predictions, given, baselines, group_N, heads.alpha_K, objectives, notes, config)
     experts = LinearExperts(objectives, heads.weight_KD, heads.bias_K, length=length)
     posterior = None if found is None else HeadPosterior(found, experts=len(objectives))
-    return LinearFit(experts, tuple(reports), means, predictions, posterior)
+    return LinearFit(experts, reports, means, predictions, posterior)
+
+
+def _reports(
+    predictions_NK: Floats,
+    labels_NK: Floats,
+    baselines_NK: Floats,
+    group_N: NDArray[np.generic],
+    alpha_K: Floats,
+    objectives: Sequence[Objective],
+    notes: dict[int, str],
+    config: RidgeConfig,
+) -> tuple[ObjectiveReport, ...]:
+    """Return the report of each objective on its held-out predictions."""
+    return tuple(
+        report_objective(
+            objective.name,
+            predictions_NK[:, k],
+            labels_N=labels_NK[:, k],
+            baseline_N=baselines_NK[:, k],
+            groups_N=group_N,
+            alpha=None if k in notes else float(alpha_K[k]),
+            bootstrap=config.bootstrap,
+            seed=config.seed,
+            note=notes.get(k, ""),
+        )
+        for k, objective in enumerate(objectives)
+    )
 
 
 def evaluate_experts(
