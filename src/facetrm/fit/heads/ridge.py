@@ -32,6 +32,7 @@ from facetrm.fit.heads.label_blocks import Bools, Ints, LabelBlock, assign_folds
 from facetrm.fit.heads.objective_report import ObjectiveReport, report_objective
 from facetrm.fit.heads.ridge_path import RidgeSolutions, fit_block
 from facetrm.model.experts import LengthScale, LinearExperts
+from facetrm.model.posterior import HeadPosterior, PosteriorGroup
 
 
 class RidgeConfig(Section):
@@ -93,12 +94,14 @@ class LinearFit:
         reports: one report per objective, on predictions for held-out rows.
         means_K: weighted mean label of each objective.
         held_out_NK: predictions for held-out rows on the [0, 1] scale; NaN for all other rows and without a label.
+        posterior: posterior of the heads; None if it was not asked for.
     """
 
     experts: LinearExperts
     reports: tuple[ObjectiveReport, ...]
     means_K: Tensor
     held_out_NK: Floats
+    posterior: HeadPosterior | None = None
 
 
 def fit_linear_experts(
@@ -110,6 +113,7 @@ def fit_linear_experts(
     config: RidgeConfig | None = None,
     weights: ArrayLike | None = None,
     length: LengthScale | None = None,
+    uncertainty: bool = False,
 ) -> LinearFit:
     """Fit one linear head per objective from streamed features.
 
@@ -121,6 +125,7 @@ def fit_linear_experts(
         config: settings; None for the defaults.
         weights: weight of each row, [N], 0 or more; None for equal weights.
         length: scale of an additional ``length`` expert; None for no such expert.
+        uncertainty: whether to keep the posterior of the heads, one D x D matrix per set of rows and alpha.
 
     Returns:
         The heads, reports on out-of-fold predictions, and the mean label of each objective.
@@ -143,6 +148,9 @@ def fit_linear_experts(
         True
     """
     config = RidgeConfig() if config is None else config
+    if uncertainty and config.refit != "all":
+        problem = f"no posterior for heads with refit '{config.refit}'"
+        raise FitError(problem, place="uncertainty", fix="set refit: all, or fit without uncertainty")
     labels, group_N, weight_N = _check(labels_NK, objectives, groups, weights)
     labelled = np.isfinite(labels) & (weight_N > 0)[:, None]
     notes = _unfit(labels, labelled, objectives, group_N, config)
@@ -159,26 +167,42 @@ def fit_linear_experts(
             )
     masses = np.where(np.isfinite(labels), weight_N[:, None], 0.0)
     means = torch.from_numpy((masses * np.nan_to_num(labels)).sum(axis=0) / masses.sum(axis=0))
-    heads = _fit_heads(features, labels, labelled, weight_N, fold_N, means, held, config)
+    found: list[PosteriorGroup] | None = [] if uncertainty else None
+    heads = _fit_heads(features, labels, labelled, weight_N, fold_N, means, held, config, posterior=found)
     predictions, baselines = _held_out(features, labelled, fold_N, held, heads)
     predictions[~labelled] = np.nan
-    reports = []
-    for k, objective in enumerate(objectives):
-        reports.append(
-            report_objective(
-                objective.name,
-                predictions[:, k],
-                labels_N=np.where(weight_N > 0, labels[:, k], np.nan),
-                baseline_N=baselines[:, k],
-                groups_N=group_N,
-                alpha=None if k in notes else float(heads.alpha_K[k]),
-                bootstrap=config.bootstrap,
-                seed=config.seed,
-                note=notes.get(k, ""),
-            )
-        )
+    given = np.where(weight_N[:, None] > 0, labels, np.nan)
+    reports = _reports(predictions, given, baselines, group_N, heads.alpha_K, objectives, notes, config)
     experts = LinearExperts(objectives, heads.weight_KD, heads.bias_K, length=length)
-    return LinearFit(experts, tuple(reports), means, predictions)
+    posterior = None if found is None else HeadPosterior(found, experts=len(objectives))
+    return LinearFit(experts, reports, means, predictions, posterior)
+
+
+def _reports(
+    predictions_NK: Floats,
+    labels_NK: Floats,
+    baselines_NK: Floats,
+    group_N: NDArray[np.generic],
+    alpha_K: Floats,
+    objectives: Sequence[Objective],
+    notes: dict[int, str],
+    config: RidgeConfig,
+) -> tuple[ObjectiveReport, ...]:
+    """Return the report of each objective on its held-out predictions."""
+    return tuple(
+        report_objective(
+            objective.name,
+            predictions_NK[:, k],
+            labels_N=labels_NK[:, k],
+            baseline_N=baselines_NK[:, k],
+            groups_N=group_N,
+            alpha=None if k in notes else float(alpha_K[k]),
+            bootstrap=config.bootstrap,
+            seed=config.seed,
+            note=notes.get(k, ""),
+        )
+        for k, objective in enumerate(objectives)
+    )
 
 
 def evaluate_experts(
@@ -295,6 +319,8 @@ def _fit_heads(
     means_K: Tensor,
     held: Sequence[int],
     config: RidgeConfig,
+    *,
+    posterior: list[PosteriorGroup] | None,
 ) -> RidgeSolutions:
     """Choose alpha and fit every objective, with as many blocks per pass as the memory allows."""
     _, first = next(response_chunks(source, rows=len(labels)))
@@ -323,6 +349,7 @@ def _fit_heads(
                 centre=centre,
                 intercept=config.intercept,
                 refit_all=config.refit == "all",
+                posterior=posterior,
             )
     return heads
 

@@ -20,9 +20,11 @@ from numpy.typing import NDArray
 from scipy.linalg import lapack
 from torch import Tensor
 
+from facetrm.core.errors import FitError
 from facetrm.core.threads import few_blas_threads
 from facetrm.fit.heads.gram import Centre, Moments
 from facetrm.fit.heads.label_blocks import LabelBlock
+from facetrm.model.posterior import PosteriorGroup
 
 
 @dataclass(frozen=True)
@@ -79,8 +81,10 @@ class NormalEquations:
         self._mean_x = moments[:hidden, hidden] / mass
         self.mean_y = moments[hidden, labels] / mass
         self._gram, self._cross = moments[:hidden, :hidden], moments[:hidden, labels]
-        self._intercept = intercept
+        self._squares = moments[labels, labels].clone()
+        self._mass, self._intercept = float(mass), intercept
         if intercept:
+            self._squares -= mass * self.mean_y**2
             self._gram.addr_(self._mean_x, self._mean_x, alpha=-float(mass))
             self._cross = self._cross - mass * torch.outer(self._mean_x, self.mean_y)
 
@@ -105,6 +109,50 @@ class NormalEquations:
             else:
                 coefficients[:, columns] = torch.cholesky_solve(self._cross[:, columns], factor)
         return coefficients, self._constants(coefficients)
+
+    def posterior(
+        self,
+        alpha: float,
+        coefficients_DJ: Tensor,
+        *,
+        rows: int,
+        columns: Sequence[int],
+        of: Sequence[int],
+        x_D: Tensor,
+    ) -> PosteriorGroup:
+        """Return the posterior of heads with one alpha.
+
+        Args:
+            alpha: the penalty.
+            coefficients_DJ: coefficients of the J heads, from :meth:`solve`.
+            rows: number of rated rows.
+            columns: positions of the heads among all experts.
+            of: positions of the heads among the columns of these equations.
+            x_D: vector that was subtracted from the features.
+
+        Raises:
+            FitError: the rows leave no degree of freedom for the noise, or the Gram matrix is singular.
+        """
+        shifted = self._gram.clone()
+        shifted.diagonal().add_(alpha)
+        factor, failed = torch.linalg.cholesky_ex(shifted)
+        if failed:
+            raise FitError(
+                f"the Gram matrix is singular at alpha {alpha:g}", place="posterior", fix="give larger alphas"
+            )
+        root_DD = torch.linalg.solve_triangular(factor, torch.eye(len(factor), dtype=factor.dtype), upper=False)
+        freedom = rows - (len(factor) - alpha * float(root_DD.square().sum())) - float(self._intercept)
+        if freedom < 1e-6 * rows:
+            problem = f"{rows} rated rows at alpha {alpha:g} leave no degree of freedom for the noise"
+            raise FitError(
+                problem, place="posterior", fix="add ratings, give larger alphas, or fit without uncertainty"
+            )
+        w, picked = coefficients_DJ, list(of)
+        residual_J = self._squares[picked] - 2.0 * (w * self._cross[:, picked]).sum(0) + (w * (self._gram @ w)).sum(0)
+        centre_D = x_D + self._mean_x if self._intercept else torch.zeros_like(self._mean_x)
+        noise_J = residual_J.clamp(min=0.0) / freedom
+        offset = 1.0 / self._mass if self._intercept else 0.0
+        return PosteriorGroup(tuple(columns), root_DD.float(), centre_D.float(), noise_J.float(), offset)
 
     def _constants(self, coefficients: Tensor) -> Tensor:
         if not self._intercept:
@@ -150,6 +198,7 @@ def fit_block(
     centre: Centre,
     intercept: bool,
     refit_all: bool,
+    posterior: list[PosteriorGroup] | None = None,
 ) -> None:
     """Choose alpha for each objective of a block and write its heads into ``heads``.
 
@@ -162,6 +211,7 @@ def fit_block(
         centre: the origin of the moments.
         intercept: whether the heads have an intercept.
         refit_all: whether to fit the final heads on all folds; else they are fitted on those outside ``held``.
+        posterior: list that receives the posterior of heads fitted on all folds; None for no posterior.
     """
     hidden = len(centre.x_D)
     for parts, members in block.by_mask().items():
@@ -192,6 +242,20 @@ def fit_block(
             coefficients, constants = equations.solve([alphas[p] for p in best])
             heads.weight_KD[columns] = coefficients.T
             heads.bias_K[columns] = _uncentre(coefficients.T, constants, centre, columns)
+            if posterior is not None:
+                rows = sum(int(block.parts[part].sum()) for part in parts)
+                for p in sorted(set(best)):
+                    of = [j for j, chosen_p in enumerate(best) if chosen_p == p]
+                    posterior.append(
+                        equations.posterior(
+                            alphas[p],
+                            coefficients[:, of],
+                            rows=rows,
+                            columns=[columns[j] for j in of],
+                            of=of,
+                            x_D=centre.x_D,
+                        )
+                    )
         else:
             heads.weight_KD[columns] = heads.fold_weight_FKD[0, columns]
             heads.bias_K[columns] = heads.fold_bias_FK[0, columns]
