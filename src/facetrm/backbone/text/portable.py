@@ -132,7 +132,7 @@ def _padding(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Tokenized], *, o
 
 
 def _settle(folder: Path, token: str) -> None:
-    """Set ``token`` as the padding token of the tokenizer in ``folder``, and use names that Transformers 4 knows too."""
+    """Set ``token`` as the padding token of the tokenizer in ``folder``, in terms that Transformers 4 knows too."""
     path = folder / "tokenizer_config.json"
     settings = json.loads(path.read_text(encoding="utf-8"))
     settings["pad_token"] = token
