@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 import inspect
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -125,7 +126,10 @@ def _write(model: RewardModel, encoder: TransformerEncoder, temporary: Path) -> 
     tensors = {f"{trunk.base_model_prefix}.{name}": tensor for name, tensor in trunk.state_dict().items()}
     save_torch_state_dict(tensors | heads(mixture), temporary, max_shard_size="5GB")
     name = type(trunk).__name__.removesuffix("Model")
-    config = trunk.config.to_dict() | {
+    settings = trunk.config.to_dict()
+    config = {
+        **settings,
+        **older_positions(settings),
         "architectures": [f"{name}{GATED_ARCHITECTURE}"],
         "auto_map": {"AutoModelForSequenceClassification": f"{MODELING}.{name}{GATED_ARCHITECTURE}"},
         "id2label": {"0": "LABEL_0"},
@@ -144,6 +148,35 @@ def _write(model: RewardModel, encoder: TransformerEncoder, temporary: Path) -> 
     source = inspect.getsource(modeling_custom)
     (temporary / f"{MODELING}.py").write_text(source.replace("Llama", name), encoding="utf-8")
     write_checksums(temporary)
+
+
+def older_positions(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the rotary settings under the names of Transformers 4, which ignores ``rope_parameters`` without a word.
+
+    Args:
+        settings: the entries of a trunk's config.json as Transformers 5 writes them.
+
+    Example:
+        >>> older_positions({"rope_parameters": {"rope_type": "default", "rope_theta": 1e5}})
+        {'rope_theta': 100000.0, 'rope_scaling': None}
+    """
+    found = settings.get("rope_parameters") or {}
+    local = found.get("sliding_attention")
+    whole = found.get("full_attention", found)
+    if "rope_theta" not in whole:
+        return {}
+    scaling = {name: value for name, value in whole.items() if name != "rope_theta"}
+    share = scaling.pop("partial_rotary_factor", None)
+    older = {"rope_theta": whole["rope_theta"], "rope_scaling": None}
+    if scaling.get("rope_type", "default") != "default":
+        older["rope_scaling"] = scaling
+    if share is not None:
+        older["partial_rotary_factor"] = share
+    if settings.get("model_type") == "gpt_neox":
+        older |= {"rotary_emb_base": whole["rope_theta"], "rotary_pct": 1.0 if share is None else share}
+    if local:
+        older["rope_local_base_freq"] = local["rope_theta"]
+    return older
 
 
 def _merged(trunk: PreTrainedModel) -> PreTrainedModel:

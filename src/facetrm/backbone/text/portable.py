@@ -43,7 +43,7 @@ def write_tokenizer(tokenizer: PreTrainedTokenizerBase, chat: DecoderChat, folde
     pad = _padding(tokenizer, rows, opening=opening)
     tokenizer.save_pretrained(folder)
     (folder / "chat_template.jinja").write_text(chat.portable_template, encoding="utf-8")
-    _name_padding(folder, str(tokenizer.convert_ids_to_tokens(pad)))
+    _settle(folder, str(tokenizer.convert_ids_to_tokens(pad)))
     with quiet_transformers():
         written = AutoTokenizer.from_pretrained(folder)
     template = GuardedTemplate(str(written.chat_template))
@@ -131,13 +131,15 @@ def _padding(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Tokenized], *, o
     )
 
 
-def _name_padding(folder: Path, token: str) -> None:
-    """Set ``token`` as the padding token of the tokenizer in ``folder``."""
+def _settle(folder: Path, token: str) -> None:
+    """Set ``token`` as the padding token of the tokenizer in ``folder``, in terms that Transformers 4 knows too."""
     path = folder / "tokenizer_config.json"
     settings = json.loads(path.read_text(encoding="utf-8"))
     settings["pad_token"] = token
     if settings.get("tokenizer_class") == "TokenizersBackend":  # only Transformers 5 knows this name
         settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+    if isinstance(settings.get("extra_special_tokens"), list):  # Transformers 4 expects a mapping under this name
+        settings["additional_special_tokens"] = settings.pop("extra_special_tokens")
     path.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     special = folder / "special_tokens_map.json"
     if special.exists():
