@@ -1,4 +1,4 @@
-"""How far a margin tells the probability of being right: one factor, fitted on half of the prompts, judged on the other.
+"""Margins as probabilities of being right: one factor, fitted on half of the prompts and judged on the other half.
 
 p(right) = sigmoid(beta * margin)
 """

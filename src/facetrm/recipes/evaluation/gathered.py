@@ -283,11 +283,12 @@ def _run(folder: Path) -> RunPart:
     metrics = read_json(path, DataError, fix=_RERUN)
     if not isinstance(metrics, dict) or not isinstance(metrics.get("pair_accuracy"), dict):
         raise DataError("no key 'pair_accuracy'", place=path, fix=_RERUN)
-    verdict = metrics.get("verdict") if isinstance(metrics.get("verdict"), dict) else {}
+    held = metrics.get("verdict")
+    verdict: dict[str, Any] = held if isinstance(held, dict) else {}
     accuracy: dict[str, dict[str, float]] = {}
     for kind in ("by_source", "by_task"):
-        held = metrics["pair_accuracy"].get(kind)
-        for name, row in (held if isinstance(held, dict) else {}).items():
+        table = metrics["pair_accuracy"].get(kind)
+        for name, row in (table if isinstance(table, dict) else {}).items():
             if isinstance(row, dict):
                 accuracy[str(name)] = {
                     str(system): float(value) for system, value in row.items() if isinstance(value, int | float)
