@@ -48,7 +48,7 @@ def evaluate(out: Path, models: list[str], *, file: Path, seed: int = 0) -> Path
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file of 12 preferences whose right answer is longer in 9 of them."""
+    """A file of 36 preferences whose right answer is longer in 27 of them."""
     path = tmp_path_factory.mktemp("rows") / "mine.jsonl"
     rows = [
         {
@@ -56,7 +56,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "chosen": f"right {EVIL}" + (" and long" * 5 if n % 4 else ""),
             "rejected": f"wrong and longer {EVIL}",
         }
-        for n in range(12)
+        for n in range(36)
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
@@ -80,7 +80,7 @@ def test_three_files_and_the_answer(folder: Path, tmp_path: Path) -> None:
     content = json.loads((tmp_path / "made" / "report.json").read_text())
     assert content == json.loads(json.dumps(done.content))
     assert content["benchmarks"]["mine.jsonl"]["figures"]["total"]["length"]["value"] == 0.75
-    assert content["answer"][0].startswith("length is ahead of shortest on mine.jsonl by 50.0 points")
+    assert content["answer"][0].startswith("length is ahead of shortest-2 on mine.jsonl by 50.0 points")
     table = (tmp_path / "made" / "report.md").read_text()
     assert re.search(r"^\| total \| 75\.0% .* \| 25\.0% ", table, re.MULTILINE)
 
@@ -109,10 +109,12 @@ def test_folders_with_the_same_rows_are_merged(folder: Path, file: Path, tmp_pat
     other = evaluate(tmp_path / "other", ["random"], file=file)
     report = gather([folder, other])
     (part,) = report.benchmarks
-    assert part.models == ("length", "shortest", "random")
+    assert part.models == ("length", "shortest-2", "random")
     found = part.difference("length", "random")
     a, b = part.total("length"), part.total("random")
-    assert found is not None and a is not None and b is not None
+    assert found is not None
+    assert a is not None
+    assert b is not None
     assert found == (Measured(a.value - b.value, a.low - b.high, a.high - b.low), False)
     assert "a wide bound" not in answer_sentences(gather([folder]))[0]
     assert len(report.made) == 2
@@ -195,8 +197,11 @@ def test_the_factor_of_the_margins_is_found() -> None:
     rng = np.random.default_rng(0)
     sizes = rng.exponential(1.0, 4000)
     right = rng.random(4000) < 1 / (1 + np.exp(-2 * sizes))
-    found = calibrated(part_of({"m": [row(n, x if r else -x) for n, (x, r) in enumerate(zip(sizes, right))]}), "m")
-    assert found is not None and found.beta == pytest.approx(2.0, rel=0.1)
+    found = calibrated(
+        part_of({"m": [row(n, x if r else -x) for n, (x, r) in enumerate(zip(sizes, right, strict=False))]}), "m"
+    )
+    assert found is not None
+    assert found.beta == pytest.approx(2.0, rel=0.1)
     assert found.error < 0.03
     judged = [n for n in range(4000) if hashlib.sha256(str(n).encode()).digest()[0] % 2 == 1]
     assert found.pairs == len(judged) == sum(count for _, _, count in found.bins)
@@ -212,7 +217,8 @@ def test_the_largest_disagreement_comes_first() -> None:
     a = [row(0, 1.0), row(1, 3.0), row(2, -1.0), row(3, 2.0), row(4, 5.0)]
     b = [row(0, -10.0), row(1, -30.0), row(2, 10.0), row(3, 10.0), row(4, -10.0)]
     first, second = contrasts(part_of({"b": b, "a": a}))
-    assert first.title == "a is right, b is wrong" and second.title == "b is right, a is wrong"
+    assert first.title == "a is right, b is wrong"
+    assert second.title == "b is right, a is wrong"
     scaled = {n: min(abs(a[n].margin or 0) / 2, abs(b[n].margin or 0) / 10) for n in (0, 1, 4)}
     assert [int(case.id) for case in first.cases] == sorted(scaled, key=lambda n: -scaled[n])
     assert [case.id for case in second.cases] == ["2"]
