@@ -15,15 +15,15 @@ import pytest
 
 from facetrm.core.errors import ConfigError, DataError
 from facetrm.recipes.evaluation.calibrated import calibrated
-from facetrm.recipes.evaluation.gathered import gather
+from facetrm.recipes.evaluation.gathered import gather_results
 from facetrm.recipes.evaluation.named import Loading
 from facetrm.recipes.evaluation.reported import report_on
 from facetrm.recipes.evaluation.run import EvalRequest, evaluate_systems
 from facetrm.report.evaluated.answer import answer_sentences
 from facetrm.report.evaluated.build import render_evaluation
 from facetrm.report.evaluated.contrast import contrasts, shares_by_task
-from facetrm.report.evaluated.markdown import plain
-from facetrm.report.evaluated.measured import Answered, BenchmarkPart, Measured
+from facetrm.report.evaluated.markdown import markdown_text
+from facetrm.report.evaluated.measured import BenchmarkPart, JudgedQuestion, MeasuredFigure
 
 EVIL = "<script>alert(1)</script>"
 
@@ -95,19 +95,19 @@ def test_nothing_is_loaded_and_user_text_is_escaped(folder: Path, tmp_path: Path
         row["differences"] = {EVIL: 1.0}
         row["id"] += EVIL
     (evil / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    html = render_evaluation(gather([evil]))
+    html = render_evaluation(gather_results([evil]))
     page = Page(html)
     assert "script" not in {tag for tag, _ in page.tags}
     assert html.count("&lt;script&gt;") > 10
     loaded = [v for _, a in page.tags for k, v in a.items() if k in ("src", "href") and not str(v).startswith("#")]
     assert loaded == []
-    assert EVIL not in render_evaluation(gather([folder]))
-    assert plain(f"{EVIL}|`x`\n# y") == r"\<script\>alert(1)\</script\>\|\`x\` \# y"
+    assert EVIL not in render_evaluation(gather_results([folder]))
+    assert markdown_text(f"{EVIL}|`x`\n# y") == r"\<script\>alert(1)\</script\>\|\`x\` \# y"
 
 
 def test_folders_with_the_same_rows_are_merged(folder: Path, file: Path, tmp_path: Path) -> None:
     other = evaluate(tmp_path / "other", ["random"], file=file)
-    report = gather([folder, other])
+    report = gather_results([folder, other])
     (part,) = report.benchmarks
     assert part.models == ("length", "shortest-2", "random")
     found = part.difference("length", "random")
@@ -115,8 +115,8 @@ def test_folders_with_the_same_rows_are_merged(folder: Path, file: Path, tmp_pat
     assert found is not None
     assert a is not None
     assert b is not None
-    assert found == (Measured(a.value - b.value, a.low - b.high, a.high - b.low), False)
-    assert "a wide bound" not in answer_sentences(gather([folder]))[0]
+    assert found == (MeasuredFigure(a.value - b.value, a.low - b.high, a.high - b.low), False)
+    assert "a wide bound" not in answer_sentences(gather_results([folder]))[0]
     assert len(report.made) == 2
 
 
@@ -124,7 +124,7 @@ def test_other_rows_stand_apart(folder: Path, tmp_path: Path) -> None:
     changed, results = copied(folder, tmp_path / "changed")
     results["benchmarks"]["mine.jsonl"]["files"][0]["sha256"] = "0" * 64
     (changed / "results.json").write_text(json.dumps(results))
-    report = gather([folder, changed])
+    report = gather_results([folder, changed])
     assert [part.name for part in report.benchmarks] == ["mine.jsonl", "mine.jsonl (changed, 2)"]
     assert report.notes == ("mine.jsonl in changed has other rows, so it stands apart.",)
     assert "so the two are not compared" in render_evaluation(report)
@@ -154,12 +154,12 @@ def test_a_broken_result_is_named_by_its_key(
         held[path[-1]] = value
     (broken / "results.json").write_text(json.dumps(results))
     with pytest.raises(DataError, match=re.escape(said)):
-        gather([broken])
+        gather_results([broken])
 
 
 def test_a_folder_that_is_neither(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"neither results\.json nor metrics\.json; give a folder"):
-        gather([tmp_path])
+        gather_results([tmp_path])
     with pytest.raises(ConfigError, match="no folder"):
         report_on([])
 
@@ -177,10 +177,10 @@ def test_the_report_of_a_run_is_kept(tmp_path: Path) -> None:
     assert "60.0%" in done.paths[0].read_text()
 
 
-def part_of(rows: dict[str, list[Answered]]) -> BenchmarkPart:
+def part_of(rows: dict[str, list[JudgedQuestion]]) -> BenchmarkPart:
     figures = {
         "total": {
-            model: Measured(np.mean([one.verdict == "right" for one in found]), 0.0, 1.0)
+            model: MeasuredFigure(np.mean([one.verdict == "right" for one in found]), 0.0, 1.0)
             for model, found in rows.items()
         }
     }
@@ -188,8 +188,10 @@ def part_of(rows: dict[str, list[Answered]]) -> BenchmarkPart:
     return BenchmarkPart("b", "B", tuple(rows), figures, {}, {}, answered, {}, {})
 
 
-def row(n: int, margin: float, **parts: float) -> Answered:
-    return Answered(f"{n}", "s", "t" if n % 2 else "u", "right" if margin > 0 else "wrong", margin, 2, None, parts)
+def row(n: int, margin: float, **parts: float) -> JudgedQuestion:
+    return JudgedQuestion(
+        f"{n}", "s", "t" if n % 2 else "u", "right" if margin > 0 else "wrong", margin, 2, None, parts
+    )
 
 
 def test_the_factor_of_the_margins_is_found() -> None:
@@ -197,9 +199,8 @@ def test_the_factor_of_the_margins_is_found() -> None:
     rng = np.random.default_rng(0)
     sizes = rng.exponential(1.0, 4000)
     right = rng.random(4000) < 1 / (1 + np.exp(-2 * sizes))
-    found = calibrated(
-        part_of({"m": [row(n, x if r else -x) for n, (x, r) in enumerate(zip(sizes, right, strict=False))]}), "m"
-    )
+    pairs = enumerate(zip(sizes, right, strict=True))
+    found = calibrated(part_of({"m": [row(n, x if r else -x) for n, (x, r) in pairs]}), "m")
     assert found is not None
     assert found.beta == pytest.approx(2.0, rel=0.1)
     assert found.error < 0.03

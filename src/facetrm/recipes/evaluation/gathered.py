@@ -19,11 +19,11 @@ from facetrm.recipes.evaluation.calibrated import audited, calibrated
 from facetrm.recipes.evaluation.exports import file_name
 from facetrm.recipes.evaluation.gates import RESULTS, ROWS
 from facetrm.report.evaluated.measured import (
-    Answered,
     BenchmarkPart,
     Calibration,
     EvaluationReport,
-    Measured,
+    JudgedQuestion,
+    MeasuredFigure,
     RunPart,
     Texts,
 )
@@ -33,7 +33,7 @@ _FIX: Final = "evaluate again with 'facetrm eval'"
 _RERUN: Final = "run again with 'facetrm run'"
 
 
-def gather(folders: Sequence[Path]) -> EvaluationReport:
+def gather_results(folders: Sequence[Path]) -> EvaluationReport:
     """Return the content of the report of evaluations and runs.
 
     Args:
@@ -141,7 +141,7 @@ def _distinct(names: Mapping[str, Any], taken: Mapping[str, Any], folder: Path) 
 
 def _part(folder: Path, name: str, one: Mapping[str, Any], names: Mapping[str, str]) -> BenchmarkPart:
     path, where = folder / RESULTS, f"benchmarks.{name}"
-    differences: dict[tuple[str, str], dict[str, Measured | None]] = {}
+    differences: dict[tuple[str, str], dict[str, MeasuredFigure | None]] = {}
     systems = list(one["systems"])
     for other in systems[1:]:
         key = f"{systems[0]} - {other}"
@@ -164,7 +164,7 @@ def _part(folder: Path, name: str, one: Mapping[str, Any], names: Mapping[str, s
     )
 
 
-def _table(held: Any, names: Mapping[str, str], path: Path, where: str) -> dict[str, dict[str, Measured | None]]:
+def _table(held: Any, names: Mapping[str, str], path: Path, where: str) -> dict[str, dict[str, MeasuredFigure | None]]:
     return {
         figure: {
             names.get(system, system): _measured(value, path, f"{where}.{figure}.{system}")
@@ -174,7 +174,7 @@ def _table(held: Any, names: Mapping[str, str], path: Path, where: str) -> dict[
     }
 
 
-def _measured(held: Any, path: Path, where: str) -> Measured | None:
+def _measured(held: Any, path: Path, where: str) -> MeasuredFigure | None:
     ends = []
     for key in ("value", "low", "high"):
         value = _need(_mapping(held, path, where), key, path, where)
@@ -183,11 +183,11 @@ def _measured(held: Any, path: Path, where: str) -> Measured | None:
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise DataError(f"key '{where}.{key}' is {value!r}, no number", place=path, fix=_FIX)
         ends.append(float(value))
-    return Measured(*ends)
+    return MeasuredFigure(*ends)
 
 
-def _answered(path: Path, benchmark: str, names: Mapping[str, str]) -> dict[str, dict[tuple[str, str], Answered]]:
-    found: dict[str, dict[tuple[str, str], Answered]] = {}
+def _answered(path: Path, benchmark: str, names: Mapping[str, str]) -> dict[str, dict[tuple[str, str], JudgedQuestion]]:
+    found: dict[str, dict[tuple[str, str], JudgedQuestion]] = {}
     for raw in read_rows(path) if path.exists() else ():
         try:
             row: dict[str, Any] = raw.value or {}
@@ -200,7 +200,7 @@ def _answered(path: Path, benchmark: str, names: Mapping[str, str]) -> dict[str,
     return found
 
 
-def _one_answered(row: Mapping[str, Any]) -> Answered:
+def _one_answered(row: Mapping[str, Any]) -> JudgedQuestion:
     scores, right, tokens = row["scores"], int(row["right"]), row["tokens"]
     margin, longer_by = None, None
     if 0 < right < len(scores) and None not in scores:
@@ -208,7 +208,7 @@ def _one_answered(row: Mapping[str, Any]) -> Answered:
     if len(tokens) == 2 and right == 1 and all(tokens):
         longer_by = int(tokens[0] - tokens[1])
     parts = {str(name): float(value) for name, value in (row.get("differences") or {}).items()}
-    return Answered(
+    return JudgedQuestion(
         str(row["id"]), str(row["subset"]), row["task"], str(row["verdict"]), margin, len(scores), longer_by, parts
     )
 
@@ -259,7 +259,7 @@ def _rows_of(part: BenchmarkPart) -> tuple[Any, ...]:
 
 
 def _merged(old: BenchmarkPart, part: BenchmarkPart, new: Sequence[str]) -> BenchmarkPart:
-    def tables(a: Any, b: Any) -> dict[str, dict[str, Measured | None]]:
+    def tables(a: Any, b: Any) -> dict[str, dict[str, MeasuredFigure | None]]:
         return {
             figure: {**a.get(figure, {}), **{model: row[model] for model in new if model in row}}
             for figure, row in {**a, **b}.items()

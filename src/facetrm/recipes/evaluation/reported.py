@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, final
 
 from facetrm.core.errors import ConfigError
-from facetrm.recipes.evaluation.gathered import METRICS, gather
+from facetrm.recipes.evaluation.gathered import METRICS, gather_results
 from facetrm.report.evaluated.build import report_json, write_evaluation_report
 
 
@@ -39,7 +39,7 @@ def report_on(folders: Sequence[Path], *, out: Path | None = None) -> Reported:
     """
     if not folders:
         raise ConfigError("no folder", place="report", fix="give a folder that 'facetrm eval' wrote")
-    report = gather(folders)
+    report = gather_results(folders)
     place = folders[0] if out is None else out
     if (place / METRICS).exists():
         raise ConfigError(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from facetrm.report.evaluated.measured import BASELINES, BenchmarkPart, EvaluationReport, Measured
+from facetrm.evaluate.benchmarks.result import BASELINES
+from facetrm.report.evaluated.measured import BenchmarkPart, EvaluationReport, MeasuredFigure
 
 
 def leaders(part: BenchmarkPart) -> list[str]:
@@ -70,7 +71,7 @@ def _against_baselines(part: BenchmarkPart, model: str) -> str:
     return " and ".join(said) or "without a baseline"
 
 
-def _value(figure: Measured | None) -> float:
+def _value(figure: MeasuredFigure | None) -> float:
     return float("-inf") if figure is None else figure.value
 
 

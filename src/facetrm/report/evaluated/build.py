@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any, Final, final
 
 from facetrm.core.files import write_text
+from facetrm.evaluate.benchmarks.benchmark import TOTAL
+from facetrm.evaluate.benchmarks.result import BASELINES
 from facetrm.report.axes import Axis
 from facetrm.report.charts import Chart, curves, heat_map
 from facetrm.report.evaluated.answer import answer_sentences, systems_of
 from facetrm.report.evaluated.contrast import Contrast, contrasts, shares_by_task
 from facetrm.report.evaluated.markdown import markdown
-from facetrm.report.evaluated.measured import BASELINES, TOTAL, BenchmarkPart, EvaluationReport, Measured
+from facetrm.report.evaluated.measured import BenchmarkPart, EvaluationReport, MeasuredFigure
 from facetrm.report.page import environment
 
 LENGTHS: Final = ("right answer shorter", "right answer longer", "equal length")
@@ -142,7 +144,7 @@ def report_json(report: EvaluationReport) -> dict[str, Any]:
     }
 
 
-def _plain(table: Mapping[str, Mapping[str, Measured | None]]) -> dict[str, Any]:
+def _plain(table: Mapping[str, Mapping[str, MeasuredFigure | None]]) -> dict[str, Any]:
     return {
         figure: {name: None if one is None else vars(one) for name, one in row.items()} for figure, row in table.items()
     }
@@ -172,7 +174,7 @@ def _view(part: BenchmarkPart, report: EvaluationReport) -> PartView:
     )
 
 
-def _axis(totals: Iterable[Measured]) -> Axis:
+def _axis(totals: Iterable[MeasuredFigure]) -> Axis:
     held = [x for one in totals for x in (one.low, one.high)]
     low, high = min([0.4, *held]), max([0.7, *held])
     return Axis(max(0.0, int(10 * low) / 10), min(1.0, (int(10 * high) + 1) / 10), 0.5)

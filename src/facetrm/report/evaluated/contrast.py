@@ -9,7 +9,7 @@ from typing import Final, final
 
 from facetrm.report.axes import Axis
 from facetrm.report.evaluated.answer import leaders
-from facetrm.report.evaluated.measured import Answered, BenchmarkPart, Texts
+from facetrm.report.evaluated.measured import BenchmarkPart, JudgedQuestion, Texts
 
 _MOST: Final = 5
 """Number of questions listed in each direction."""
@@ -19,7 +19,7 @@ _TASKS: Final = 12
 
 @final
 @dataclass(frozen=True)
-class Side:
+class ModelOnCase:
     """One model on one question.
 
     Attributes:
@@ -30,7 +30,7 @@ class Side:
     """
 
     model: str
-    answered: Answered
+    answered: JudgedQuestion
     largest: tuple[tuple[str, float], ...]
     axis: Axis
 
@@ -49,7 +49,7 @@ class Case:
 
     id: str
     subset: str
-    sides: tuple[Side, ...]
+    sides: tuple[ModelOnCase, ...]
     texts: Texts | None
 
 
@@ -135,10 +135,10 @@ def _contrast(part: BenchmarkPart, models: tuple[str, ...], title: str, verdicts
     return Contrast(title, len(found), cases)
 
 
-def _side(model: str, answered: Answered) -> Side:
+def _side(model: str, answered: JudgedQuestion) -> ModelOnCase:
     parts = sorted(answered.contributions.items(), key=lambda item: -abs(item[1]))[:3]
-    return Side(model, answered, tuple(parts), Axis.over(value for _, value in parts))
+    return ModelOnCase(model, answered, tuple(parts), Axis.over(value for _, value in parts))
 
 
-def _scale(rows: Mapping[tuple[str, str], Answered]) -> float:
+def _scale(rows: Mapping[tuple[str, str], JudgedQuestion]) -> float:
     return median([abs(one.margin) for one in rows.values() if one.margin] or [1.0])

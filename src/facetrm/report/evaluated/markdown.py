@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from facetrm.report.evaluated.answer import answer_sentences, percent, systems_of
-from facetrm.report.evaluated.measured import BenchmarkPart, EvaluationReport, Measured
+from facetrm.report.evaluated.measured import BenchmarkPart, EvaluationReport, MeasuredFigure
 
 
 def markdown(report: EvaluationReport) -> str:
@@ -15,21 +15,23 @@ def markdown(report: EvaluationReport) -> str:
     Args:
         report: Content of the report.
     """
-    blocks = [f"- {plain(sentence)}" for sentence in answer_sentences(report)]
+    blocks = [f"- {markdown_text(sentence)}" for sentence in answer_sentences(report)]
     lines = ["\n".join(blocks)]
     for part in report.benchmarks:
-        lines.append(f"## {plain(part.title)} (`{plain(part.name)}`)")
+        lines.append(f"## {markdown_text(part.title)} (`{markdown_text(part.name)}`)")
         if part.note:
-            lines.append(plain(part.note))
+            lines.append(markdown_text(part.note))
         lines.append(_table(part))
-        lines.append(f"{part.about['rows']:,} questions. {plain(str(part.about['tie_rule']))} 95% intervals.")
+        lines.append(f"{part.about['rows']:,} questions. {markdown_text(str(part.about['tie_rule']))} 95% intervals.")
     for made in report.made:
-        lines.append(f"Made on {plain(str(made['date']))} by `{plain(str(made['command']))}`, seed {made['seed']}.")
-    lines += [plain(note) for note in report.notes]
+        lines.append(
+            f"Made on {markdown_text(str(made['date']))} by `{markdown_text(str(made['command']))}`, seed {made['seed']}."
+        )
+    lines += [markdown_text(note) for note in report.notes]
     return "\n\n".join(lines) + "\n"
 
 
-def plain(text: str) -> str:
+def markdown_text(text: str) -> str:
     """Return text of a user so that Markdown shows it as it is, on one line.
 
     Args:
@@ -40,11 +42,11 @@ def plain(text: str) -> str:
 
 def _table(part: BenchmarkPart) -> str:
     systems = systems_of(part)
-    rows: list[Sequence[str]] = [["figure", *map(plain, systems)], ["---", *("---:" for _ in systems)]]
+    rows: list[Sequence[str]] = [["figure", *map(markdown_text, systems)], ["---", *("---:" for _ in systems)]]
     order = sorted(part.figures, key=lambda name: name != "total")
-    rows += [[plain(name), *(_cell(part.figures[name].get(system)) for system in systems)] for name in order]
+    rows += [[markdown_text(name), *(_cell(part.figures[name].get(system)) for system in systems)] for name in order]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def _cell(one: Measured | None) -> str:
+def _cell(one: MeasuredFigure | None) -> str:
     return "–" if one is None else f"{percent(one.value)} ({percent(one.low)} to {percent(one.high)})"

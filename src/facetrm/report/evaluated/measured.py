@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias, final
+from typing import Any, TypeAlias, final
 
-BASELINES: Final = ("longest", "shortest", "chance")
-TOTAL: Final = "total"
+from facetrm.evaluate.benchmarks.benchmark import TOTAL
 
 
 @final
 @dataclass(frozen=True)
-class Measured:
+class MeasuredFigure:
     """A figure with its interval.
 
     Attributes:
@@ -25,13 +24,13 @@ class Measured:
     low: float
     high: float
 
-    def minus(self, other: Measured) -> Measured:
+    def minus(self, other: MeasuredFigure) -> MeasuredFigure:
         """Return the widest interval of a difference, which holds however the two figures depend on each other.
 
         Args:
             other: The figure to subtract.
         """
-        return Measured(self.value - other.value, self.low - other.high, self.high - other.low)
+        return MeasuredFigure(self.value - other.value, self.low - other.high, self.high - other.low)
 
     @property
     def sign(self) -> int:
@@ -39,13 +38,13 @@ class Measured:
         return 1 if self.low > 0 else -1 if self.high < 0 else 0
 
 
-Table: TypeAlias = Mapping[str, Mapping[str, Measured | None]]
+Table: TypeAlias = Mapping[str, Mapping[str, MeasuredFigure | None]]
 """Figures by their name, then by system; None if it was not measured."""
 
 
 @final
 @dataclass(frozen=True)
-class Answered:
+class JudgedQuestion:
     """One question as one model judged it.
 
     Attributes:
@@ -108,13 +107,13 @@ class BenchmarkPart:
     models: tuple[str, ...]
     figures: Table
     slices: Table
-    differences: Mapping[tuple[str, str], Mapping[str, Measured | None]]
-    answered: Mapping[str, Mapping[tuple[str, str], Answered]]
+    differences: Mapping[tuple[str, str], Mapping[str, MeasuredFigure | None]]
+    answered: Mapping[str, Mapping[tuple[str, str], JudgedQuestion]]
     texts: Mapping[tuple[str, str], Texts]
     about: Mapping[str, Any]
     note: str = ""
 
-    def total(self, system: str) -> Measured | None:
+    def total(self, system: str) -> MeasuredFigure | None:
         """Return the total of a model or baseline; None if it was not measured.
 
         Args:
@@ -122,7 +121,7 @@ class BenchmarkPart:
         """
         return self.figures.get(TOTAL, {}).get(system)
 
-    def difference(self, first: str, second: str) -> tuple[Measured, bool] | None:
+    def difference(self, first: str, second: str) -> tuple[MeasuredFigure, bool] | None:
         """Return the difference of two totals, and whether it is from the same resamples; None if unknown.
 
         Args:
@@ -134,7 +133,7 @@ class BenchmarkPart:
             return paired, True
         turned = self.differences.get((second, first), {}).get(TOTAL)
         if turned is not None:
-            return Measured(-turned.value, -turned.high, -turned.low), True
+            return MeasuredFigure(-turned.value, -turned.high, -turned.low), True
         a, b = self.total(first), self.total(second)
         return None if a is None or b is None else (a.minus(b), False)
 
