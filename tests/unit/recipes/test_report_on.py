@@ -22,7 +22,7 @@ from facetrm.recipes.evaluation.run import EvalRequest, evaluate_systems
 from facetrm.report.evaluated.answer import answer_sentences
 from facetrm.report.evaluated.build import render_evaluation
 from facetrm.report.evaluated.contrast import contrasts, shares_by_task
-from facetrm.report.evaluated.markdown import markdown_text
+from facetrm.report.evaluated.markdown import escaped
 from facetrm.report.evaluated.measured import BenchmarkPart, JudgedQuestion, MeasuredFigure
 
 EVIL = "<script>alert(1)</script>"
@@ -102,7 +102,7 @@ def test_nothing_is_loaded_and_user_text_is_escaped(folder: Path, tmp_path: Path
     loaded = [v for _, a in page.tags for k, v in a.items() if k in ("src", "href") and not str(v).startswith("#")]
     assert loaded == []
     assert EVIL not in render_evaluation(gather_results([folder]))
-    assert markdown_text(f"{EVIL}|`x`\n# y") == r"\<script\>alert(1)\</script\>\|\`x\` \# y"
+    assert escaped(f"{EVIL}|`x`\n# y") == r"\<script\>alert(1)\</script\>\|\`x\` \# y"
 
 
 def test_folders_with_the_same_rows_are_merged(folder: Path, file: Path, tmp_path: Path) -> None:

@@ -15,23 +15,21 @@ def markdown(report: EvaluationReport) -> str:
     Args:
         report: Content of the report.
     """
-    blocks = [f"- {markdown_text(sentence)}" for sentence in answer_sentences(report)]
+    blocks = [f"- {escaped(sentence)}" for sentence in answer_sentences(report)]
     lines = ["\n".join(blocks)]
     for part in report.benchmarks:
-        lines.append(f"## {markdown_text(part.title)} (`{markdown_text(part.name)}`)")
+        lines.append(f"## {escaped(part.title)} (`{escaped(part.name)}`)")
         if part.note:
-            lines.append(markdown_text(part.note))
+            lines.append(escaped(part.note))
         lines.append(_table(part))
-        lines.append(f"{part.about['rows']:,} questions. {markdown_text(str(part.about['tie_rule']))} 95% intervals.")
+        lines.append(f"{part.about['rows']:,} questions. {escaped(str(part.about['tie_rule']))} 95% intervals.")
     for made in report.made:
-        lines.append(
-            f"Made on {markdown_text(str(made['date']))} by `{markdown_text(str(made['command']))}`, seed {made['seed']}."
-        )
-    lines += [markdown_text(note) for note in report.notes]
+        lines.append(f"Made on {escaped(str(made['date']))} by `{escaped(str(made['command']))}`, seed {made['seed']}.")
+    lines += [escaped(note) for note in report.notes]
     return "\n\n".join(lines) + "\n"
 
 
-def markdown_text(text: str) -> str:
+def escaped(text: str) -> str:
     """Return text of a user so that Markdown shows it as it is, on one line.
 
     Args:
@@ -42,9 +40,9 @@ def markdown_text(text: str) -> str:
 
 def _table(part: BenchmarkPart) -> str:
     systems = systems_of(part)
-    rows: list[Sequence[str]] = [["figure", *map(markdown_text, systems)], ["---", *("---:" for _ in systems)]]
+    rows: list[Sequence[str]] = [["figure", *map(escaped, systems)], ["---", *("---:" for _ in systems)]]
     order = sorted(part.figures, key=lambda name: name != "total")
-    rows += [[markdown_text(name), *(_cell(part.figures[name].get(system)) for system in systems)] for name in order]
+    rows += [[escaped(name), *(_cell(part.figures[name].get(system)) for system in systems)] for name in order]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
