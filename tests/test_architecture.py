@@ -39,7 +39,21 @@ from source_style import (
 )
 
 ROOT = Path(__file__).parents[1]
-VERBS = ["demo", "doctor", "encode", "eval", "explain", "export", "init", "label", "recipes", "run", "score", "train"]
+VERBS = [
+    "demo",
+    "doctor",
+    "encode",
+    "eval",
+    "explain",
+    "export",
+    "init",
+    "label",
+    "recipes",
+    "report",
+    "run",
+    "score",
+    "train",
+]
 FOLDERS = ("src", "tests", "benchmarks", "examples")
 SOURCES = Sources(ROOT / "src" / "facetrm")
 TEXT_SUFFIXES = {".py", ".md", ".yaml", ".yml", ".toml", ".txt", ".cff", ".json", ".jsonl", ".html", ".svg", ".css"}

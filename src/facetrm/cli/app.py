@@ -14,6 +14,7 @@ from facetrm.cli.evaluated import evaluate
 from facetrm.cli.first import demo
 from facetrm.cli.judge import doctor
 from facetrm.cli.prepare import encode, label
+from facetrm.cli.reported import report
 from facetrm.cli.train import init, list_recipes, run, train
 from facetrm.cli.use import explain, export, score
 from facetrm.cli.verbs import add_verb
@@ -51,7 +52,7 @@ def program(
         raise typer.Exit(2)
 
 
-for verb in (demo, init, train, run, list_recipes, encode, label, score, explain, export, evaluate, doctor):
+for verb in (demo, init, train, run, list_recipes, encode, label, score, explain, export, evaluate, report, doctor):
     add_verb(app, verb)
 
 

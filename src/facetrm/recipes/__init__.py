@@ -18,6 +18,7 @@ __all__ = [
     "needed_text",
     "print_scores",
     "read_recipe",
+    "report_on",
     "run_recipe",
     "score_rows",
     "shipped_recipes",
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from facetrm.recipes.dmoerm.labels_used import needed_text
     from facetrm.recipes.evaluation.exports import file_name
     from facetrm.recipes.evaluation.named import Loading
+    from facetrm.recipes.evaluation.reported import report_on
     from facetrm.recipes.evaluation.run import EvalRequest, evaluate_systems
     from facetrm.recipes.evaluation.show import evaluation_text
     from facetrm.recipes.own_data.start import check_unwritten, draft, train_own_data, write_draft
@@ -49,6 +51,7 @@ else:
             "facetrm.recipes.dmoerm.labels_used": ["needed_text"],
             "facetrm.recipes.evaluation.exports": ["file_name"],
             "facetrm.recipes.evaluation.named": ["Loading"],
+            "facetrm.recipes.evaluation.reported": ["report_on"],
             "facetrm.recipes.evaluation.run": ["EvalRequest", "evaluate_systems"],
             "facetrm.recipes.evaluation.show": ["evaluation_text"],
             "facetrm.recipes.own_data.start": ["check_unwritten", "draft", "train_own_data", "write_draft"],

@@ -1,0 +1,97 @@
+"""Margins as probabilities of being right: one factor, fitted on half of the prompts and judged on the other half.
+
+p(right) = sigmoid(beta * margin)
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.special import expit
+
+from facetrm.core.errors import DataError
+from facetrm.core.files import read_json
+from facetrm.report.evaluated.measured import BenchmarkPart, Calibration
+
+AUDIT: Final = "audit.json"
+_LEAST: Final = 50
+"""Smallest number of pairs in each half."""
+_BINS: Final = 8
+_FIX: Final = "audit again, or remove the file"
+
+
+def calibrated(part: BenchmarkPart, model: str) -> Calibration | None:
+    """Return the calibration of a model's margins; None with few pairs, or if margins do not tell right from wrong.
+
+    Args:
+        part: Models on one benchmark.
+        model: Name of the model.
+    """
+    halves: tuple[list[float], list[float]] = ([], [])
+    for key, one in part.answered.get(model, {}).items():
+        if one.answers == 2 and one.margin is not None:
+            prompt = part.texts[key].prompt if key in part.texts else one.id
+            halves[hashlib.sha256(prompt.encode()).digest()[0] % 2].append(one.margin)
+    fitted, judged = (np.asarray(half) for half in halves)
+    if min(len(fitted), len(judged)) < _LEAST:
+        return None
+    unit = float(np.mean(np.abs(fitted)))
+    if unit == 0:
+        return None
+
+    def loss(log_beta: float) -> float:
+        return float(np.mean(np.logaddexp(0.0, -np.exp(log_beta) * fitted / unit)))
+
+    best = minimize_scalar(loss, bounds=(-8.0, 8.0), method="bounded")
+    beta = float(np.exp(best.x)) / unit
+    if not -7.9 < best.x < 7.9:
+        return None
+    confidence = expit(beta * np.abs(judged))
+    right = np.where(judged == 0, 0.5, judged > 0)
+    bins = []
+    for chosen in np.array_split(np.argsort(confidence, kind="stable"), _BINS):
+        if len(chosen):
+            bins.append((float(confidence[chosen].mean()), float(right[chosen].mean()), len(chosen)))
+    return Calibration(tuple(bins), _error(bins), beta, len(judged))
+
+
+def audited(folder: Path, parts: Sequence[BenchmarkPart]) -> dict[tuple[str, str], Calibration]:
+    """Return the calibration that an audit in the folder measured; nothing without one.
+
+    It is taken only if the folder has one model on one benchmark, because the audit names neither.
+
+    Args:
+        folder: Folder of an evaluation.
+        parts: Its benchmarks.
+
+    Raises:
+        DataError: The audit is broken.
+    """
+    path = folder / AUDIT
+    if not path.is_file() or len(parts) != 1 or len(parts[0].models) != 1:
+        return {}
+    held: Any = read_json(path, DataError, fix=_FIX)
+    if not isinstance(held, dict) or "calibration" not in held:
+        return {}
+    try:
+        bins = [
+            (float(one["confidence"]), float(one["accuracy"]), int(one["count"]))
+            for one in held["calibration"]["bins"]
+            if one["count"]
+        ]
+    except (KeyError, TypeError, ValueError) as exc:
+        raise DataError(f"key 'calibration.bins' is broken ({exc})", place=path, fix=_FIX) from None
+    pairs = sum(count for _, _, count in bins)
+    if not bins:
+        return {}
+    return {(parts[0].name, parts[0].models[0]): Calibration(tuple(bins), _error(bins), None, pairs)}
+
+
+def _error(bins: Sequence[tuple[float, float, int]]) -> float:
+    pairs = sum(count for _, _, count in bins)
+    return sum(count * abs(confidence - accuracy) for confidence, accuracy, count in bins) / pairs

@@ -1,0 +1,296 @@
+"""Gather what evaluations and training runs wrote into the content of one report.
+
+Benchmarks of several folders are compared only if their rows are the same: the sha256 of their files, their counts and
+the totals of the longest and the shortest answer must agree. Otherwise they stand apart, with a note.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from facetrm.core.errors import DataError
+from facetrm.core.files import read_json
+from facetrm.data.read.rows import read_rows
+from facetrm.recipes.evaluation.calibrated import audited, calibrated
+from facetrm.recipes.evaluation.exports import file_name
+from facetrm.recipes.evaluation.gates import RESULTS, ROWS
+from facetrm.report.evaluated.measured import (
+    BenchmarkPart,
+    Calibration,
+    EvaluationReport,
+    JudgedQuestion,
+    MeasuredFigure,
+    RunPart,
+    Texts,
+)
+
+METRICS: Final = "metrics.json"
+_FIX: Final = "evaluate again with 'facetrm eval'"
+_RERUN: Final = "run again with 'facetrm run'"
+
+
+def gather_results(folders: Sequence[Path]) -> EvaluationReport:
+    """Return the content of the report of evaluations and runs.
+
+    Args:
+        folders: Folders that ``facetrm eval`` or ``facetrm run`` wrote.
+
+    Raises:
+        DataError: A folder is neither, or a file in it is broken.
+    """
+    parts: list[BenchmarkPart] = []
+    runs: list[RunPart] = []
+    models: dict[str, Mapping[str, Any]] = {}
+    made: list[Mapping[str, Any]] = []
+    notes: list[str] = []
+    audits: dict[tuple[str, str], Calibration] = {}
+    for folder in dict.fromkeys(folders):
+        if (folder / RESULTS).is_file():
+            results = _results(folder / RESULTS)
+            names = _distinct(results["models"], models, folder)
+            models |= {names[name]: about for name, about in results["models"].items()}
+            made.append({"folder": folder.name, **{k: results[k] for k in _MADE}})
+            found = [_part(folder, name, one, names) for name, one in results["benchmarks"].items()]
+            audits |= audited(folder, found)
+            for part in found:
+                _add(parts, part, folder, notes)
+        elif (folder / METRICS).is_file():
+            runs.append(_run(folder))
+        else:
+            raise DataError(
+                f"neither {RESULTS} nor {METRICS}",
+                place=folder,
+                fix="give a folder that 'facetrm eval' or 'facetrm run' wrote",
+            )
+    fitted = {
+        (part.name, model): one
+        for part in parts
+        for model in part.models
+        if (one := calibrated(part, model)) is not None
+    }
+    return EvaluationReport(models, tuple(parts), tuple(runs), tuple(made), {**fitted, **audits}, tuple(notes))
+
+
+_MADE: Final = ("command", "date", "seed", "samples", "level", "facetrm")
+_ABOUT: Final = (
+    "rows",
+    "prompts",
+    "files",
+    "counts",
+    "published_counts",
+    "left_out",
+    "tie_rule",
+    "citation",
+    "systems",
+    "levels",
+)
+
+
+def _results(path: Path) -> dict[str, Any]:
+    found = _mapping(read_json(path, DataError, fix=_FIX), path, "")
+    for key in ("models", "benchmarks"):
+        _mapping(_need(found, key, path, ""), path, key)
+    for key in _MADE:
+        _need(found, key, path, "")
+    for name, one in found["models"].items():
+        _mapping(one, path, f"models.{name}")
+    for name, one in found["benchmarks"].items():
+        where = f"benchmarks.{name}"
+        for key in ("figures", "slices", "differences", *_ABOUT, "title"):
+            _need(_mapping(one, path, where), key, path, where)
+        for key in ("systems", "counts"):
+            _mapping(one[key], path, f"{where}.{key}")
+        if not isinstance(one["files"], list) or any(
+            not isinstance(x, dict) or "sha256" not in x for x in one["files"]
+        ):
+            raise DataError(f"key '{where}.files' is no list of files", place=path, fix=_FIX)
+        unknown = [system for system in one["systems"] if system not in found["models"]]
+        if unknown:
+            raise DataError(f"key '{where}.systems.{unknown[0]}' names no model", place=path, fix=_FIX)
+    return found
+
+
+def _need(held: Mapping[str, Any], key: str, path: Path, where: str) -> Any:
+    if key not in held:
+        raise DataError(f"no key '{where + '.' if where else ''}{key}'", place=path, fix=_FIX)
+    return held[key]
+
+
+def _mapping(value: Any, path: Path, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise DataError(f"key '{where}' is no object" if where else "not a JSON object", place=path, fix=_FIX)
+    return value
+
+
+def _distinct(names: Mapping[str, Any], taken: Mapping[str, Any], folder: Path) -> dict[str, str]:
+    """Return the name of each model in the report: that of another model with the same name gets its folder's."""
+    found: dict[str, str] = {}
+    for name, about in names.items():
+        shown, n = name, 2
+        if name in taken and taken[name].get("hash") != about.get("hash"):
+            shown = f"{name} ({folder.name})"
+            while shown in taken:
+                shown, n = f"{name} ({folder.name}, {n})", n + 1
+        found[name] = shown
+    return found
+
+
+def _part(folder: Path, name: str, one: Mapping[str, Any], names: Mapping[str, str]) -> BenchmarkPart:
+    path, where = folder / RESULTS, f"benchmarks.{name}"
+    differences: dict[tuple[str, str], dict[str, MeasuredFigure | None]] = {}
+    systems = list(one["systems"])
+    for other in systems[1:]:
+        key = f"{systems[0]} - {other}"
+        held = _mapping(_mapping(one["differences"], path, f"{where}.differences").get(key, {}), path, key)
+        figures = _mapping(held.get("figures", {}), path, f"{where}.differences.{key}.figures")
+        differences[names[systems[0]], names[other]] = {
+            figure: _measured(row, path, f"{where}.differences.{key}.figures.{figure}")
+            for figure, row in figures.items()
+        }
+    return BenchmarkPart(
+        name,
+        str(one["title"]),
+        tuple(names[system] for system in systems),
+        _table(one["figures"], names, path, f"{where}.figures"),
+        _table(one["slices"], names, path, f"{where}.slices"),
+        differences,
+        _answered(folder / ROWS, name, names),
+        _texts(folder, name, systems),
+        {**{key: one[key] for key in _ABOUT}, "systems": {names[s]: row for s, row in one["systems"].items()}},
+    )
+
+
+def _table(held: Any, names: Mapping[str, str], path: Path, where: str) -> dict[str, dict[str, MeasuredFigure | None]]:
+    return {
+        figure: {
+            names.get(system, system): _measured(value, path, f"{where}.{figure}.{system}")
+            for system, value in _mapping(row, path, f"{where}.{figure}").items()
+        }
+        for figure, row in _mapping(held, path, where).items()
+    }
+
+
+def _measured(held: Any, path: Path, where: str) -> MeasuredFigure | None:
+    ends = []
+    for key in ("value", "low", "high"):
+        value = _need(_mapping(held, path, where), key, path, where)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise DataError(f"key '{where}.{key}' is {value!r}, no number", place=path, fix=_FIX)
+        ends.append(float(value))
+    return MeasuredFigure(*ends)
+
+
+def _answered(path: Path, benchmark: str, names: Mapping[str, str]) -> dict[str, dict[tuple[str, str], JudgedQuestion]]:
+    found: dict[str, dict[tuple[str, str], JudgedQuestion]] = {}
+    for raw in read_rows(path) if path.exists() else ():
+        try:
+            row: dict[str, Any] = raw.value or {}
+            if row["benchmark"] != benchmark:
+                continue
+            one = _one_answered(row)
+            found.setdefault(names[row["model"]], {})[one.subset, one.id] = one
+        except (KeyError, TypeError, ValueError, AttributeError) as exc:
+            raise DataError(f"no row of 'facetrm eval' ({exc})", place=f"{path}:{raw.number}", fix=_FIX) from None
+    return found
+
+
+def _one_answered(row: Mapping[str, Any]) -> JudgedQuestion:
+    scores, right, tokens = row["scores"], int(row["right"]), row["tokens"]
+    margin, longer_by = None, None
+    if 0 < right < len(scores) and None not in scores:
+        margin = float(max(scores[:right]) - max(scores[right:]))
+    if len(tokens) == 2 and right == 1 and all(tokens):
+        longer_by = int(tokens[0] - tokens[1])
+    parts = {str(name): float(value) for name, value in (row.get("differences") or {}).items()}
+    return JudgedQuestion(
+        str(row["id"]), str(row["subset"]), row["task"], str(row["verdict"]), margin, len(scores), longer_by, parts
+    )
+
+
+def _texts(folder: Path, benchmark: str, systems: Sequence[str]) -> dict[tuple[str, str], Texts]:
+    for system in systems:
+        path = folder / "every_eval_ever" / f"{file_name(benchmark)}-{file_name(system)}_samples.jsonl"
+        if not path.is_file():
+            continue
+        found: dict[tuple[str, str], Texts] = {}
+        for raw in read_rows(path):
+            try:
+                row: dict[str, Any] = raw.value or {}
+                subset = str(row["metadata"]["subset"])
+                given, right = row["input"], len(row["input"]["reference"])
+                choices = tuple(str(choice) for choice in given["choices"])
+                key = subset, str(row["sample_id"]).removeprefix(f"{subset}/")
+                found[key] = Texts(str(given["raw"]), choices[:right], choices[right:])
+            except (KeyError, TypeError, AttributeError) as exc:
+                raise DataError(
+                    f"no sample of 'facetrm eval' ({exc})", place=f"{path}:{raw.number}", fix=_FIX
+                ) from None
+        return found
+    return {}
+
+
+def _add(parts: list[BenchmarkPart], part: BenchmarkPart, folder: Path, notes: list[str]) -> None:
+    """Add a benchmark to the one with the same rows, or by itself."""
+    same_name = [n for n, other in enumerate(parts) if other.name == part.name]
+    for n, other in enumerate(parts):
+        if other.name == part.name and _rows_of(other) == _rows_of(part):
+            new = [model for model in part.models if model not in other.models]
+            if len(new) < len(part.models):
+                again = [model for model in part.models if model in other.models]
+                notes.append(f"{', '.join(again)} on {part.name} is in two folders; the first one counts.")
+            parts[n] = _merged(other, part, new)
+            return
+    if same_name:
+        note = f"These are other rows than those of the first '{part.name}', so the two are not compared."
+        notes.append(f"{part.name} in {folder.name} has other rows, so it stands apart.")
+        part = replace(part, name=f"{part.name} ({folder.name}, {len(same_name) + 1})", note=note)
+    parts.append(part)
+
+
+def _rows_of(part: BenchmarkPart) -> tuple[Any, ...]:
+    files = tuple(sorted(str(one["sha256"]) for one in part.about["files"]))
+    return files, part.about["rows"], part.about["counts"], part.total("longest"), part.total("shortest")
+
+
+def _merged(old: BenchmarkPart, part: BenchmarkPart, new: Sequence[str]) -> BenchmarkPart:
+    def tables(a: Any, b: Any) -> dict[str, dict[str, MeasuredFigure | None]]:
+        return {
+            figure: {**a.get(figure, {}), **{model: row[model] for model in new if model in row}}
+            for figure, row in {**a, **b}.items()
+        }
+
+    kept = {model: part.about["systems"][model] for model in new}
+    return replace(
+        old,
+        models=(*old.models, *new),
+        figures=tables(old.figures, part.figures),
+        slices=tables(old.slices, part.slices),
+        differences={**part.differences, **old.differences},
+        answered={**{model: part.answered[model] for model in new if model in part.answered}, **old.answered},
+        texts=old.texts or part.texts,
+        about={**old.about, "systems": {**old.about["systems"], **kept}},
+    )
+
+
+def _run(folder: Path) -> RunPart:
+    path = folder / METRICS
+    metrics = read_json(path, DataError, fix=_RERUN)
+    if not isinstance(metrics, dict) or not isinstance(metrics.get("pair_accuracy"), dict):
+        raise DataError("no key 'pair_accuracy'", place=path, fix=_RERUN)
+    held = metrics.get("verdict")
+    verdict: dict[str, Any] = held if isinstance(held, dict) else {}
+    accuracy: dict[str, dict[str, float]] = {}
+    for kind in ("by_source", "by_task"):
+        table = metrics["pair_accuracy"].get(kind)
+        for name, row in (table if isinstance(table, dict) else {}).items():
+            if isinstance(row, dict):
+                accuracy[str(name)] = {
+                    str(system): float(value) for system, value in row.items() if isinstance(value, int | float)
+                }
+    return RunPart(folder.name, str(verdict.get("statement", "")), verdict.get("status") == "usable", accuracy)

@@ -1,0 +1,87 @@
+"""The answer of the report, in sentences: which model is ahead on what, and how sure that is."""
+
+from __future__ import annotations
+
+from facetrm.evaluate.benchmarks.result import BASELINES
+from facetrm.report.evaluated.measured import BenchmarkPart, EvaluationReport, MeasuredFigure
+
+
+def leaders(part: BenchmarkPart) -> list[str]:
+    """Return the models of a benchmark by their totals, the best first.
+
+    Args:
+        part: Models on one benchmark.
+    """
+    known = {model: total.value for model in part.models if (total := part.total(model)) is not None}
+    return sorted(known, key=lambda model: -known[model])
+
+
+def answer_sentences(report: EvaluationReport) -> list[str]:
+    """Return one sentence per benchmark, or the verdicts of runs without a benchmark.
+
+    Args:
+        report: Content of the report.
+    """
+    said = [_sentence(part) for part in report.benchmarks]
+    return [*said, *(f"{run.name}: {run.statement}" for run in report.runs if run.statement)]
+
+
+def percent(value: float) -> str:
+    """Return a share in percent, such as ``79.2%``.
+
+    Args:
+        value: The share.
+    """
+    return f"{100 * value:.1f}%"
+
+
+def _sentence(part: BenchmarkPart) -> str:
+    order = leaders(part)
+    if not order:
+        return f"{part.title}: no model has a total."
+    best = order[0]
+    total = part.total(best)
+    assert total is not None
+    score = f"{percent(total.value)} ({percent(total.low)} to {percent(total.high)})"
+    against = _against_baselines(part, best)
+    if len(order) == 1:
+        return f"{best} on {part.name}: {score}, {against}."
+    second = order[1]
+    found = part.difference(best, second)
+    assert found is not None
+    gap, paired = found
+    how = "" if paired else ", a wide bound, as the two were not resampled together"
+    points = f"{100 * gap.value:.1f} points ({100 * gap.low:.1f} to {100 * gap.high:.1f}{how})"
+    if gap.sign > 0:
+        return f"{best} is ahead of {second} on {part.name} by {points}: {score}, {against}."
+    return f"{best} and {second} are level on {part.name}, {points} apart; {best} has {score}, {against}."
+
+
+def _against_baselines(part: BenchmarkPart, model: str) -> str:
+    """Return how a model stands against chance, and against the better of the longest and the shortest answer."""
+    lengths = [name for name in ("longest", "shortest") if part.total(name) is not None and name != model]
+    rivals = [max(lengths, key=lambda name: _value(part.total(name)))] if lengths else []
+    rivals += ["chance"] if part.total("chance") is not None and model != "chance" else []
+    said = []
+    for rival in rivals:
+        gap, other = part.difference(model, rival), part.total(rival)
+        if gap is not None and other is not None:
+            word = {1: "above", 0: "not clearly different from", -1: "below"}[gap[0].sign]
+            said.append(f"{word} {rival} ({percent(other.value)})")
+    return " and ".join(said) or "without a baseline"
+
+
+def _value(figure: MeasuredFigure | None) -> float:
+    return float("-inf") if figure is None else figure.value
+
+
+def systems_of(part: BenchmarkPart) -> list[str]:
+    """Return models, the best first, and then the baselines that are no model.
+
+    Args:
+        part: Models on one benchmark.
+    """
+    order = leaders(part)
+    rest = [model for model in part.models if model not in order]
+    found = [name for name in BASELINES if name not in part.models and part.total(name) is not None]
+    return [*order, *rest, *found]

@@ -1,0 +1,233 @@
+"""The report of evaluations: merging, errors, escaping, and the figures against independent calculations."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from facetrm.core.errors import ConfigError, DataError
+from facetrm.recipes.evaluation.calibrated import calibrated
+from facetrm.recipes.evaluation.gathered import gather_results
+from facetrm.recipes.evaluation.named import Loading
+from facetrm.recipes.evaluation.reported import report_on
+from facetrm.recipes.evaluation.run import EvalRequest, evaluate_systems
+from facetrm.report.evaluated.answer import answer_sentences
+from facetrm.report.evaluated.build import render_evaluation
+from facetrm.report.evaluated.contrast import contrasts, shares_by_task
+from facetrm.report.evaluated.markdown import escaped
+from facetrm.report.evaluated.measured import BenchmarkPart, JudgedQuestion, MeasuredFigure
+
+EVIL = "<script>alert(1)</script>"
+
+
+class Page(HTMLParser):
+    """Collects tags."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+
+def evaluate(out: Path, models: list[str], *, file: Path, seed: int = 0) -> Path:
+    request = EvalRequest(models, [str(file)], out, Loading(folder=out, seed=seed), samples=20, seed=seed)
+    evaluate_systems(request)
+    return out
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of 36 preferences whose right answer is longer in 27 of them."""
+    path = tmp_path_factory.mktemp("rows") / "mine.jsonl"
+    rows = [
+        {
+            "prompt": f"question {n} {EVIL}",
+            "chosen": f"right {EVIL}" + (" and long" * 5 if n % 4 else ""),
+            "rejected": f"wrong and longer {EVIL}",
+        }
+        for n in range(36)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, file: Path) -> Path:
+    return evaluate(tmp_path_factory.mktemp("one"), ["length", "shortest"], file=file)
+
+
+def copied(folder: Path, to: Path) -> tuple[Path, dict[str, Any]]:
+    to.mkdir()
+    for name in ("results.json", "rows.jsonl"):
+        (to / name).write_bytes((folder / name).read_bytes())
+    return to, json.loads((to / "results.json").read_text())
+
+
+def test_three_files_and_the_answer(folder: Path, tmp_path: Path) -> None:
+    done = report_on([folder], out=tmp_path / "made")
+    assert sorted(path.name for path in (tmp_path / "made").iterdir()) == ["report.html", "report.json", "report.md"]
+    content = json.loads((tmp_path / "made" / "report.json").read_text())
+    assert content == json.loads(json.dumps(done.content))
+    assert content["benchmarks"]["mine.jsonl"]["figures"]["total"]["length"]["value"] == 0.75
+    assert content["answer"][0].startswith("length is ahead of shortest-2 on mine.jsonl by 50.0 points")
+    table = (tmp_path / "made" / "report.md").read_text()
+    assert re.search(r"^\| total \| 75\.0% .* \| 25\.0% ", table, re.MULTILINE)
+
+
+def test_nothing_is_loaded_and_user_text_is_escaped(folder: Path, tmp_path: Path) -> None:
+    evil, results = copied(folder, tmp_path / "evil")
+    text = json.dumps(results).replace('"length', json.dumps(EVIL)[:-1])
+    (evil / "results.json").write_text(text)
+    rows = [json.loads(line) for line in (evil / "rows.jsonl").read_text().splitlines()]
+    for row in rows:
+        row["model"] = row["model"].replace("length", EVIL)
+        row["differences"] = {EVIL: 1.0}
+        row["id"] += EVIL
+    (evil / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    html = render_evaluation(gather_results([evil]))
+    page = Page(html)
+    assert "script" not in {tag for tag, _ in page.tags}
+    assert html.count("&lt;script&gt;") > 10
+    loaded = [v for _, a in page.tags for k, v in a.items() if k in ("src", "href") and not str(v).startswith("#")]
+    assert loaded == []
+    assert EVIL not in render_evaluation(gather_results([folder]))
+    assert escaped(f"{EVIL}|`x`\n# y") == r"\<script\>alert(1)\</script\>\|\`x\` \# y"
+
+
+def test_folders_with_the_same_rows_are_merged(folder: Path, file: Path, tmp_path: Path) -> None:
+    other = evaluate(tmp_path / "other", ["random"], file=file)
+    report = gather_results([folder, other])
+    (part,) = report.benchmarks
+    assert part.models == ("length", "shortest-2", "random")
+    found = part.difference("length", "random")
+    a, b = part.total("length"), part.total("random")
+    assert found is not None
+    assert a is not None
+    assert b is not None
+    assert found == (MeasuredFigure(a.value - b.value, a.low - b.high, a.high - b.low), False)
+    assert "a wide bound" not in answer_sentences(gather_results([folder]))[0]
+    assert len(report.made) == 2
+
+
+def test_other_rows_stand_apart(folder: Path, tmp_path: Path) -> None:
+    changed, results = copied(folder, tmp_path / "changed")
+    results["benchmarks"]["mine.jsonl"]["files"][0]["sha256"] = "0" * 64
+    (changed / "results.json").write_text(json.dumps(results))
+    report = gather_results([folder, changed])
+    assert [part.name for part in report.benchmarks] == ["mine.jsonl", "mine.jsonl (changed, 2)"]
+    assert report.notes == ("mine.jsonl in changed has other rows, so it stands apart.",)
+    assert "so the two are not compared" in render_evaluation(report)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        (("benchmarks", "mine.jsonl", "figures", "total", "length", "low"), "x", "figures.total.length.low' is 'x'"),
+        (("benchmarks", "mine.jsonl", "figures", "total", "length"), 3, "figures.total.length' is no object"),
+        (("benchmarks", "mine.jsonl", "slices"), None, "no key 'benchmarks.mine.jsonl.slices'"),
+        (("date",), None, "no key 'date'"),
+        (("benchmarks",), [], "key 'benchmarks' is no object"),
+        (("benchmarks", "mine.jsonl", "files"), [{}], "benchmarks.mine.jsonl.files' is no list of files"),
+    ],
+)
+def test_a_broken_result_is_named_by_its_key(
+    folder: Path, tmp_path: Path, path: tuple[str, ...], value: object, said: str
+) -> None:
+    broken, results = copied(folder, tmp_path / "broken")
+    held = results
+    for key in path[:-1]:
+        held = held[key]
+    if value is None:
+        del held[path[-1]]
+    else:
+        held[path[-1]] = value
+    (broken / "results.json").write_text(json.dumps(results))
+    with pytest.raises(DataError, match=re.escape(said)):
+        gather_results([broken])
+
+
+def test_a_folder_that_is_neither(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"neither results\.json nor metrics\.json; give a folder"):
+        gather_results([tmp_path])
+    with pytest.raises(ConfigError, match="no folder"):
+        report_on([])
+
+
+def test_the_report_of_a_run_is_kept(tmp_path: Path) -> None:
+    metrics = {
+        "pair_accuracy": {"by_source": {"a": {"gate": 0.6}}},
+        "verdict": {"statement": "usable.", "status": "usable"},
+    }
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics))
+    with pytest.raises(ConfigError, match="would be replaced"):
+        report_on([tmp_path])
+    done = report_on([tmp_path], out=tmp_path / "page")
+    assert done.content["answer"] == [f"{tmp_path.name}: usable."]
+    assert "60.0%" in done.paths[0].read_text()
+
+
+def part_of(rows: dict[str, list[JudgedQuestion]]) -> BenchmarkPart:
+    figures = {
+        "total": {
+            model: MeasuredFigure(np.mean([one.verdict == "right" for one in found]), 0.0, 1.0)
+            for model, found in rows.items()
+        }
+    }
+    answered = {model: {(one.subset, one.id): one for one in found} for model, found in rows.items()}
+    return BenchmarkPart("b", "B", tuple(rows), figures, {}, {}, answered, {}, {})
+
+
+def row(n: int, margin: float, **parts: float) -> JudgedQuestion:
+    return JudgedQuestion(
+        f"{n}", "s", "t" if n % 2 else "u", "right" if margin > 0 else "wrong", margin, 2, None, parts
+    )
+
+
+def test_the_factor_of_the_margins_is_found() -> None:
+    """Margins drawn so that p(right) = sigmoid(2 |margin|)."""
+    rng = np.random.default_rng(0)
+    sizes = rng.exponential(1.0, 4000)
+    right = rng.random(4000) < 1 / (1 + np.exp(-2 * sizes))
+    pairs = enumerate(zip(sizes, right, strict=True))
+    found = calibrated(part_of({"m": [row(n, x if r else -x) for n, (x, r) in pairs]}), "m")
+    assert found is not None
+    assert found.beta == pytest.approx(2.0, rel=0.1)
+    assert found.error < 0.03
+    judged = [n for n in range(4000) if hashlib.sha256(str(n).encode()).digest()[0] % 2 == 1]
+    assert found.pairs == len(judged) == sum(count for _, _, count in found.bins)
+    assert sum(a * count for _, a, count in found.bins) == pytest.approx(right[judged].sum())
+
+
+def test_no_factor_without_pairs_or_without_a_signal() -> None:
+    assert calibrated(part_of({"m": [row(n, 1.0) for n in range(60)]}), "m") is None
+    assert calibrated(part_of({"m": [row(n, -1.0) for n in range(400)]}), "m") is None
+
+
+def test_the_largest_disagreement_comes_first() -> None:
+    a = [row(0, 1.0), row(1, 3.0), row(2, -1.0), row(3, 2.0), row(4, 5.0)]
+    b = [row(0, -10.0), row(1, -30.0), row(2, 10.0), row(3, 10.0), row(4, -10.0)]
+    first, second = contrasts(part_of({"b": b, "a": a}))
+    assert first.title == "a is right, b is wrong"
+    assert second.title == "b is right, a is wrong"
+    scaled = {n: min(abs(a[n].margin or 0) / 2, abs(b[n].margin or 0) / 10) for n in (0, 1, 4)}
+    assert [int(case.id) for case in first.cases] == sorted(scaled, key=lambda n: -scaled[n])
+    assert [case.id for case in second.cases] == ["2"]
+
+
+def test_shares_of_contributions_by_task() -> None:
+    rows = [row(0, 1.0, x=1.0, y=-3.0), row(2, 1.0, x=1.0), row(1, 1.0, y=2.0)]
+    names, tasks, values = shares_by_task(part_of({"m": rows}), "m") or ([], [], [])
+    found = {(name, task): values[i][k] for i, name in enumerate(names) for k, task in enumerate(tasks)}
+    assert found == {("x", "u"): 0.4, ("y", "u"): 0.6, ("x", "t"): 0.0, ("y", "t"): 1.0}
+    assert all(math.isclose(sum(column), 1.0) for column in zip(*values, strict=True))
