@@ -157,6 +157,15 @@ def test_a_broken_result_is_named_by_its_key(
         gather_results([broken])
 
 
+def test_ratings_are_said_to_be_elsewhere(folder: Path, tmp_path: Path) -> None:
+    rated, results = copied(folder, tmp_path / "rated")
+    results |= {"benchmarks": {}, "ratings": {"mine": {}}}
+    (rated / "results.json").write_text(json.dumps(results))
+    report = gather_results([rated])
+    assert report.notes == ("Rank correlations on mine are in rated/results.json and not on this page.",)
+    assert report.notes[0] in render_evaluation(report)
+
+
 def test_a_folder_that_is_neither(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"neither results\.json nor metrics\.json; give a folder"):
         gather_results([tmp_path])

@@ -56,6 +56,9 @@ def gather_results(folders: Sequence[Path]) -> EvaluationReport:
             made.append({"folder": folder.name, **{k: results[k] for k in _MADE}})
             found = [_part(folder, name, one, names) for name, one in results["benchmarks"].items()]
             audits |= audited(folder, found)
+            if results.get("ratings"):
+                rated = ", ".join(results["ratings"])
+                notes.append(f"Rank correlations on {rated} are in {folder.name}/{RESULTS} and not on this page.")
             for part in found:
                 _add(parts, part, folder, notes)
         elif (folder / METRICS).is_file():

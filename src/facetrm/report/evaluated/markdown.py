@@ -18,13 +18,13 @@ def markdown(report: EvaluationReport) -> str:
     blocks = [f"- {escaped(sentence)}" for sentence in answer_sentences(report)]
     lines = ["\n".join(blocks)]
     for part in report.benchmarks:
-        lines.append(f"## {escaped(part.title)} (`{escaped(part.name)}`)")
+        lines.append(f"## {escaped(part.title)} ({_code(part.name)})")
         if part.note:
             lines.append(escaped(part.note))
         lines.append(_table(part))
         lines.append(f"{part.about['rows']:,} questions. {escaped(str(part.about['tie_rule']))} 95% intervals.")
     for made in report.made:
-        lines.append(f"Made on {escaped(str(made['date']))} by `{escaped(str(made['command']))}`, seed {made['seed']}.")
+        lines.append(f"Made on {escaped(str(made['date']))} by {_code(str(made['command']))}, seed {made['seed']}.")
     lines += [escaped(note) for note in report.notes]
     return "\n\n".join(lines) + "\n"
 
@@ -36,6 +36,10 @@ def escaped(text: str) -> str:
         text: The text.
     """
     return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(text.split()))
+
+
+def _code(text: str) -> str:
+    return "`" + " ".join(text.replace("`", "'").split()) + "`"
 
 
 def _table(part: BenchmarkPart) -> str:
