@@ -16,16 +16,16 @@ from scipy.special import expit
 
 from facetrm.core.errors import DataError
 from facetrm.core.files import read_json
-from facetrm.report.evaluated.measured import BenchmarkPart, Calibration
+from facetrm.report.evaluated.measured import BenchmarkPart, CalibrationPart
 
-AUDIT: Final = "audit.json"
+_AUDIT: Final = "audit.json"
 _LEAST: Final = 50
 """Smallest number of pairs in each half."""
 _BINS: Final = 8
 _FIX: Final = "audit again, or remove the file"
 
 
-def calibrated(part: BenchmarkPart, model: str) -> Calibration | None:
+def calibrated(part: BenchmarkPart, model: str) -> CalibrationPart | None:
     """Return the calibration of a model's margins; None with few pairs, or if margins do not tell right from wrong.
 
     Args:
@@ -57,10 +57,10 @@ def calibrated(part: BenchmarkPart, model: str) -> Calibration | None:
     for chosen in np.array_split(np.argsort(confidence, kind="stable"), _BINS):
         if len(chosen):
             bins.append((float(confidence[chosen].mean()), float(right[chosen].mean()), len(chosen)))
-    return Calibration(tuple(bins), _error(bins), beta, len(judged))
+    return CalibrationPart(tuple(bins), _error(bins), beta, len(judged))
 
 
-def audited(folder: Path, parts: Sequence[BenchmarkPart]) -> dict[tuple[str, str], Calibration]:
+def audited(folder: Path, parts: Sequence[BenchmarkPart]) -> dict[tuple[str, str], CalibrationPart]:
     """Return the calibration that an audit in the folder measured; nothing without one.
 
     It is taken only if the folder has one model on one benchmark, because the audit names neither.
@@ -72,7 +72,7 @@ def audited(folder: Path, parts: Sequence[BenchmarkPart]) -> dict[tuple[str, str
     Raises:
         DataError: The audit is broken.
     """
-    path = folder / AUDIT
+    path = folder / _AUDIT
     if not path.is_file() or len(parts) != 1 or len(parts[0].models) != 1:
         return {}
     held: Any = read_json(path, DataError, fix=_FIX)
@@ -89,7 +89,7 @@ def audited(folder: Path, parts: Sequence[BenchmarkPart]) -> dict[tuple[str, str
     pairs = sum(count for _, _, count in bins)
     if not bins:
         return {}
-    return {(parts[0].name, parts[0].models[0]): Calibration(tuple(bins), _error(bins), None, pairs)}
+    return {(parts[0].name, parts[0].models[0]): CalibrationPart(tuple(bins), _error(bins), None, pairs)}
 
 
 def _error(bins: Sequence[tuple[float, float, int]]) -> float:

@@ -20,7 +20,7 @@ from facetrm.recipes.evaluation.exports import file_name
 from facetrm.recipes.evaluation.gates import RESULTS, ROWS
 from facetrm.report.evaluated.measured import (
     BenchmarkPart,
-    Calibration,
+    CalibrationPart,
     EvaluationReport,
     JudgedQuestion,
     MeasuredFigure,
@@ -47,7 +47,7 @@ def gather_results(folders: Sequence[Path]) -> EvaluationReport:
     models: dict[str, Mapping[str, Any]] = {}
     made: list[Mapping[str, Any]] = []
     notes: list[str] = []
-    audits: dict[tuple[str, str], Calibration] = {}
+    audits: dict[tuple[str, str], CalibrationPart] = {}
     for folder in dict.fromkeys(folders):
         if (folder / RESULTS).is_file():
             results = _results(folder / RESULTS)

@@ -16,7 +16,7 @@ from facetrm.report.axes import Axis
 from facetrm.report.charts import Chart, curves, heat_map
 from facetrm.report.evaluated.answer import answer_sentences, systems_of
 from facetrm.report.evaluated.contrast import Contrast, contrasts, shares_by_task
-from facetrm.report.evaluated.markdown import markdown
+from facetrm.report.evaluated.markdown import report_markdown
 from facetrm.report.evaluated.measured import BenchmarkPart, EvaluationReport, MeasuredFigure
 from facetrm.report.page import environment
 
@@ -69,7 +69,7 @@ def write_evaluation_report(report: EvaluationReport, folder: Path) -> tuple[Pat
     """
     texts = {
         "report.html": render_evaluation(report),
-        "report.md": markdown(report),
+        "report.md": report_markdown(report),
         "report.json": json.dumps(report_json(report), ensure_ascii=False, indent=2) + "\n",
     }
     folder.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ from facetrm.report.evaluated.answer import answer_sentences, percent, systems_o
 from facetrm.report.evaluated.measured import BenchmarkPart, EvaluationReport, MeasuredFigure
 
 
-def markdown(report: EvaluationReport) -> str:
+def report_markdown(report: EvaluationReport) -> str:
     """Return the report as Markdown.
 
     Args:

@@ -158,7 +158,7 @@ class RunPart:
 
 @final
 @dataclass(frozen=True)
-class Calibration:
+class CalibrationPart:
     """Confidence against accuracy.
 
     Attributes:
@@ -184,7 +184,7 @@ class EvaluationReport:
         benchmarks: Models on benchmarks.
         runs: Training runs.
         made: Command, date, seed and samples of each evaluation.
-        calibration: Calibration by benchmark and model.
+        calibration: CalibrationPart by benchmark and model.
         notes: What the reader should know about the merge.
     """
 
@@ -192,5 +192,5 @@ class EvaluationReport:
     benchmarks: tuple[BenchmarkPart, ...]
     runs: tuple[RunPart, ...]
     made: tuple[Mapping[str, Any], ...]
-    calibration: Mapping[tuple[str, str], Calibration]
+    calibration: Mapping[tuple[str, str], CalibrationPart]
     notes: tuple[str, ...] = ()
