@@ -88,7 +88,8 @@ def test_a_run_leaves_what_it_says(done: DmoermRun) -> None:
         assert found["aggregator"]["counts"]["train"] == found["rows"]["mix"], "and nothing that experts saw"
     fits = [fit for found in metrics["tasks"].values() for fit in (*found["experts"].values(), found["aggregator"])]
     assert {fit["best_step"] > 0 for fit in fits} == {True, False}, "some were trained to their gain, some were not"
-    rivals = {"single_rm", "ensemble_mean", "ensemble_worst", "ensemble_uncertainty", "routed_linear", "linear_bt"}
+    ensembles = {f"ensemble_{kind}" for kind in ("mean", "median", "worst", "uncertainty")}
+    rivals = {"single_rm", *ensembles, "routed_linear", "linear_bt"}
     systems = {"model", "task_rm", "mean_of_experts", "longer", *rivals}
     assert set(metrics["pair_accuracy"]["noisy"]) == set(metrics["pair_accuracy"]["true"]) == systems
     assert set(metrics["pair_accuracy"]["by_task"]) == {"chat", "code"}
@@ -150,7 +151,8 @@ def test_a_run_says_which_experts_training_has_moved(done: DmoermRun) -> None:
 
 def test_rivals_see_the_same_labels_and_stand_in_every_table(done: DmoermRun) -> None:
     metrics = json.loads((done.folder / "metrics.json").read_text())
-    rivals = {"single_rm", "ensemble_mean", "ensemble_worst", "ensemble_uncertainty", "routed_linear", "linear_bt"}
+    ensembles = {f"ensemble_{kind}" for kind in ("mean", "median", "worst", "uncertainty")}
+    rivals = {"single_rm", *ensembles, "routed_linear", "linear_bt"}
     found = metrics["pair_accuracy"]
     for table in (found["noisy"], found["true"], *found["by_task"].values()):
         assert rivals <= table.keys()

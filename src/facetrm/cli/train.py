@@ -36,8 +36,12 @@ def run(
 
 def list_recipes() -> None:
     """List the recipes that ship with the package; ``facetrm run NAME`` runs one."""
-    for recipe in recipes.shipped_recipes():
-        print(f"{recipe.name:22}{recipe.kind:10}{recipe.description}")
+    shipped = recipes.shipped_recipes()
+    name, kind = (
+        max(len(part) for part in column) + 2 for column in zip(*((r.name, r.kind) for r in shipped), strict=True)
+    )
+    for recipe in shipped:
+        print(f"{recipe.name:{name}}{recipe.kind:{kind}}{recipe.description}")
 
 
 def init(

@@ -12,7 +12,7 @@ from transformers import TrainerCallback
 from facetrm.backbone.config import BackboneConfig
 from facetrm.backbone.headed import HeadedModel, free_padding, load_headed, save_headed
 from facetrm.backbone.text.chat import Tokenized
-from facetrm.baselines import pairwise_fit
+from facetrm.baselines.trained import pairwise_fit
 from facetrm.baselines.trained.pairwise import PairReader
 from facetrm.baselines.trained.pairwise_fit import PairCollator, PairExamples, train_pairwise
 from facetrm.baselines.trained.training import RivalTraining, trainer_arguments
