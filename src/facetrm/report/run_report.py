@@ -27,6 +27,7 @@ SYSTEM_TITLES: Final = {
     "mean_of_experts": "mean of the experts' ratings",
     "single_rm": "single reward model (one adapter)",
     "ensemble_mean": "ensemble of single reward models, mean",
+    "ensemble_median": "ensemble, median",
     "ensemble_worst": "ensemble, worst case",
     "ensemble_uncertainty": "ensemble, mean - variance / 2",
     "routed_linear": "linear head for each task",
