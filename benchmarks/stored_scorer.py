@@ -17,6 +17,7 @@ class StoredScorer:
 
     def __init__(self, model: RewardModel, folder: Path, *, rating: str | None = None) -> None:
         self.model, self.rating = model, rating
+        self.hash, self.mixtures = f"{model.hash}/{rating or 'reward'}", model.mixtures
         self.store = FeatureStore(folder)
 
     def score(self, conversations: Sequence[Conversation]) -> list[Score]:
