@@ -181,7 +181,12 @@ def on_features(data: str, work: Path, pack: Path, rivals: Rivals) -> list[Conve
         )
         members[f"seed {seed}"] = StoredScorer(RewardModel(encoder, {"all": mixture}), run / "features")
     reference = [c for pair in rows.gate for c in (pair.chosen, pair.rejected)]
-    rivals.add("four gates, mean", fit_ensemble(members, reference), training_seconds=fitting + (SEEDS - 1) * watch.seconds["gate"], **common)
+    rivals.add(
+        "four gates, mean",
+        fit_ensemble(members, reference),
+        training_seconds=fitting + (SEEDS - 1) * watch.seconds["gate"],
+        **common,
+    )
     weights = {objective.name: 1.0 for objective in fit.mixture.experts.objectives if objective.gated}
     direction = fit_direction(cast(RewardModel, model), weights, conversations=reference)
     rivals.add("direction, equal parts", direction, training_seconds=fitting, **common)

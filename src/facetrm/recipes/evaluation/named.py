@@ -8,13 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, final
 
-from facetrm import hub
-from facetrm.baselines.judges.judge import JudgeScorer, RatingJudge
-from facetrm.baselines.judges.vote import Vote
+from facetrm import baselines, hub
 from facetrm.baselines.named import scorer_hash
 from facetrm.baselines.plain import LengthScorer, RandomScorer
 from facetrm.baselines.trained.rival_folder import RIVAL_MANIFEST
-from facetrm.baselines.trained.rivals import load_rival
 from facetrm.core.config import parse_config
 from facetrm.core.errors import ConfigError
 from facetrm.core.web.key import read_server_key
@@ -116,7 +113,7 @@ def _model(text: str, loading: Loading) -> System:
     place = Path(text).expanduser()
     name = place.parent.name if place.name == "model" and place.parent.name else place.name
     if any((folder / RIVAL_MANIFEST).is_file() for folder in (place, place / "model")):
-        rival = load_rival(place, device=loading.device, mode=loading.mode or "fast")
+        rival = baselines.load_rival(place, device=loading.device, mode=loading.mode or "fast")
         return System(name or text, text, "model", f"{scorer_hash(rival)}/{loading.mode}", rival)
     model = hub.load_model(
         text,
@@ -141,13 +138,13 @@ def _judge(text: str, loading: Loading) -> System:
         config = parse_config(LabelConfig, given, place="--judge")
         folder = loading.folder / "judge" / hashlib.sha256(one.strip().encode()).hexdigest()[:12]
         if loading.judge_mode == "rating":
-            judges[name] = RatingJudge(config, folder=folder)
+            judges[name] = baselines.RatingJudge(config, folder=folder)
         else:
-            judges[name] = JudgeScorer(config, folder=folder, mode=loading.judge_mode, seed=loading.seed)
+            judges[name] = baselines.JudgeScorer(config, folder=folder, mode=loading.judge_mode, seed=loading.seed)
     if len(judges) == 1:
         name, judge = next(iter(judges.items()))
         return System(name, text, "judge", scorer_hash(judge), judge)
-    vote = Vote(judges)
+    vote = baselines.Vote(judges)
     return System("vote", text, "judge", scorer_hash(vote), vote)
 
 
