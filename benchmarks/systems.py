@@ -72,6 +72,7 @@ RESULTS = ROOT / "benchmarks" / "results" / "systems.json"
 DESK_PAIRS, DESK_TEST, DESK_RATED, PACK_PAIRS, PACK_RATED = 640, 300, 4000, 40, 150
 SEEDS = 4
 TRAINED = {"bradley-terry": (), "pairwise": ("training.trainer.warmup_steps=8",), "dpo": ()}
+SMALL_BATCHES = ("per_device_train_batch_size=2", "gradient_accumulation_steps=4")
 DESK_ONLY = {"ipo": ("loss=ipo",), "hinge": ("loss=hinge",)}
 
 
@@ -136,7 +137,8 @@ def train(data: str, work: Path, pack: Path) -> None:
     for name, more in {**TRAINED, **(DESK_ONLY if data == "desk" else {})}.items():
         if not (work / f"{data}-{name}" / "metrics.json").is_file():
             recipe = ROOT / "recipes" / f"{'dpo' if name in DESK_ONLY else name}.yaml"
-            run_recipe(recipe, sets=[given, *more], out=work / f"{data}-{name}")
+            small = [f"training.trainer.{one}" for one in SMALL_BATCHES] if data == "pack" else []
+            run_recipe(recipe, sets=[given, *more, *small], out=work / f"{data}-{name}")
 
 
 def on_features(data: str, work: Path, pack: Path, rivals: Rivals) -> list[Conversation]:
