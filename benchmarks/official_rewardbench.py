@@ -5,8 +5,9 @@
 The official package runs in a virtual environment of its own (--env, made on the first run): it pins Transformers 4.51,
 which cannot live beside facetrm. The model is SmolLM2-135M-Instruct with random heads and a random gate, exported in
 ArmoRM's layout; the file has pairs of the desk in RewardBench's columns, with the prompt as a list of messages, because
-``--load_json`` reads a prompt only in that form. Nothing of the package is changed. It sends its inputs to "cuda"
-without asking, so that a launcher outside the package sends them to the CPU if there is no GPU.
+``--load_json`` reads a prompt only in that form. Pairs with a system turn are left out: whatever the roles say, the
+program takes the turns of a prompt for user and assistant in turns. Nothing of the package is changed. It sends its
+inputs to "cuda" without asking, so that a launcher outside the package sends them to the CPU if there is no GPU.
 
 Three readings are compared: the official program with batches of 1 and 8 in float32 and 8 in bfloat16, facetrm, and a
 plain loop over the export with Transformers alone, one unpadded row at a time, as a referee.
@@ -106,7 +107,8 @@ def environment(folder: Path) -> Path:
 def write_rows(path: Path, pairs: int) -> None:
     """Write pairs of the desk in RewardBench's columns."""
     with path.open("w", encoding="utf-8") as file:
-        for n, pair in enumerate(islice(Desk().preferences(pairs, part="test"), pairs)):
+        listed = Desk().preferences(3 * pairs, part="test")
+        for n, pair in enumerate(islice((pair for pair in listed if pair.prompt[0].role == "user"), pairs)):
             row = {
                 "id": n,
                 "subset": SUBSETS[n % len(SUBSETS)],
