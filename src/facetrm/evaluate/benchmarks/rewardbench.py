@@ -68,6 +68,10 @@ _ROWS: Final = {"math-prm": 447}
 KNOWN: Final = frozenset(PRIOR).union(*SECTIONS.values())
 
 
+_CARRIED: Final = ("id", "subset", "chosen", "rejected", "chosen_model", "rejected_model")
+"""Columns of a row that the official program copies into its file of scores."""
+
+
 def _read(row: Row, origin: Origin) -> list[Item]:
     subset = read_text(row, "subset")
     return [
@@ -79,6 +83,7 @@ def _read(row: Row, origin: Origin) -> list[Item]:
             right=1,
             place=origin.place,
             stratum=subset,
+            row={name: row[name] for name in _CARRIED if name in row},
         )
     ]
 
@@ -126,6 +131,7 @@ def _official(answered: Sequence[Answered], entrant: Entrant) -> dict[str, str]:
     }
     rows = [
         {
+            **one.question.row,
             "prompt": [m.model_dump() for m in one.question.prompt],
             "results": int(one.credit == 1.0),
             "scores_chosen": one.scores[0],
