@@ -155,7 +155,8 @@ def test_the_objective_that_caused_a_flip(tmp_path: Path) -> None:
     from facetrm.recipes.evaluation.gates import compare_results
 
     now = [{**row, "differences": {"kind": 1.9, "long": -3.0}} for row in rows_of(new / "rows.jsonl")]
-    change = compare_results(read(new / "results.json"), now, old, tolerance=0.0)
+    before = read(old / "results.json")
+    change = compare_results(read(new / "results.json"), now, old, before, tolerance=0.0)
     assert change["flipped"]["by_objective"] == {"long": 2}
     assert change["flipped"]["questions"][0]["change"] == pytest.approx(-4.0)
 
