@@ -107,6 +107,16 @@ def shares_by_task(part: BenchmarkPart, model: str) -> tuple[list[str], list[str
     if not sums:
         return None
     shares = {task: {n: v / sum(row.values()) for n, v in row.items()} for task, row in list(sums.items())[:_TASKS]}
+    names, values = largest_rows(shares)
+    return names, list(shares), values
+
+
+def largest_rows(shares: Mapping[str, Mapping[str, float]]) -> tuple[list[str], list[list[float]]]:
+    """Return the objectives with the largest shares, the others as one row, and the share of each by column.
+
+    Args:
+        shares: Share of each objective by column, such as a task.
+    """
     weight: dict[str, float] = {}
     for row in shares.values():
         for name, value in row.items():
@@ -117,7 +127,7 @@ def shares_by_task(part: BenchmarkPart, model: str) -> tuple[list[str], list[str
     values = [[row.get(name, 0.0) for row in shares.values()] for name in kept]
     if rest:
         values.append([sum(row.get(name, 0.0) for name in rest) for row in shares.values()])
-    return names, list(shares), values
+    return names, values
 
 
 def _contrast(part: BenchmarkPart, models: tuple[str, ...], title: str, verdicts: tuple[str, ...]) -> Contrast:
