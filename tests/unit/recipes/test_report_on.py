@@ -222,7 +222,7 @@ def test_an_audit_is_shown_from_its_file(tmp_path: Path) -> None:
     assert pad.change is not None
     assert pad.change.value == next(e for e in raw["effects"] if e["edit"] == "pad")["in_sd"]["value"]
     (sentence,) = answer_sentences(report)
-    assert "max_flip_rate.pad (planted moved most)" in sentence
+    assert "pad (planted moved most)" in sentence
     html = render_evaluation(report)
     assert EVIL not in html
     assert f"{pad.change.value:+.2f}" in html
@@ -246,8 +246,10 @@ def test_a_broken_audit_is_refused(tmp_path: Path) -> None:
         path.write_text(json.dumps(broken))
         with pytest.raises(DataError, match=re.escape(said)):
             gather_results([path])
+    path.write_text(json.dumps(good))
     with pytest.raises(ConfigError, match="--out"):
         report_on([path])
+    assert [file.name for file in path.parent.iterdir()] == ["audit.json"]
 
 
 def test_gate_weights_of_a_run_are_drawn(tmp_path: Path) -> None:

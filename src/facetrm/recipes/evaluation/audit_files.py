@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,12 +22,13 @@ _FIX: Final = "audit again with 'facetrm eval MODEL --on audit'"
 _DECIDED: Final = 5
 
 
-def read_audits(path: Path, *, data: str = "") -> list[AuditPart]:
+def read_audits(path: Path, *, data: str = "", order: Sequence[str] = ()) -> list[AuditPart]:
     """Return the audits of a file, by model.
 
     Args:
         path: The file ``audit.json``.
         data: What the models were audited on.
+        order: Names of models that come first, in this order.
 
     Raises:
         DataError: The file is no audit, or broken.
@@ -36,9 +37,10 @@ def read_audits(path: Path, *, data: str = "") -> list[AuditPart]:
     if not isinstance(held, dict) or not held:
         raise DataError("no audit", place=path, fix=_FIX)
     found = []
-    for model, one in held.items():
+    first = {model: None for model in order if model in held}
+    for model in {**first, **held}:
         try:
-            found.append(_audit(model, one, data))
+            found.append(_audit(model, held[model], data))
         except (KeyError, TypeError, ValueError, AttributeError) as exc:
             reason = f"no key {exc}" if isinstance(exc, KeyError) else str(exc)
             raise DataError(f"the audit of '{model}' is broken ({reason})", place=path, fix=_FIX) from None

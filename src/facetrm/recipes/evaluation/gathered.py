@@ -71,7 +71,9 @@ def gather_results(places: Sequence[Path]) -> EvaluationReport:
             audit = results.get("audit")
             if audit is not None and (folder / AUDIT_FILE).is_file():
                 data = str(_mapping(audit, folder / RESULTS, "audit").get("data", ""))
-                audits += _renamed(read_audits(folder / AUDIT_FILE, data=Path(data).name), audits, folder)
+                order = [name for name in results["models"] if names[name] not in plain]
+                found = read_audits(folder / AUDIT_FILE, data=Path(data).name, order=[*order, *results["models"]])
+                audits += _renamed(found, audits, folder)
         elif (folder / METRICS).is_file():
             runs.append(_run(folder))
         else:

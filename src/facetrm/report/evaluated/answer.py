@@ -26,7 +26,9 @@ def answer_sentences(report: EvaluationReport) -> list[str]:
     """
     said = [_sentence(part) for part in report.benchmarks]
     said += [_on_ratings(part) for part in report.rated]
-    said += [one.sentence for one in report.audits]
+    plain = {name for name, about in report.models.items() if about.get("kind") == "baseline"}
+    audits = [one for one in report.audits if one.model not in plain] or report.audits
+    said += [one.sentence for one in audits]
     return [*said, *(f"{run.name}: {run.statement}" for run in report.runs if run.statement)]
 
 

@@ -144,5 +144,10 @@ class AuditPart:
         on = f"the audit on {self.pairs:,} pairs{f' of {self.data}' if self.data else ''}"
         if not clear:
             return f"{self.model} clearly misses no threshold of {on}."
-        shown = [f"{one.setting}{f' ({one.objective} moved most)' if one.objective else ''}" for one in clear]
-        return f"{self.model} misses {len(clear)} threshold{'s'[: len(clear) > 1]} of {on}: {', '.join(shown)}."
+        causes: dict[str | None, list[str]] = {}
+        for one in clear:
+            causes.setdefault(one.objective, []).append(one.setting.rpartition(".")[2])
+        shown = [
+            ", ".join(settings) + (f" ({cause} moved most)" if cause else "") for cause, settings in causes.items()
+        ]
+        return f"{self.model} misses {len(clear)} threshold{'s'[: len(clear) > 1]} of {on}: {'; '.join(shown)}."
