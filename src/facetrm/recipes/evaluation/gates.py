@@ -124,17 +124,20 @@ def missed_bounds(results: Mapping[str, Any], bounds: Sequence[Bound]) -> list[s
     return said
 
 
-def read_earlier(earlier: Path, *, out: Path) -> dict[str, Any]:
+def read_earlier(earlier: Path, *, out: Path, benchmarks: Collection[str]) -> dict[str, Any]:
     """Return the earlier result that the new one is compared with.
 
     Args:
         earlier: Folder of the earlier result, or its ``results.json``.
         out: Folder of the new result.
+        benchmarks: Names of the benchmarks of the new result.
 
     Raises:
-        DataError: The earlier result is missing or broken.
+        DataError: The earlier result is missing or broken, or has no benchmark in common.
         ConfigError: It is in the folder of the new result, which replaces it.
     """
+    if not earlier.exists():
+        raise DataError("no such folder", place=f"--against {earlier}", fix="give the folder that 'facetrm eval' wrote")
     path = (earlier if earlier.is_dir() else earlier.parent) / RESULTS
     if path.parent.resolve() == out.resolve():
         raise ConfigError(
@@ -143,6 +146,8 @@ def read_earlier(earlier: Path, *, out: Path) -> dict[str, Any]:
     found = read_json(path, DataError, fix="give the folder that 'facetrm eval' wrote")
     if not isinstance(found, dict) or not isinstance(found.get("benchmarks"), dict) or not found.get("models"):
         raise DataError("no result of 'facetrm eval'", place=path, fix="give the folder that it wrote")
+    if not set(found["benchmarks"]).intersection(benchmarks):
+        raise DataError("no benchmark in common", place=path, fix=f"it has {', '.join(found['benchmarks']) or 'none'}")
     return found
 
 
@@ -166,12 +171,10 @@ def compare_results(
         tolerance: A figure or slice that fell by more than this has failed.
 
     Raises:
-        DataError: The earlier result has no benchmark in common.
+        DataError: Its rows are broken.
     """
     folder = earlier if earlier.is_dir() else earlier.parent
     common = [name for name in results["benchmarks"] if name in before["benchmarks"]]
-    if not common:
-        raise DataError("no benchmark in common", place=folder / RESULTS, fix="evaluate on the same benchmarks")
     old, new = next(iter(before["models"])), next(iter(results["models"]))
     figures = []
     for name in common:

@@ -55,7 +55,7 @@ def gather_results(places: Sequence[Path]) -> EvaluationReport:
     rated: list[RatedPart] = []
     audits: list[AuditPart] = []
     for folder in dict.fromkeys(_folder(place) for place in places):
-        if folder.is_file():
+        if folder.is_file() and folder.suffix == ".json":
             audits += _renamed(read_audits(folder), audits, folder.parent)
         elif (folder / RESULTS).is_file():
             results = _results(folder / RESULTS)

@@ -43,7 +43,7 @@ from facetrm.recipes.evaluation.gates import (
     read_bounds,
     read_earlier,
 )
-from facetrm.recipes.evaluation.named import Loading, load_systems
+from facetrm.recipes.evaluation.named import JUDGE, Loading, load_systems
 from facetrm.recipes.evaluation.score_files import written_rows
 from facetrm.recipes.evaluation.systems import Answering, System, answer_questions, score_conversations
 
@@ -121,9 +121,12 @@ def evaluate_systems(request: EvalRequest) -> Evaluation:
     """
     bounds = read_bounds(request.fail_under)
     _check(request)
-    earlier = None if request.against is None else read_earlier(request.against, out=request.out)
     on = [name for name in request.on if name != AUDIT]
     found = _named([read_benchmark(name, pairs=request.pairs, limit=request.limit) for name in on])
+    earlier = None
+    if request.against is not None:
+        names = [one.name for one in found if isinstance(one, ItemSet)]
+        earlier = read_earlier(request.against, out=request.out, benchmarks=names)
     check_bounds(bounds, {one.name: one.benchmark.figures(one.questions) for one in found if isinstance(one, ItemSet)})
     audited = None
     if AUDIT in request.on:
@@ -203,6 +206,8 @@ def _check(request: EvalRequest) -> None:
     for option, given in (("--data", request.data), ("--thresholds", request.thresholds)):
         if given is not None and AUDIT not in request.on:
             raise ConfigError(f"'{given}' is for an audit", place=option, fix="add --on audit, or leave it out")
+    if request.loading.judge and not any(text.startswith(JUDGE) for text in request.models):
+        raise ConfigError("no judge is asked", place="--judge-set", fix="name a judge:MODEL@BASE_URL, or leave it out")
     if request.tolerance and request.against is None:
         raise ConfigError(
             f"{request.tolerance:g} is for a comparison",
