@@ -140,7 +140,7 @@ def test_against_an_earlier_result(tmp_path: Path) -> None:
     assert total["change"] == pytest.approx(now - before)
     assert said.code == 3, "a slice by length fell, whatever the total did"
     assert command(*arguments, "--tolerance", 1.0).code == 0
-    assert_refused(command(*arguments[:-1], tmp_path / "none"), "results.json")
+    assert_refused(command(*arguments[:-1], tmp_path / "none"), "no such folder")
 
 
 def test_the_objective_that_caused_a_flip(tmp_path: Path) -> None:

@@ -347,6 +347,19 @@ def test_the_largest_disagreement_comes_first() -> None:
     assert [case.id for case in second.cases] == ["2"]
 
 
+def test_a_waterfall_leads_to_the_margin() -> None:
+    parts = {"a": 3.0, "b": -2.0, "c": 0.5, **{f"d{n}": -0.1 for n in range(5)}}
+    (contrast,) = contrasts(part_of({"m": [row(0, -1.0, **parts)]}))
+    (side,) = contrast.cases[0].sides
+    assert [step.name for step in side.steps] == ["a", "b", "c", "d0", "d1", "d2", "2 others"]
+    assert sum(step.value for step in side.steps) == pytest.approx(sum(parts.values()))
+    assert (side.axis.low, side.axis.high) == pytest.approx((0.0, 3.0))
+    ends = [step.left + step.width if step.value > 0 else step.left for step in side.steps]
+    starts = [step.left if step.value > 0 else step.left + step.width for step in side.steps]
+    assert starts[1:] == pytest.approx(ends[:-1]), "each bar starts where the one before it ends"
+    assert ends[-1] == pytest.approx(side.total)
+
+
 def test_shares_of_contributions_by_task() -> None:
     rows = [row(0, 1.0, x=1.0, y=-3.0), row(2, 1.0, x=1.0), row(1, 1.0, y=2.0)]
     names, tasks, values = shares_by_task(part_of({"m": rows}), "m") or ([], [], [])
