@@ -267,7 +267,7 @@ def _by_length(part: BenchmarkPart) -> Chart | None:
             lines.append((model, [_mean(chunk) for chunk in _chunks(pairs)]))
     if not lines:
         return None
-    label = "tokens of the right answer minus those of the wrong one, mean of a sixth of the pairs"
+    label = "tokens, right answer minus wrong answer"
     return curves(lines[:_CURVES], name=f"length:{part.name}", x_label=label, y_label="share right")
 
 
