@@ -98,6 +98,56 @@ def test_files_that_hold_no_benchmark(tmp_path: Path) -> None:
     assert_refused(command("eval", "judge:gpt", "--on", "desk", "--pairs", 2, "--out", out), "judge:MODEL@BASE_URL")
 
 
+# Options that are wrong on a good file, and what the message says.
+OPTIONS: dict[str, tuple[Sequence[str], Sequence[str]]] = {
+    "a bound that is no number": (["--fail-under", "total=high"], ["'total=high' is no bound"]),
+    "a bound of nan": (["--fail-under", "total=nan"], ["'total=nan' is no bound"]),
+    "a bound on no figure": (["--fail-under", "hard=0.4"], ["no figure 'hard'"]),
+    "an earlier result that is missing": (["--against", "no/such"], ["--against no/such", "no such folder"]),
+    "a tolerance of nothing": (["--tolerance", "0.1"], ["--tolerance", "add --against"]),
+    "data without an audit": (["--data", "desk"], ["--data", "add --on audit"]),
+    "thresholds without an audit": (["--thresholds", "t.yaml"], ["--thresholds", "add --on audit"]),
+    "an audit without data": (["--on", "audit"], ["no pairs to audit on", "--data FILE"]),
+    "a judge's settings without a judge": (["--judge-set", "temperature=1"], ["--judge-set", "no judge is asked"]),
+    "a judge's setting without a value": (["--judge-set", "temperature"], ["--judge-set", "temperature=0"]),
+    "a judge's mode": (["--judge-mode", "x"], ["'pairwise', 'rating', 'ranking'"]),
+    "a benchmark without a path": (["--on", "llmbar="], ["no path behind 'llmbar='"]),
+    "a misspelt benchmark with a path": (["--on", "lmbar=x"], ["no benchmark 'lmbar'", "did you mean 'llmbar'?"]),
+    "no question": (["--limit", "0"], ["--limit"]),
+    "too few samples": (["--samples", "1"], ["--samples"]),
+    "a negative seed": (["--seed", "-1"], ["--seed"]),
+    "a negative tolerance": (["--tolerance", "-1"], ["--tolerance"]),
+    "another mode": (["--mode", "slow"], ["'fast', 'exact'"]),
+    "another truncation": (["--truncation", "drop"], ["'error', 'drop_oldest'"]),
+    "no time": (["--timeout", "0"], ["--timeout"]),
+}
+
+
+@pytest.mark.parametrize("case", OPTIONS)
+def test_a_wrong_option_is_refused_before_anything_is_written(case: str, tmp_path: Path) -> None:
+    given, fragments = OPTIONS[case]
+    path = write_lines(place("llmbar", tmp_path), good_and_bad("llmbar", {}))
+    assert_refused(command("eval", "length", "--on", path, "--out", tmp_path / "out", *given), *fragments)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_wrong_comparison_or_report_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    path, old, new = write_lines(place("llmbar", tmp_path), good_and_bad("llmbar", {})), tmp_path / "a", tmp_path / "b"
+    assert command("eval", "length", "--on", path, "--out", old, "--samples", 20).code == 0
+    line = ("eval", "length", "--on", "world", "--pairs", 4, "--out", new, "--against", old)
+    assert_refused(command(*map(str, line)), str(old / "results.json"), "no benchmark in common", "it has llmbar")
+    assert not new.exists()
+    same = command("eval", "length", "--on", path, "--out", old, "--against", old / "results.json")
+    assert_refused(same, "--against", "is the folder of the new result")
+    assert_refused(command("report"), "RUN_OR_RESULTS")
+    assert_refused(command("report", tmp_path / "none"), f"{tmp_path / 'none'}", "neither results.json")
+    assert_refused(command("report", path), str(path), "neither results.json")
+    assert_refused(command("report", old, "--out", path), "--out", "is a file")
+    (old / "rows.jsonl").write_text('{"benchmark": "llmbar"}\n')
+    assert_refused(command("report", old), f"{old / 'rows.jsonl'}:1", "no row of 'facetrm eval'")
+    assert not list(old.glob("report.*"))
+
+
 def test_the_hub_that_cannot_be_reached_asks_for_the_file() -> None:
     said = command("eval", "length", "--on", "rewardbench2", "--out", "unused")
     assert_refused(said, "allenai/reward-bench-2", "--on rewardbench2=PATH")

@@ -140,7 +140,7 @@ def test_against_an_earlier_result(tmp_path: Path) -> None:
     assert total["change"] == pytest.approx(now - before)
     assert said.code == 3, "a slice by length fell, whatever the total did"
     assert command(*arguments, "--tolerance", 1.0).code == 0
-    assert_refused(command(*arguments[:-1], tmp_path / "none"), "results.json")
+    assert_refused(command(*arguments[:-1], tmp_path / "none"), "no such folder")
 
 
 def test_the_objective_that_caused_a_flip(tmp_path: Path) -> None:
@@ -155,7 +155,8 @@ def test_the_objective_that_caused_a_flip(tmp_path: Path) -> None:
     from facetrm.recipes.evaluation.gates import compare_results
 
     now = [{**row, "differences": {"kind": 1.9, "long": -3.0}} for row in rows_of(new / "rows.jsonl")]
-    change = compare_results(read(new / "results.json"), now, old, tolerance=0.0)
+    before = read(old / "results.json")
+    change = compare_results(read(new / "results.json"), now, old, before, tolerance=0.0)
     assert change["flipped"]["by_objective"] == {"long": 2}
     assert change["flipped"]["questions"][0]["change"] == pytest.approx(-4.0)
 

@@ -87,7 +87,7 @@ def evaluate(
         seed=seed,
         folder=folder,
         judge_mode=judge_mode,
-        judge=core.apply_sets({}, judge_set),
+        judge=core.apply_sets({}, judge_set, option="--judge-set"),
     )
     done = recipes.evaluate_systems(
         recipes.EvalRequest(

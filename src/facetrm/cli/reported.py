@@ -14,7 +14,9 @@ from facetrm.core.printed import print_json
 def report(
     folders: Annotated[
         list[Path],
-        typer.Argument(metavar="RUN_OR_RESULTS...", help="Folders that 'facetrm eval' or 'facetrm run' wrote."),
+        typer.Argument(
+            metavar="RUN_OR_RESULTS...", help="Folders of 'facetrm eval' or 'facetrm run', or an audit.json."
+        ),
     ],
     out: Annotated[
         Path | None, typer.Option(help="Folder of report.html, report.md and report.json (default: the first folder).")

@@ -186,12 +186,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return value
 
 
-def apply_sets(value: dict[str, Any], sets: Sequence[str]) -> dict[str, Any]:
+def apply_sets(value: dict[str, Any], sets: Sequence[str], *, option: str = "--set") -> dict[str, Any]:
     """Return a copy of a recipe with overrides applied.
 
     Args:
         value: mapping read from the recipe; it is not changed.
         sets: overrides written as ``section.key=value``; the right side is parsed as YAML.
+        option: option of the command line, for error messages.
 
     Raises:
         ConfigError: An override has no ``=``, has an empty key, is not YAML, or goes through a non-mapping value.
@@ -201,16 +202,15 @@ def apply_sets(value: dict[str, Any], sets: Sequence[str]) -> dict[str, Any]:
         path, equals, text = item.partition("=")
         keys = path.strip().split(".")
         if not equals or not all(keys):
-            raise ConfigError(
-                f"{short(item)} is not section.key=value", place="--set", fix="write --set gate.settings.steps=500"
-            )
+            example = "gate.settings.steps=500" if option == "--set" else "temperature=0"
+            raise ConfigError(f"{short(item)} is not section.key=value", place=option, fix=f"write {option} {example}")
         node = result
         for key in keys[:-1]:
             child = node.get(key)
             if child is None:
                 child = {}
             if not isinstance(child, dict):
-                raise ConfigError(f"'{key}' in '{path}' is not a section", place="--set", fix="remove what follows it")
+                raise ConfigError(f"'{key}' in '{path}' is not a section", place=option, fix="remove what follows it")
             node[key] = dict(child)
             node = node[key]
         try:
@@ -218,7 +218,7 @@ def apply_sets(value: dict[str, Any], sets: Sequence[str]) -> dict[str, Any]:
         except (yaml.YAMLError, ValueError, RecursionError) as exc:
             reason = "" if isinstance(exc, yaml.YAMLError) else f" ({exc})"
             raise ConfigError(
-                f"{short(text)} is not a YAML value{reason}", place=f"--set {path}", fix="quote it"
+                f"{short(text)} is not a YAML value{reason}", place=f"{option} {path}", fix="quote it"
             ) from None
     return result
 

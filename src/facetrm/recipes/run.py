@@ -137,7 +137,9 @@ def _run_armorm(config: ArmormConfig, held: RunFolder) -> Run:
     with watch("report"):
         page = report(config, rows, fit, judgement, seconds=watch.seconds, explained=explained, routed=routed)
         build_report(page, folder)
-    values = metrics(config, rows, fit, judgement, seconds=watch.seconds, training=training, routed=routed)
+    values = metrics(
+        config, rows, fit, judgement, seconds=watch.seconds, training=training, routed=routed, overall=page.overall
+    )
     write_json(folder / "metrics.json", values)
     write_card(folder / "model", model, metrics=values, name=folder.name)
     checkpoint.unlink(missing_ok=True)

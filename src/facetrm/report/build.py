@@ -196,7 +196,7 @@ def _recovery(run: RunReport) -> Chart | None:
 def _contents(run: RunReport) -> tuple[tuple[str, str], ...]:
     """Return anchor and title of each section, in the order of the page."""
     parts: Mapping[str, tuple[str, object]] = {
-        "accuracy": ("Accuracy", any(run.pair_accuracy.values())),
+        "answer": ("The answer", True),
         "sources": ("By source", _sources(run)),
         "tasks": ("By task", run.by_task),
         "overall": ("What decides", run.overall),

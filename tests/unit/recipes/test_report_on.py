@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from audit_samples import Parts, luck, random_pairs
 from facetrm.core.errors import ConfigError, DataError
+from facetrm.evaluate.audit import AuditConfig, audit
 from facetrm.recipes.evaluation.calibrated import calibrated
 from facetrm.recipes.evaluation.gathered import gather_results
 from facetrm.recipes.evaluation.named import Loading
@@ -26,6 +28,7 @@ from facetrm.report.evaluated.markdown import escaped
 from facetrm.report.evaluated.measured import BenchmarkPart, JudgedQuestion, MeasuredFigure
 
 EVIL = "<script>alert(1)</script>"
+AUDITED = AuditConfig(samples=100, edits=("pad", "respace"), max_length_correlation=0.2)
 
 
 class Page(HTMLParser):
@@ -157,13 +160,123 @@ def test_a_broken_result_is_named_by_its_key(
         gather_results([broken])
 
 
-def test_ratings_are_said_to_be_elsewhere(folder: Path, tmp_path: Path) -> None:
-    rated, results = copied(folder, tmp_path / "rated")
-    results |= {"benchmarks": {}, "ratings": {"mine": {}}}
-    (rated / "results.json").write_text(json.dumps(results))
-    report = gather_results([rated])
-    assert report.notes == ("Rank correlations on mine are in rated/results.json and not on this page.",)
-    assert report.notes[0] in render_evaluation(report)
+def rated_rows(path: Path, count: int = 24) -> Path:
+    rows = [
+        {
+            "messages": [
+                {"role": "user", "content": f"ask {n // 2}"},
+                {"role": "assistant", "content": "w " * (n + 1)},
+            ],
+            "ratings": {"long": float(n), EVIL: float(-n % 7)},
+        }
+        for n in range(count)
+    ]
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def test_ratings_have_a_table_and_are_merged(tmp_path: Path) -> None:
+    path = rated_rows(tmp_path / "rated.jsonl")
+    one = evaluate(tmp_path / "one", ["length"], file=path)
+    two = evaluate(tmp_path / "two", ["random", "shortest"], file=path)
+    report = gather_results([one, two])
+    (part,) = report.rated
+    assert part.models == ("length", "random", "shortest-2")
+    assert (part.rows, set(part.figures)) == (24, {"long", EVIL})
+    spearman = part.figures["long"]["length"].spearman
+    assert spearman is not None
+    assert spearman.value == pytest.approx(1.0)
+    assert part.figures["long"]["shortest-2"].kendall == pytest.approx(-1.0)
+    assert "length agrees most with the ratings of rated.jsonl" in answer_sentences(report)[0]
+    html = render_evaluation(report)
+    assert "+1.00" in html
+    assert EVIL not in html
+    done = report_on([one, two], out=tmp_path / "page")
+    assert "| long | +1.00 (" in (tmp_path / "page" / "report.md").read_text()
+    assert done.content["ratings"]["rated.jsonl"]["figures"]["long"]["length"]["spearman"]["value"] == pytest.approx(
+        1.0
+    )
+    other = evaluate(tmp_path / "other", ["length"], file=rated_rows(tmp_path / "b" / "rated.jsonl", 30))
+    assert [part.name for part in gather_results([one, other]).rated] == ["rated.jsonl", "rated.jsonl (other)"]
+
+
+def audit_file(folder: Path) -> Path:
+    folder.mkdir()
+    found = audit(Parts(luck=luck, planted=lambda text: len(text) / 100), random_pairs(80), config=AUDITED)
+    path = folder / "audit.json"
+    path.write_text(json.dumps({f"mine {EVIL}": found.to_dict()}))
+    return path
+
+
+def test_an_audit_is_shown_from_its_file(tmp_path: Path) -> None:
+    path = audit_file(tmp_path / "audited")
+    report = gather_results([path])
+    (part,) = report.audits
+    raw = json.loads(path.read_text())[part.model]
+    assert part.pairs == 80
+    assert {one.setting for one in part.missed if one.clear} >= {"max_flip_rate.pad", "max_length_correlation"}
+    assert all(one.objective == "planted" for one in part.missed if one.setting == "max_flip_rate.pad")
+    (pad,) = [row for row in part.effects if row.edit == "pad"]
+    assert pad.moved[0][0] == "planted"
+    assert pad.change is not None
+    assert pad.change.value == next(e for e in raw["effects"] if e["edit"] == "pad")["in_sd"]["value"]
+    (sentence,) = answer_sentences(report)
+    assert "pad (planted moved most)" in sentence
+    html = render_evaluation(report)
+    assert EVIL not in html
+    assert f"{pad.change.value:+.2f}" in html
+    assert "planted" in html
+    done = report_on([path], out=tmp_path / "page")
+    assert done.content["audits"][part.model] == raw
+    assert "| pad | no change |" in (tmp_path / "page" / "report.md").read_text()
+
+
+def test_a_broken_audit_is_refused(tmp_path: Path) -> None:
+    path = audit_file(tmp_path / "audited")
+    good = json.loads(path.read_text())
+    (model,) = good
+    for broken, said in (
+        ({}, "no audit"),
+        ([], "no audit"),
+        ({model: {}}, "no key 'calibration'"),
+        ({model: {**good[model], "effects": 3}}, "is broken"),
+        ({model: {**good[model], "pairs": "many"}}, "is broken"),
+    ):
+        path.write_text(json.dumps(broken))
+        with pytest.raises(DataError, match=re.escape(said)):
+            gather_results([path])
+    path.write_text(json.dumps(good))
+    with pytest.raises(ConfigError, match="--out"):
+        report_on([path])
+    assert [file.name for file in path.parent.iterdir()] == ["audit.json"]
+
+
+def test_gate_weights_of_a_run_are_drawn(tmp_path: Path) -> None:
+    metrics = {
+        "pair_accuracy": {"noisy": {"gate": {"value": 0.625, "low": 0.5, "high": 0.75}}},
+        "gate_weights": {"code": {"kind": 0.25, "clear": 0.75}, "chat": {"kind": 0.9, "clear": 0.1}},
+    }
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics))
+    report = gather_results([tmp_path])
+    assert report.runs[0].accuracy == {"against the labels": {"gate": 0.625}}
+    assert report.runs[0].gates["chat"] == {"kind": 0.9, "clear": 0.1}
+    html = render_evaluation(report)
+    assert "Mean gate weight by task" in html
+    assert "90%" in html
+    assert "62.5%" in html
+
+
+def test_a_trained_model_comes_before_a_better_baseline(folder: Path, tmp_path: Path) -> None:
+    trained, results = copied(folder, tmp_path / "trained")
+    results["models"]["shortest-2"]["kind"] = "model"
+    (trained / "results.json").write_text(json.dumps(results))
+    report = gather_results([trained])
+    (part,) = report.benchmarks
+    assert part.plain == {"length"}
+    assert answer_sentences(report)[0].startswith("shortest-2 on mine.jsonl: 25.0%")
+    assert "below longest (75.0%)" in answer_sentences(report)[0]
+    assert report.benchmarks[0].models == ("length", "shortest-2")
 
 
 def test_a_folder_that_is_neither(tmp_path: Path) -> None:
@@ -232,6 +345,19 @@ def test_the_largest_disagreement_comes_first() -> None:
     scaled = {n: min(abs(a[n].margin or 0) / 2, abs(b[n].margin or 0) / 10) for n in (0, 1, 4)}
     assert [int(case.id) for case in first.cases] == sorted(scaled, key=lambda n: -scaled[n])
     assert [case.id for case in second.cases] == ["2"]
+
+
+def test_a_waterfall_leads_to_the_margin() -> None:
+    parts = {"a": 3.0, "b": -2.0, "c": 0.5, **{f"d{n}": -0.1 for n in range(5)}}
+    (contrast,) = contrasts(part_of({"m": [row(0, -1.0, **parts)]}))
+    (side,) = contrast.cases[0].sides
+    assert [step.name for step in side.steps] == ["a", "b", "c", "d0", "d1", "d2", "2 others"]
+    assert sum(step.value for step in side.steps) == pytest.approx(sum(parts.values()))
+    assert (side.axis.low, side.axis.high) == pytest.approx((0.0, 3.0))
+    ends = [step.left + step.width if step.value > 0 else step.left for step in side.steps]
+    starts = [step.left if step.value > 0 else step.left + step.width for step in side.steps]
+    assert starts[1:] == pytest.approx(ends[:-1]), "each bar starts where the one before it ends"
+    assert ends[-1] == pytest.approx(side.total)
 
 
 def test_shares_of_contributions_by_task() -> None:

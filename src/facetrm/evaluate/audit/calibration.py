@@ -171,9 +171,11 @@ def _ece_interval(
     config: AuditConfig,
 ) -> Interval:
     codes, counts = cluster_counts(group_P, samples=config.samples, seed=config.seed)
-    draws = [_ece(confidence_P, right_P, bin_P, row[codes].astype(np.float64)) for row in counts]
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return Interval(_ece(confidence_P, right_P, bin_P, np.ones(len(right_P))), float(low), float(high))
+    draws = np.array([_ece(confidence_P, right_P, bin_P, row[codes].astype(np.float64)) for row in counts])
+    value = _ece(confidence_P, right_P, bin_P, np.ones(len(right_P)))
+    # A resample has noise of its own, so its error is larger on average: that excess is no part of the interval.
+    low, high = np.quantile(draws - max(0.0, float(draws.mean()) - value), [0.025, 0.975])
+    return Interval(value, max(0.0, min(value, float(low))), max(value, float(high)))
 
 
 def _noise(confidence_P: Floats, bin_P: NDArray[np.int64], *, seed: int) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from facetrm.baselines.groups import REWARD
 from facetrm.core.statistics import Interval
 from facetrm.evaluate.audit.calibration import Calibration
 from facetrm.evaluate.audit.counterfactual import Effect
@@ -138,4 +139,4 @@ def _beyond(setting: str, limit: float, found: Interval, moved: Sequence[Mover])
 
 
 def _first(moved: Sequence[Mover]) -> str | None:
-    return moved[0].objective if moved else None
+    return next((mover.objective for mover in moved[:1] if mover.objective != REWARD), None)

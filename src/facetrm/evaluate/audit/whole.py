@@ -86,7 +86,9 @@ class Audit:
             found.append("  temperature " + ", ".join(f"{task} {value:.2f}" for task, value in c.temperature.items()))
         for task, use in self.objectives.items():
             found += ["", *_use_lines(task, use)]
-        found += ["", f"{len(self.failures())} thresholds fail" if self.findings else "No threshold fails"]
+        clear = len(self.failures())
+        unclear = f", {len(self.findings) - clear} more not clearly" if clear < len(self.findings) else ""
+        found += ["", f"Thresholds that fail: {clear or 'none'}{unclear}"]
         return [*found, *(f"  {finding.sentence}" for finding in self.findings)]
 
 

@@ -113,7 +113,12 @@ def read_benchmark(on: str, *, pairs: int = PAIRS, limit: int | None = None) -> 
 
 def _found(on: str, pairs: int) -> ItemSet | RatedSet:
     name, equals, path = on.partition("=")
-    if equals and (name in BENCHMARKS or name in SOURCES):
+    if equals and not Path(on).exists():
+        known = [*(n for n in BENCHMARKS if n != OWN_PAIRS.name), *SOURCES]
+        if not path.strip():
+            raise DataError(f"no path behind '{short(name)[1:-1]}='", place="--on", fix=f"write --on {name}=PATH")
+        if name not in known:
+            raise DataError(f"no benchmark '{short(name)[1:-1]}'", place="--on", fix=did_you_mean(name, known))
         if name in SOURCES:
             return _of_records(name, load_source(name, path=path, split="test"), (_file(Path(path)),))
         return _read(Path(path), BENCHMARKS[name])

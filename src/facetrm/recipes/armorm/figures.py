@@ -18,7 +18,7 @@ from facetrm.core.statistics import Interval
 from facetrm.data.records import Preference
 from facetrm.explain.ablation import ablate
 from facetrm.explain.ask import explain_pair, flip_explained
-from facetrm.explain.overall import explain_overall
+from facetrm.explain.overall import OverallExplanation, explain_overall
 from facetrm.fit.debias import CorrelationRow
 from facetrm.fit.heads.layer_choice import LayerRow
 from facetrm.fit.heads.objective_report import ObjectiveReport
@@ -63,6 +63,7 @@ def metrics(
     seconds: Mapping[str, float],
     training: Mapping[str, Any],
     routed: RoutedFit | None = None,
+    overall: OverallExplanation | None = None,
 ) -> dict[str, Any]:
     """Return the content of ``metrics.json``. Undefined numbers are null.
 
@@ -74,6 +75,7 @@ def metrics(
         seconds: Duration of each stage, in seconds.
         training: Cost and figures of the backbone's training; empty if the run did not train it.
         routed: The model with a router; None without one.
+        overall: Weights and contributions over the test pairs; None to leave them out.
     """
     model = fit.model if routed is None else routed.model
     gate = fit.gate.to_dict()
@@ -112,6 +114,7 @@ def metrics(
             "held_out": {row.name: asdict(row) for row in judgement.held_out},
         },
         "gate": {**gate, "history": history},
+        "gate_weights": {} if overall is None else {task: view.weights for task, view in overall.by_task.items()},
         "pair_accuracy": _pair_accuracy(judgement),
         **({} if routed is None else {"routing": routed.to_dict()}),
         "weight_recovery_spearman": judgement.recovery,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from facetrm.core.config import parse_config, read_yaml
-from facetrm.core.errors import ConfigError, ModelError
+from facetrm.core.errors import ConfigError, DataError, ModelError
 from facetrm.core.files import write_json
 from facetrm.core.progress import log
 from facetrm.data.read.files import read_preferences
@@ -33,14 +33,17 @@ def pairs_to_audit(data: str | None, *, pairs: int) -> list[Preference]:
 
     Raises:
         ConfigError: No file is given.
-        DataError: The file is malformed.
+        DataError: The file is malformed, or holds no pair.
     """
     if data is None:
         raise ConfigError("no pairs to audit on", place="--on audit", fix="give --data FILE, desk or world")
     if data in GENERATED and not Path(data).exists():
         made = GENERATED[data]().preferences(pairs, part="test")
         return [p if p.meta["agrees"] else p.model_copy(update={"responses": p.responses[::-1]}) for p in made]
-    return [pair for preference in read_preferences(data) for pair in as_pairs(preference)]
+    found = [pair for preference in read_preferences(data) for pair in as_pairs(preference)]
+    if not found:
+        raise DataError("no pair to audit on", place=data, fix="give a file with at least one labelled pair")
+    return found
 
 
 def read_thresholds(path: Path | None) -> AuditConfig:
@@ -70,12 +73,14 @@ def audit_systems(
         ConfigError: A system is a file of scores, which cannot score edited answers.
         ModelError: A reward is not finite.
     """
-    found: dict[str, Audit] = {}
     for system in systems:
         if system.scorer is None:
             raise ConfigError(
                 f"'{system.name}' is a file of scores", place="--on audit", fix="give a model, which can score edits"
             )
+    found: dict[str, Audit] = {}
+    for system in systems:
+        assert system.scorer is not None
         before = None
         if isinstance(system.scorer, RewardModel):
             try:

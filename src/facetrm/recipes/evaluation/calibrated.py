@@ -7,22 +7,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import expit
 
-from facetrm.core.errors import DataError
-from facetrm.core.files import read_json
 from facetrm.report.evaluated.measured import BenchmarkPart, CalibrationPart
 
-_AUDIT: Final = "audit.json"
 _LEAST: Final = 50
 """Smallest number of pairs in each half."""
 _BINS: Final = 8
-_FIX: Final = "audit again, or remove the file"
 
 
 def calibrated(part: BenchmarkPart, model: str) -> CalibrationPart | None:
@@ -58,38 +53,6 @@ def calibrated(part: BenchmarkPart, model: str) -> CalibrationPart | None:
         if len(chosen):
             bins.append((float(confidence[chosen].mean()), float(right[chosen].mean()), len(chosen)))
     return CalibrationPart(tuple(bins), _error(bins), beta, len(judged))
-
-
-def audited(folder: Path, parts: Sequence[BenchmarkPart]) -> dict[tuple[str, str], CalibrationPart]:
-    """Return the calibration that an audit in the folder measured; nothing without one.
-
-    It is taken only if the folder has one model on one benchmark, because the audit names neither.
-
-    Args:
-        folder: Folder of an evaluation.
-        parts: Its benchmarks.
-
-    Raises:
-        DataError: The audit is broken.
-    """
-    path = folder / _AUDIT
-    if not path.is_file() or len(parts) != 1 or len(parts[0].models) != 1:
-        return {}
-    held: Any = read_json(path, DataError, fix=_FIX)
-    if not isinstance(held, dict) or "calibration" not in held:
-        return {}
-    try:
-        bins = [
-            (float(one["confidence"]), float(one["accuracy"]), int(one["count"]))
-            for one in held["calibration"]["bins"]
-            if one["count"]
-        ]
-    except (KeyError, TypeError, ValueError) as exc:
-        raise DataError(f"key 'calibration.bins' is broken ({exc})", place=path, fix=_FIX) from None
-    pairs = sum(count for _, _, count in bins)
-    if not bins:
-        return {}
-    return {(parts[0].name, parts[0].models[0]): CalibrationPart(tuple(bins), _error(bins), None, pairs)}
 
 
 def _error(bins: Sequence[tuple[float, float, int]]) -> float:

@@ -6,7 +6,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias, final
@@ -18,6 +19,7 @@ from facetrm.data.read.rows import read_rows
 RESULTS: Final = "results.json"
 ROWS: Final = "rows.jsonl"
 _MOST: Final = 200
+_ROUNDING: Final = 1e-9
 _Key: TypeAlias = tuple[str, str, str]
 """Benchmark, subset and id of a question."""
 
@@ -76,11 +78,29 @@ def read_bounds(given: Sequence[str]) -> list[Bound]:
             bounds.append(Bound(name.strip(), float(value)))
         except ValueError:
             name = ""
-        if not name.strip():
+        if not name.strip() or not math.isfinite(bounds[-1].value):
             raise ConfigError(
                 f"'{text}' is no bound", place="--fail-under", fix="write FIGURE=VALUE, such as total=0.7"
             )
     return bounds
+
+
+def check_bounds(bounds: Sequence[Bound], figures: Mapping[str, Collection[str]]) -> None:
+    """Refuse a bound that names no figure, before anything is scored.
+
+    Args:
+        bounds: The bounds.
+        figures: Names of the figures of each benchmark.
+
+    Raises:
+        ConfigError: No benchmark has a figure of that name.
+    """
+    known = [
+        name for benchmark, held in figures.items() for figure in held for name in (figure, f"{benchmark}/{figure}")
+    ]
+    for bound in bounds:
+        if bound.name not in known:
+            raise ConfigError(f"no figure '{bound.name}'", place="--fail-under", fix=did_you_mean(bound.name, known))
 
 
 def missed_bounds(results: Mapping[str, Any], bounds: Sequence[Bound]) -> list[str]:
@@ -89,31 +109,55 @@ def missed_bounds(results: Mapping[str, Any], bounds: Sequence[Bound]) -> list[s
     Args:
         results: Content of ``results.json``.
         bounds: The bounds.
-
-    Raises:
-        ConfigError: No benchmark has a figure of that name.
     """
     said = []
     for bound in bounds:
-        found = False
         for name, one in results["benchmarks"].items():
             for figure, row in one["figures"].items():
                 if bound.name not in (figure, f"{name}/{figure}"):
                     continue
-                found = True
                 for system in one["systems"]:
                     value = row[system]["value"]
                     if value is None or value < bound.value:
                         shown = "nothing" if value is None else f"{value:.4f}"
                         said.append(f"{system}: {name}/{figure} is {shown}, below {bound.value:g}")
-        if not found:
-            known = [k for n, one in results["benchmarks"].items() for f in one["figures"] for k in (f, f"{n}/{f}")]
-            raise ConfigError(f"no figure '{bound.name}'", place="--fail-under", fix=did_you_mean(bound.name, known))
     return said
 
 
+def read_earlier(earlier: Path, *, out: Path, benchmarks: Collection[str]) -> dict[str, Any]:
+    """Return the earlier result that the new one is compared with.
+
+    Args:
+        earlier: Folder of the earlier result, or its ``results.json``.
+        out: Folder of the new result.
+        benchmarks: Names of the benchmarks of the new result.
+
+    Raises:
+        DataError: The earlier result is missing or broken, or has no benchmark in common.
+        ConfigError: It is in the folder of the new result, which replaces it.
+    """
+    if not earlier.exists():
+        raise DataError("no such folder", place=f"--against {earlier}", fix="give the folder that 'facetrm eval' wrote")
+    path = (earlier if earlier.is_dir() else earlier.parent) / RESULTS
+    if path.parent.resolve() == out.resolve():
+        raise ConfigError(
+            f"'{earlier}' is the folder of the new result", place="--against", fix="give another folder with --out"
+        )
+    found = read_json(path, DataError, fix="give the folder that 'facetrm eval' wrote")
+    if not isinstance(found, dict) or not isinstance(found.get("benchmarks"), dict) or not found.get("models"):
+        raise DataError("no result of 'facetrm eval'", place=path, fix="give the folder that it wrote")
+    if not set(found["benchmarks"]).intersection(benchmarks):
+        raise DataError("no benchmark in common", place=path, fix=f"it has {', '.join(found['benchmarks']) or 'none'}")
+    return found
+
+
 def compare_results(
-    results: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], earlier: Path, *, tolerance: float
+    results: Mapping[str, Any],
+    rows: Sequence[Mapping[str, Any]],
+    earlier: Path,
+    before: Mapping[str, Any],
+    *,
+    tolerance: float,
 ) -> dict[str, Any]:
     """Return what changed against an earlier result: figures, slices, flipped questions and their causes.
 
@@ -123,18 +167,14 @@ def compare_results(
         results: Content of ``results.json``.
         rows: Rows of ``rows.jsonl``.
         earlier: Folder of the earlier result, or its ``results.json``.
+        before: Content of the earlier ``results.json``.
         tolerance: A figure or slice that fell by more than this has failed.
 
     Raises:
-        DataError: The earlier result is missing or has no benchmark in common.
+        DataError: Its rows are broken.
     """
     folder = earlier if earlier.is_dir() else earlier.parent
-    before = read_json(folder / RESULTS, DataError, fix="give the folder that 'facetrm eval' wrote")
-    if not isinstance(before, dict) or not isinstance(before.get("benchmarks"), dict) or not before.get("models"):
-        raise DataError("no result of 'facetrm eval'", place=folder / RESULTS, fix="give the folder that it wrote")
     common = [name for name in results["benchmarks"] if name in before["benchmarks"]]
-    if not common:
-        raise DataError("no benchmark in common", place=folder / RESULTS, fix="evaluate on the same benchmarks")
     old, new = next(iter(before["models"])), next(iter(results["models"]))
     figures = []
     for name in common:
@@ -144,7 +184,7 @@ def compare_results(
                 values = [then.get(figure, {}).get(old, {}).get("value"), now[figure][new]["value"]]
                 if None not in values:
                     change = values[1] - values[0]
-                    fallen = change < -tolerance
+                    fallen = change < -tolerance - _ROUNDING
                     figures.append(
                         {
                             "benchmark": name,
@@ -165,6 +205,7 @@ def compare_results(
         "earlier": old,
         "model": new,
         "tolerance": tolerance,
+        "other_rows": [name for name in common if _sums(before, name) != _sums(results, name)],
         "figures": figures,
         "failed": [one for one in figures if one["failed"]],
         "flipped": {
@@ -174,6 +215,10 @@ def compare_results(
             "questions": [asdict(flip) for flip in flips[:_MOST]],
         },
     }
+
+
+def _sums(results: Mapping[str, Any], name: str) -> list[str]:
+    return sorted(str(one["sha256"]) for one in results["benchmarks"][name]["files"])
 
 
 def _key(row: Mapping[str, Any]) -> _Key:

@@ -15,15 +15,19 @@ from typing import Any, Final
 from facetrm.core.errors import DataError
 from facetrm.core.files import read_json
 from facetrm.data.read.rows import read_rows
-from facetrm.recipes.evaluation.calibrated import audited, calibrated
+from facetrm.recipes.evaluation.audit_files import read_audits
+from facetrm.recipes.evaluation.audited import AUDIT_FILE
+from facetrm.recipes.evaluation.calibrated import calibrated
 from facetrm.recipes.evaluation.exports import file_name
 from facetrm.recipes.evaluation.gates import RESULTS, ROWS
+from facetrm.report.evaluated.audit_part import AuditPart
+from facetrm.report.evaluated.content import EvaluationReport
 from facetrm.report.evaluated.measured import (
     BenchmarkPart,
-    CalibrationPart,
-    EvaluationReport,
     JudgedQuestion,
     MeasuredFigure,
+    RankFigure,
+    RatedPart,
     RunPart,
     Texts,
 )
@@ -33,41 +37,50 @@ _FIX: Final = "evaluate again with 'facetrm eval'"
 _RERUN: Final = "run again with 'facetrm run'"
 
 
-def gather_results(folders: Sequence[Path]) -> EvaluationReport:
+def gather_results(places: Sequence[Path]) -> EvaluationReport:
     """Return the content of the report of evaluations and runs.
 
     Args:
-        folders: Folders that ``facetrm eval`` or ``facetrm run`` wrote.
+        places: Folders that ``facetrm eval`` or ``facetrm run`` wrote, or files ``results.json``, ``metrics.json`` or
+            ``audit.json`` of them.
 
     Raises:
-        DataError: A folder is neither, or a file in it is broken.
+        DataError: A place is none of these, or a file in it is broken.
     """
     parts: list[BenchmarkPart] = []
     runs: list[RunPart] = []
     models: dict[str, Mapping[str, Any]] = {}
     made: list[Mapping[str, Any]] = []
     notes: list[str] = []
-    audits: dict[tuple[str, str], CalibrationPart] = {}
-    for folder in dict.fromkeys(folders):
-        if (folder / RESULTS).is_file():
+    rated: list[RatedPart] = []
+    audits: list[AuditPart] = []
+    for folder in dict.fromkeys(_folder(place) for place in places):
+        if folder.is_file() and folder.suffix == ".json":
+            audits += _renamed(read_audits(folder), audits, folder.parent)
+        elif (folder / RESULTS).is_file():
             results = _results(folder / RESULTS)
             names = _distinct(results["models"], models, folder)
             models |= {names[name]: about for name, about in results["models"].items()}
             made.append({"folder": folder.name, **{k: results[k] for k in _MADE}})
-            found = [_part(folder, name, one, names) for name, one in results["benchmarks"].items()]
-            audits |= audited(folder, found)
-            if results.get("ratings"):
-                rated = ", ".join(results["ratings"])
-                notes.append(f"Rank correlations on {rated} are in {folder.name}/{RESULTS} and not on this page.")
-            for part in found:
-                _add(parts, part, folder, notes)
+            plain = {names[name] for name, about in results["models"].items() if about.get("kind") == "baseline"}
+            for name, one in results["benchmarks"].items():
+                part = _part(folder, name, one, names)
+                _add(parts, replace(part, plain=frozenset(plain.intersection(part.models))), folder, notes)
+            for name, one in _mapping(results.get("ratings") or {}, folder / RESULTS, "ratings").items():
+                _add_rated(rated, _rated(name, one, names, folder / RESULTS), folder)
+            audit = results.get("audit")
+            if audit is not None and (folder / AUDIT_FILE).is_file():
+                data = str(_mapping(audit, folder / RESULTS, "audit").get("data", ""))
+                order = [name for name in results["models"] if names[name] not in plain]
+                found = read_audits(folder / AUDIT_FILE, data=Path(data).name, order=[*order, *results["models"]])
+                audits += _renamed(found, audits, folder)
         elif (folder / METRICS).is_file():
             runs.append(_run(folder))
         else:
             raise DataError(
                 f"neither {RESULTS} nor {METRICS}",
                 place=folder,
-                fix="give a folder that 'facetrm eval' or 'facetrm run' wrote",
+                fix="give a folder that 'facetrm eval' or 'facetrm run' wrote, or an audit.json",
             )
     fitted = {
         (part.name, model): one
@@ -75,7 +88,22 @@ def gather_results(folders: Sequence[Path]) -> EvaluationReport:
         for model in part.models
         if (one := calibrated(part, model)) is not None
     }
-    return EvaluationReport(models, tuple(parts), tuple(runs), tuple(made), {**fitted, **audits}, tuple(notes))
+    return EvaluationReport(
+        models, tuple(parts), tuple(runs), tuple(made), fitted, tuple(rated), tuple(audits), tuple(notes)
+    )
+
+
+def _folder(place: Path) -> Path:
+    """Return the folder of a result or of a run; an audit of its own stays a file."""
+    if place.is_file() and place.name in (RESULTS, METRICS):
+        return place.parent
+    return place
+
+
+def _renamed(found: Sequence[AuditPart], taken: Sequence[AuditPart], folder: Path) -> list[AuditPart]:
+    """Return the audits; one of a model whose name is taken gets its folder's name."""
+    names = {one.model for one in taken}
+    return [replace(one, model=f"{one.model} ({folder.name})") if one.model in names else one for one in found]
 
 
 _MADE: Final = ("command", "date", "seed", "samples", "level", "facetrm")
@@ -271,6 +299,7 @@ def _merged(old: BenchmarkPart, part: BenchmarkPart, new: Sequence[str]) -> Benc
     kept = {model: part.about["systems"][model] for model in new}
     return replace(
         old,
+        plain=old.plain | part.plain.intersection(new),
         models=(*old.models, *new),
         figures=tables(old.figures, part.figures),
         slices=tables(old.slices, part.slices),
@@ -288,12 +317,66 @@ def _run(folder: Path) -> RunPart:
         raise DataError("no key 'pair_accuracy'", place=path, fix=_RERUN)
     held = metrics.get("verdict")
     verdict: dict[str, Any] = held if isinstance(held, dict) else {}
-    accuracy: dict[str, dict[str, float]] = {}
+    measured = metrics["pair_accuracy"]
+    accuracy = {shown: _numbers(measured.get(kind)) for kind, shown in _LABELS.items()}
     for kind in ("by_source", "by_task"):
-        table = metrics["pair_accuracy"].get(kind)
+        table = measured.get(kind)
         for name, row in (table if isinstance(table, dict) else {}).items():
-            if isinstance(row, dict):
-                accuracy[str(name)] = {
-                    str(system): float(value) for system, value in row.items() if isinstance(value, int | float)
-                }
-    return RunPart(folder.name, str(verdict.get("statement", "")), verdict.get("status") == "usable", accuracy)
+            accuracy.setdefault(str(name), _numbers(row))
+    weights = metrics.get("gate_weights")
+    return RunPart(
+        folder.name,
+        str(verdict.get("statement", "")),
+        verdict.get("status") == "usable",
+        {name: row for name, row in accuracy.items() if row},
+        {str(task): _numbers(row) for task, row in (weights if isinstance(weights, dict) else {}).items()},
+    )
+
+
+_LABELS: Final = {"noisy": "against the labels", "true": "against the true order"}
+
+
+def _numbers(row: Any) -> dict[str, float]:
+    """Return the numbers of a table; a figure with an interval gives its value."""
+    found = {}
+    for name, held in (row if isinstance(row, dict) else {}).items():
+        value = held.get("value") if isinstance(held, dict) else held
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            found[str(name)] = float(value)
+    return found
+
+
+def _rated(name: str, one: Any, names: Mapping[str, str], path: Path) -> RatedPart:
+    """Return the rank correlations of the models on a file of ratings."""
+    figures: dict[str, dict[str, RankFigure]] = {}
+    try:
+        for model, table in one["systems"].items():
+            for objective, held in table.items():
+                own = "own" in held
+                found = held["own" if own else "reward"]
+                figures.setdefault(objective, {})[names[model]] = RankFigure(
+                    own,
+                    _measured(found["spearman"], path, f"ratings.{name}.{objective}"),
+                    None if found["kendall"] is None else float(found["kendall"]),
+                    int(held["rows"]),
+                    int(held["failed"]),
+                )
+        models = tuple(names[model] for model in one["systems"])
+        return RatedPart(name, int(one["rows"]), models, tuple(x["sha256"] for x in one["files"]), figures)
+    except (KeyError, TypeError, ValueError, AttributeError) as exc:
+        raise DataError(f"key 'ratings.{name}' is broken ({exc})", place=path, fix=_FIX) from None
+
+
+def _add_rated(parts: list[RatedPart], part: RatedPart, folder: Path) -> None:
+    """Add a file of ratings to the same file of another folder, or by itself."""
+    for n, other in enumerate(parts):
+        if (other.name, other.files, other.rows) == (part.name, part.files, part.rows):
+            new = tuple(model for model in part.models if model not in other.models)
+            figures = {
+                objective: {**part.figures.get(objective, {}), **other.figures.get(objective, {})}
+                for objective in {**other.figures, **part.figures}
+            }
+            parts[n] = replace(other, models=(*other.models, *new), figures=figures)
+            return
+    taken = any(other.name == part.name for other in parts)
+    parts.append(replace(part, name=f"{part.name} ({folder.name})") if taken else part)

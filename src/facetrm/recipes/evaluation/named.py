@@ -129,13 +129,18 @@ def _model(text: str, loading: Loading) -> System:
 def _judge(text: str, loading: Loading) -> System:
     """Return one judge, or a vote of several whose names are separated by commas."""
     judges: dict[str, Scorer] = {}
+    asked: set[tuple[str, str]] = set()
     for one in text.removeprefix(JUDGE).split(","):
-        name, at, url = one.strip().removeprefix(JUDGE).rpartition("@")
-        if not at or not name or not url:
+        model, at, url = one.strip().removeprefix(JUDGE).rpartition("@")
+        if not at or not model or not url:
             raise ConfigError(f"'{one}' names no judge", place="MODEL", fix="write judge:MODEL@BASE_URL")
+        name = f"{model}@{url}" if model in judges else model
+        if (model, url) in asked:
+            raise ConfigError("the same judge is asked for twice", place=text, fix="name it once")
+        asked.add((model, url))
         key = {} if loading.key_env is None else {"api_key_env": loading.key_env}
-        given = {**loading.judge, **key, "model": name, "base_url": url, "timeout": loading.timeout}
-        config = parse_config(LabelConfig, given, place="--judge")
+        given = {"timeout": loading.timeout, **loading.judge, **key, "model": model, "base_url": url}
+        config = parse_config(LabelConfig, given, place="--judge-set")
         folder = loading.folder / "judge" / hashlib.sha256(one.strip().encode()).hexdigest()[:12]
         if loading.judge_mode == "rating":
             judges[name] = baselines.RatingJudge(config, folder=folder)

@@ -26,21 +26,26 @@ class Reported:
     paths: tuple[Path, ...]
 
 
-def report_on(folders: Sequence[Path], *, out: Path | None = None) -> Reported:
+def report_on(places: Sequence[Path], *, out: Path | None = None) -> Reported:
     """Write the report of evaluations and runs.
 
     Args:
-        folders: Folders that ``facetrm eval`` or ``facetrm run`` wrote.
-        out: Folder of the report; None for the first of ``folders``.
+        places: Folders that ``facetrm eval`` or ``facetrm run`` wrote, or files ``results.json``, ``metrics.json`` or
+            ``audit.json`` of them.
+        out: Folder of the report; None for the first of ``places``, which must then be a folder.
 
     Raises:
         ConfigError: There is no folder, or the report would replace that of a run.
-        DataError: A folder is neither, or a file in it is broken.
+        DataError: A place is none of these, or a file in it is broken.
     """
-    if not folders:
+    if not places:
         raise ConfigError("no folder", place="report", fix="give a folder that 'facetrm eval' wrote")
-    report = gather_results(folders)
-    place = folders[0] if out is None else out
+    report = gather_results(places)
+    place = places[0] if out is None else out
+    if place.is_file():
+        raise ConfigError(
+            f"'{place}' is a file", place="--out", fix="give the folder of the report, such as --out report"
+        )
     if (place / METRICS).exists():
         raise ConfigError(
             f"'{place}' has the report of its run, which would be replaced",

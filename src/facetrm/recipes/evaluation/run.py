@@ -20,6 +20,7 @@ from typing import Any, Final, final
 
 from facetrm.baselines.groups import REWARD
 from facetrm.baselines.judges.store import JudgeStore
+from facetrm.baselines.judges.vote import Vote
 from facetrm.core.errors import ConfigError
 from facetrm.core.files import write_text
 from facetrm.core.locks import sole_writer
@@ -32,8 +33,17 @@ from facetrm.evaluate.rated import rank_agreement
 from facetrm.recipes.evaluation.audited import AUDIT, audit_systems, pairs_to_audit, read_thresholds
 from facetrm.recipes.evaluation.cache import ScoreCache
 from facetrm.recipes.evaluation.exports import write_official, write_shared_records
-from facetrm.recipes.evaluation.gates import RESULTS, ROWS, Bound, compare_results, missed_bounds, read_bounds
-from facetrm.recipes.evaluation.named import Loading, load_systems
+from facetrm.recipes.evaluation.gates import (
+    RESULTS,
+    ROWS,
+    Bound,
+    check_bounds,
+    compare_results,
+    missed_bounds,
+    read_bounds,
+    read_earlier,
+)
+from facetrm.recipes.evaluation.named import JUDGE, Loading, load_systems
 from facetrm.recipes.evaluation.score_files import written_rows
 from facetrm.recipes.evaluation.systems import Answering, System, answer_questions, score_conversations
 
@@ -110,10 +120,14 @@ def evaluate_systems(request: EvalRequest) -> Evaluation:
         ModelError: A model cannot be loaded.
     """
     bounds = read_bounds(request.fail_under)
-    if not request.on:
-        raise ConfigError("no benchmark", place="--on", fix="give --on NAME or --on FILE")
+    _check(request)
     on = [name for name in request.on if name != AUDIT]
     found = _named([read_benchmark(name, pairs=request.pairs, limit=request.limit) for name in on])
+    earlier = None
+    if request.against is not None:
+        names = [one.name for one in found if isinstance(one, ItemSet)]
+        earlier = read_earlier(request.against, out=request.out, benchmarks=names)
+    check_bounds(bounds, {one.name: one.benchmark.figures(one.questions) for one in found if isinstance(one, ItemSet)})
     audited = None
     if AUDIT in request.on:
         audited = (
@@ -127,7 +141,7 @@ def evaluate_systems(request: EvalRequest) -> Evaluation:
         cache = ScoreCache(request.out)
         try:
             audits = {} if audited is None else audit_systems(systems, *audited, request.out)
-            return _judged(request, found, systems, cache, bounds, audits)
+            return _judged(request, found, systems, cache, bounds, audits, earlier)
         finally:
             cache.close()
 
@@ -139,6 +153,7 @@ def _judged(
     cache: ScoreCache,
     bounds: Sequence[Bound],
     audits: Mapping[str, Audit],
+    earlier: Mapping[str, Any] | None,
 ) -> Evaluation:
     when = time.time()
     spent: dict[str, Answering] = {system.name: Answering([]) for system in systems}
@@ -168,20 +183,41 @@ def _judged(
         "models": {system.name: _about(system, spent[system.name]) for system in systems},
         "benchmarks": benchmarks,
         "ratings": ratings,
+        "audit": None if not audits else {"data": request.data, "findings": _findings(audits)},
     }
     write_text(request.out / ROWS, written_rows(rows))
-    write_results(request.out / RESULTS, results)  # before a bound can turn out to name no figure
     problems = missed_bounds(results, bounds)
     problems += [f"{name}: {finding.sentence}" for name, one in audits.items() for finding in one.failures()]
-    if request.against is not None:
-        change = compare_results(results, rows, request.against, tolerance=request.tolerance)
+    if request.against is not None and earlier is not None:
+        change = compare_results(results, rows, request.against, earlier, tolerance=request.tolerance)
         results["against"] = change
         problems += [
             f"{one['benchmark']}/{one['name']} fell from {one['before']:.4f} to {one['now']:.4f}"
             for one in change["failed"]
         ]
-        write_results(request.out / RESULTS, results)
+    write_results(request.out / RESULTS, results)
     return Evaluation(results, tuple(problems), sum(one.scored for one in spent.values()), request.out, audits)
+
+
+def _check(request: EvalRequest) -> None:
+    """Refuse options that would do nothing."""
+    if not request.on:
+        raise ConfigError("no benchmark", place="--on", fix="give --on NAME or --on FILE")
+    for option, given in (("--data", request.data), ("--thresholds", request.thresholds)):
+        if given is not None and AUDIT not in request.on:
+            raise ConfigError(f"'{given}' is for an audit", place=option, fix="add --on audit, or leave it out")
+    if request.loading.judge and not any(text.startswith(JUDGE) for text in request.models):
+        raise ConfigError("no judge is asked", place="--judge-set", fix="name a judge:MODEL@BASE_URL, or leave it out")
+    if request.tolerance and request.against is None:
+        raise ConfigError(
+            f"{request.tolerance:g} is for a comparison",
+            place="--tolerance",
+            fix="add --against FOLDER, or leave it out",
+        )
+
+
+def _findings(audits: Mapping[str, Audit]) -> dict[str, list[str]]:
+    return {name: [finding.sentence for finding in one.findings] for name, one in audits.items()}
 
 
 def write_results(path: Path, results: Mapping[str, Any]) -> None:
@@ -227,7 +263,8 @@ def _rated(found: RatedSet, systems: Sequence[System], cache: ScoreCache, reques
 
 
 def _about(system: System, spent: Answering) -> dict[str, Any]:
-    store = getattr(system.scorer, "store", None)
+    asked = system.scorer.members.values() if isinstance(system.scorer, Vote) else [system.scorer]
+    stores = [store for one in asked if isinstance(store := getattr(one, "store", None), JudgeStore)]
     rate = spent.tokens / spent.seconds if spent.seconds and spent.tokens else None
     return {
         "asked": system.asked,
@@ -237,8 +274,13 @@ def _about(system: System, spent: Answering) -> dict[str, Any]:
         "tokens": spent.tokens,
         "seconds": round(spent.seconds, 2),
         "tokens_per_second": None if rate is None else round(rate, 1),
-        "cost": None if not isinstance(store, JudgeStore) else store.cost(),
+        "cost": _cost([store.cost() for store in stores]) if stores else None,
     }
+
+
+def _cost(costs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the sum of what some judges have cost; None where one of them has no price."""
+    return {key: None if None in (held := [one[key] for one in costs]) else sum(held) for key in costs[0]}
 
 
 def _named(found: Sequence[ItemSet | RatedSet]) -> list[ItemSet | RatedSet]:

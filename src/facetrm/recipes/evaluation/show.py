@@ -10,6 +10,9 @@ from facetrm.evaluate.benchmarks.result import BASELINES
 
 _MOST: Final = 40
 _WIDTH: Final = 26
+_SYSTEM: Final = 25
+"""Width of a system's column: two spaces and the longest cell, ``100.0 (100.0 to 100.0)``."""
+_BASELINE: Final = 10
 
 
 def evaluation_text(results: Mapping[str, Any]) -> str:
@@ -20,6 +23,9 @@ def evaluation_text(results: Mapping[str, Any]) -> str:
     """
     parts = [_benchmark(name, one) for name, one in results["benchmarks"].items()]
     parts += [_ratings(name, one) for name, one in results.get("ratings", {}).items()]
+    costs = [_cost(name, one["cost"]) for name, one in results["models"].items() if one["cost"]]
+    if costs:
+        parts.append("\n".join(costs))
     if results.get("against"):
         parts.append(_against(results["against"]))
     return "\n\n".join(parts)
@@ -30,20 +36,21 @@ def _benchmark(name: str, one: Mapping[str, Any]) -> str:
     head = f"{one['title']}: {one['rows']:,} questions, {one['prompts']:,} prompts"
     lines = [head if name == one["benchmark"] else f"{name} ({head})"]
     names = [*systems, *BASELINES]
-    lines.append(" " * _WIDTH + "".join(_cell(s, 22) for s in systems) + "".join(_cell(b, 10) for b in BASELINES))
+    columns = [*(_cell(s, _SYSTEM) for s in systems), *(_cell(b, _BASELINE) for b in BASELINES)]
+    lines.append(" " * _WIDTH + "".join(columns))
     figures = list(one["figures"].items())
     for figure, row in figures[:_MOST]:
         indent = {"total": "", "section": "  ", "subset": "    "}[one["levels"][figure]]
-        cells = [_interval(row[s]) if s in systems else _percent(row[s]["value"], 10) for s in names]
+        cells = [_interval(row[s]) if s in systems else _percent(row[s]["value"], _BASELINE) for s in names]
         lines.append(_cell(indent + figure, _WIDTH, left=True) + "".join(cells))
     if len(figures) > _MOST:
         lines.append(f"    and {len(figures) - _MOST} more in results.json")
     for figure, row in one["slices"].items():
-        cells = [_interval(row[s]) if s in systems else _percent(row[s]["value"], 10) for s in names]
+        cells = [_interval(row[s]) if s in systems else _percent(row[s]["value"], _BASELINE) for s in names]
         lines.append(_cell("  " + figure, _WIDTH, left=True) + "".join(cells))
     for system, counts in one["systems"].items():
-        said = [f"{counts['ties']} of {counts['comparisons']:,} comparisons tied"]
-        said += [f"{counts[key]} rows {key}" for key in ("failed", "truncated") if counts[key]]
+        said = [f"{counts['ties']:,} of {counts['comparisons']:,} comparisons tied"]
+        said += [f"{_count(counts[key], 'question')} {key}" for key in ("failed", "truncated") if counts[key]]
         lines.append(f"{printable(system, 60)}: {', '.join(said)}.")
         if counts["first_problem"]:
             lines.append(f"  first problem: {printable(counts['first_problem'], 200)}")
@@ -58,7 +65,7 @@ def _benchmark(name: str, one: Mapping[str, Any]) -> str:
     published = {key: n for key, n in one["published_counts"].items() if one["counts"].get(key, 0) not in (0, n)}
     if published:
         shown = ", ".join(f"{key} {one['counts'][key]} of {n}" for key, n in published.items())
-        lines.append(f"Not the published number of rows: {shown}.")
+        lines.append(f"Not the published number of questions: {shown}.")
     return "\n".join(lines)
 
 
@@ -81,12 +88,25 @@ def _ratings(name: str, one: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _cost(name: str, cost: Mapping[str, Any]) -> str:
+    """Return what a judge has cost in this folder, and what was asked now."""
+    known = cost["cost"] is not None
+    money = f"cost {cost['cost']:.4g}" if known else "no cost without --judge-set price_in=... and price_out=..."
+    now = _count(cost["requests_now"], "request")
+    return (
+        f"{printable(name, 60)}: {now} now; in this folder {cost['requests']:,} requests, "
+        f"{cost['tokens_in']:,} tokens in and {cost['tokens_out']:,} out, {money}."
+    )
+
+
 def _against(one: Mapping[str, Any]) -> str:
     flipped = one["flipped"]
     lines = [
         f"Against {printable(one['earlier'], 60)}: {flipped['to_wrong']} questions are wrong now, "
         f"{flipped['to_right']} are right now."
     ]
+    if one["other_rows"]:
+        lines.append(f"    not the same files as then: {', '.join(one['other_rows'])}")
     for objective, count in list(flipped["by_objective"].items())[:5]:
         lines.append(f"    {printable(objective, 60)} moved most in {count} of them")
     for row in sorted(one["figures"], key=lambda row: row["change"])[:5]:
@@ -96,6 +116,10 @@ def _against(one: Mapping[str, Any]) -> str:
                 + ("  below the tolerance" if row["failed"] else "")
             )
     return "\n".join(lines)
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def _cell(text: str, width: int, *, left: bool = False) -> str:
@@ -109,9 +133,9 @@ def _percent(value: float | None, width: int) -> str:
 
 def _interval(one: Mapping[str, float | None]) -> str:
     if one["value"] is None:
-        return "-".rjust(22)
+        return "-".rjust(_SYSTEM)
     low, high = (100 * (one[key] or 0.0) for key in ("low", "high"))
-    return f"{100 * one['value']:.1f} ({low:.1f} to {high:.1f})".rjust(22)
+    return f"{100 * one['value']:.1f} ({low:.1f} to {high:.1f})".rjust(_SYSTEM)
 
 
 def _points(one: Mapping[str, float | None]) -> str:

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 from facetrm.evaluate.benchmarks.result import BASELINES
-from facetrm.report.evaluated.measured import BenchmarkPart, EvaluationReport, MeasuredFigure
+from facetrm.report.evaluated.content import EvaluationReport
+from facetrm.report.evaluated.measured import BenchmarkPart, MeasuredFigure, RatedPart
 
 
 def leaders(part: BenchmarkPart) -> list[str]:
-    """Return the models of a benchmark by their totals, the best first.
+    """Return the models of a benchmark by their totals, the best first. Baselines lead only among themselves.
 
     Args:
         part: Models on one benchmark.
     """
     known = {model: total.value for model in part.models if (total := part.total(model)) is not None}
-    return sorted(known, key=lambda model: -known[model])
+    trained = [model for model in known if model not in part.plain]
+    return sorted(trained or known, key=lambda model: -known[model])
 
 
 def answer_sentences(report: EvaluationReport) -> list[str]:
-    """Return one sentence per benchmark, or the verdicts of runs without a benchmark.
+    """Return one sentence per benchmark, file of ratings, audit and run.
 
     Args:
         report: Content of the report.
     """
     said = [_sentence(part) for part in report.benchmarks]
+    said += [_on_ratings(part) for part in report.rated]
+    plain = {name for name, about in report.models.items() if about.get("kind") == "baseline"}
+    audits = [one for one in report.audits if one.model not in plain] or report.audits
+    said += [one.sentence for one in audits]
     return [*said, *(f"{run.name}: {run.statement}" for run in report.runs if run.statement)]
 
 
@@ -57,6 +63,17 @@ def _sentence(part: BenchmarkPart) -> str:
     return f"{best} and {second} are level on {part.name}, {points} apart; {best} has {score}, {against}."
 
 
+def _on_ratings(part: RatedPart) -> str:
+    known = {model: mean for model in part.models if (mean := part.mean(model)) is not None}
+    if not known:
+        return f"{part.name}: no objective has enough rated rows."
+    order = sorted(known, key=lambda model: -known[model])
+    rest = "".join(f"; {model} {known[model]:+.2f}" for model in order[1:3])
+    count = len(part.figures)
+    over = "the only objective" if count == 1 else f"{count} objectives on average"
+    return f"{order[0]} agrees most with the ratings of {part.name}: Spearman {known[order[0]]:+.2f} for {over}{rest}."
+
+
 def _against_baselines(part: BenchmarkPart, model: str) -> str:
     """Return how a model stands against chance, and against the better of the longest and the shortest answer."""
     lengths = [name for name in ("longest", "shortest") if part.total(name) is not None and name != model]
@@ -82,6 +99,6 @@ def systems_of(part: BenchmarkPart) -> list[str]:
         part: Models on one benchmark.
     """
     order = leaders(part)
-    rest = [model for model in part.models if model not in order]
+    rest = sorted((model for model in part.models if model not in order), key=lambda m: -_value(part.total(m)))
     found = [name for name in BASELINES if name not in part.models and part.total(name) is not None]
     return [*order, *rest, *found]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, final
@@ -15,9 +15,11 @@ from facetrm.evaluate.benchmarks.result import BASELINES
 from facetrm.report.axes import Axis
 from facetrm.report.charts import Chart, curves, heat_map
 from facetrm.report.evaluated.answer import answer_sentences, systems_of
-from facetrm.report.evaluated.contrast import Contrast, contrasts, shares_by_task
+from facetrm.report.evaluated.audit_part import AuditPart
+from facetrm.report.evaluated.content import EvaluationReport
+from facetrm.report.evaluated.contrast import Contrast, contrasts, largest_rows, shares_by_task
 from facetrm.report.evaluated.markdown import report_markdown
-from facetrm.report.evaluated.measured import BenchmarkPart, EvaluationReport, MeasuredFigure
+from facetrm.report.evaluated.measured import BenchmarkPart, MeasuredFigure, RunPart
 from facetrm.report.page import environment
 
 LENGTHS: Final = ("right answer shorter", "right answer longer", "equal length")
@@ -57,6 +59,38 @@ class PartView:
     contrast: tuple[Contrast, ...]
 
 
+@final
+@dataclass(frozen=True)
+class AuditView:
+    """What the template reads of one audit.
+
+    Attributes:
+        part: The audit.
+        correlations: Axis of the correlations with features.
+        changes: Axis of the changes by edits.
+        reliability: Chart of accuracy by confidence.
+    """
+
+    part: AuditPart
+    correlations: Axis
+    changes: Axis
+    reliability: Chart | None
+
+
+@final
+@dataclass(frozen=True)
+class TrainingRunView:
+    """What the template reads of one training run.
+
+    Attributes:
+        part: The run.
+        gates: Chart of the mean weight of each objective by task.
+    """
+
+    part: RunPart
+    gates: Chart | None
+
+
 def write_evaluation_report(report: EvaluationReport, folder: Path) -> tuple[Path, Path, Path]:
     """Write ``report.html``, ``report.md`` and ``report.json`` and return their paths.
 
@@ -91,16 +125,21 @@ def render_evaluation(report: EvaluationReport) -> str:
     systems = list(dict.fromkeys(name for view in views for name in view.systems))
     systems.sort(key=lambda name: name in BASELINES and name not in report.models)
     answer = answer_sentences(report)
+    trained = {name for view in views for name in view.part.models if name not in view.part.plain}
+    plain = {name for view in views for name in view.part.plain} if trained else set()
+    names = [*report.models, *(one.model for one in report.audits), *(run.name for run in report.runs)]
     return (
         environment()
         .get_template("evaluated.html.j2")
         .render(
-            title="Report: " + (", ".join(report.models) or ", ".join(run.name for run in report.runs)),
+            title="Report: " + ", ".join(name for name in dict.fromkeys(names) if name not in plain),
             report=report,
             views=views,
             systems=systems,
             answer=answer,
-            baselines=[name for name in BASELINES if name not in report.models],
+            baselines=[*(name for name in BASELINES if name not in report.models), *plain],
+            audits=[_audit_view(part) for part in report.audits],
+            runs=[_run_view(part) for part in report.runs],
             contents=_contents(report, views),
             total=TOTAL,
         )
@@ -138,7 +177,21 @@ def report_json(report: EvaluationReport) -> dict[str, Any]:
             }
             for part in report.benchmarks
         },
-        "runs": {run.name: {"statement": run.statement, "accuracy": run.accuracy} for run in report.runs},
+        "ratings": {
+            part.name: {
+                "rows": part.rows,
+                "models": list(part.models),
+                "figures": {
+                    name: {model: asdict(one) for model, one in row.items()} for name, row in part.figures.items()
+                },
+            }
+            for part in report.rated
+        },
+        "audits": {one.model: dict(one.raw) for one in report.audits},
+        "runs": {
+            run.name: {"statement": run.statement, "accuracy": run.accuracy, "gate_weights": run.gates}
+            for run in report.runs
+        },
         "made": [dict(one) for one in report.made],
         "notes": list(report.notes),
     }
@@ -174,6 +227,28 @@ def _view(part: BenchmarkPart, report: EvaluationReport) -> PartView:
     )
 
 
+def _audit_view(part: AuditPart) -> AuditView:
+    correlations = [one for row in part.biases for one in (row.correlation, row.before) if one is not None]
+    changes = [row.change for row in part.effects if row.change is not None]
+    chart = None
+    if part.calibration is not None:
+        line = [(confidence, accuracy) for confidence, accuracy, _ in part.calibration.bins]
+        chart = _reliability_chart([(part.model, line)], name=f"audit:{part.model}")
+    return AuditView(
+        part,
+        Axis.over(x for one in correlations for x in (one.low, one.high)),
+        Axis.over(x for one in changes for x in (one.low, one.high)),
+        chart,
+    )
+
+
+def _run_view(part: RunPart) -> TrainingRunView:
+    if not part.gates:
+        return TrainingRunView(part, None)
+    rows, values = largest_rows(part.gates)
+    return TrainingRunView(part, heat_map(rows, list(part.gates), values, name=f"weights:{part.name}"))
+
+
 def _axis(totals: Iterable[MeasuredFigure]) -> Axis:
     held = [x for one in totals for x in (one.low, one.high)]
     low, high = min([0.4, *held]), max([0.7, *held])
@@ -192,7 +267,7 @@ def _by_length(part: BenchmarkPart) -> Chart | None:
             lines.append((model, [_mean(chunk) for chunk in _chunks(pairs)]))
     if not lines:
         return None
-    label = "tokens of the right answer minus those of the wrong one, mean of a sixth of the pairs"
+    label = "tokens, right answer minus wrong answer"
     return curves(lines[:_CURVES], name=f"length:{part.name}", x_label=label, y_label="share right")
 
 
@@ -213,12 +288,16 @@ def _reliability(part: BenchmarkPart, report: EvaluationReport) -> Chart | None:
     ][: _CURVES - 1]
     if not lines:
         return None
+    return _reliability_chart(lines, name=f"reliability:{part.name}")
+
+
+def _reliability_chart(lines: Sequence[tuple[str, Sequence[tuple[float, float]]]], *, name: str) -> Chart:
     ends = [
         (x, x) for x in (min(c for _, line in lines for c, _ in line), max(c for _, line in lines for c, _ in line))
     ]
     return curves(
         [*lines, ("perfect", ends)],
-        name=f"reliability:{part.name}",
+        name=name,
         x_label="confidence that the preferred answer is right",
         y_label="share right",
     )
@@ -232,6 +311,8 @@ def _contents(report: EvaluationReport, views: Sequence[PartView]) -> list[tuple
         "reliability": ("Reliability", any(view.reliability for view in views)),
         "gate": ("What decides", any(view.gates for view in views)),
         "contrast": ("Where they differ", any(view.contrast for view in views)),
+        "rated": ("Ratings", report.rated),
+        "audit": ("Audits", report.audits),
         "runs": ("Training runs", report.runs),
         "made": ("How it was made", report.made),
     }

@@ -8,13 +8,33 @@ from statistics import median
 from typing import Final, final
 
 from facetrm.report.axes import Axis
+from facetrm.report.charts import folded, levels_of
 from facetrm.report.evaluated.answer import leaders
 from facetrm.report.evaluated.measured import BenchmarkPart, JudgedQuestion, Texts
 
 _MOST: Final = 5
 """Number of questions listed in each direction."""
+_STEPS: Final = 6
 _OBJECTIVES: Final = 12
 _TASKS: Final = 12
+
+
+@final
+@dataclass(frozen=True)
+class WaterfallStep:
+    """One step of a waterfall.
+
+    Attributes:
+        name: Name of the objective.
+        value: Its contribution to the margin.
+        left: Left end of its bar, in percent of the axis.
+        width: Width of its bar, in percent of the axis.
+    """
+
+    name: str
+    value: float
+    left: float
+    width: float
 
 
 @final
@@ -25,14 +45,19 @@ class ModelOnCase:
     Attributes:
         model: Name of the model.
         answered: What it did.
-        largest: Its three largest contributions to the margin.
-        axis: Axis of these contributions.
+        steps: Contributions to the margin, the largest first; each bar starts where the one before it ends.
+        axis: Axis of the steps.
     """
 
     model: str
     answered: JudgedQuestion
-    largest: tuple[tuple[str, float], ...]
+    steps: tuple[WaterfallStep, ...]
     axis: Axis
+
+    @property
+    def total(self) -> float:
+        """The sum of the steps, in percent of the axis."""
+        return self.axis.at(sum(step.value for step in self.steps))
 
 
 @final
@@ -107,6 +132,16 @@ def shares_by_task(part: BenchmarkPart, model: str) -> tuple[list[str], list[str
     if not sums:
         return None
     shares = {task: {n: v / sum(row.values()) for n, v in row.items()} for task, row in list(sums.items())[:_TASKS]}
+    names, values = largest_rows(shares)
+    return names, list(shares), values
+
+
+def largest_rows(shares: Mapping[str, Mapping[str, float]]) -> tuple[list[str], list[list[float]]]:
+    """Return the objectives with the largest shares, the others as one row, and the share of each by column.
+
+    Args:
+        shares: Share of each objective by column, such as a task.
+    """
     weight: dict[str, float] = {}
     for row in shares.values():
         for name, value in row.items():
@@ -117,7 +152,7 @@ def shares_by_task(part: BenchmarkPart, model: str) -> tuple[list[str], list[str
     values = [[row.get(name, 0.0) for row in shares.values()] for name in kept]
     if rest:
         values.append([sum(row.get(name, 0.0) for name in rest) for row in shares.values()])
-    return names, list(shares), values
+    return names, values
 
 
 def _contrast(part: BenchmarkPart, models: tuple[str, ...], title: str, verdicts: tuple[str, ...]) -> Contrast:
@@ -136,8 +171,14 @@ def _contrast(part: BenchmarkPart, models: tuple[str, ...], title: str, verdicts
 
 
 def _side(model: str, answered: JudgedQuestion) -> ModelOnCase:
-    parts = sorted(answered.contributions.items(), key=lambda item: -abs(item[1]))[:3]
-    return ModelOnCase(model, answered, tuple(parts), Axis.over(value for _, value in parts))
+    parts = folded(sorted(answered.contributions.items(), key=lambda item: -abs(item[1])), _STEPS)
+    levels = levels_of(parts, 0.0)
+    axis = Axis.over(levels)
+    steps = []
+    for (name, value), *ends in zip(parts, levels, levels[1:], strict=False):
+        left, right = axis.at(min(ends)), axis.at(max(ends))
+        steps.append(WaterfallStep(name, value, left, right - left))
+    return ModelOnCase(model, answered, tuple(steps), axis)
 
 
 def _scale(rows: Mapping[tuple[str, str], JudgedQuestion]) -> float:

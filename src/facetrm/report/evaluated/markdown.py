@@ -6,7 +6,9 @@ import re
 from collections.abc import Sequence
 
 from facetrm.report.evaluated.answer import answer_sentences, percent, systems_of
-from facetrm.report.evaluated.measured import BenchmarkPart, EvaluationReport, MeasuredFigure
+from facetrm.report.evaluated.audit_part import AuditPart, Moved
+from facetrm.report.evaluated.content import EvaluationReport
+from facetrm.report.evaluated.measured import BenchmarkPart, MeasuredFigure, RatedPart
 
 
 def report_markdown(report: EvaluationReport) -> str:
@@ -23,6 +25,11 @@ def report_markdown(report: EvaluationReport) -> str:
             lines.append(escaped(part.note))
         lines.append(_table(part))
         lines.append(f"{part.about['rows']:,} questions. {escaped(str(part.about['tie_rule']))} 95% intervals.")
+    for rated in report.rated:
+        lines += [f"## Ratings of {_code(rated.name)}", _rated_table(rated)]
+        lines.append(f"{rated.rows:,} rated answers. Spearman's correlation. 95% intervals.")
+    for audit in report.audits:
+        lines += [f"## Audit of {_code(audit.model)}", *(_audit_tables(audit))]
     for made in report.made:
         lines.append(f"Made on {escaped(str(made['date']))} by {_code(str(made['command']))}, seed {made['seed']}.")
     lines += [escaped(note) for note in report.notes]
@@ -47,6 +54,39 @@ def _table(part: BenchmarkPart) -> str:
     rows: list[Sequence[str]] = [["figure", *map(escaped, systems)], ["---", *("---:" for _ in systems)]]
     order = sorted(part.figures, key=lambda name: name != "total")
     rows += [[escaped(name), *(_cell(part.figures[name].get(system)) for system in systems)] for name in order]
+    return _lines(rows)
+
+
+def _rated_table(part: RatedPart) -> str:
+    rows = [["objective", *map(escaped, part.models)], ["---", *("---:" for _ in part.models)]]
+    for objective, row in part.figures.items():
+        held = [row.get(model) for model in part.models]
+        rows.append([escaped(objective), *(signed(None if one is None else one.spearman) for one in held)])
+    return _lines(rows)
+
+
+def _audit_tables(audit: AuditPart) -> list[str]:
+    biases = [["feature", "correlation", "moved most"], ["---", "---:", "---"]]
+    biases += [[escaped(row.feature), signed(row.correlation), _names(row.moved)] for row in audit.biases]
+    edits = [["edit", "expected", "change in standard deviations", "moved most"], ["---", "---", "---:", "---"]]
+    edits += [[escaped(row.edit), row.expected, signed(row.change), _names(row.moved)] for row in audit.effects]
+    return [_lines(table) for table in (biases, edits) if len(table) > 2]
+
+
+def _names(moved: Moved) -> str:
+    return escaped(", ".join(name for name, _, _ in moved))
+
+
+def signed(one: MeasuredFigure | None) -> str:
+    """Return a figure with its interval, such as ``+0.31 (+0.20 to +0.42)``.
+
+    Args:
+        one: The figure; None for a dash.
+    """
+    return "–" if one is None else f"{one.value:+.2f} ({one.low:+.2f} to {one.high:+.2f})"
+
+
+def _lines(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 

@@ -100,6 +100,7 @@ class BenchmarkPart:
         texts: Texts of the questions, by subset and id.
         about: What ``results.json`` says about how it was measured.
         note: Why it stands apart from another benchmark of the same name; empty otherwise.
+        plain: Names of the models that are baselines, such as ``length``.
     """
 
     name: str
@@ -112,6 +113,7 @@ class BenchmarkPart:
     texts: Mapping[tuple[str, str], Texts]
     about: Mapping[str, Any]
     note: str = ""
+    plain: frozenset[str] = frozenset()
 
     def total(self, system: str) -> MeasuredFigure | None:
         """Return the total of a model or baseline; None if it was not measured.
@@ -147,13 +149,64 @@ class RunPart:
         name: Name of its folder.
         statement: Its verdict, in words.
         good: Whether the verdict is ``usable``.
-        accuracy: Pair accuracy by source, then by system.
+        accuracy: Pair accuracy by kind of label, source or task, then by system.
+        gates: Mean weight of each objective by task; empty if the run has no gate, or no tasks.
     """
 
     name: str
     statement: str
     good: bool
     accuracy: Mapping[str, Mapping[str, float]]
+    gates: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+
+@final
+@dataclass(frozen=True)
+class RankFigure:
+    """Rank correlation of one score with the ratings of one objective.
+
+    Attributes:
+        own: Whether the score is the model's own rating of the objective, and not its reward.
+        spearman: Spearman's rho; None if it is not defined.
+        kendall: Kendall's tau-b; None if it is not defined.
+        rows: Number of rated rows.
+        failed: Number of rated rows without a score.
+    """
+
+    own: bool
+    spearman: MeasuredFigure | None
+    kendall: float | None
+    rows: int
+    failed: int
+
+
+@final
+@dataclass(frozen=True)
+class RatedPart:
+    """Models on one file of ratings.
+
+    Attributes:
+        name: Name of the file.
+        rows: Number of rated answers.
+        models: Names of the models, in order.
+        files: SHA-256 of the files.
+        figures: Figure by objective, then by model.
+    """
+
+    name: str
+    rows: int
+    models: tuple[str, ...]
+    files: tuple[str, ...]
+    figures: Mapping[str, Mapping[str, RankFigure]]
+
+    def mean(self, model: str) -> float | None:
+        """Return the mean of Spearman's rho over the objectives; None if there is none.
+
+        Args:
+            model: Name of the model.
+        """
+        known = [one.spearman.value for row in self.figures.values() if (one := row.get(model)) and one.spearman]
+        return sum(known) / len(known) if known else None
 
 
 @final
@@ -172,25 +225,3 @@ class CalibrationPart:
     error: float
     beta: float | None
     pairs: int
-
-
-@final
-@dataclass(frozen=True)
-class EvaluationReport:
-    """Content of the report.
-
-    Attributes:
-        models: Hash and kind of each model, by name.
-        benchmarks: Models on benchmarks.
-        runs: Training runs.
-        made: Command, date, seed and samples of each evaluation.
-        calibration: CalibrationPart by benchmark and model.
-        notes: What the reader should know about the merge.
-    """
-
-    models: Mapping[str, Mapping[str, Any]]
-    benchmarks: tuple[BenchmarkPart, ...]
-    runs: tuple[RunPart, ...]
-    made: tuple[Mapping[str, Any], ...]
-    calibration: Mapping[tuple[str, str], CalibrationPart]
-    notes: tuple[str, ...] = ()
