@@ -6,6 +6,7 @@ from facetrm.core.lazy import lazy
 
 __all__ = [
     "RewardSource",
+    "RewardsPlugin",
     "ScoredAnswers",
     "distilabel_step",
     "gdpo_advantages",
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from facetrm.policy.bridges.trl import trl_advantages, trl_reward, trl_rewards
     from facetrm.policy.bridges.verifiers import judge_score
     from facetrm.policy.bridges.verl import register_verl_advantages, verl_advantages, verl_compute_score
+    from facetrm.policy.bridges.vllm_endpoint import RewardsPlugin
 else:
     __getattr__, __dir__ = lazy(
         __name__,
@@ -50,5 +52,6 @@ else:
             "facetrm.policy.bridges.trl": ["trl_advantages", "trl_reward", "trl_rewards"],
             "facetrm.policy.bridges.verifiers": ["judge_score"],
             "facetrm.policy.bridges.verl": ["register_verl_advantages", "verl_advantages", "verl_compute_score"],
+            "facetrm.policy.bridges.vllm_endpoint": ["RewardsPlugin"],
         },
     )

@@ -74,10 +74,11 @@ def grouped_advantages(
             fix="give one weight per rating, or one per objective",
         )
     weights = np.broadcast_to(weights, ratings.shape)
-    ratings = np.where(np.isfinite(weights), ratings, np.nan)
+    present = np.isfinite(weights) & np.isfinite(ratings)
+    ratings, weights = np.where(present, ratings, np.nan), np.where(present, weights, 0.0)
     centred, deviation = _within(ratings, group_numbers(groups, len(ratings)))
     z = centred / np.maximum(deviation, floor)
-    return _like(np.where(np.isfinite(ratings), weights * z, 0.0).sum(axis=1), ratings_NK)
+    return _like((weights * z).sum(axis=1), ratings_NK)
 
 
 def gdpo_advantages(columns_NK: Values, groups: Iterable[Hashable], *, epsilon: float = 1e-4) -> Values:

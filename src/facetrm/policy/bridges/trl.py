@@ -101,7 +101,9 @@ def trl_rewards(scorer: Scorer, *, objectives: Sequence[str] | None = None) -> l
     return [TrlColumn(source, name, _contributions(name)) for name in source.objectives]
 
 
-def trl_advantages(scorer: Scorer, *, floor: float = FLOOR, name: str = "advantage") -> TrlColumn:
+def trl_advantages(
+    scorer: Scorer, *, objectives: Sequence[str] | None = None, floor: float = FLOOR, name: str = "advantage"
+) -> TrlColumn:
     """Return one reward function: the advantages that keep the gate, computed over the answers to each prompt.
 
     Set ``scale_rewards="none"``: TRL would divide by a deviation again. Each process must hold whole groups, so
@@ -109,15 +111,19 @@ def trl_advantages(scorer: Scorer, *, floor: float = FLOOR, name: str = "advanta
 
     Args:
         scorer: a reward model whose rewards are gated sums.
+        objectives: the objectives; None takes those of the model.
         floor: the least deviation that a column of ratings is divided by.
         name: the name of the column.
+
+    Raises:
+        ConfigError: the scorer does not say what its objectives are, or has no such objective.
     """
 
     def column(scored: ScoredAnswers, prompts: Sequence[str]) -> Column:
         found = scored.advantages(prompts, floor=floor).tolist()
         return [None if score is None else value for score, value in zip(scored.scores, found, strict=True)]
 
-    return TrlColumn(RewardSource(scorer), name, column, tell=True)
+    return TrlColumn(RewardSource(scorer, objectives=objectives), name, column, tell=True)
 
 
 def _contributions(objective: str) -> Callable[[ScoredAnswers, Sequence[str]], Column]:
