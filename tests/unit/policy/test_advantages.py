@@ -10,7 +10,7 @@ import torch
 
 from facetrm.core.errors import ConfigError, DataError
 from facetrm.core.statistics import pearson, spearman
-from facetrm.policy.advantages import gdpo_advantages, grouped_advantages, group_numbers, grpo_advantages
+from facetrm.policy.advantages import gdpo_advantages, group_numbers, grouped_advantages, grpo_advantages
 
 GROUP, PROMPTS, K = 6, 40, 4
 

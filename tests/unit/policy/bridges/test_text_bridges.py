@@ -72,7 +72,9 @@ def test_swift_without_messages_gives_numbers() -> None:
 CHATML = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
 
 
-@pytest.mark.parametrize(("template", "end"), [(CHATML, "<|im_end|>"), ("{}", ""), (CHATML, "<|im_end|><|endoftext|>\n")])
+@pytest.mark.parametrize(
+    ("template", "end"), [(CHATML, "<|im_end|>"), ("{}", ""), (CHATML, "<|im_end|><|endoftext|>\n")]
+)
 def test_openrlhf_reads_rendered_text(template: str, end: str) -> None:
     prompts = [template.format(prompt) for prompt, _ in BOTH]
     queries = [prompt + answer + end for prompt, (_, answer) in zip(prompts, BOTH, strict=True)]

@@ -157,9 +157,10 @@ def test_grpo_trains_with_one_pass_for_all_objectives(kind: str, policy: Path, t
     if kind == "combined":
         rewards = [trl_reward(scorer, objectives=scorer.objectives)]
     elif kind == "gdpo":
-        rewards, settings = trl_rewards(scorer, objectives=scorer.objectives), {
-            "multi_objective_aggregation": "normalize_then_sum"
-        }
+        rewards, settings = (
+            trl_rewards(scorer, objectives=scorer.objectives),
+            {"multi_objective_aggregation": "normalize_then_sum"},
+        )
         assert len(rewards) == 3
     else:
         rewards, settings = [trl_advantages(scorer, objectives=scorer.objectives)], {"scale_rewards": "none"}
