@@ -243,7 +243,8 @@ def answered_messages(messages: object) -> Answer:
         return exc
     except ValidationError as exc:
         said = exc.errors()[0]
-        return DataError(f"{said['msg']} ({short(said['input'], 60)})", place=".".join(map(str, said["loc"])))
+        problem = f"{said['msg'].removeprefix('Value error, ')} ({short(said['input'], 60)})"
+        return DataError(problem, place=".".join(map(str, said["loc"])))
 
 
 def same_prompt(prompt: Any) -> str:
