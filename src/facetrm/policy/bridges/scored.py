@@ -70,7 +70,7 @@ class ScoredAnswers:
     def advantages(self, groups: Iterable[Hashable], *, floor: float = FLOOR) -> NDArray[np.float64]:
         """Return the advantages that keep the gate, [N]; 0 for an answer that could not be scored.
 
-        Ratings on the [0, 1] scale are weighted by the reward per unit of rating, penalties included.
+        Ratings on the [0, 1] scale are weighted by :func:`weight_shares`, penalties included.
 
         Args:
             groups: group of each answer.
@@ -86,17 +86,20 @@ class ScoredAnswers:
                 place="advantages that keep the gate",
                 fix="use the reward itself, or a model whose aggregator is a gated sum",
             )
-        ratings = [[_of(score, "scores", name) for name in self.objectives] for score in self.scores]
-        weights = [[_of(score, "coefficients", name) for name in self.objectives] for score in self.scores]
         shape = (len(self.scores), len(self.objectives))
-        found = grouped_advantages(np.reshape(ratings, shape), np.reshape(weights, shape), groups, floor=floor)
-        return np.asarray(found, dtype=np.float64)
+        ratings_NK, weights_NK = np.full(shape, np.nan), np.full(shape, np.nan)
+        for n, score in enumerate(self.scores):
+            if score is not None:
+                shares = weight_shares(score)
+                ratings_NK[n] = [score.scores.get(name, np.nan) for name in self.objectives]
+                weights_NK[n] = [shares.get(name, np.nan) for name in self.objectives]
+        return grouped_advantages(ratings_NK, weights_NK, groups, floor=floor)
 
     def columns(self, row: int, *, missing: float) -> dict[str, float]:
         """Return one answer as a dict of finite numbers, for trainers that know no absent value.
 
         Every answer has the same keys: ``score``, ``failed`` (0 or 1), ``base``, and for each objective
-        ``contribution/NAME``, ``rating/NAME`` (on [0, 1]) and ``weight/NAME`` (the reward per unit of rating).
+        ``contribution/NAME``, ``rating/NAME`` (on [0, 1]) and ``weight/NAME`` (:func:`weight_shares`).
 
         Args:
             row: number of the answer.
@@ -104,17 +107,26 @@ class ScoredAnswers:
         """
         score = self.scores[row]
         known = {"score": missing, "failed": 1.0, "base": 0.0}
+        shares: dict[str, float] = {}
         if score is not None:
-            known = {"score": score.reward, "failed": 0.0, "base": score.base}
+            known, shares = {"score": score.reward, "failed": 0.0, "base": score.base}, weight_shares(score)
         for name in self.objectives:
             known[CONTRIBUTION + name] = 0.0 if score is None else score.contributions.get(name, 0.0)
             known[RATING + name] = 0.0 if score is None else score.scores.get(name, 0.0)
-            known[WEIGHT + name] = 0.0 if score is None else score.coefficients.get(name, 0.0)
+            known[WEIGHT + name] = shares.get(name, 0.0)
         return known
 
 
-def _of(score: Score | None, part: str, name: str) -> float:
-    return math.nan if score is None else float(getattr(score, part).get(name, math.nan))
+def weight_shares(score: Score) -> dict[str, float]:
+    """Return the coefficients of a score divided by the sum of their sizes, so that advantages have a common scale.
+
+    They are signed (a penalty is negative) and the same for all answers to a prompt, as its gate is.
+
+    Args:
+        score: score whose reward is a weighted sum of ratings; any other has no shares.
+    """
+    total = math.fsum(map(abs, score.coefficients.values()))
+    return {name: value / total if total else 0.0 for name, value in score.coefficients.items()}
 
 
 @final

@@ -73,9 +73,10 @@ def test_many_failures_leave_the_rest_and_are_told(caplog: pytest.LogCaptureFixt
 def test_advantages_are_those_of_ratings_and_coefficients() -> None:
     scored = RewardSource(Moody().model).score(batch())
     ratings = [[score.scores[name] for name in OBJECTIVES] for score in scored.scores]
-    weights = [[score.coefficients[name] for name in OBJECTIVES] for score in scored.scores]
+    weights = np.array([[score.coefficients[name] for name in OBJECTIVES] for score in scored.scores])
+    weights /= np.abs(weights).sum(axis=1, keepdims=True)
     groups = [0] * 4 + [1] * 4
-    expected = grouped_advantages(np.array(ratings), np.array(weights), groups, floor=0.3)
+    expected = grouped_advantages(np.array(ratings), weights, groups, floor=0.3)
     np.testing.assert_allclose(scored.advantages(groups, floor=0.3), expected)
     assert np.abs(expected).max() > 0.01
 
