@@ -187,6 +187,7 @@ else:
             "hub",
             "label",
             "model",
+            "policy",
             "recipes",
             "report",
         ],
