@@ -10,7 +10,7 @@ from sklearn.linear_model import BayesianRidge
 from facetrm.core.errors import FitError, ModelError
 from facetrm.data.objectives import Objective
 from facetrm.fit.heads.ridge import RidgeConfig, fit_linear_experts
-from facetrm.model.posterior import HeadPosterior, PosteriorGroup
+from facetrm.model.uncertainty.posterior import HeadPosterior, PosteriorGroup
 
 OBJECTIVES = [Objective(name=f"o{k}", low=0, high=1, kind="continuous") for k in range(3)]
 
