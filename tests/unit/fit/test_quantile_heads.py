@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.linear_model import QuantileRegressor
 
-from facetrm.core.errors import FitError
+from facetrm.core.errors import FitError, ModelError
 from facetrm.data.objectives import Objective
 from facetrm.fit.heads.quantile import QuantileConfig, QuantileHeads, fit_quantile_heads, pinball
 
@@ -62,9 +62,9 @@ def test_quantiles_that_cross_are_sorted_and_tails_are_their_means() -> None:
 def test_errors_name_the_fix() -> None:
     x, y = planted(20)
     heads = fit_quantile_heads(torch.from_numpy(x), y, objectives=OBJECTIVES, config=QuantileConfig(levels=3))
-    with pytest.raises(FitError, match=r"up to 0\.5"):
+    with pytest.raises(ModelError, match=r"up to 0\.5"):
         heads.interval(torch.from_numpy(x), coverage=0.9)
-    with pytest.raises(FitError, match=r"0\.25 or more"):
+    with pytest.raises(ModelError, match=r"0\.25 or more"):
         heads.lower_tail(torch.from_numpy(x), share=0.1)
     with pytest.raises(FitError, match="objective 'o0'"):
         fit_quantile_heads(torch.from_numpy(x), np.full((20, 1), np.nan), objectives=OBJECTIVES)

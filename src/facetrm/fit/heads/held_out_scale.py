@@ -52,7 +52,7 @@ def scale_to_residuals(
             unseen_N = seen_N / (1.0 - weights_N[rows] * seen_N).clamp(min=1e-3)
             unit_NJ = ((1.0 + unseen_N)[:, None] * group.noise_J).sqrt().clamp(min=1e-12).double().numpy()
             ratio_NK[rows, columns] = np.abs(residual_NK[rows, columns]) / unit_NJ
-    scale_K = torch.tensor([_factor(ratio_NK[:, k]) for k in range(ratio_NK.shape[1])])
+    scale_K = torch.tensor([_factor(ratio_N) for ratio_N in ratio_NK.T])
     return posterior.scaled(scale_K, residual_correlation(residual_NK))
 
 

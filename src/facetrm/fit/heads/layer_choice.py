@@ -37,6 +37,7 @@ from facetrm.fit.heads.objective_report import with_interval
 from facetrm.fit.heads.ridge import LinearFit, RidgeConfig, fit_linear_experts
 from facetrm.model.experts import LengthScale, LinearExperts
 from facetrm.model.uncertainty.posterior import HeadPosterior, PosteriorGroup
+from facetrm.model.uncertainty.quantile_heads import QuantileHeads
 
 
 @dataclass(frozen=True)
@@ -71,10 +72,12 @@ class LayeredFit:
     Attributes:
         fit: the fitted heads and their reports.
         table: one row per objective; empty if there was only one layer.
+        quantiles: quantile heads on the same layers; None if there are none.
     """
 
     fit: LinearFit
     table: tuple[LayerRow, ...] = ()
+    quantiles: QuantileHeads | None = None
 
 
 def fit_layered_experts(
@@ -181,9 +184,7 @@ def _posterior(
         scale_K[mine] = fit.posterior.scale_K[mine]
         parts = (group.of(mine, layer=layer, factor=factors[layer]) for group in fit.posterior.groups)
         found += [part for part in parts if part is not None]
-    return HeadPosterior(
-        found, experts=len(chosen), scale_K=scale_K, correlation_KK=residual_correlation(residual_NK)
-    )
+    return HeadPosterior(found, experts=len(chosen), scale_K=scale_K, correlation_KK=residual_correlation(residual_NK))
 
 
 def _row(
