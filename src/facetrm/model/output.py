@@ -146,11 +146,7 @@ class Score:
         if not (math.isfinite(deviations) and deviations >= 0):
             raise ModelError(f"{deviations:g} standard deviations", place="lower bound", fix="give a number from 0")
         if self.uncertainty is None or self.uncertainty.reward is None:
-            raise ModelError(
-                "the model stores no uncertainty of its rewards",
-                place="lower bound",
-                fix="fit it with 'experts.uncertainty: true' (or 'gate.seeds' above 1) in an armorm recipe",
-            )
+            raise no_uncertainty(place="lower bound")
         return self.reward - deviations * self.uncertainty.reward
 
     def _repr_html_(self) -> str:
@@ -164,6 +160,19 @@ class Score:
         cut = ["The conversation was truncated."] if self.truncated else []
         caption = f"reward {show_fixed(self.reward)} = base {show_fixed(self.base)} + contributions; task {self.task}"
         return html_table(caption, ["objective", "contribution", "weight", "rating"], rows, notes=cut)
+
+
+def no_uncertainty(*, place: str) -> ModelError:
+    """Return the error for a model that cannot tell the deviation of its rewards.
+
+    Args:
+        place: what asked for it.
+    """
+    return ModelError(
+        "the model stores no uncertainty of its rewards",
+        place=place,
+        fix="fit it with 'experts.uncertainty: true' (or 'gate.seeds' above 1) in an armorm recipe",
+    )
 
 
 def rows_of(

@@ -80,6 +80,11 @@ class RewardUncertainty:
             return None
         return RewardUncertainty(posterior=posterior, gates=gates, quantiles=quantiles)
 
+    @property
+    def rates_rewards(self) -> bool:
+        """Whether it tells the deviation of a reward, and not only the quantiles of ratings."""
+        return self.posterior is not None or bool(self.gates)
+
     def check(self, *, experts: int, hidden_size: int) -> None:
         """Check that the parts fit a mixture.
 
@@ -133,7 +138,7 @@ class RewardUncertainty:
             tail_NK = heads.lower_tail(features, share=max(TAIL, float(heads.levels_Q[0])))
             tails = [dict(zip(names, row, strict=False)) for row in tail_NK.tolist()]
         gates = [None] * size if gate_N is None else gate_N.tolist()
-        found = reward_N.tolist() if self.posterior is not None or self.gates else [None] * size
+        found = reward_N.tolist() if self.rates_rewards else [None] * size
         return [Uncertainty(found[n], ratings[n], gates[n], tails[n]) for n in range(size)]
 
     def gate_deviation(self, prompt_ND: Tensor, output: RewardOutput, *, total: GatedSum) -> Tensor:
