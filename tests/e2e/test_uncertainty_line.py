@@ -11,6 +11,7 @@ import pytest
 
 from command_line import Said, command
 from facetrm.core.errors import ConfigError
+from facetrm.data.records import conversation
 from facetrm.recipes.run import Run, read_recipe, run_recipe
 from tiny_runs import PAIR, A, B, U, recipe, run, write_recipe, write_rows
 
@@ -52,8 +53,11 @@ def test_rewards_are_those_of_the_run_without_and_uncertainty_stands_beside_them
 
 
 def test_the_model_in_memory_and_the_folder_agree_bit_by_bit(sure: Run, answers: Path) -> None:
-    own = sure.model.score([(U, A)])[0].to_dict()
-    assert rows_of(command("score", sure.folder, "--data", answers))[0] == {"id": "one", "answer": 0, **own}
+    own = sure.model.score([conversation([U, answer]) for answer in (A, A, B, B)])
+    found = rows_of(command("score", sure.folder, "--data", answers))
+    assert [{**row, "id": "", "answer": 0} for row in found] == [
+        {"id": "", "answer": 0, **score.to_dict()} for score in own
+    ]
 
 
 def test_lower_bounds_stand_beside_the_reward(sure: Run, answers: Path, tmp_path: Path) -> None:
@@ -92,7 +96,7 @@ def test_scores_of_another_bound_are_not_reused(sure: Run, tmp_path: Path) -> No
 
 
 def test_an_edited_model_keeps_its_uncertainty(sure: Run, answers: Path, tmp_path: Path) -> None:
-    best = max(sure.fit.mixture.names, key=lambda name: sure.model.score([(U, A)])[0].weights[name])
+    best = max(sure.fit.mixture.names, key=lambda name: sure.model.score([conversation([U, A])])[0].weights[name])
     said = command("explain", sure.folder, "--data", answers, "--drop", best, "--save", tmp_path / "edited")
     assert said.code == 0, said.err
     row = rows_of(command("score", tmp_path / "edited", "--data", answers, "--lower-bound", "1"))[0]
@@ -106,7 +110,7 @@ def test_a_model_without_uncertainty_names_the_setting(tiny_run: Run, answers: P
     out = tmp_path / "scores.jsonl"
     for more in ((), ("--out", out)):
         said = command("score", tiny_run.folder, "--data", answers, "--lower-bound", "1", *more)
-        assert said.code == 2 or said.code == 1
+        assert said.code == 2
         assert "stores no uncertainty of its rewards" in said.complaint
         assert "experts.uncertainty: true" in said.complaint
         assert not said.out
@@ -138,8 +142,8 @@ def test_coverage_is_measured_shown_and_documented(sure: Run, tiny_run: Run) -> 
         assert set(row) <= documented
         assert row["rated"] > 0
         assert 0 <= row["quantile_coverage_90"] <= 1
-        assert 0 < row["pinball"]
-        assert 0 < row["pinball_constant"]
+        assert row["pinball"] > 0
+        assert row["pinball_constant"] > 0
     rated = sum(row["rated"] for row in with_a_head)
     assert 0.8 < sum(row["rated"] * row["coverage_90"] for row in with_a_head) / rated < 0.98
     column = "in 90% interval"
@@ -161,4 +165,5 @@ def test_each_gate_of_a_router_keeps_the_uncertainty(tmp_path: Path) -> None:
         assert mixture.uncertainty is not None
         assert mixture.uncertainty.posterior is not None
         assert len(mixture.uncertainty.gates) == 1
-    assert made.model.score([(U, A)])[0].lower_bound(1.0) < made.model.score([(U, A)])[0].reward
+    score = made.model.score([conversation([U, A])])[0]
+    assert score.lower_bound(1.0) < score.reward

@@ -55,7 +55,8 @@ class Uncertainty:
     Attributes:
         reward: of the reward, if raters rated the answer instead of the heads, and over the gates; None if the model
             stores neither the posterior of its heads nor several gates.
-        ratings: of a new rating on the [0, 1] scale, by objective; empty without the posterior of the heads.
+        ratings: of a new rating on the [0, 1] scale, by objective: about 90% of new ratings lie within 1.645 of them.
+            Empty without the posterior of the heads.
         gate: of the reward over gates that were fitted with different seeds; None with a single gate.
         lower_tails: mean of the lowest tenth of each objective's ratings on the [0, 1] scale; empty without quantile
             heads.

@@ -35,9 +35,12 @@ def group(columns: tuple[int, ...], *, size: int = HIDDEN, layer: int | str = "l
 
 
 def posterior(*groups: PosteriorGroup) -> HeadPosterior:
-    scale_K = torch.tensor([1.1, 0.9, 1.0, 1.0])
     return HeadPosterior(
-        groups or [group((0, 2)), group((1,))], experts=4, scale_K=scale_K, correlation_KK=CORRELATION_KK
+        groups or [group((0, 2)), group((1,))],
+        experts=4,
+        scale_K=torch.tensor([1.1, 0.9, 1.0, 1.0]),
+        spread_K=torch.tensor([1.2, 1.0, 0.8, 1.0]),
+        correlation_KK=CORRELATION_KK,
     )
 
 
@@ -82,15 +85,15 @@ def test_rewards_stay_and_deviations_follow_their_formula() -> None:
         assert other.uncertainty is None
         found, x_D = of(score), features.response_NAD[n, 0].double()
         assert list(found.ratings) == NAMES
-        deviation = {}
+        deviation, spread = {}, {}
         for columns in ((0, 2), (1,)):
             part = group(columns)
             leverage = float(((part.root_DD.double() @ (x_D - part.centre_D)) ** 2).sum()) + 0.02
             for j, k in enumerate(columns):
-                scale = (1.1, 0.9, 1.0)[k]
-                deviation[NAMES[k]] = scale * (float(part.noise_J[j]) * (1.0 + leverage)) ** 0.5
+                closed = (float(part.noise_J[j]) * (1.0 + leverage)) ** 0.5
+                deviation[NAMES[k]], spread[NAMES[k]] = (1.1, 0.9, 1.0)[k] * closed, (1.2, 1.0, 0.8)[k] * closed
         assert found.ratings == pytest.approx(deviation, rel=1e-4)
-        of_head = torch.tensor([score.coefficients[name] * deviation[name] for name in NAMES])
+        of_head = torch.tensor([score.coefficients[name] * spread[name] for name in NAMES])
         variance = float(of_head @ CORRELATION_KK[:3, :3] @ of_head)
         rewards = [score.reward]
         for gate in other_gates():
@@ -130,10 +133,9 @@ def test_tampered_parts_are_named() -> None:
             Mixture.from_state({key: tensor for key, tensor in tensors.items() if key != name}, spec)
     with pytest.raises(ModelError, match="part 'gate-2' is unexpected"):
         Mixture.from_state({**tensors, "uncertainty.gate-2.bias_K": torch.zeros(4)}, spec)
-    with pytest.raises(ModelError, match=r"tensor 'uncertainty\.posterior\.scale_K' is unexpected"):
-        bare = {key: value for key, value in spec.items() if key != "uncertainty"}
-        names = ("uncertainty.posterior.scale_K", *(key for key in tensors if not key.startswith("uncertainty.")))
-        Mixture.from_state({name: tensors[name] for name in names}, bare)
+    bare = {key: value for key, value in spec.items() if key != "uncertainty"}
+    with pytest.raises(ModelError, match=r"tensor 'uncertainty\..*' is unexpected"):
+        Mixture.from_state(tensors, bare)
     changed = {**tensors, "uncertainty.posterior.scale_K": torch.tensor([float("nan"), 1, 1, 1])}
     with pytest.raises(ModelError, match="a factor is negative or not finite"):
         Mixture.from_state(changed, spec)
@@ -146,7 +148,7 @@ def test_an_edit_takes_the_deviation_of_what_it_drops(tmp_path: Path) -> None:
     for score, before in zip(load(tmp_path / "edited").score(QUESTIONS), full.score(QUESTIONS), strict=True):
         assert score.coefficients["test-honest"] == pytest.approx(1.0)
         assert of(score).ratings == of(before).ratings
-        assert of(score).reward == pytest.approx(of(score).ratings["test-honest"], rel=1e-5)
+        assert of(score).reward == pytest.approx(of(score).ratings["test-honest"] / 0.9, rel=1e-5)
     halved = edit(bare, scale={"test-honest": 0.5})
     for score, before in zip(halved.score(QUESTIONS), bare.score(QUESTIONS), strict=True):
         assert of(score).reward == pytest.approx(0.5 * (of(before).reward or 0.0), rel=1e-5)

@@ -1,8 +1,9 @@
 """Factors that make the posterior's intervals fit held-out ratings, and the correlation of the ratings' errors.
 
     unit_nk   = s_k sqrt(1 + h_n / (1 - w_n h_n))       the deviation of rating n from a head that has not seen it
-    scale_k   = 90% quantile of |y_nk - held-out prediction| / unit_nk, divided by 1.645
-    r_kl      = sum e_nk e_nl / sqrt(sum e_nk^2 sum e_nl^2)     e = held-out errors, over rows that rate both
+    scale_k   = 90% quantile of |e_nk| / unit_nk, divided by 1.645
+    spread_k  = sqrt(mean of (e_nk / unit_nk)^2)
+    r_kl      = sum e_nk e_nl / sqrt(sum e_nk^2 sum e_nl^2)     e_nk = y_nk - held-out prediction, of rows with both
 
 ``h_n`` is the leverage of row n in the fit on all rows, so that ``h_n / (1 - w_n h_n)`` is its leverage in a fit
 without it. ``1.645 * scale_k * deviation`` then holds 90% of held-out ratings, whatever the shape of their noise.
@@ -52,8 +53,10 @@ def scale_to_residuals(
             unseen_N = seen_N / (1.0 - weights_N[rows] * seen_N).clamp(min=1e-3)
             unit_NJ = ((1.0 + unseen_N)[:, None] * group.noise_J).sqrt().clamp(min=1e-12).double().numpy()
             ratio_NK[rows, columns] = np.abs(residual_NK[rows, columns]) / unit_NJ
-    scale_K = torch.tensor([_factor(ratio_N) for ratio_N in ratio_NK.T])
-    return posterior.scaled(scale_K, residual_correlation(residual_NK))
+    factors = torch.tensor([_factors(ratio_N) for ratio_N in ratio_NK.T])
+    return posterior.scaled(
+        scale_K=factors[:, 0], spread_K=factors[:, 1], correlation_KK=residual_correlation(residual_NK)
+    )
 
 
 def residual_correlation(residual_NK: Floats) -> Tensor:
@@ -79,10 +82,10 @@ def residual_correlation(residual_NK: Floats) -> Tensor:
     return torch.from_numpy(found_KK).float()
 
 
-def _factor(ratio_N: Floats) -> float:
-    """Return the factor on the deviation of one objective; 1 if no row is held out."""
+def _factors(ratio_N: Floats) -> tuple[float, float]:
+    """Return the factors scale and spread of one objective; 1 if no row is held out."""
     found_N = np.sort(ratio_N[np.isfinite(ratio_N)])
     if not len(found_N):
-        return 1.0
+        return 1.0, 1.0
     rank = min(math.ceil(COVERAGE * (len(found_N) + 1)), len(found_N))
-    return float(found_N[rank - 1]) / NORMAL
+    return float(found_N[rank - 1]) / NORMAL, float(np.sqrt(np.mean(found_N**2)))

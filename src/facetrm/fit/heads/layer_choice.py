@@ -176,15 +176,21 @@ def _posterior(
 ) -> HeadPosterior | None:
     """Return the posterior of the heads that were chosen, for vectors that are not scaled; None if there is none."""
     found: list[PosteriorGroup] = []
-    scale_K = torch.ones(len(chosen))
+    scale_K, spread_K = torch.ones(len(chosen)), torch.ones(len(chosen))
     for layer, fit in fits.items():
         if fit.posterior is None:
             return None
         mine = [k for k, other in enumerate(chosen) if other == layer]
-        scale_K[mine] = fit.posterior.scale_K[mine]
+        scale_K[mine], spread_K[mine] = fit.posterior.scale_K[mine], fit.posterior.spread_K[mine]
         parts = (group.of(mine, layer=layer, factor=factors[layer]) for group in fit.posterior.groups)
         found += [part for part in parts if part is not None]
-    return HeadPosterior(found, experts=len(chosen), scale_K=scale_K, correlation_KK=residual_correlation(residual_NK))
+    return HeadPosterior(
+        found,
+        experts=len(chosen),
+        scale_K=scale_K,
+        spread_K=spread_K,
+        correlation_KK=residual_correlation(residual_NK),
+    )
 
 
 def _row(

@@ -2,12 +2,13 @@
 
     var(mean rating | x) = s_k^2 (|R (x - m)|^2 + 1 / mass)        R^T R = (G + alpha)^-1, G the centred Gram matrix
     var(new rating | x)  = s_k^2 + var(mean rating | x)
-    deviation            = scale_k * sqrt(var(new rating | x))
-    var(sum_k c_k y_k)   = sum_kl c_k c_l r_kl deviation_k deviation_l
+    deviation_k          = scale_k * sqrt(var(new rating | x))        1.645 of them hold 90% of held-out ratings
+    var(sum_k c_k y_k)   = sum_kl c_k c_l r_kl v_k v_l                v_k = spread_k * sqrt(var(new rating | x))
 
 Without an intercept, m is 0 and the term 1 / mass is absent. Objectives with the same layer, rows and alpha share R.
-``scale`` and the correlation ``r`` of the ratings' errors come from held-out predictions; they are 1 and the identity
-in the closed form.
+``scale``, ``spread`` and the correlation ``r`` of the ratings' errors come from held-out predictions; they are 1 and
+the identity in the closed form. The two factors differ where the noise is not normal: a sum has the variance of its
+parts, but not their quantiles.
 
 Shapes: N conversations, D hidden size, K experts, J experts of one group.
 
@@ -29,6 +30,7 @@ from facetrm.core.errors import BackboneError, ModelError, short
 
 _PLACE = "posterior of the heads"
 _FIX = "fit the heads again with uncertainty"
+_FACTORS = ("scale_K", "spread_K", "correlation_KK")
 
 
 @final
@@ -51,6 +53,10 @@ class PosteriorGroup:
     noise_J: Tensor
     offset: float
     layer: Layer = LAST
+
+    def __post_init__(self) -> None:
+        # the memory layout of a file, because products of another layout may differ in their last bits
+        object.__setattr__(self, "root_DD", self.root_DD.contiguous())
 
     def leverage(self, response_ND: Tensor) -> Tensor:
         """Return the variance of the mean rating of each answer in units of the noise, [N].
@@ -86,7 +92,8 @@ class HeadPosterior:
     Args:
         groups: the groups of heads. An expert in no group has no posterior, and its variances are NaN.
         experts: number of experts K.
-        scale_K: factor on each deviation, from held-out ratings; None for 1.
+        scale_K: factor that makes 1.645 deviations hold 90% of held-out ratings; None for 1.
+        spread_K: factor that makes the variance that of held-out errors; None for 1.
         correlation_KK: correlation of the errors of the experts' ratings; None for the identity.
 
     Raises:
@@ -106,11 +113,13 @@ class HeadPosterior:
         *,
         experts: int,
         scale_K: Tensor | None = None,
+        spread_K: Tensor | None = None,
         correlation_KK: Tensor | None = None,
     ) -> None:
         self.groups, self.experts = tuple(groups), experts
-        self.scale_K = torch.ones(experts) if scale_K is None else scale_K.float()
-        self.correlation_KK = torch.eye(experts) if correlation_KK is None else correlation_KK.float()
+        self.scale_K = _own(torch.ones(experts) if scale_K is None else scale_K)
+        self.spread_K = _own(torch.ones(experts) if spread_K is None else spread_K)
+        self.correlation_KK = _own(torch.eye(experts) if correlation_KK is None else correlation_KK)
         columns = [k for group in self.groups for k in group.columns]
         if len(set(columns)) != len(columns) or any(not 0 <= k < experts for k in columns):
             raise ModelError(f"heads {sorted(columns)} for {experts} experts", place=_PLACE, fix=_FIX)
@@ -128,12 +137,14 @@ class HeadPosterior:
 
     def _check_scale(self) -> None:
         """Raise ModelError if the factors or the correlations are not valid."""
-        size, found = self.experts, (list(self.scale_K.shape), list(self.correlation_KK.shape))
-        if found != ([size], [size, size]):
-            problem = f"factors {found[0]} and correlations {found[1]} for {size} experts"
+        size, parts = self.experts, (self.scale_K, self.spread_K, self.correlation_KK)
+        found = [list(part.shape) for part in parts]
+        if found != [[size], [size], [size, size]]:
+            problem = f"factors {found[0]} and {found[1]} and correlations {found[2]} for {size} experts"
             raise ModelError(problem, place=_PLACE, fix=_FIX)
-        low, high = (float(x) if size else 0.0 for x in (self.scale_K.amin(), self.scale_K.amax()))
-        if not 0.0 <= low <= high < float("inf") or not bool((self.correlation_KK.abs() <= 1.0 + 1e-4).all()):
+        factors = torch.cat(parts[:2])
+        valid = torch.isfinite(factors) & (factors >= 0)
+        if not bool(valid.all()) or not bool((self.correlation_KK.abs() <= 1.0 + 1e-4).all()):
             problem = "a factor is negative or not finite, or a correlation is not between -1 and 1"
             raise ModelError(problem, place=_PLACE, fix=_FIX)
 
@@ -170,31 +181,33 @@ class HeadPosterior:
         return found_NK
 
     def deviation(self, features: Features | Tensor) -> Tensor:
-        """Return the standard deviation of a new rating of each answer, times the factor of its head, [N, K].
+        """Return the deviation of a new rating of each answer, 1.645 of which hold 90% of new ratings, [N, K].
 
         Args:
             features: features, or the response vectors, [N, D], that all heads read.
         """
         return self.scale_K * self.rating_variance(features).sqrt()
 
-    def sum_deviation(self, deviation_NK: Tensor, coefficients_NK: Tensor) -> Tensor:
+    def sum_deviation(self, variance_NK: Tensor, coefficients_NK: Tensor) -> Tensor:
         """Return the standard deviation of a weighted sum of new ratings, [N]; an expert with NaN counts as exact.
 
         Args:
-            deviation_NK: deviations, from :meth:`deviation`.
+            variance_NK: variances, from :meth:`rating_variance`.
             coefficients_NK: factors of the ratings in the sum.
         """
-        part_NK = torch.nan_to_num(deviation_NK) * coefficients_NK
+        part_NK = self.spread_K * torch.nan_to_num(variance_NK).sqrt() * coefficients_NK
         return ((part_NK @ self.correlation_KK) * part_NK).sum(dim=1).clamp(min=0.0).sqrt()
 
-    def scaled(self, scale_K: Tensor, correlation_KK: Tensor) -> HeadPosterior:
+    def scaled(self, *, scale_K: Tensor, spread_K: Tensor, correlation_KK: Tensor) -> HeadPosterior:
         """Return the same posterior with other factors and correlations.
 
         Args:
-            scale_K: factor on each deviation.
+            scale_K: factor that makes 1.645 deviations hold 90% of held-out ratings.
+            spread_K: factor that makes the variance that of held-out errors.
             correlation_KK: correlation of the errors of the experts' ratings.
         """
-        return HeadPosterior(self.groups, experts=self.experts, scale_K=scale_K, correlation_KK=correlation_KK)
+        given = {"scale_K": scale_K, "spread_K": spread_K, "correlation_KK": correlation_KK}
+        return HeadPosterior(self.groups, experts=self.experts, **given)
 
     def among(self, experts: int) -> HeadPosterior:
         """Return the posterior of these heads as the first of more experts; the others have none.
@@ -202,13 +215,19 @@ class HeadPosterior:
         Args:
             experts: number of all experts.
         """
-        scale_K, correlation_KK = torch.ones(experts), torch.eye(experts)
-        scale_K[: self.experts], correlation_KK[: self.experts, : self.experts] = self.scale_K, self.correlation_KK
-        return HeadPosterior(self.groups, experts=experts, scale_K=scale_K, correlation_KK=correlation_KK)
+        size, ones_K, correlation_KK = self.experts, torch.ones(experts - self.experts), torch.eye(experts)
+        correlation_KK[:size, :size] = self.correlation_KK
+        return HeadPosterior(
+            self.groups,
+            experts=experts,
+            scale_K=torch.cat([self.scale_K, ones_K]),
+            spread_K=torch.cat([self.spread_K, ones_K]),
+            correlation_KK=correlation_KK,
+        )
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return the tensors (for safetensors) and a JSON-ready spec, for :meth:`from_state`."""
-        tensors = {"scale_K": self.scale_K, "correlation_KK": self.correlation_KK}
+        tensors = {name: getattr(self, name) for name in _FACTORS}
         for i, group in enumerate(self.groups):
             parts = {"root_DD": group.root_DD, "centre_D": group.centre_D, "noise_J": group.noise_J}
             tensors |= {f"{i}.{name}": tensor for name, tensor in parts.items()}
@@ -238,15 +257,18 @@ class HeadPosterior:
                 )
                 for i, entry in enumerate(spec["groups"])
             ]
-            experts, scale_K, correlation_KK = int(spec["experts"]), tensors["scale_K"], tensors["correlation_KK"]
+            experts, factors = int(spec["experts"]), {name: tensors[name] for name in _FACTORS}
         except (KeyError, TypeError, ValueError) as exc:
             raise ModelError(f"missing or malformed entry: {exc}", place=_PLACE, fix=_FIX) from None
-        known = {"scale_K", "correlation_KK"} | {
-            f"{i}.{name}" for i in range(len(groups)) for name in ("root_DD", "centre_D", "noise_J")
-        }
+        known = {*_FACTORS} | {f"{i}.{name}" for i in range(len(groups)) for name in ("root_DD", "centre_D", "noise_J")}
         for name in sorted(tensors.keys() - known):
             raise ModelError(f"tensor '{name}' is unexpected", place=_PLACE, fix=_FIX)
-        return HeadPosterior(groups, experts=experts, scale_K=scale_K, correlation_KK=correlation_KK)
+        return HeadPosterior(groups, experts=experts, **factors)
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """Return a float32 copy that shares no memory, so that it can be saved."""
+    return tensor.detach().to(torch.float32).clone(memory_format=torch.contiguous_format)
 
 
 def _vectors(features: Features | Tensor, group: PosteriorGroup) -> Tensor:

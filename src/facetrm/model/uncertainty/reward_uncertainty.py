@@ -1,8 +1,8 @@
 """How uncertain the rewards of a mixture are: what is stored for it, and what it tells about each answer.
 
-    rating   deviation_k                                   from the posterior of the heads: of one new rating
+    rating   deviation_k                                   of one new rating: 1.645 of them hold 90% of new ratings
     gate     sd over the gates of sum_k c_k s_k            the gate of the model and gates fitted with other seeds
-    reward   sqrt(sum_kl c_k c_l r_kl deviation_k deviation_l + gate^2)
+    reward   sqrt(sum_kl c_k c_l r_kl v_k v_l + gate^2)    v_k^2 the variance of one new rating
 
 The reward's deviation is that of the reward which raters would give: each head's score is replaced by a new rating, and
 the model's own coefficients weigh it. Coefficients include the debiasing and the user's edits, so both are respected.
@@ -126,10 +126,13 @@ class RewardUncertainty:
         tails: list[dict[str, float]] = [{} for _ in range(size)]
         reward_N, gate_N = torch.zeros(size), None
         if self.posterior is not None and output.coefficients_NK is not None:
-            deviation_NK = self.posterior.deviation(features)
-            reward_N = self.posterior.sum_deviation(deviation_NK, output.coefficients_NK)
-            known = [k for k, has in enumerate(self.posterior.known) if has]
-            ratings = [{names[k]: row[k] for k in known} for row in deviation_NK.tolist()]
+            variance_NK = self.posterior.rating_variance(features)
+            reward_N = self.posterior.sum_deviation(variance_NK, output.coefficients_NK)
+            known, deviation_NK = self.posterior.known, self.posterior.scale_K * variance_NK.sqrt()
+            ratings = [
+                {name: value for name, value, has in zip(names, row, known, strict=True) if has}
+                for row in deviation_NK.tolist()
+            ]
         if self.gates:
             gate_N = self.gate_deviation(features.prompt_ND, output, total=total)
             reward_N = (reward_N**2 + gate_N**2).sqrt()
