@@ -47,6 +47,7 @@ OF_ROUTED = {
     "mean_of_experts",
     "single_rm",
     "ensemble_mean",
+    "ensemble_median",
     "ensemble_worst",
     "ensemble_uncertainty",
     "routed_linear",
