@@ -90,13 +90,18 @@ def measure() -> dict[str, Any]:
         overall[name] = float(rated_K @ np.array([row[name] for row in table.values()]) / rated_K.sum())
     rated_NK = torch.from_numpy(np.isfinite(y_test)).float()
     error_N = np.abs(np.nansum(middle.numpy() - y_test, axis=1))  # over what is rated
-    factors = {"scale_K": fit.posterior.scale_K, "spread_K": fit.posterior.spread_K}
-    alone = fit.posterior.scaled(**factors, correlation_KK=torch.eye(rated_NK.shape[1]))
-    variance_NK = fit.posterior.rating_variance(x_test)
-    overall["sum"] = {
-        kind: float((error_N <= Z * posterior.sum_deviation(variance_NK, rated_NK).numpy()).mean())
-        for kind, posterior in (("correlated", fit.posterior), ("independent", alone))
+    scale_K, spread_K, r_KK = fit.posterior.scale_K, fit.posterior.spread_K, fit.posterior.correlation_KK
+    ways = {
+        "correlated": (spread_K, r_KK),
+        "independent": (spread_K, torch.eye(len(r_KK))),
+        "scale_of_intervals": (scale_K, r_KK),
     }
+    variance_NK = fit.posterior.rating_variance(x_test)
+    overall["sum"] = {}
+    for kind, (factor_K, correlation_KK) in ways.items():
+        posterior = fit.posterior.scaled(scale_K=scale_K, spread_K=factor_K, correlation_KK=correlation_KK)
+        inside_N = error_N <= Z * posterior.sum_deviation(variance_NK, rated_NK).numpy()
+        overall["sum"][kind] = float(inside_N.mean())
     return {
         **provenance(),
         "train": len(train),

@@ -82,6 +82,14 @@ def test_the_deviation_of_a_weighted_sum_covers_the_sum_of_new_ratings(kind: str
         assert np.concatenate(alone).mean() < 0.83  # errors that count as independent hide that they correlate
 
 
+def test_more_features_than_ratings_need_no_large_factor() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(50, 100)), rng.normal(size=(50, K)) * 0.1
+    fit = fitted(x, y, alpha=1e-3)  # the heads all but go through their ratings, so each has leverage near 1
+    assert fit.posterior is not None
+    assert bool(((fit.posterior.scale_K > 0.5) & (fit.posterior.scale_K < 2.0)).all())
+
+
 def test_an_answer_far_from_the_training_answers_has_a_larger_deviation() -> None:
     x, y = planted(100, seed=0)
     fit = fitted(x, y)

@@ -44,14 +44,14 @@ def scale_to_residuals(
         weight_N: weight of each row in the fit.
     """
     ratio_NK = np.full(residual_NK.shape, np.nan)
-    weights_N = torch.from_numpy(weight_N).float()
+    weights_N = torch.from_numpy(weight_N)
     for start, x_ND in response_chunks(source, rows=len(residual_NK)):
         rows = slice(start, start + len(x_ND))
         for group in posterior.groups:
             columns = list(group.columns)
-            seen_N = group.leverage(x_ND)
-            unseen_N = seen_N / (1.0 - weights_N[rows] * seen_N).clamp(min=1e-3)
-            unit_NJ = ((1.0 + unseen_N)[:, None] * group.noise_J).sqrt().clamp(min=1e-12).double().numpy()
+            seen_N = group.leverage(x_ND.double())  # near 1 where a head has more features than ratings
+            unseen_N = seen_N / (1.0 - weights_N[rows] * seen_N).clamp(min=1e-6)
+            unit_NJ = ((1.0 + unseen_N)[:, None] * group.noise_J).sqrt().clamp(min=1e-12).numpy()
             ratio_NK[rows, columns] = np.abs(residual_NK[rows, columns]) / unit_NJ
     factors = torch.tensor([_factors(ratio_N) for ratio_N in ratio_NK.T])
     return posterior.scaled(

@@ -62,9 +62,9 @@ class PosteriorGroup:
         """Return the variance of the mean rating of each answer in units of the noise, [N].
 
         Args:
-            response_ND: response vectors of the layer that the heads read.
+            response_ND: response vectors of the layer that the heads read; their precision is that of the result.
         """
-        turned_ND = (response_ND.float() - self.centre_D) @ self.root_DD.T
+        turned_ND = (response_ND - self.centre_D.to(response_ND)) @ self.root_DD.to(response_ND).T
         return turned_ND.square().sum(dim=1) + self.offset
 
     def of(self, columns: Sequence[int], *, layer: Layer = LAST, factor: float = 1.0) -> PosteriorGroup | None:
@@ -165,7 +165,7 @@ class HeadPosterior:
         """
         found_NK = torch.full((len(features), self.experts), float("nan"))
         for group in self.groups:
-            leverage_N = group.leverage(_vectors(features, group))
+            leverage_N = group.leverage(_vectors(features, group).float())
             found_NK[:, list(group.columns)] = leverage_N[:, None] * group.noise_J
         return found_NK
 

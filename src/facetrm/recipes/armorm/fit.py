@@ -47,7 +47,7 @@ from facetrm.model.uncertainty.reward_uncertainty import RewardUncertainty
 from facetrm.model.validity import VALIDITY, Validity, validity_of
 from facetrm.recipes.armorm.config import ArmormConfig, ExpertsSection
 from facetrm.recipes.armorm.heads import add_preference, cross_fitted, fit_heads, rated_chunks
-from facetrm.recipes.armorm.held_out_coverage import CoverageRow, held_out_coverage
+from facetrm.recipes.armorm.held_out_coverage import HeldOutCoverage, held_out_coverage
 from facetrm.recipes.armorm.rows import Rows, load_rows
 from facetrm.recipes.backbones import train_tiny
 from facetrm.recipes.reading import RowsReader, as_ties
@@ -103,7 +103,7 @@ class ArmormFit:
     scores: tuple[Tensor, Tensor] | None
     folder: Path | None = None
     layers: tuple[LayerRow, ...] = ()
-    coverage: tuple[CoverageRow, ...] = ()
+    coverage: tuple[HeldOutCoverage, ...] = ()
 
     @property
     def mixture(self) -> Mixture:
@@ -238,10 +238,7 @@ def fit_parts(
         rated = rated_chunks(rows.heads, stream, hidden_size=hidden)
         pairs = StoredPairs.of(rows.gate, stream, hidden_size=hidden)
         weights = preference_weights(rows.gate, balance=config.gate.source_balance, strength=config.gate.strength)
-        scale = None
-        if section.length:
-            length_N = torch.cat([chunk.length_N for chunk in rated()])
-            scale = LengthScale.covering(length_N, direction=section.length_direction)
+        scale = _length_scale(section, rated)
         chosen = fit_heads(section, rows.heads, rated, labels_NK, objectives=rows.objectives, scale=scale)
         fit = chosen.fit
         experts, linear = fit.experts, config.compare.linear
@@ -282,15 +279,28 @@ def fit_parts(
     test = StoredPairs.of(rows.test, stream, hidden_size=hidden).whole()
     if rows.reading is not None and isinstance(encoder, TransformerEncoder):
         test = as_ties(test, rows.reading.equal_test)
-    provenance = {
-        "recipe": config.model_dump(mode="json", exclude={"features": {"folder"}}),
-        "data": rows.hash,
-        "debias_target": debias.target,
-        VALIDITY: {report.name: report.validity.to_dict() for report in (tested or fit.reports)},
-    }
+    provenance = _provenance(config, rows, debias, tested or fit.reports)
     model = RewardModel(encoder, {"all": mixture}, provenance=provenance)
     table = chosen.table
     return ArmormFit(model, fit.reports, tested, debias, gate, pairs, test, weights, scores, folder, table, covered)
+
+
+def _length_scale(section: ExpertsSection, rated: Callable[[], Iterator[Features]]) -> LengthScale | None:
+    """Return the scale of the length expert from the rated answers; None without such an expert."""
+    if not section.length:
+        return None
+    length_N = torch.cat([chunk.length_N for chunk in rated()])
+    return LengthScale.covering(length_N, direction=section.length_direction)
+
+
+def _provenance(config: ArmormConfig, rows: Rows, debias: Debias, reports: Sequence[ObjectiveReport]) -> dict[str, Any]:
+    """Return what the manifest of the model says about its making."""
+    return {
+        "recipe": config.model_dump(mode="json", exclude={"features": {"folder"}}),
+        "data": rows.hash,
+        "debias_target": debias.target,
+        VALIDITY: {report.name: report.validity.to_dict() for report in reports},
+    }
 
 
 def _known_layers(section: ExpertsSection, encoder: Encoder) -> ExpertsSection:
@@ -348,7 +358,7 @@ def fit_mixture(
 
 def _test_heads(
     config: ArmormConfig, rows: Rows, heads: LayeredFit, chunks: Callable[[], Iterator[Features]]
-) -> tuple[tuple[ObjectiveReport, ...], tuple[CoverageRow, ...]]:
+) -> tuple[tuple[ObjectiveReport, ...], tuple[HeldOutCoverage, ...]]:
     """Return the reports of the heads on held-out ratings, and how well their deviations fit them."""
     if not (config.experts.test and rows.heads_test):
         return (), ()

@@ -21,7 +21,7 @@ from facetrm.fit.heads.quantile import pinball
 
 
 @dataclass(frozen=True)
-class CoverageRow:
+class HeldOutCoverage:
     """How well one objective's deviations and quantiles fit held-out ratings. None is what was not fitted.
 
     Attributes:
@@ -54,7 +54,7 @@ def held_out_coverage(
     *,
     objectives: Sequence[Objective],
     training_NK: Floats,
-) -> tuple[CoverageRow, ...]:
+) -> tuple[HeldOutCoverage, ...]:
     """Return one row per objective; nothing if neither a posterior nor quantile heads were fitted, or nothing is rated.
 
     Args:
@@ -76,7 +76,7 @@ def held_out_coverage(
     for k, objective in enumerate(objectives):
         rated_N = np.isfinite(labels_NK[:, k])
         means = {name: _mean(values_NK[rated_N, k]) for name, values_NK in whole.items()}
-        rows.append(CoverageRow(objective.name, int(rated_N.sum()), **means))
+        rows.append(HeldOutCoverage(objective.name, int(rated_N.sum()), **means))
     return tuple(rows)
 
 
