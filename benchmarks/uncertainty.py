@@ -2,8 +2,9 @@
 
     python benchmarks/uncertainty.py
 
-``scaled`` multiplies the posterior's deviation by the 90% quantile of the out-of-fold residuals in its units, instead
-of by 1.645. The features are those of a tiny random decoder. Test ratings share no prompt with the training ratings.
+``scaled`` is the deviation that a model stores: that of the posterior, times the factor from out-of-fold residuals.
+The features are those of a tiny random decoder. Test ratings share no prompt with the training ratings. ``sum`` is
+the sum of all ratings of an answer, against 1.645 standard deviations of that sum.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import torch
 from facetrm.core.files import write_json
 from facetrm.data.objectives import label_matrix
 from facetrm.data.world import World
+from facetrm.fit.heads.held_out_scale import COVERAGE, NORMAL
 from facetrm.fit.heads.quantile import fit_quantile_heads
 from facetrm.fit.heads.ridge import RidgeConfig, fit_linear_experts
 from facetrm.recipes.toy import toy_model
@@ -27,7 +29,7 @@ from provenance import provenance
 
 RESULTS = Path(__file__).parent / "results" / "uncertainty.json"
 ROWS, TRAIN = 3000, 2000
-LEVEL, Z = 0.9, 1.6449
+LEVEL, Z = COVERAGE, NORMAL
 KINDS = ("posterior", "scaled", "quantiles")
 
 
@@ -53,10 +55,8 @@ def measure() -> dict[str, Any]:
     half = Z * fit.posterior.rating_variance(x_test).sqrt()
     middle = fit.experts.rate(x_test).detach()
     ends = {"posterior": (middle - half, middle + half)}
-    deviation = fit.posterior.rating_variance(x_train).sqrt().numpy()
-    factor_K = np.nanquantile(np.abs(y_train - fit.held_out_NK) / deviation, LEVEL, axis=0)
-    scaled = half / Z * torch.from_numpy(factor_K).float()
-    ends["scaled"] = (middle - scaled, middle + scaled)
+    deviation_NK = fit.posterior.deviation(x_test)
+    ends["scaled"] = (middle - Z * deviation_NK, middle + Z * deviation_NK)
     start = time.perf_counter()
     heads = fit_quantile_heads(x_train, y_train, objectives=world.objectives)
     quantile_seconds = time.perf_counter() - start
@@ -88,6 +88,20 @@ def measure() -> dict[str, Any]:
         }
     for name in ("raw_within", "held_out_r2"):
         overall[name] = float(rated_K @ np.array([row[name] for row in table.values()]) / rated_K.sum())
+    rated_NK = torch.from_numpy(np.isfinite(y_test)).float()
+    error_N = np.abs(np.nansum(middle.numpy() - y_test, axis=1))  # over what is rated
+    scale_K, spread_K, r_KK = fit.posterior.scale_K, fit.posterior.spread_K, fit.posterior.correlation_KK
+    ways = {
+        "correlated": (spread_K, r_KK),
+        "independent": (spread_K, torch.eye(len(r_KK))),
+        "scale_of_intervals": (scale_K, r_KK),
+    }
+    variance_NK = fit.posterior.rating_variance(x_test)
+    overall["sum"] = {}
+    for kind, (factor_K, correlation_KK) in ways.items():
+        posterior = fit.posterior.scaled(scale_K=scale_K, spread_K=factor_K, correlation_KK=correlation_KK)
+        inside_N = error_N <= Z * posterior.sum_deviation(variance_NK, rated_NK).numpy()
+        overall["sum"][kind] = float(inside_N.mean())
     return {
         **provenance(),
         "train": len(train),

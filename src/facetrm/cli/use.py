@@ -60,6 +60,13 @@ def score(
     drop: Drop = [],  # noqa: B006
     scale: Scale = [],  # noqa: B006
     pin: Pin = [],  # noqa: B006
+    lower_bound: Annotated[
+        float | None,
+        typer.Option(
+            metavar="Z",
+            help="Also write lower_bound, the reward minus Z of its standard deviations (a model with uncertainty).",
+        ),
+    ] = None,
 ) -> None:
     """Score conversations, and write one JSON line with an explained score per answer.
 
@@ -82,11 +89,11 @@ def score(
         pin,
     )
     if out is not None:
-        count = recipes.write_scores(scorer, asked, out, skip=on_error == "skip", data=place)
+        count = recipes.write_scores(scorer, asked, out, skip=on_error == "skip", data=place, lower_bound=lower_bound)
         found = f" ({count.found} of them from an earlier run)" if count.found else ""
         print(f"{count.scores} scores in {out}{found}", file=sys.stdout if out.is_file() else sys.stderr)
     else:
-        count = recipes.print_scores(scorer, asked, skip=on_error == "skip", data=place)
+        count = recipes.print_scores(scorer, asked, skip=on_error == "skip", data=place, lower_bound=lower_bound)
     if count.skipped:
         rows_were = "row was" if count.skipped == 1 else "rows were"
         print(f"{count.skipped} {rows_were} skipped: see {count.side}", file=sys.stderr)

@@ -17,6 +17,7 @@ __all__ = [
     "RewardOutput",
     "Score",
     "Scorer",
+    "Uncertainty",
     "Validity",
     "validity_of",
 ]
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from facetrm.model.experts import LengthScale, LinearExperts
     from facetrm.model.gate import Gate, GateShape
     from facetrm.model.mixture import Mixture
-    from facetrm.model.output import RewardOutput, Score, Scorer
+    from facetrm.model.output import RewardOutput, Score, Scorer, Uncertainty
     from facetrm.model.reward_model import RewardModel
     from facetrm.model.validity import Validity, validity_of
 else:
@@ -41,7 +42,7 @@ else:
             "facetrm.model.experts": ["LengthScale", "LinearExperts"],
             "facetrm.model.gate": ["Gate", "GateShape"],
             "facetrm.model.mixture": ["Mixture"],
-            "facetrm.model.output": ["RewardOutput", "Score", "Scorer"],
+            "facetrm.model.output": ["RewardOutput", "Score", "Scorer", "Uncertainty"],
             "facetrm.model.reward_model": ["RewardModel"],
             "facetrm.model.validity": ["Validity", "validity_of"],
         },

@@ -19,7 +19,8 @@ from facetrm.model.aggregate import GatedSum
 from facetrm.model.edits import WeightEdit
 from facetrm.model.experts import LinearExperts
 from facetrm.model.kinds import AGGREGATORS, EXPERTS, Aggregator, Experts, kind_of
-from facetrm.model.output import RewardOutput
+from facetrm.model.output import RewardOutput, Uncertainty
+from facetrm.model.uncertainty.reward_uncertainty import RewardUncertainty
 
 
 @final
@@ -34,10 +35,11 @@ class Mixture(nn.Module):
         aggregator: combines the K ratings into a reward. A :class:`ConcatMLP` needs experts with adapters.
         beta: the factor that turns a reward margin into the log odds that the first answer is preferred.
         debias: the debiasing penalties, one row per objective, for the manifest.
+        uncertainty: what tells how uncertain the rewards of linear experts and a gated sum are; None for nothing.
 
     Raises:
-        ModelError: the aggregator's K or D differs from the experts', it needs experts with adapters, or beta is not
-            positive.
+        ModelError: the aggregator's K or D differs from the experts', it needs experts with adapters, beta is not
+            positive, or the uncertainty belongs to other parts.
 
     Example:
         >>> from facetrm import toy_model
@@ -52,6 +54,7 @@ class Mixture(nn.Module):
         *,
         beta: float = 1.0,
         debias: list[dict[str, Any]] | None = None,
+        uncertainty: RewardUncertainty | None = None,
     ) -> None:
         super().__init__()
         if len(experts.names) != aggregator.size:
@@ -75,6 +78,9 @@ class Mixture(nn.Module):
         if not (math.isfinite(beta) and beta > 0):
             raise ModelError(f"beta is {beta}", place="mixture", fix="give a number above 0")
         self.experts, self.aggregator, self.beta, self.debias = experts, aggregator, beta, list(debias or [])
+        self.uncertainty = uncertainty
+        if uncertainty is not None:
+            uncertainty.check(experts=self.gated_sum.size, hidden_size=self.linear_experts.hidden_size)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -134,6 +140,18 @@ class Mixture(nn.Module):
         """Return only the rewards of N conversations, [N], by the cheapest computation."""
         return self.aggregator.rewards(features, self.experts(features))
 
+    def uncertainties(self, features: Features, output: RewardOutput) -> list[Uncertainty] | list[None]:
+        """Return the uncertainty of each of N rewards; None for each if the mixture stores nothing about it.
+
+        Args:
+            features: the features of N conversations.
+            output: the output of this mixture for them.
+        """
+        if self.uncertainty is None:
+            return [None] * len(features)
+        with torch.no_grad():
+            return self.uncertainty.read(features, output, total=self.gated_sum, names=self.names)
+
     def margins(self, chosen: Features, rejected: Features) -> Tensor:
         """Return the reward margins of N pairs, chosen minus rejected, [N], float64.
 
@@ -153,14 +171,20 @@ class Mixture(nn.Module):
         return self.with_aggregator(self.aggregator.with_edit(edit))
 
     def with_aggregator(self, aggregator: Aggregator) -> Mixture:
-        """Return a mixture with the same experts, beta and debias table and another aggregator."""
-        return Mixture(self.experts, aggregator, beta=self.beta, debias=self.debias)
+        """Return a mixture with the same experts, beta, debias table and uncertainty, and another aggregator."""
+        return Mixture(self.experts, aggregator, beta=self.beta, debias=self.debias, uncertainty=self.uncertainty)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return the tensors (for safetensors) and a JSON-ready spec, for :meth:`from_state`."""
         tensors: dict[str, Tensor] = {}
         spec: dict[str, Any] = {"beta": self.beta, "debias": self.debias}
-        for name, part in (("experts", self.experts), ("aggregator", self.aggregator)):
+        parts: dict[str, Experts | Aggregator | RewardUncertainty] = {
+            "experts": self.experts,
+            "aggregator": self.aggregator,
+        }
+        if self.uncertainty is not None:  # without the key, the model is one that earlier releases read, too
+            parts["uncertainty"] = self.uncertainty
+        for name, part in parts.items():
             found, spec[name] = part.state()
             tensors |= {f"{name}.{key}": tensor for key, tensor in found.items()}
         return tensors, spec
@@ -177,6 +201,8 @@ class Mixture(nn.Module):
             ModelError: a tensor or a key is missing, unexpected or malformed.
         """
         parts: dict[str, dict[str, Tensor]] = {"experts": {}, "aggregator": {}}
+        if "uncertainty" in spec:
+            parts["uncertainty"] = {}
         for name, tensor in tensors.items():
             part, _, key = name.partition(".")
             if part not in parts:
@@ -191,4 +217,7 @@ class Mixture(nn.Module):
             ) from None
         experts = kind_of(EXPERTS, experts_spec).from_state(parts["experts"], experts_spec)
         aggregator = kind_of(AGGREGATORS, aggregator_spec).from_state(parts["aggregator"], aggregator_spec)
-        return Mixture(experts, aggregator, beta=beta, debias=debias)
+        known = None
+        if "uncertainty" in spec:
+            known = RewardUncertainty.from_state(parts["uncertainty"], spec["uncertainty"])
+        return Mixture(experts, aggregator, beta=beta, debias=debias, uncertainty=known)

@@ -5,12 +5,14 @@ Shapes: N conversations, K experts of one mixture.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 from torch import Tensor
 
+from facetrm.core.errors import ModelError
 from facetrm.core.html import html_table
 from facetrm.core.shown import show_fixed, show_number
 from facetrm.data.objectives import Objective
@@ -47,6 +49,30 @@ class RewardOutput:
 
 
 @dataclass(frozen=True)
+class Uncertainty:
+    """How uncertain one score is: standard deviations, as far as the model stores what they need.
+
+    Attributes:
+        reward: of the reward, if raters rated the answer instead of the heads, and over the gates; None if the model
+            stores neither the posterior of its heads nor several gates.
+        ratings: of a new rating on the [0, 1] scale, by objective: about 90% of new ratings lie within 1.645 of them.
+            Empty without the posterior of the heads.
+        gate: of the reward over gates that were fitted with different seeds; None with a single gate.
+        lower_tails: mean of the lowest tenth of each objective's ratings on the [0, 1] scale; empty without quantile
+            heads.
+    """
+
+    reward: float | None
+    ratings: dict[str, float] = field(default_factory=dict)
+    gate: float | None = None
+    lower_tails: dict[str, float] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready dict without what the model does not store."""
+        return {name: value for name, value in asdict(self).items() if value is not None and value != {}}
+
+
+@dataclass(frozen=True)
 class Score:
     """The score of one conversation.
 
@@ -69,6 +95,7 @@ class Score:
         mode: ``exact`` if the reward cannot depend on other conversations; ``fast`` if its last digits can.
         unknown: the share of the conversation's tokens that are the tokenizer's unknown token, 0 to 1.
         settings: the truncation settings that were changed after loading; empty if none were.
+        uncertainty: how uncertain the score is; None if the model stores nothing about it.
 
     Example:
         >>> from facetrm import World, toy_model
@@ -95,13 +122,33 @@ class Score:
     mode: str
     unknown: float = 0.0
     settings: dict[str, str | int] = field(default_factory=dict)
+    uncertainty: Uncertainty | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-ready dict; ``settings`` is left out if empty."""
+        """Return a JSON-ready dict; ``settings`` is left out if empty, ``uncertainty`` if there is none."""
         known = asdict(self)
         if not self.settings:
             del known["settings"]
+        if self.uncertainty is None:
+            del known["uncertainty"]
+        else:
+            known["uncertainty"] = self.uncertainty.to_dict()
         return known
+
+    def lower_bound(self, deviations: float) -> float:
+        """Return the reward minus a number of its standard deviations.
+
+        Args:
+            deviations: the number, 0 or more.
+
+        Raises:
+            ModelError: the number is negative or not finite, or the model stores nothing to tell the deviation.
+        """
+        if not (math.isfinite(deviations) and deviations >= 0):
+            raise ModelError(f"{deviations:g} standard deviations", place="lower bound", fix="give a number from 0")
+        if self.uncertainty is None or self.uncertainty.reward is None:
+            raise no_uncertainty(place="lower bound")
+        return self.reward - deviations * self.uncertainty.reward
 
     def _repr_html_(self) -> str:
         """Return an HTML table for notebooks: the contributions, largest first, with all text escaped."""
@@ -114,6 +161,19 @@ class Score:
         cut = ["The conversation was truncated."] if self.truncated else []
         caption = f"reward {show_fixed(self.reward)} = base {show_fixed(self.base)} + contributions; task {self.task}"
         return html_table(caption, ["objective", "contribution", "weight", "rating"], rows, notes=cut)
+
+
+def no_uncertainty(*, place: str) -> ModelError:
+    """Return the error for a model that cannot tell the deviation of its rewards.
+
+    Args:
+        place: what asked for it.
+    """
+    return ModelError(
+        "the model stores no uncertainty of its rewards",
+        place=place,
+        fix="fit it with 'experts.uncertainty: true' (or 'gate.seeds' above 1) in an armorm recipe",
+    )
 
 
 def rows_of(

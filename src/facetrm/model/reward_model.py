@@ -350,6 +350,7 @@ class RewardModel:
         with torch.no_grad():
             outputs: list[RewardOutput] = [mixture(part) for part in parts]
         given = [row for output in outputs for row in rows_of(output, mixture.objectives)]
+        unsure = [u for part, output in zip(parts, outputs, strict=True) for u in mixture.uncertainties(part, output)]
         result = []
         for n, (row, (reward, base, named)) in enumerate(zip(rows.tolist(), given, strict=True)):
             tokens = int(features.tokens_N[n])
@@ -375,6 +376,7 @@ class RewardModel:
                     mode=self.encoder.mode,
                     unknown=float(features.unknown_N[n]),
                     settings=dict(getattr(self.encoder, "shortening", {})),
+                    uncertainty=unsure[n],
                 )
             )
         return result

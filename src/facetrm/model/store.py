@@ -1,7 +1,8 @@
 """Save and load model folders: ``manifest.json`` describes the model, safetensors files hold its tensors. No pickle.
 
     manifest.json          format, kind, hash, encoder, router, mixtures (objectives, gate, beta, edit), provenance, ...
-    mixture-0.safetensors  experts and aggregator of the first task, and so on; the manifest holds the file's sha256
+    mixture-0.safetensors  experts, aggregator and maybe uncertainty of the first task, and so on; the manifest holds
+                           the file's sha256
     router.safetensors     the router, if there is one; ``routing`` in the manifest holds the fallback, if there is one
     backbone/              the backbone, if it was copied
     config.json, tokenizer files: for AutoModelForSequenceClassification, if the backbone is a decoder

@@ -16,11 +16,12 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any, Final, TypeAlias
 
 from facetrm.core.errors import DataError, StoreError
 from facetrm.core.files import keep_mode, naming, open_stream, regular_target, sync_folder, write_text
@@ -31,7 +32,9 @@ from facetrm.core.progress import Meter, log, progress
 from facetrm.data.read.conversations import RefusedRow, ScoringRow
 from facetrm.data.read.files import side_file
 from facetrm.model.reward_model import RewardModel
-from facetrm.recipes.scoring import chunks, score_chunk, score_rows
+from facetrm.recipes.scoring import ScoredChunk, check_lower_bound, chunks, score_chunk, score_rows
+
+ChunkScorer: TypeAlias = Callable[[Sequence[ScoringRow | RefusedRow]], ScoredChunk]
 
 _KEPT: Final = 180  # characters of the file's name that are kept in the names of the files beside it
 _NOFOLLOW: Final = getattr(os, "O_NOFOLLOW", 0)
@@ -55,7 +58,13 @@ class ScoreCount:
 
 
 def write_scores(
-    model: RewardModel, rows: Iterable[ScoringRow | RefusedRow], out: Path, *, skip: bool = False, data: Path
+    model: RewardModel,
+    rows: Iterable[ScoringRow | RefusedRow],
+    out: Path,
+    *,
+    skip: bool = False,
+    data: Path,
+    lower_bound: float | None = None,
 ) -> ScoreCount:
     """Score rows and write one JSON line per answer, in order.
 
@@ -65,24 +74,29 @@ def write_scores(
         out: Output file. If it is a device or a pipe, scores are written to it directly, and cannot be resumed.
         skip: Whether to skip rows that cannot be scored and write them to the side file, instead of raising an error.
         data: File of the rows. It gives the side file its name if ``out`` is not a regular file.
+        lower_bound: Number of standard deviations below the reward for a field ``lower_bound``; None for no field.
 
     Raises:
+        ModelError: The model cannot tell the deviation of a reward.
         StoreError: Another process writes this file.
         DataError: A row has no conversation, or no row can be scored.
         BackboneError: A conversation cannot be read; the error names the row.
         OSError: A file cannot be written, for example because the disk is full; the error names the file.
     """
+    check_lower_bound(model, lower_bound)
+    score = partial(score_chunk, model, skip=skip, lower_bound=lower_bound)
     with naming(out):
         direct = open_stream(out)
         if direct is not None:
             with direct as handle:
-                return _stream(model, rows, handle, skip=skip, side=side_file(data))
+                return _stream(score, rows, handle, side=side_file(data))
         target = regular_target(out)
         if target.is_dir():
             raise IsADirectoryError(errno.EISDIR, "it is a folder, not a file", str(out))
         target.parent.mkdir(parents=True, exist_ok=True)
         with _held(target, out), progress("score", None) as meter:
-            return _continued(model, rows, target, skip=skip, meter=meter)
+            question = _question(model, lower_bound)
+            return _continued(score, rows, target, question=question, skip=skip, meter=meter)
 
 
 @contextmanager
@@ -93,12 +107,12 @@ def _held(target: Path, out: Path) -> Iterator[None]:
 
 
 def _stream(
-    model: RewardModel, rows: Iterable[ScoringRow | RefusedRow], handle: IO[bytes], *, skip: bool, side: Path
+    score: ChunkScorer, rows: Iterable[ScoringRow | RefusedRow], handle: IO[bytes], *, side: Path
 ) -> ScoreCount:
     count, skipped = 0, []
     with progress("score", None) as meter:
         for part in chunks(rows):
-            found = score_chunk(model, part, skip=skip)
+            found = score(part)
             handle.write(_score_lines(found.scores))
             handle.flush()
             count += len(found.scores)
@@ -108,7 +122,12 @@ def _stream(
 
 
 def print_scores(
-    model: RewardModel, rows: Iterable[ScoringRow | RefusedRow], *, skip: bool = False, data: Path
+    model: RewardModel,
+    rows: Iterable[ScoringRow | RefusedRow],
+    *,
+    skip: bool = False,
+    data: Path,
+    lower_bound: float | None = None,
 ) -> ScoreCount:
     """Score rows and print one JSON line per answer to standard output, chunk by chunk.
 
@@ -117,14 +136,17 @@ def print_scores(
         rows: Rows to score; they may be a stream.
         skip: Whether to skip rows that cannot be scored and write them to the side file, instead of raising an error.
         data: File of the rows, which gives the side file its name.
+        lower_bound: Number of standard deviations below the reward for a field ``lower_bound``; None for no field.
 
     Raises:
+        ModelError: The model cannot tell the deviation of a reward.
         DataError: A row has no conversation, or no row can be scored.
         BackboneError: A conversation cannot be read; the error names the row.
     """
+    check_lower_bound(model, lower_bound)
     skipped: list[dict[str, Any]] = []
     count = 0
-    for row in score_rows(model, rows, quiet=True, skipped=skipped if skip else None):
+    for row in score_rows(model, rows, quiet=True, skipped=skipped if skip else None, lower_bound=lower_bound):
         print_json(row)
         count += 1
     return _finish_skipped(ScoreCount(count, 0, len(skipped), side_file(data)), skipped)
@@ -150,19 +172,25 @@ def _finish_skipped(count: ScoreCount, skipped: Sequence[Mapping[str, Any]]) -> 
 
 
 def _continued(
-    model: RewardModel, rows: Iterable[ScoringRow | RefusedRow], target: Path, *, skip: bool, meter: Meter
+    score: ChunkScorer,
+    rows: Iterable[ScoringRow | RefusedRow],
+    target: Path,
+    *,
+    question: str,
+    skip: bool,
+    meter: Meter,
 ) -> ScoreCount:
     """Score into the partial file, from the first chunk that it lacks, and rename it to ``target``."""
     name = target.name[:_KEPT]
     beside = _Partial(target.with_name(f"{name}.partial"), target.with_name(f".{name}.partial.index"))
-    beside.open(_question(model))
+    beside.open(question)
     try:
         for part in chunks(rows):
             known = beside.next_done(_key(part), skip=skip)
             if known is not None:
                 meter.skip(known)
                 continue
-            found = score_chunk(model, part, skip=skip)
+            found = score(part)
             beside.append(_key(part), found.scores, found.skipped)
             meter.advance(len(found.scores), tokens=found.tokens)
         count = ScoreCount(beside.scores, beside.found, len(beside.skipped), side_file(target))
@@ -310,12 +338,11 @@ def _entries(journal: IO[bytes]) -> list[dict[str, Any]]:
     return found
 
 
-def _question(model: RewardModel) -> str:
-    """Return a fingerprint of everything known to affect a score, down to its last digit."""
+def _question(model: RewardModel, lower_bound: float | None) -> str:
+    """Return a fingerprint of everything known to affect a line, down to its last digit."""
     spec = model.encoder.spec()
-    return fingerprint(
-        [model.hash, model.encoder.mode, {k: spec.get(k) for k in ("device", "token_budget", "compile")}]
-    )
+    asked = [model.hash, model.encoder.mode, {k: spec.get(k) for k in ("device", "token_budget", "compile")}]
+    return fingerprint(asked if lower_bound is None else [*asked, lower_bound])
 
 
 def _key(part: Sequence[ScoringRow | RefusedRow]) -> str:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, runtime_checkable
 
-from facetrm.core.errors import BackboneError
+from facetrm.core.errors import BackboneError, ConfigError
 from facetrm.core.progress import progress
 from facetrm.data.read.conversations import RefusedRow, ScoringRow
 from facetrm.data.records import Conversation
+from facetrm.model.output import Score, no_uncertainty
 from facetrm.model.reward_model import RewardModel
 
 _CHUNK: Final = 256
@@ -58,6 +60,7 @@ def score_rows(
     *,
     quiet: bool = False,
     skipped: list[dict[str, Any]] | None = None,
+    lower_bound: float | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Yield one JSON-ready row per answer, in order: ``id``, ``answer`` (its number in the row), and the score.
 
@@ -66,30 +69,36 @@ def score_rows(
         asked: Rows to score.
         quiet: Whether to hide the progress bar.
         skipped: List that receives each row that cannot be scored, with the reason; None to raise an error instead.
+        lower_bound: Number of standard deviations below the reward for a field ``lower_bound``; None for no field.
 
     Raises:
+        ModelError: The model cannot tell the deviation of a reward.
         BackboneError: A conversation cannot be read; the error names the row.
         DataError: A row has no conversation.
     """
     total = sum(len(row.answers) for row in asked if isinstance(row, ScoringRow)) if isinstance(asked, list) else None
     with progress("score", total, quiet=quiet) as meter:
         for part in chunks(asked):
-            found = score_chunk(model, part, skip=skipped is not None)
+            found = score_chunk(model, part, skip=skipped is not None, lower_bound=lower_bound)
             if skipped is not None:
                 skipped.extend(found.skipped)
             yield from found.scores
             meter.advance(len(found.scores), tokens=found.tokens)
 
 
-def score_chunk(model: RewardModel, part: Sequence[ScoringRow | RefusedRow], *, skip: bool) -> ScoredChunk:
+def score_chunk(
+    model: RewardModel, part: Sequence[ScoringRow | RefusedRow], *, skip: bool, lower_bound: float | None = None
+) -> ScoredChunk:
     """Score the rows of one chunk together.
 
     Args:
         model: Model that scores the rows.
         part: Rows of the chunk.
         skip: Whether to skip a row that cannot be scored, with all of its answers, instead of raising an error.
+        lower_bound: Number of standard deviations below the reward for a field ``lower_bound``; None for no field.
 
     Raises:
+        ModelError: The model cannot tell the deviation of a reward.
         BackboneError: A conversation cannot be read; the error names the row.
         DataError: A row has no conversation.
     """
@@ -126,8 +135,39 @@ def score_chunk(model: RewardModel, part: Sequence[ScoringRow | RefusedRow], *, 
                 raise error from None
             leave_out(flat[exc.row][0], error)
             continue
-        rows = [{"id": row.id, "answer": n, **score.to_dict()} for (row, n, _), score in zip(flat, scores, strict=True)]
+        rows = [
+            {"id": row.id, "answer": n, **_told(score, lower_bound)}
+            for (row, n, _), score in zip(flat, scores, strict=True)
+        ]
         return ScoredChunk(rows, [refused[n] for n in sorted(refused)], sum(score.tokens for score in scores))
+
+
+def check_lower_bound(model: RewardModel, deviations: float | None) -> None:
+    """Check, before anything is read, that every mixture of a model can tell the deviation of a reward.
+
+    Args:
+        model: Model that scores.
+        deviations: Number of standard deviations below the reward; None if no bound is asked for.
+
+    Raises:
+        ModelError: A mixture cannot tell it; the error names the setting to fit with.
+        ConfigError: The number is negative or not finite.
+    """
+    if deviations is None:
+        return
+    if not (math.isfinite(deviations) and deviations >= 0):
+        fix = "give a number of standard deviations from 0"
+        raise ConfigError(f"{deviations:g} is not possible", place="--lower-bound", fix=fix)
+    for task, mixture in model.mixtures.items():
+        if mixture.uncertainty is None or not mixture.uncertainty.rates_rewards:
+            raise no_uncertainty(place=f"--lower-bound, task '{task}'")
+
+
+def _told(score: Score, deviations: float | None) -> dict[str, Any]:
+    """Return the fields of a score, with its lower bound beside its reward if one is asked for."""
+    if deviations is None:
+        return score.to_dict()
+    return {"reward": score.reward, "lower_bound": score.lower_bound(deviations), **score.to_dict()}
 
 
 def located(error: BackboneError, rows: Sequence[ScoringRow]) -> BackboneError:

@@ -58,6 +58,7 @@ class ObjectiveRow(Section):
         low: Lower end of the interval of ``spearman``.
         high: Upper end of the interval of ``spearman``.
         measurable: Whether the interval lies above 0, on enough held-out rows; None if unknown.
+        coverage: Share of the held-out ratings inside their 90% interval; None if there are no intervals.
     """
 
     name: str
@@ -70,6 +71,7 @@ class ObjectiveRow(Section):
     low: float | None = None
     high: float | None = None
     measurable: bool | None = None
+    coverage: float | None = None
 
 
 class DebiasTableRow(Section):

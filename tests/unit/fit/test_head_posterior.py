@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
 from sklearn.linear_model import BayesianRidge
 
 from facetrm.core.errors import FitError, ModelError
 from facetrm.data.objectives import Objective
 from facetrm.fit.heads.ridge import RidgeConfig, fit_linear_experts
-from facetrm.model.posterior import HeadPosterior, PosteriorGroup
+from facetrm.model.uncertainty.posterior import HeadPosterior, PosteriorGroup
 
 OBJECTIVES = [Objective(name=f"o{k}", low=0, high=1, kind="continuous") for k in range(3)]
 
@@ -104,6 +106,7 @@ def test_state_restores_the_same_bits_and_a_missing_tensor_is_named() -> None:
     posterior = fitted(x, y, alpha=3.0, intercept=True).posterior
     assert posterior is not None
     tensors, spec = posterior.state()
+    tensors = load_tensors(save_tensors(tensors))
     new = torch.from_numpy(planted(5, seed=5)[0])
     again = HeadPosterior.from_state(tensors, spec)
     assert torch.equal(again.mean_variance(new), posterior.mean_variance(new))

@@ -7,9 +7,11 @@ import pytest
 import torch
 from sklearn.linear_model import QuantileRegressor
 
-from facetrm.core.errors import FitError
+from facetrm.backbone.encoder import Features
+from facetrm.core.errors import FitError, ModelError
 from facetrm.data.objectives import Objective
-from facetrm.fit.heads.quantile import QuantileConfig, QuantileHeads, fit_quantile_heads, pinball
+from facetrm.fit.heads.quantile import QuantileConfig, fit_layered_quantiles, fit_quantile_heads, pinball
+from facetrm.model.uncertainty.quantile_heads import QuantileHeads
 
 OBJECTIVES = [Objective(name="o0", low=0, high=1, kind="continuous")]
 
@@ -62,11 +64,39 @@ def test_quantiles_that_cross_are_sorted_and_tails_are_their_means() -> None:
 def test_errors_name_the_fix() -> None:
     x, y = planted(20)
     heads = fit_quantile_heads(torch.from_numpy(x), y, objectives=OBJECTIVES, config=QuantileConfig(levels=3))
-    with pytest.raises(FitError, match=r"up to 0\.5"):
+    with pytest.raises(ModelError, match=r"up to 0\.5"):
         heads.interval(torch.from_numpy(x), coverage=0.9)
-    with pytest.raises(FitError, match=r"0\.25 or more"):
+    with pytest.raises(ModelError, match=r"0\.25 or more"):
         heads.lower_tail(torch.from_numpy(x), share=0.1)
     with pytest.raises(FitError, match="objective 'o0'"):
         fit_quantile_heads(torch.from_numpy(x), np.full((20, 1), np.nan), objectives=OBJECTIVES)
     with pytest.raises(FitError, match="1 labels per row"):
         fit_quantile_heads(torch.from_numpy(x), np.zeros((19, 1)), objectives=OBJECTIVES)
+
+
+def test_heads_of_several_layers_are_those_of_each_layer() -> None:
+    x, y = planted(120)
+    inner_ND, last_ND = torch.from_numpy(x).float(), torch.from_numpy(x[:, ::-1].copy()).float()
+    none = torch.zeros(120, dtype=torch.int64)
+    stacked = torch.stack([inner_ND, last_ND], dim=1)
+    features = Features(torch.zeros_like(inner_ND), stacked, none + 5, none + 9, none.bool(), layers=(2, "last"))
+    objectives = [Objective(name=name, low=0, high=1, kind="continuous") for name in ("on-last", "on-inner", "both")]
+    labels_NK = np.concatenate([y, y, 1 - y], axis=1)
+    config = QuantileConfig(levels=3, steps=20)
+    found = fit_layered_quantiles(
+        [features.select(torch.arange(70)), features.select(torch.arange(70, 120))],
+        labels_NK,
+        reads=("last", 2, "last"),
+        objectives=objectives,
+        config=config,
+    )
+    own = {
+        layer: fit_quantile_heads(vectors_ND, labels_NK, objectives=objectives, config=config)
+        for layer, vectors_ND in ((2, inner_ND), ("last", last_ND))
+    }
+    quantiles_NKQ = found.quantiles(features)
+    for k, layer in enumerate(("last", 2, "last")):
+        expected_NQ = own[layer].quantiles(features.response(layer))[:, k]  # type: ignore[arg-type]
+        assert torch.allclose(quantiles_NKQ[:, k], expected_NQ, atol=1e-6)
+    with pytest.raises(ModelError, match="the features hold"):
+        found.quantiles(features.only([2]))

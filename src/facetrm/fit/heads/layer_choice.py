@@ -32,9 +32,12 @@ from facetrm.core.progress import log
 from facetrm.core.statistics import Floats
 from facetrm.data.objectives import Objective
 from facetrm.fit.heads.gram import FeatureSource, at_layer, response_chunks
+from facetrm.fit.heads.held_out_scale import residual_correlation
 from facetrm.fit.heads.objective_report import with_interval
 from facetrm.fit.heads.ridge import LinearFit, RidgeConfig, fit_linear_experts
 from facetrm.model.experts import LengthScale, LinearExperts
+from facetrm.model.uncertainty.posterior import HeadPosterior, PosteriorGroup
+from facetrm.model.uncertainty.quantile_heads import QuantileHeads
 
 
 @dataclass(frozen=True)
@@ -69,10 +72,12 @@ class LayeredFit:
     Attributes:
         fit: the fitted heads and their reports.
         table: one row per objective; empty if there was only one layer.
+        quantiles: quantile heads on the same layers; None if there are none.
     """
 
     fit: LinearFit
     table: tuple[LayerRow, ...] = ()
+    quantiles: QuantileHeads | None = None
 
 
 def fit_layered_experts(
@@ -85,6 +90,7 @@ def fit_layered_experts(
     config: RidgeConfig,
     weights: ArrayLike | None = None,
     length: LengthScale | None = None,
+    uncertainty: bool = False,
 ) -> LayeredFit:
     """Fit one linear head per objective, on the layer that predicts its held-out labels best.
 
@@ -97,6 +103,7 @@ def fit_layered_experts(
         config: settings of each fit.
         weights: weight of each row, [N], 0 or more; None for equal weights.
         length: scale of an additional ``length`` expert; None for no such expert.
+        uncertainty: whether to keep the posterior of the heads, one D x D matrix per layer, set of rows and alpha.
 
     Returns:
         The heads, their reports, and the table of all layers.
@@ -108,7 +115,14 @@ def fit_layered_experts(
     known = in_order(layers)
     if not known:
         raise FitError("no layer to choose from", place="layers", fix="give at least one layer")
-    fit = partial(fit_linear_experts, objectives=objectives, groups=groups, weights=weights, length=length)
+    fit = partial(
+        fit_linear_experts,
+        objectives=objectives,
+        groups=groups,
+        weights=weights,
+        length=length,
+        uncertainty=uncertainty,
+    )
     if known == (LAST,):
         return LayeredFit(fit(features, labels_NK, config=config))
     quick = config if len(known) == 1 else config.model_copy(update={"bootstrap": 0})
@@ -119,7 +133,7 @@ def fit_layered_experts(
         fits[layer] = fit(at_layer(features, layer, factor=factors[layer]), labels, config=quick)
     weight_N = np.ones(len(labels)) if weights is None else np.asarray(weights, dtype=np.float64)
     table = tuple(_row(k, o.name, fits, labels, group_N, weight_N) for k, o in enumerate(objectives))
-    made = _assembled(fits, factors, [row.chosen for row in table], objectives=objectives, length=length)
+    made = _assembled(fits, factors, [row.chosen for row in table], labels, objectives=objectives, length=length)
     if len(known) == 1:
         return LayeredFit(made)
     for row in table:
@@ -137,6 +151,7 @@ def _assembled(
     fits: Mapping[Layer, LinearFit],
     factors: Mapping[Layer, float],
     chosen: Sequence[Layer],
+    labels_NK: Floats,
     *,
     objectives: Sequence[Objective],
     length: LengthScale | None,
@@ -152,7 +167,30 @@ def _assembled(
     )
     held_out = np.stack([fit.held_out_NK[:, k] for k, fit in enumerate(own)], axis=1)
     reports = tuple(fit.reports[k] for k, fit in enumerate(own))
-    return LinearFit(experts, reports, own[0].means_K, held_out)
+    posterior = _posterior(fits, factors, chosen, labels_NK - held_out)
+    return LinearFit(experts, reports, own[0].means_K, held_out, posterior)
+
+
+def _posterior(
+    fits: Mapping[Layer, LinearFit], factors: Mapping[Layer, float], chosen: Sequence[Layer], residual_NK: Floats
+) -> HeadPosterior | None:
+    """Return the posterior of the heads that were chosen, for vectors that are not scaled; None if there is none."""
+    found: list[PosteriorGroup] = []
+    scale_K, spread_K = torch.ones(len(chosen)), torch.ones(len(chosen))
+    for layer, fit in fits.items():
+        if fit.posterior is None:
+            return None
+        mine = [k for k, other in enumerate(chosen) if other == layer]
+        scale_K[mine], spread_K[mine] = fit.posterior.scale_K[mine], fit.posterior.spread_K[mine]
+        parts = (group.of(mine, layer=layer, factor=factors[layer]) for group in fit.posterior.groups)
+        found += [part for part in parts if part is not None]
+    return HeadPosterior(
+        found,
+        experts=len(chosen),
+        scale_K=scale_K,
+        spread_K=spread_K,
+        correlation_KK=residual_correlation(residual_NK),
+    )
 
 
 def _row(

@@ -14,7 +14,6 @@ Reference: QRM (arXiv 2409.10164). We differ: the fit is deterministic, and quan
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -24,11 +23,14 @@ from scipy.optimize import minimize
 from scipy.special import expit
 from torch import Tensor
 
+from facetrm.backbone.encoder import Layer, in_order
 from facetrm.core.config import Section
 from facetrm.core.errors import FitError
 from facetrm.core.statistics import Floats
 from facetrm.core.threads import few_blas_threads
 from facetrm.data.objectives import Objective
+from facetrm.fit.heads.gram import FeatureSource, at_layer, response_chunks
+from facetrm.model.uncertainty.quantile_heads import QuantileHeads
 
 _WIDTHS = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3)  # of the smooth bound, in standard deviations of the labels
 
@@ -50,77 +52,6 @@ class QuantileConfig(Section):
     levels: int = Field(default=19, ge=2)
     penalty: float = Field(default=1e-4, ge=0.0)
     steps: int = Field(default=500, ge=1)
-
-
-@dataclass(frozen=True)
-class QuantileHeads:
-    """Fitted quantile heads.
-
-    Attributes:
-        weight_KQD: weights, float32.
-        bias_KQ: intercepts, float32.
-        levels_Q: level of each quantile, rising.
-    """
-
-    weight_KQD: Tensor
-    bias_KQ: Tensor
-    levels_Q: Tensor
-
-    def quantiles(self, response_ND: Tensor) -> Tensor:
-        """Return the quantiles of each answer's ratings on the [0, 1] scale, sorted, [N, K, Q].
-
-        Args:
-            response_ND: response vectors.
-        """
-        raw_NKQ = torch.einsum("nd,kqd->nkq", response_ND.float(), self.weight_KQD) + self.bias_KQ
-        return raw_NKQ.sort(dim=-1).values
-
-    def expected(self, response_ND: Tensor) -> Tensor:
-        """Return the mean of the quantiles, the expected rating of QRM, [N, K].
-
-        Args:
-            response_ND: response vectors.
-        """
-        return self.quantiles(response_ND).mean(dim=-1)
-
-    def lower_tail(self, response_ND: Tensor, *, share: float) -> Tensor:
-        """Return the mean of the quantiles up to a level, a rating for those who avoid risks, [N, K].
-
-        Args:
-            response_ND: response vectors.
-            share: the level, above 0 and at most 1.
-
-        Raises:
-            FitError: there is no quantile up to this level.
-        """
-        count = int((self.levels_Q <= share + 1e-9).sum())
-        if not count:
-            lowest = float(self.levels_Q[0])
-            raise FitError(f"no quantile up to level {share:g}", place="lower tail", fix=f"give {lowest:g} or more")
-        return self.quantiles(response_ND)[..., :count].mean(dim=-1)
-
-    def interval(self, response_ND: Tensor, *, coverage: float) -> tuple[Tensor, Tensor]:
-        """Return the ends of a central interval for a new rating, each [N, K].
-
-        Args:
-            response_ND: response vectors.
-            coverage: share of ratings that the interval should hold; the quantiles at both ends must exist.
-
-        Raises:
-            FitError: the ends lie outside the levels of the quantiles.
-        """
-        low, high = (1.0 - coverage) / 2.0, (1.0 + coverage) / 2.0
-        first, last = float(self.levels_Q[0]), float(self.levels_Q[-1])
-        if not first - 1e-6 <= low < high <= last + 1e-6:
-            problem = f"coverage {coverage:g}, but the quantiles reach from {first:g} to {last:g}"
-            raise FitError(problem, place="interval", fix=f"give a coverage above 0 and up to {last - first:g}")
-        found_NKQ, step = self.quantiles(response_ND), float(self.levels_Q[1] - self.levels_Q[0])
-        ends = []
-        for level in (low, high):
-            at = min(max((level - first) / step, 0.0), len(self.levels_Q) - 1.0)
-            left = min(int(at), len(self.levels_Q) - 2)
-            ends.append(torch.lerp(found_NKQ[..., left], found_NKQ[..., left + 1], at - left))
-        return ends[0], ends[1]
 
 
 def fit_quantile_heads(
@@ -164,6 +95,47 @@ def fit_quantile_heads(
         weight.append(torch.from_numpy(w_QD).float())
         bias.append(torch.from_numpy(b_Q).float())
     return QuantileHeads(torch.stack(weight), torch.stack(bias), torch.from_numpy(levels_Q).float())
+
+
+def fit_layered_quantiles(
+    features: FeatureSource,
+    labels_NK: ArrayLike,
+    *,
+    reads: Sequence[Layer],
+    objectives: Sequence[Objective],
+    config: QuantileConfig | None = None,
+    weights: ArrayLike | None = None,
+) -> QuantileHeads:
+    """Fit the quantile heads of every objective on the layer that its ridge head reads.
+
+    Args:
+        features: features of the N rows, whole or in chunks; the vectors of one layer at a time are held in memory.
+        labels_NK: labels on the [0, 1] scale, [N, K], NaN if not rated.
+        reads: the layer of each of the K objectives.
+        objectives: the K objectives.
+        config: settings; None for the defaults.
+        weights: weight of each row, [N], 0 or more; None for equal weights.
+
+    Raises:
+        FitError: as :func:`fit_quantile_heads` does.
+    """
+    labels = np.asarray(labels_NK, dtype=np.float64)
+    parts: dict[int, tuple[Tensor, Tensor]] = {}
+    levels_Q = torch.empty(0)
+    for layer in in_order(reads):
+        mine = [k for k, other in enumerate(reads) if other == layer]
+        vectors = [x_ND for _, x_ND in response_chunks(at_layer(features, layer), rows=len(labels))]
+        heads = fit_quantile_heads(
+            torch.cat(vectors),
+            labels[:, mine],
+            objectives=[objectives[k] for k in mine],
+            config=config,
+            weights=weights,
+        )
+        parts |= dict(zip(mine, zip(heads.weight_KQD, heads.bias_KQ, strict=True), strict=True))
+        levels_Q = heads.levels_Q
+    weight, bias = zip(*(parts[k] for k in range(len(reads))), strict=True)
+    return QuantileHeads(torch.stack(weight), torch.stack(bias), levels_Q, tuple(reads))
 
 
 def pinball(error: Floats, level: Floats | float) -> Floats:

@@ -28,11 +28,12 @@ from facetrm.core.errors import FitError
 from facetrm.core.statistics import Floats
 from facetrm.data.objectives import Objective
 from facetrm.fit.heads.gram import Centre, FeatureSource, Precision, at_layer, gather_moments, response_chunks
+from facetrm.fit.heads.held_out_scale import scale_to_residuals
 from facetrm.fit.heads.label_blocks import Bools, Ints, LabelBlock, assign_folds, label_blocks
 from facetrm.fit.heads.objective_report import ObjectiveReport, report_objective
 from facetrm.fit.heads.ridge_path import RidgeSolutions, fit_block
 from facetrm.model.experts import LengthScale, LinearExperts
-from facetrm.model.posterior import HeadPosterior, PosteriorGroup
+from facetrm.model.uncertainty.posterior import HeadPosterior, PosteriorGroup
 
 
 class RidgeConfig(Section):
@@ -94,7 +95,7 @@ class LinearFit:
         reports: one report per objective, on predictions for held-out rows.
         means_K: weighted mean label of each objective.
         held_out_NK: predictions for held-out rows on the [0, 1] scale; NaN for all other rows and without a label.
-        posterior: posterior of the heads; None if it was not asked for.
+        posterior: posterior of the heads, scaled to held-out ratings; None if it was not asked for.
     """
 
     experts: LinearExperts
@@ -125,7 +126,8 @@ def fit_linear_experts(
         config: settings; None for the defaults.
         weights: weight of each row, [N], 0 or more; None for equal weights.
         length: scale of an additional ``length`` expert; None for no such expert.
-        uncertainty: whether to keep the posterior of the heads, one D x D matrix per set of rows and alpha.
+        uncertainty: whether to keep the posterior of the heads, one D x D matrix per set of rows and alpha. It costs
+            one more pass over the features.
 
     Returns:
         The heads, reports on out-of-fold predictions, and the mean label of each objective.
@@ -174,7 +176,10 @@ def fit_linear_experts(
     given = np.where(weight_N[:, None] > 0, labels, np.nan)
     reports = _reports(predictions, given, baselines, group_N, heads.alpha_K, objectives, notes, config)
     experts = LinearExperts(objectives, heads.weight_KD, heads.bias_K, length=length)
-    posterior = None if found is None else HeadPosterior(found, experts=len(objectives))
+    posterior = None
+    if found is not None:
+        posterior = HeadPosterior(found, experts=len(objectives))
+        posterior = scale_to_residuals(posterior, features, labels - predictions, weight_N=weight_N)
     return LinearFit(experts, reports, means, predictions, posterior)
 
 

@@ -24,7 +24,7 @@ from facetrm.core.errors import FitError
 from facetrm.core.threads import few_blas_threads
 from facetrm.fit.heads.gram import Centre, Moments
 from facetrm.fit.heads.label_blocks import LabelBlock
-from facetrm.model.posterior import PosteriorGroup
+from facetrm.model.uncertainty.posterior import PosteriorGroup
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from facetrm.data.objectives import Direction
 from facetrm.fit.bradley_terry import BradleyTerryConfig
 from facetrm.fit.debias import DebiasConfig
 from facetrm.fit.gate.fit import GateConfig
+from facetrm.fit.heads.quantile import QuantileConfig
 from facetrm.fit.heads.ridge import RidgeConfig
 from facetrm.fit.router.config import RouterConfig
 from facetrm.recipes.armorm.rows import DataSection, WorldData
@@ -51,6 +52,11 @@ class ExpertsSection(Section):
         test: Whether to report the heads on the held-out ratings as well.
         layers: Layers of the backbone that a head may read, such as ``[10, 20, last]``. Each objective takes the layer
             that predicts its held-out training labels best, or a higher one that is as good within a standard error.
+        uncertainty: Whether the model keeps the posterior of its heads, so that each score has standard deviations. It
+            takes one D x D matrix for each layer, set of rows and alpha; ratings and rewards do not change.
+        quantiles: Whether to fit quantile heads beside the ridge heads, from which each score gets lower tails. Their
+            fit holds the features of all ratings in memory, and takes much longer than that of the ridge heads.
+        quantile: Settings of the quantile heads.
     """
 
     ridge: RidgeConfig = RidgeConfig()
@@ -61,6 +67,9 @@ class ExpertsSection(Section):
     cross_fit: int = Field(default=0, ge=0)
     test: bool = True
     layers: tuple[Any, ...] = (LAST,)
+    uncertainty: bool = False
+    quantiles: bool = False
+    quantile: QuantileConfig = QuantileConfig()
 
     @field_validator("layers")
     @classmethod
@@ -77,6 +86,8 @@ class ExpertsSection(Section):
             raise ValueError("cross_fit must be 0, or at least 2 folds")
         if self.preference and self.cross_fit == 0:
             raise ValueError("preference needs cross_fit, or the gate would learn from scores fitted on its own pairs")
+        if self.uncertainty and self.ridge.refit != "all":
+            raise ValueError(f"uncertainty needs ridge.refit 'all', not '{self.ridge.refit}'")
         return self
 
 
@@ -104,12 +115,15 @@ class GateSection(Section):
             ``margin / (margin + median margin of its file)``. A pair with margin 0 has weight 0; a pair with neither
             gets the mean weight of the others.
         reference: Whether contributions are counted from the training ``mean`` or from ``zero``.
+        seeds: Number of gates to fit, with seeds from ``settings.seed`` on. The first is that of the model; the others
+            only tell how far the reward varies from gate to gate.
     """
 
     settings: GateConfig = GateConfig()
     source_balance: float = Field(default=0.0, ge=0.0, le=1.0)
     strength: bool = False
     reference: Literal["mean", "zero"] = "mean"
+    seeds: int = Field(default=1, ge=1)
 
 
 EVERY = "all"

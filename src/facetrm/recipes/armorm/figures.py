@@ -99,6 +99,7 @@ def metrics(
         "objectives": {report.name: report.to_dict() for report in fit.reports},
         "objectives_test": {report.name: report.to_dict() for report in fit.test_reports},
         **({"layers": {row.name: row.to_dict() for row in fit.layers}} if fit.layers else {}),
+        **({"uncertainty": {row.name: row.to_dict() for row in fit.coverage}} if fit.coverage else {}),
         "debias": {
             "target": fit.debias.target,
             "max_abs_rho": None if fit.debias.target is None else fit.debias.max_abs_rho,
@@ -159,7 +160,7 @@ def report(
         seed=config.seed,
     )
     notable = _notable(rows, fit, judgement, model, routed)
-    alphas = {r.name: r.alpha for r in fit.reports}
+    alphas, covered = {r.name: r.alpha for r in fit.reports}, {row.name: row.coverage_90 for row in fit.coverage}
     which = "held-out prompts of the training ratings" if not fit.test_reports else "held-out ratings"
     return RunReport(
         title=config.title,
@@ -169,7 +170,9 @@ def report(
         description=config.description,
         config=dump_yaml(config),
         seconds=dict(seconds),
-        objectives=tuple(_objective_row(r, alphas[r.name]) for r in (fit.test_reports or fit.reports)),
+        objectives=tuple(
+            _objective_row(r, alphas[r.name], covered.get(r.name)) for r in (fit.test_reports or fit.reports)
+        ),
         layers=tuple(_layer_row(row) for row in fit.layers),
         debias=_debias_rows(fit, judgement),
         length=_length(judgement),
@@ -288,7 +291,7 @@ def explain_preference(model: RewardModel, preference: Preference) -> ExplainedP
     return ExplainedPair(explanation=pair, conversations=(preference.chosen, preference.rejected), flip=flip)
 
 
-def _objective_row(r: ObjectiveReport, alpha: float | None) -> ObjectiveRow:
+def _objective_row(r: ObjectiveReport, alpha: float | None, coverage: float | None) -> ObjectiveRow:
     return ObjectiveRow(
         name=r.name,
         n=r.n,
@@ -300,6 +303,7 @@ def _objective_row(r: ObjectiveReport, alpha: float | None) -> ObjectiveRow:
         low=_number(r.interval[0]),
         high=_number(r.interval[1]),
         measurable=r.validity.measurable,
+        coverage=coverage,
     )
 
 

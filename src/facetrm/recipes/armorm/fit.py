@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -33,18 +34,20 @@ from facetrm.evaluate.stored_pairs import StoredPairs
 from facetrm.fit.blocks import FeatureStream
 from facetrm.fit.debias import Debias, fit_debias
 from facetrm.fit.gate.fit import GateFit, fit_scored_gate
-from facetrm.fit.heads.layer_choice import LayerRow
+from facetrm.fit.heads.layer_choice import LayeredFit, LayerRow
 from facetrm.fit.heads.objective_report import ObjectiveReport
-from facetrm.fit.heads.ridge import LinearFit, evaluate_experts
+from facetrm.fit.heads.ridge import evaluate_experts
 from facetrm.fit.pairs import expert_scores, score_pair_blocks
 from facetrm.fit.rankings import preference_weights
 from facetrm.model.aggregate import GatedSum
 from facetrm.model.experts import LengthScale, LinearExperts
 from facetrm.model.mixture import Mixture
 from facetrm.model.reward_model import RewardModel
+from facetrm.model.uncertainty.reward_uncertainty import RewardUncertainty
 from facetrm.model.validity import VALIDITY, Validity, validity_of
 from facetrm.recipes.armorm.config import ArmormConfig, ExpertsSection
 from facetrm.recipes.armorm.heads import add_preference, cross_fitted, fit_heads, rated_chunks
+from facetrm.recipes.armorm.held_out_coverage import HeldOutCoverage, held_out_coverage
 from facetrm.recipes.armorm.rows import Rows, load_rows
 from facetrm.recipes.backbones import train_tiny
 from facetrm.recipes.reading import RowsReader, as_ties
@@ -78,6 +81,7 @@ class ArmormFit:
         reports: Report of each expert, out of fold.
         test_reports: Report of each expert on held-out ratings; empty if there are none.
         layers: How well each layer suits each objective; empty if there was only one layer.
+        coverage: How well deviations and quantiles fit the held-out ratings; empty if there are none.
         debias: Fitted debiasing.
         gate: Fitted gate.
         gate_pairs: Training pairs of the gate; their features are read block by block.
@@ -99,6 +103,7 @@ class ArmormFit:
     scores: tuple[Tensor, Tensor] | None
     folder: Path | None = None
     layers: tuple[LayerRow, ...] = ()
+    coverage: tuple[HeldOutCoverage, ...] = ()
 
     @property
     def mixture(self) -> Mixture:
@@ -233,17 +238,14 @@ def fit_parts(
         rated = rated_chunks(rows.heads, stream, hidden_size=hidden)
         pairs = StoredPairs.of(rows.gate, stream, hidden_size=hidden)
         weights = preference_weights(rows.gate, balance=config.gate.source_balance, strength=config.gate.strength)
-        scale = None
-        if section.length:
-            length_N = torch.cat([chunk.length_N for chunk in rated()])
-            scale = LengthScale.covering(length_N, direction=section.length_direction)
+        scale = _length_scale(section, rated)
         chosen = fit_heads(section, rows.heads, rated, labels_NK, objectives=rows.objectives, scale=scale)
         fit = chosen.fit
         experts, linear = fit.experts, config.compare.linear
         if section.preference:
             experts, ridge = add_preference(experts, pairs, config=linear, weights=weights, folder=folder)
             linear = linear.model_copy(update={"ridges": (ridge,)})
-        tested = _test_heads(config, rows, fit, rated_chunks(rows.heads_test, stream, hidden_size=hidden))
+        tested, covered = _test_heads(config, rows, chosen, rated_chunks(rows.heads_test, stream, hidden_size=hidden))
     with watch("cross-fit"):
         scores = None
         if section.cross_fit:
@@ -263,19 +265,42 @@ def fit_parts(
         debias = _fit_debias(config, experts, rated, pairs)
     with watch("gate"):
         mixture, gate = fit_mixture(
-            config, experts, debias, pairs, weights=weights, scores=scores, checkpoint=checkpoint, folder=folder
+            config,
+            experts,
+            debias,
+            pairs,
+            weights=weights,
+            scores=scores,
+            checkpoint=checkpoint,
+            folder=folder,
+            seeds=config.gate.seeds,
+            known=RewardUncertainty.of(posterior=fit.posterior, gates=(), quantiles=chosen.quantiles),
         )
     test = StoredPairs.of(rows.test, stream, hidden_size=hidden).whole()
     if rows.reading is not None and isinstance(encoder, TransformerEncoder):
         test = as_ties(test, rows.reading.equal_test)
-    provenance = {
+    provenance = _provenance(config, rows, debias, tested or fit.reports)
+    model = RewardModel(encoder, {"all": mixture}, provenance=provenance)
+    table = chosen.table
+    return ArmormFit(model, fit.reports, tested, debias, gate, pairs, test, weights, scores, folder, table, covered)
+
+
+def _length_scale(section: ExpertsSection, rated: Callable[[], Iterator[Features]]) -> LengthScale | None:
+    """Return the scale of the length expert from the rated answers; None without such an expert."""
+    if not section.length:
+        return None
+    length_N = torch.cat([chunk.length_N for chunk in rated()])
+    return LengthScale.covering(length_N, direction=section.length_direction)
+
+
+def _provenance(config: ArmormConfig, rows: Rows, debias: Debias, reports: Sequence[ObjectiveReport]) -> dict[str, Any]:
+    """Return what the manifest of the model says about its making."""
+    return {
         "recipe": config.model_dump(mode="json", exclude={"features": {"folder"}}),
         "data": rows.hash,
         "debias_target": debias.target,
-        VALIDITY: {report.name: report.validity.to_dict() for report in (tested or fit.reports)},
+        VALIDITY: {report.name: report.validity.to_dict() for report in reports},
     }
-    model = RewardModel(encoder, {"all": mixture}, provenance=provenance)
-    return ArmormFit(model, fit.reports, tested, debias, gate, pairs, test, weights, scores, folder, chosen.table)
 
 
 def _known_layers(section: ExpertsSection, encoder: Encoder) -> ExpertsSection:
@@ -294,6 +319,8 @@ def fit_mixture(
     scores: tuple[Tensor, Tensor] | None,
     checkpoint: Path | None = None,
     folder: Path | None = None,
+    seeds: int = 1,
+    known: RewardUncertainty | None = None,
 ) -> tuple[Mixture, GateFit]:
     """Fit the gate, and return the mixture of experts, debiasing and gate, and the fit.
 
@@ -307,34 +334,46 @@ def fit_mixture(
             such as cross-fitted ones.
         checkpoint: File from which an interrupted fit resumes; None for no checkpoint.
         folder: Folder for temporary files; None for the system's temporary folder.
+        seeds: Number of gates to fit; the mixture keeps those after the first only for the spread of its rewards.
+        known: Posterior and quantile heads of the experts; None for none.
     """
     tasks = [pair.task for pair in pairs.preferences]
     scored = score_pair_blocks(
         pairs, experts=experts, groups=pairs.groups, weights=weights, scores=scores, tasks=tasks, folder=folder
     )
-    gate = fit_scored_gate(
-        scored, experts=experts, debias_KK=debias.matrix_KK, config=config.gate.settings, checkpoint=checkpoint
+    settings, fitted = config.gate.settings, partial(fit_scored_gate, experts=experts, debias_KK=debias.matrix_KK)
+    gate = fitted(scored, config=settings, checkpoint=checkpoint)
+    others = [
+        fitted(scored, config=settings.model_copy(update={"seed": settings.seed + n})).gate for n in range(1, seeds)
+    ]
+    posterior = None if known is None or known.posterior is None else known.posterior.among(len(experts.names))
+    uncertainty = RewardUncertainty.of(
+        posterior=posterior, gates=others, quantiles=None if known is None else known.quantiles
     )
     reference_K = gate.reference_K if config.gate.reference == "mean" else None
     aggregator = GatedSum(gate.gate, debias.matrix_KK, reference_K=reference_K)
     table = [row.to_dict() for row in debias.table]
-    return Mixture(experts, aggregator, beta=gate.beta, debias=table), gate
+    return Mixture(experts, aggregator, beta=gate.beta, debias=table, uncertainty=uncertainty), gate
 
 
 def _test_heads(
-    config: ArmormConfig, rows: Rows, fit: LinearFit, chunks: Callable[[], Iterator[Features]]
-) -> tuple[ObjectiveReport, ...]:
+    config: ArmormConfig, rows: Rows, heads: LayeredFit, chunks: Callable[[], Iterator[Features]]
+) -> tuple[tuple[ObjectiveReport, ...], tuple[HeldOutCoverage, ...]]:
+    """Return the reports of the heads on held-out ratings, and how well their deviations fit them."""
     if not (config.experts.test and rows.heads_test):
-        return ()
-    return evaluate_experts(
-        fit.experts,
+        return (), ()
+    labels_NK = label_matrix(rows.heads_test, rows.objectives)
+    reports = evaluate_experts(
+        heads.fit.experts,
         chunks,
-        label_matrix(rows.heads_test, rows.objectives),
+        labels_NK,
         groups=[r.prompt_key for r in rows.heads_test],
-        means_K=fit.means_K,
+        means_K=heads.fit.means_K,
         bootstrap=config.experts.ridge.bootstrap,
         seed=config.seed,
     )
+    training_NK = label_matrix(rows.heads, rows.objectives)
+    return reports, held_out_coverage(heads, chunks, labels_NK, objectives=rows.objectives, training_NK=training_NK)
 
 
 def _fit_debias(

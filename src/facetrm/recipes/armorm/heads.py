@@ -12,6 +12,7 @@ Shapes: N pairs or rated rows, D hidden size, K experts.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -26,6 +27,7 @@ from facetrm.fit.blocks import FeatureStream, PairBlocks, block_rows
 from facetrm.fit.bradley_terry import PREFERENCE, BradleyTerryConfig, fit_bradley_terry_blocks
 from facetrm.fit.heads.gram import FeatureSource
 from facetrm.fit.heads.layer_choice import LayeredFit, fit_layered_experts
+from facetrm.fit.heads.quantile import fit_layered_quantiles
 from facetrm.fit.pairs import expert_scores, pair_weights
 from facetrm.model.experts import LengthScale, LinearExperts
 from facetrm.recipes.armorm.config import ExpertsSection
@@ -55,7 +57,7 @@ def fit_heads(
     objectives: Sequence[Objective],
     scale: LengthScale | None,
 ) -> LayeredFit:
-    """Fit one ridge head per objective, on the last layer or on the best one of several.
+    """Fit one ridge head per objective, on the last layer or on the best one of several, and maybe quantile heads.
 
     Args:
         section: Settings of the experts.
@@ -65,16 +67,25 @@ def fit_heads(
         objectives: The K objectives, the columns of the labels.
         scale: Scale of the length expert; None for no such expert.
     """
-    return fit_layered_experts(
+    weights = pair_weights([r.source for r in ratings], balance=section.source_balance)
+    heads = fit_layered_experts(
         rated,
         labels_NK,
         layers=section.layers,
         objectives=objectives,
         groups=[r.prompt_key for r in ratings],
         config=section.ridge,
-        weights=pair_weights([r.source for r in ratings], balance=section.source_balance),
+        weights=weights,
         length=scale,
+        uncertainty=section.uncertainty,
     )
+    if not section.quantiles:
+        return heads
+    reads = heads.fit.experts.reads
+    found = fit_layered_quantiles(
+        rated, labels_NK, reads=reads, objectives=objectives, config=section.quantile, weights=weights
+    )
+    return replace(heads, quantiles=found)
 
 
 def add_preference(
@@ -175,8 +186,10 @@ def cross_fitted(
     fold_P = torch.tensor([_fold(group, section.cross_fit) for group in pairs.groups])
     quick = section.model_copy(
         update={
-            "ridge": section.ridge.model_copy(update={"bootstrap": 0, "unfit": "mean"})
-        }  # a fold may lack the ratings of a source
+            "ridge": section.ridge.model_copy(update={"bootstrap": 0, "unfit": "mean"}),  # a fold may lack a source
+            "uncertainty": False,
+            "quantiles": False,
+        }
     )
     sides: list[list[Tensor]] = [[], []]
     rows: list[Tensor] = []

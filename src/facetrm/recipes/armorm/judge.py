@@ -246,8 +246,17 @@ def _bag_of_words(config: ArmormConfig, rows: Rows) -> Floats:
     same = config.model_copy(
         update={
             "experts": config.experts.model_copy(
-                update={"test": False, "cross_fit": 0, "preference": False, "ridge": ridge, "layers": (LAST,)}
-            )
+                update={
+                    "test": False,
+                    "cross_fit": 0,
+                    "preference": False,
+                    "ridge": ridge,
+                    "layers": (LAST,),
+                    "uncertainty": False,
+                    "quantiles": False,
+                }
+            ),
+            "gate": config.gate.model_copy(update={"seeds": 1}),
         }
     )
     try:

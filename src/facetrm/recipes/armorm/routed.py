@@ -116,6 +116,8 @@ def route_armorm(config: ArmormConfig, section: GatesSection, rows: Rows, fit: A
             weights=None if fit.weights is None else fit.weights[here.numpy()],
             scores=None if fit.scores is None else (fit.scores[0][here], fit.scores[1][here]),
             folder=fit.folder,
+            seeds=config.gate.seeds,
+            known=fit.mixture.uncertainty,
         )
     if shared:
         log("gates", of_all_tasks=shared, least=section.least)
