@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from facetrm.core.lazy import lazy
 
 __all__ = [
+    "HttpScorer",
     "RewardHttpServer",
     "ServeConfig",
     "read_known_keys",
@@ -13,6 +14,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from facetrm.serve.http_scorer import HttpScorer
     from facetrm.serve.keys import read_known_keys, write_key
     from facetrm.serve.limits import ServeConfig
     from facetrm.serve.running import RewardHttpServer
@@ -21,6 +23,7 @@ else:
     __getattr__, __dir__ = lazy(
         __name__,
         {
+            "facetrm.serve.http_scorer": ["HttpScorer"],
             "facetrm.serve.keys": ["read_known_keys", "write_key"],
             "facetrm.serve.limits": ["ServeConfig"],
             "facetrm.serve.running": ["RewardHttpServer"],

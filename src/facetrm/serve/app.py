@@ -11,6 +11,13 @@ from starlette.responses import Response
 
 from facetrm.core.errors import printable
 from facetrm.core.version import __version__
+from facetrm.serve.formats.llama_factory import llama_factory_router
+from facetrm.serve.formats.remote_reward import remote_reward_router
+from facetrm.serve.formats.slime import slime_router
+from facetrm.serve.formats.text_inference import text_inference_router
+from facetrm.serve.formats.vllm_classify import vllm_classify_router
+from facetrm.serve.formats.vllm_pooling import vllm_pooling_router
+from facetrm.serve.formats.vllm_rerank import vllm_rerank_router
 from facetrm.serve.guard import refusal_parts
 from facetrm.serve.refusals import RefusalError
 from facetrm.serve.routes.explained import explained_router
@@ -20,7 +27,20 @@ from facetrm.serve.routes.rewards import rewards_router
 from facetrm.serve.routes.states import states_router
 from facetrm.serve.served import Served, request_id
 
-ROUTERS: Final = (rewards_router, explained_router, ranked_router, listed_router, states_router)
+ROUTERS: Final = (
+    rewards_router,
+    explained_router,
+    ranked_router,
+    listed_router,
+    states_router,
+    vllm_classify_router,
+    vllm_pooling_router,
+    vllm_rerank_router,
+    remote_reward_router,
+    llama_factory_router,
+    slime_router,
+    text_inference_router,
+)
 
 
 def make_app(served: Served) -> FastAPI:
@@ -60,7 +80,8 @@ async def _invalid(request: Request, error: Exception) -> Response:
     first = details[0] if details else {"type": "", "loc": (), "msg": "malformed"}
     if str(first["type"]).startswith("json_invalid"):
         return await _refused(request, RefusalError(400, "the body is not JSON", fix="send JSON"))
-    place = printable(".".join(str(part)[:60] for part in first["loc"]), 300)
+    parts = [str(part)[:60] for part in first["loc"] if not str(part).startswith(("function-", "list[", "constrained-"))]
+    place = printable(".".join(parts), 300)
     reason = printable(f"{place}: {first['msg']}", 600)
     more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
     return await _refused(request, RefusalError(422, reason + more, code="invalid_body", fix="see /openapi.json"))

@@ -27,6 +27,7 @@ Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 OPEN_PATHS: Final = frozenset({"/", "/health", "/ready"})
+QUIET_PATHS: Final = frozenset({"/health", "/ready", "/metrics"})
 OPEN_FOLDER: Final = "/page/"
 _ID: Final = re.compile(r"[\w.:-]{1,128}")
 _OWN_NAMES: Final = ("localhost", "127.0.0.1", "[::1]", "::1")
@@ -144,6 +145,8 @@ class Guard:
     def _note(self, scope: Scope, status: int, seconds: float, key: KnownKey | None) -> None:
         route = getattr(scope.get("route"), "path", "none")
         self._served.counters.request(route, status or 499, seconds)
+        if scope["path"] in QUIET_PATHS:
+            return
         log(
             "request",
             id=scope["facetrm_id"],

@@ -12,6 +12,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, final, runtime_checkable
 
+from facetrm.backbone.text.chat import DecoderChat
+from facetrm.backbone.text.parsed import TextParser
+from facetrm.backbone.transformer import TransformerEncoder
 from facetrm.core.errors import BackboneError, FacetrmError
 from facetrm.core.progress import log
 from facetrm.data.records import Conversation
@@ -52,6 +55,7 @@ class RewardService:
         self.model, self.name, self.config, self.created = model, name, config, int(time.time())
         self.variants = Variants(model)
         self.hash = model.hash
+        self.parser = text_parser(model)
         self.batcher: Batcher[tuple[Conversation, RewardModel], Score] = Batcher(
             score_together,
             token_budget=config.batch_tokens,
@@ -59,7 +63,7 @@ class RewardService:
             most=config.max_queue,
             on_batch=on_batch,
         )
-        self._beside = ThreadPoolExecutor(1, thread_name_prefix="facetrm-tokenize")
+        self.beside = ThreadPoolExecutor(1, thread_name_prefix="facetrm-tokenize")
 
     @property
     def dtype(self) -> str:
@@ -92,7 +96,7 @@ class RewardService:
             return variant
 
         try:
-            return asked, await asyncio.get_running_loop().run_in_executor(self._beside, made)
+            return asked, await asyncio.get_running_loop().run_in_executor(self.beside, made)
         except FacetrmError as exc:
             raise RefusalError(422, exc.problem, code="edit", fix=exc.fix) from None
 
@@ -115,7 +119,7 @@ class RewardService:
         """
         seconds = min(timeout or self.config.timeout_seconds, self.config.timeout_seconds)
         deadline, variant = time.monotonic() + seconds, model or self.model
-        self._check_number(len(conversations))
+        self.check_number(len(conversations))
         futures: dict[int, Future[Score]] = {}
         with self.batcher.reserve(len(conversations)):
             try:
@@ -151,7 +155,7 @@ class RewardService:
             ClosedError: the service is shutting down.
             TimeoutError: the result was not ready in time.
         """
-        self._check_number(len(conversations))
+        self.check_number(len(conversations))
         deadline = time.monotonic() + self.config.timeout_seconds
         with self.batcher.reserve(len(conversations)):
             async with asyncio.timeout(self.config.timeout_seconds):
@@ -169,10 +173,18 @@ class RewardService:
     def close(self) -> bool:
         """Finish what was accepted, and return whether that was possible in time."""
         done = self.batcher.close(self.config.shutdown_seconds)
-        self._beside.shutdown(wait=False, cancel_futures=True)
+        self.beside.shutdown(wait=False, cancel_futures=True)
         return done
 
-    def _check_number(self, count: int) -> None:
+    def check_number(self, count: int) -> None:
+        """Check that a request does not hold too many conversations.
+
+        Args:
+            count: their number.
+
+        Raises:
+            RefusalError: there are too many.
+        """
         if count > self.config.max_answers:
             raise RefusalError(
                 413,
@@ -183,7 +195,7 @@ class RewardService:
 
     async def _sizes(self, conversations: Sequence[Conversation]) -> list[int | BackboneError]:
         """Return the number of tokens of each conversation, or why it cannot be read."""
-        return await asyncio.get_running_loop().run_in_executor(self._beside, self._measure, conversations)
+        return await asyncio.get_running_loop().run_in_executor(self.beside, self._measure, conversations)
 
     def _measure(self, conversations: Sequence[Conversation]) -> list[int | BackboneError]:
         encoder = self.model.encoder
@@ -197,6 +209,24 @@ class RewardService:
             except BackboneError as exc:
                 sizes.append(exc.at(f"conversation {n}", row=n))
         return sizes
+
+
+def text_parser(model: RewardModel) -> TextParser | None:
+    """Return what reads texts that a model's chat template rendered; None if it has no template.
+
+    Args:
+        model: the model.
+    """
+    encoder = model.encoder
+    if not isinstance(encoder, TransformerEncoder) or not isinstance(encoder.chat, DecoderChat):
+        return None
+    chat, tokenizer = encoder.chat, encoder.tokenizer
+
+    def has_control(text: str) -> bool:
+        return any(chat.is_control(token) for token in tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    bos, eos, pad = (str(token or "") for token in (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token))
+    return TextParser(chat.render, has_control=has_control, before=[pad, bos], after=[pad, eos])
 
 
 def served_name(folder: str | Path, config: ServeConfig) -> str:
