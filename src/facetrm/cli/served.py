@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -71,7 +70,6 @@ def serve(
         host=host,
         port=port,
         keys=[] if keys is None else serving.read_known_keys(keys),
-        on_listening=partial(print, file=sys.stderr, flush=True),
     )
     server.serve_until_stopped()
 

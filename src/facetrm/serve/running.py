@@ -36,7 +36,6 @@ class RewardHttpServer(uvicorn.Server):
         host: address to listen at.
         port: port to listen at; 0 takes a free one.
         keys: the known keys.
-        on_listening: called with a sentence that holds the address, once the server listens.
 
     Raises:
         ConfigError: other machines could use the server without a key, and ``insecure`` is not set.
@@ -51,7 +50,6 @@ class RewardHttpServer(uvicorn.Server):
         host: str = "127.0.0.1",
         port: int = 8000,
         keys: Sequence[KnownKey] = (),
-        on_listening: Callable[[str], None] = lambda line: None,
     ) -> None:
         local = is_local(host)
         if not local and not keys and not config.insecure:
@@ -61,7 +59,7 @@ class RewardHttpServer(uvicorn.Server):
                 fix="give --keys FILE, listen at 127.0.0.1, or set --set serve.insecure=true",
             )
         self.served, self.problem = Served(config), list[BaseException]()
-        self._load, self._name, self._told = load, name, on_listening
+        self._load, self._name = load, name
         guard = Guard(make_app(self.served), self.served, keys=KeyRing(keys, rate=config.rate_per_minute), local=local)
         super().__init__(
             uvicorn.Config(
@@ -114,7 +112,7 @@ class RewardHttpServer(uvicorn.Server):
         """
         await super().startup(sockets)
         if self.started:
-            self._told(f"facetrm: {self._name} at {self.address}")
+            log("listening", address=self.address)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Refuse new requests as soon as a signal comes; a second Ctrl-C does not wait for the others.

@@ -410,6 +410,17 @@ def test_ids_come_back_and_foreign_hosts_are_refused(client: Client) -> None:
     assert client.get("/docs").status == 404
 
 
+def test_a_large_body_is_refused_with_an_answer(client: Client) -> None:
+    for size in (20_001, 60_000, 5_000_000):
+        try:
+            reply = client.post("/v1/rewards", b" " * size)
+        except OSError:
+            assert size > 100_000, "only a client that sends far too much may be cut off"
+            continue
+        assert (reply.status, reply.value["error"]["code"]) == (413, "body_too_large")
+    assert client.post("/v1/rewards", b" " * 20_000).status == 400
+
+
 def test_figures_for_prometheus(client: Client) -> None:
     client.post("/v1/rewards", PAIR)
     client.post("/v1/rewards", {**PAIR, "mask": ["none"]})
