@@ -52,6 +52,7 @@ VERBS = [
     "report",
     "run",
     "score",
+    "serve",
     "train",
 ]
 FOLDERS = ("src", "tests", "benchmarks", "examples")

@@ -88,7 +88,7 @@ class TransformerEncoder:
         self.kind: TrunkKind = model_kind(model.config, place=place) if config.kind == "auto" else config.kind
         self.max_tokens = most_tokens(self.model, tokenizer, config)
         self._template = chat_template(tokenizer, config) if self.kind == "decoder" else None
-        self._chat: ChatFormat = made_chat(tokenizer, config, template=self._template, tokens=self.max_tokens)
+        self.chat: ChatFormat = made_chat(tokenizer, config, template=self._template, tokens=self.max_tokens)
         self._engine = made_engine(self.model, config, kind=self.kind, pad=self.pad)
         self._weights: tuple[str, str] | None = None
         self._tokenizer_hash = tokenizer_fingerprint(tokenizer)
@@ -117,7 +117,7 @@ class TransformerEncoder:
     @property
     def template_hash(self) -> str:
         """The hash that identifies how conversations are rendered to text."""
-        return self._chat.template_hash
+        return self.chat.template_hash
 
     @property
     def fingerprint(self) -> str:
@@ -256,11 +256,11 @@ class TransformerEncoder:
 
     def tokenize(self, messages: Conversation, *, row: int = 0) -> Tokenized:
         """Return the token ids and positions of ``messages``; ``row`` is its index, for error messages."""
-        return self._chat.tokenize(messages, row=row)
+        return self.chat.tokenize(messages, row=row)
 
     def unrendered_turns(self) -> list[UnrenderedTurn]:
         """Return what the chat template omits from probe conversations; empty for an encoder (no template)."""
-        return unrendered_turns(self._chat.render) if isinstance(self._chat, DecoderChat) else []
+        return unrendered_turns(self.chat.render) if isinstance(self.chat, DecoderChat) else []
 
     def encode(
         self,
@@ -341,10 +341,10 @@ class TransformerEncoder:
         Raises:
             BackboneError: Other programs would read different token ids, or the backbone is an encoder.
         """
-        if not isinstance(self._chat, DecoderChat):
+        if not isinstance(self.chat, DecoderChat):
             problem = "an encoder reads prompt and response as a pair, which other programs do not build"
             raise BackboneError(problem, place=self.config.path, fix="use facetrm.load_model")
-        return write_tokenizer(self.tokenizer, self._chat, folder)
+        return write_tokenizer(self.tokenizer, self.chat, folder)
 
     def save_backbone(self, folder: Path, *, replace: bool = False) -> BackboneConfig:
         """Atomically write the trunk, tokenizer and chat template to ``folder``, and adapters to its subfolders.

@@ -15,6 +15,7 @@ from facetrm.cli.first import demo
 from facetrm.cli.judge import doctor
 from facetrm.cli.prepare import encode, label
 from facetrm.cli.reported import report
+from facetrm.cli.served import serve
 from facetrm.cli.train import init, list_recipes, run, train
 from facetrm.cli.use import explain, export, score
 from facetrm.cli.verbs import add_verb
@@ -52,7 +53,22 @@ def program(
         raise typer.Exit(2)
 
 
-for verb in (demo, init, train, run, list_recipes, encode, label, score, explain, export, evaluate, report, doctor):
+for verb in (
+    demo,
+    init,
+    train,
+    run,
+    list_recipes,
+    encode,
+    label,
+    score,
+    explain,
+    export,
+    evaluate,
+    report,
+    doctor,
+    serve,
+):
     add_verb(app, verb)
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from facetrm import core
+from facetrm import explain as explaining
 from facetrm.core.errors import ConfigError, short
+
+if TYPE_CHECKING:
+    from facetrm.model import RewardModel
 
 ModelPlace = Annotated[
     Path, typer.Argument(help="Model or run folder, a shipped model such as desk, or hf://owner/name.")
@@ -75,3 +79,21 @@ def reading_settings(
         raise ConfigError(f"'backbone' is {short(nested)}", place="--set", fix="give backbone.KEY=VALUE")
     given = {"truncation": truncation, "max_tokens": max_tokens}
     return {**settings, **nested, **{key: value for key, value in given.items() if value is not None}}
+
+
+def edited_model(model: RewardModel, drop: list[str], scale: list[str], pin: list[str]) -> RewardModel:
+    """Return a model with the edits of the command line; without any, the model itself.
+
+    Args:
+        model: The loaded model.
+        drop: Values of ``--drop``.
+        scale: Values of ``--scale``.
+        pin: Values of ``--pin``.
+
+    Raises:
+        ModelError: An edit is malformed or not possible in this model.
+    """
+    if not (drop or scale or pin):
+        return model
+    wish = explaining.parse_edit(drop=drop, scale=scale, pin=pin)
+    return explaining.edit(model, drop=wish.drop, scale=wish.scale, pin=wish.pin)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from facetrm import data as records
-from facetrm import explain as explaining
 from facetrm import hub, recipes
 from facetrm.cli.explained import print_overall, print_row
 from facetrm.cli.options import (
@@ -27,6 +26,7 @@ from facetrm.cli.options import (
     Scale,
     Truncating,
     Trust,
+    edited_model,
     reading_settings,
 )
 from facetrm.cli.typed import PLACE, typed_row
@@ -36,7 +36,6 @@ from facetrm.core.folders import is_occupied
 if TYPE_CHECKING:
     from facetrm.data import ScoringRow
     from facetrm.data.read.conversations import RefusedRow
-    from facetrm.model import RewardModel
 
 
 def score(
@@ -82,7 +81,7 @@ def score(
     asked = chain([next(rows)], rows)  # report a missing file before loading the model
     place = data or PLACE
     settings = reading_settings(sets, truncation=truncation, max_tokens=max_tokens)
-    scorer = _edited(
+    scorer = edited_model(
         hub.load_model(model, device=device, mode=mode, settings=settings, trust_remote_code=trust_remote_code),
         drop,
         scale,
@@ -133,7 +132,7 @@ def explain(
         raise ConfigError("nothing is edited", place="--save", fix="add --drop, --scale or --pin")
     if save is not None and is_occupied(save):
         raise ConfigError("not a new or empty folder", place=save, fix="give another folder to --save")
-    scorer = _edited(
+    scorer = edited_model(
         hub.load_model(
             model, device=device, mode=mode, settings=reading_settings(sets), trust_remote_code=trust_remote_code
         ),
@@ -181,10 +180,3 @@ def _find(asked: list[records.ScoringRow], row: str | None, path: Path) -> recor
     if found is not None:
         return found
     raise DataError(f"no row '{row}' among {len(asked)}", place=path, fix=did_you_mean(str(row), list(by_id)[:50]))
-
-
-def _edited(model: RewardModel, drop: list[str], scale: list[str], pin: list[str]) -> RewardModel:
-    if not (drop or scale or pin):
-        return model
-    wish = explaining.parse_edit(drop=drop, scale=scale, pin=pin)
-    return explaining.edit(model, drop=wish.drop, scale=wish.scale, pin=wish.pin)

@@ -13,6 +13,7 @@ from typer.core import TyperCommand
 from facetrm import backbone as backbones
 from facetrm import core
 from facetrm import label as labels
+from facetrm import serve as serving
 from facetrm.core.progress import shown_logs
 
 LogJson = Annotated[bool, typer.Option("--log-json", help="Write logs to standard error as JSON lines.")]
@@ -46,8 +47,23 @@ class LabelCommand(TyperCommand):
         formatter.write(settings_help(core.settings_text(labels.LabelConfig, skip=("model", "base_url"))))
 
 
+class ServeCommand(TyperCommand):
+    """The command ``serve``, whose help ends with the settings of the service."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help of the command, followed by its settings.
+
+        Args:
+            ctx: Context of the command.
+            formatter: Formatter that collects the text.
+        """
+        super().format_help(ctx, formatter)
+        shown = core.settings_text(serving.ServeConfig).replace("\n    ", "\n")
+        formatter.write(settings_help(shown).replace("KEY=VALUE", "serve.KEY=VALUE"))
+
+
 _NAMES = {"list_recipes": "recipes", "evaluate": "eval"}  # functions of these names would hide a module or a builtin
-_COMMANDS: dict[str, type[TyperCommand]] = {"encode": EncodeCommand, "label": LabelCommand}
+_COMMANDS: dict[str, type[TyperCommand]] = {"encode": EncodeCommand, "label": LabelCommand, "serve": ServeCommand}
 
 
 def settings_help(text: str) -> str:

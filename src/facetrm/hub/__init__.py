@@ -10,6 +10,7 @@ __all__ = [
     "export_published",
     "export_self_contained",
     "load_model",
+    "local_folder",
     "pair_of",
     "push_to_hub",
     "shipped_models",
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from facetrm.hub.auto_door import FacetrmConfig
     from facetrm.hub.card import write_card
     from facetrm.hub.export import export_published, export_self_contained
-    from facetrm.hub.load import load_model
+    from facetrm.hub.load import load_model, local_folder
     from facetrm.hub.push import push_to_hub
     from facetrm.hub.shipped import pair_of, shipped_models
 else:
@@ -32,7 +33,7 @@ else:
             "facetrm.hub.auto_door": ["FacetrmConfig"],
             "facetrm.hub.card": ["write_card"],
             "facetrm.hub.export": ["export_published", "export_self_contained"],
-            "facetrm.hub.load": ["load_model"],
+            "facetrm.hub.load": ["load_model", "local_folder"],
             "facetrm.hub.push": ["push_to_hub"],
             "facetrm.hub.shipped": ["pair_of", "shipped_models"],
         },

@@ -19,7 +19,7 @@ from facetrm.evaluate.benchmarks.result import BASELINES
 from facetrm.label.settings import LabelConfig
 from facetrm.model.output import Scorer
 from facetrm.recipes.evaluation.score_files import read_score_file
-from facetrm.recipes.evaluation.served import ServedScorer
+from facetrm.recipes.evaluation.served import served_scorer
 from facetrm.recipes.evaluation.systems import System
 
 JUDGE: Final = "judge:"
@@ -100,7 +100,7 @@ def load_system(text: str, loading: Loading) -> System:
         return _judge(text, loading)
     if text.lower().startswith(("http:", "https:")):
         key = None if loading.key_env is None else read_server_key(loading.key_env, place="--key-env")
-        served = ServedScorer(text, timeout=loading.timeout, key=key)
+        served = served_scorer(text, timeout=loading.timeout, key=key)
         return System(served.name, text, "server", served.hash, served)
     path = Path(text).expanduser()
     if path.is_file():

@@ -6,18 +6,19 @@ from collections.abc import Sequence
 from typing import Final, final
 
 from facetrm.baselines.groups import bare_score
+from facetrm.core.errors import ModelError
 from facetrm.core.fingerprint import fingerprint
 from facetrm.core.web.key import ServerKey
 from facetrm.data.records import Conversation, Message, conversation_key
-from facetrm.doctor.server import AT_ONCE, connect
+from facetrm.doctor.server import AT_ONCE, RewardServer, connect
 from facetrm.model.output import Score
+from facetrm.serve.http_scorer import HttpScorer
 
 _SAMPLE: Final = (Message(role="user", content="Hello."), Message(role="assistant", content="Hello. How can I help?"))
 
 
-@final
-class ServedScorer:
-    """Scores conversations with a server that speaks facetrm's or vLLM's API.
+def served_scorer(url: str, *, timeout: float = 60.0, key: ServerKey | None = None) -> HttpScorer | ServedScorer:
+    """Return a scorer for a server: with whole scores if it is facetrm's, else with rewards alone.
 
     Args:
         url: Address of the server.
@@ -32,13 +33,32 @@ class ServedScorer:
     Raises:
         ModelError: The server cannot be reached or speaks another API.
     """
+    server = connect(url, _SAMPLE, timeout=timeout, key=key)
+    if server.dialect == "facetrm":
+        try:
+            return HttpScorer(str(server.address), timeout=timeout, key=key)
+        except ModelError:
+            pass  # it speaks the API, but says nothing about its model
+    return ServedScorer(server)
 
-    def __init__(self, url: str, *, timeout: float = 60.0, key: ServerKey | None = None) -> None:
-        self._server = connect(url, _SAMPLE, timeout=timeout, key=key)
-        self.name = str(self._server.address)
-        first = self._server.ask(_SAMPLE)
+
+@final
+class ServedScorer:
+    """Scores conversations with a server that gives rewards alone.
+
+    Args:
+        server: The connected server.
+
+    Raises:
+        ModelError: The server cannot be reached.
+    """
+
+    def __init__(self, server: RewardServer) -> None:
+        self._server = server
+        self.name = str(server.address)
+        first = server.ask(_SAMPLE)
         # A server does not say which weights it holds: its answer to a fixed conversation tells two of them apart.
-        self.hash = fingerprint(["server", self.name, self._server.dialect, first.reward])
+        self.hash = fingerprint(["server", self.name, server.dialect, first.reward])
         self.failures: dict[str, str] = {}
 
     def score(self, conversations: Sequence[Conversation]) -> list[Score]:

@@ -1,0 +1,85 @@
+"""What the service says instead of an answer: a status, a code for programs, and a reason for people."""
+
+from __future__ import annotations
+
+from typing import Any, Final, final
+
+from facetrm.core.errors import BackboneError, FacetrmError, printable
+from facetrm.serve.batching import BusyError, ClosedError
+
+KINDS: Final = {
+    400: "bad_request",
+    401: "unauthorized",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    408: "body_too_slow",
+    411: "length_required",
+    413: "too_large",
+    415: "not_json",
+    421: "wrong_host",
+    422: "unprocessable",
+    429: "busy",
+    499: "client_gone",
+    500: "internal_error",
+    503: "not_ready",
+    504: "too_late",
+}
+
+
+@final
+class RefusalError(Exception):
+    """A request that is not answered.
+
+    Args:
+        status: HTTP status.
+        reason: what is wrong, for people.
+        code: what is wrong, for programs; by default the usual one of the status.
+        fix: what the client can do about it.
+        row: index of the conversation that is the cause; None if it is the whole request.
+        retry_after: seconds after which to try again; None if that does not help.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        reason: str,
+        *,
+        code: str | None = None,
+        fix: str | None = None,
+        row: int | None = None,
+        retry_after: int | None = None,
+    ) -> None:
+        self.status, self.reason, self.fix, self.row, self.retry_after = status, reason, fix, row, retry_after
+        self.code = code or KINDS.get(status, "refused")
+        super().__init__(f"{status} {self.code}: {reason}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON-ready error, without the parts that are not known."""
+        parts = {"message": printable(self.reason, 1500), "code": self.code, "fix": self.fix, "row": self.row}
+        parts["retry_after"] = self.retry_after
+        return {"type": KINDS.get(self.status, "refused")} | {
+            name: value for name, value in parts.items() if value is not None
+        }
+
+
+def refusal_of(error: BaseException, *, row: int | None = None) -> RefusalError:
+    """Return the refusal that tells a client of an error.
+
+    Args:
+        error: the error. The text of an error that nobody foresaw stays in the log.
+        row: index of the conversation that caused it; None if unknown.
+    """
+    if isinstance(error, RefusalError):
+        return error
+    if isinstance(error, BusyError):
+        return RefusalError(429, str(error), code="queue_full", retry_after=error.retry_after)
+    if isinstance(error, ClosedError):
+        return RefusalError(503, "the server is shutting down", code="shutting_down", retry_after=5)
+    if isinstance(error, TimeoutError):
+        return RefusalError(504, "not answered in time", fix="send fewer conversations, or try again later")
+    if isinstance(error, BackboneError):
+        return RefusalError(422, str(error), code="unreadable", row=row)
+    if isinstance(error, FacetrmError):
+        return RefusalError(500, str(error), code="not_scored", row=row)
+    return RefusalError(500, "an internal error; the log of the server says more", row=row)

@@ -1,0 +1,42 @@
+"""``POST /v1/explain``: why an answer has its reward, or why one of two answers is ahead."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from fastapi import APIRouter, Request
+
+from facetrm.explain.ask import explain_local, explain_pair, flip_explained
+from facetrm.serve.refusals import refusal_of
+from facetrm.serve.schema.asked import ExplainRequest
+from facetrm.serve.schema.given import ExplainResponse
+from facetrm.serve.served import REFUSED, edit_record, edited, provenance, request_id, service_of, unless_gone
+
+explained_router: Final = APIRouter(tags=["rewards"])
+
+
+@explained_router.post("/v1/explain", responses=REFUSED)
+async def give_explanation(body: ExplainRequest, request: Request) -> ExplainResponse:
+    """Explain one answer, or compare two: contributions by size, ratings on their scales, what would flip the pair."""
+    asked, model = await edited(request, body)
+    service, conversations = service_of(request), body.asked
+
+    def explained() -> tuple[dict[str, Any], dict[str, Any] | None]:
+        if len(conversations) == 1:
+            return explain_local(model, conversations[0]).to_dict(), None
+        pair = explain_pair(model, conversations[0], conversations[1], preferred=body.preferred)
+        flip = flip_explained(model, pair)
+        return pair.to_dict(), None if flip is None else flip.to_dict()
+
+    try:
+        explanation, flip = await unless_gone(request, service.run(explained, conversations))
+    except Exception as exc:
+        raise refusal_of(exc) from None
+    return ExplainResponse(
+        id=f"explain-{request_id(request)}",
+        kind="answer" if len(conversations) == 1 else "pair",
+        explanation=explanation,
+        flip=flip,
+        provenance=provenance(service, model),
+        edit=edit_record(service, asked),
+    )

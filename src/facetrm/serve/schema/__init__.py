@@ -1,0 +1,1 @@
+"""The bodies of requests and responses; the OpenAPI document is made from them."""

@@ -1,0 +1,178 @@
+"""The bodies of requests to the native routes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from facetrm.data.records import Conversation, Message
+
+PROMPT_EXAMPLE: Final = "How can I sleep better?"
+ANSWERS_EXAMPLE: Final = ["Go to bed at the same time every day.", "What a stupid question."]
+PAIR_EXAMPLE: Final[dict[str, Any]] = {"prompt": PROMPT_EXAMPLE, "responses": ANSWERS_EXAMPLE}
+TALK_EXAMPLE: Final[Any] = [
+    {"role": "user", "content": PROMPT_EXAMPLE},
+    {"role": "assistant", "content": ANSWERS_EXAMPLE[0]},
+]
+
+Text = Annotated[str, Field(min_length=1)]
+Talk = Annotated[list[Message], Field(min_length=1, max_length=1000)]
+Answers = Annotated[list[Text], Field(min_length=1)]
+Factor = Annotated[float, Field(ge=0.0, le=1e6, allow_inf_nan=False)]
+
+
+class Body(BaseModel):
+    """The body of a request: frozen, and unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class EditedBody(Body):
+    """A request that may change the weights of the objectives."""
+
+    model: str | None = Field(default=None, description="The served model's name; only it is accepted.")
+    objective_weights: dict[str, Factor] = Field(
+        default_factory=dict, description="Factors for the weights of objectives, by name."
+    )
+    mask: list[str] = Field(default_factory=list, description="Objectives that are dropped, by name.")
+
+
+class RewardsRequest(EditedBody):
+    """Conversations to score: give ``messages``, ``conversations``, or ``prompt`` and ``responses``."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                PAIR_EXAMPLE,
+                {"messages": TALK_EXAMPLE},
+                {"conversations": [TALK_EXAMPLE], "on_error": "skip"},
+                {**PAIR_EXAMPLE, "objective_weights": {}, "mask": []},
+            ]
+        }
+    )
+
+    messages: Talk | None = Field(default=None, description="One conversation, which ends with the answer.")
+    conversations: Annotated[list[Talk], Field(min_length=1)] | None = Field(
+        default=None, description="Several conversations."
+    )
+    prompt: Text | Talk | None = Field(default=None, description="A prompt: its text, or its messages.")
+    responses: Answers | None = Field(default=None, description="Answers to the prompt.")
+    on_error: Literal["stop", "skip"] = Field(
+        default="stop",
+        description="A conversation that cannot be scored: refuse the request, or give null and the reason.",
+    )
+
+    @model_validator(mode="after")
+    def _one_form(self) -> RewardsRequest:
+        check_form(self)
+        for conversation in self.asked:
+            check_conversation(conversation)
+        return self
+
+    @property
+    def asked(self) -> list[Conversation]:
+        """The conversations, in order."""
+        return asked_in(self)
+
+
+class ExplainRequest(EditedBody):
+    """One answer, or two answers to compare: ``messages``, ``conversations``, or ``prompt`` and ``responses``."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [PAIR_EXAMPLE, {"messages": TALK_EXAMPLE}]})
+
+    messages: Talk | None = Field(default=None, description="One conversation, which ends with the answer.")
+    conversations: Annotated[list[Talk], Field(min_length=1, max_length=2)] | None = Field(
+        default=None, description="One conversation, or two to compare."
+    )
+    prompt: Text | Talk | None = Field(default=None, description="A prompt: its text, or its messages.")
+    responses: Annotated[list[Text], Field(min_length=1, max_length=2)] | None = Field(
+        default=None, description="One answer to the prompt, or two to compare."
+    )
+    preferred: Literal["A", "B"] | None = Field(default=None, description="The answer that people prefer, if known.")
+
+    @model_validator(mode="after")
+    def _one_form(self) -> ExplainRequest:
+        check_form(self)
+        for conversation in self.asked:
+            check_conversation(conversation)
+        return self
+
+    @property
+    def asked(self) -> list[Conversation]:
+        """The conversations, in order."""
+        return asked_in(self)
+
+
+class BestOfRequest(EditedBody):
+    """Answers to one prompt, which are ranked."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [PAIR_EXAMPLE]})
+
+    prompt: Text | Talk = Field(description="The prompt: its text, or its messages.")
+    responses: Answers = Field(description="The answers.")
+
+    @model_validator(mode="after")
+    def _sound(self) -> BestOfRequest:
+        for conversation in self.asked:
+            check_conversation(conversation)
+        return self
+
+    @property
+    def asked(self) -> list[Conversation]:
+        """The conversations, in order."""
+        return answered(self.prompt, self.responses)
+
+
+def answered(prompt: str | list[Message], responses: list[str]) -> list[Conversation]:
+    """Return one conversation per answer to a prompt.
+
+    Args:
+        prompt: text of the prompt, or its messages.
+        responses: the answers.
+    """
+    turns = (Message(role="user", content=prompt),) if isinstance(prompt, str) else tuple(prompt)
+    return [(*turns, Message(role="assistant", content=text)) for text in responses]
+
+
+def asked_in(body: RewardsRequest | ExplainRequest) -> list[Conversation]:
+    """Return the conversations of a request, in order.
+
+    Args:
+        body: the body, in one of its forms.
+    """
+    if body.messages is not None:
+        return [tuple(body.messages)]
+    if body.conversations is not None:
+        return [tuple(turns) for turns in body.conversations]
+    return answered(body.prompt or [], body.responses or [])
+
+
+def check_form(body: RewardsRequest | ExplainRequest) -> None:
+    """Check that a request has one of its forms.
+
+    Args:
+        body: the body.
+
+    Raises:
+        ValueError: it has none of them, or several.
+    """
+    given = [name for name in ("messages", "conversations", "prompt", "responses") if getattr(body, name) is not None]
+    if given not in (["messages"], ["conversations"], ["prompt", "responses"]):
+        found = f"found {' and '.join(given)}" if given else "found none of them"
+        raise ValueError(f"give messages, or conversations, or prompt and responses ({found})")
+
+
+def check_conversation(turns: Conversation) -> None:
+    """Check that a conversation has a prompt and ends with an answer.
+
+    Args:
+        turns: the messages.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if turns[-1].role != "assistant":
+        raise ValueError(f"end with the assistant message that is scored, not with '{turns[-1].role}'")
+    if len(turns) < 2:
+        raise ValueError("give the prompt before the assistant message")
