@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Final, final
 
-from facetrm.core.errors import ModelError
+from facetrm.core.errors import BackboneError, ModelError
 from facetrm.core.progress import log
 from facetrm.core.web.address import read_address, shown_address
 from facetrm.core.web.client import HttpClient, RequestError, run_request, warn_of_plain_http
 from facetrm.core.web.key import ServerKey
 from facetrm.core.web.wire import HttpReply
 from facetrm.data.records import Conversation
-from facetrm.model.output import Score
+from facetrm.model.output import Score, Uncertainty
 
 _BUSY: Final = frozenset({429, 502, 503})
 _AGAIN: Final = frozenset({"unreachable", "broken"})
@@ -83,7 +83,8 @@ class HttpScorer:
             conversations: the conversations.
 
         Raises:
-            ModelError: a conversation cannot be scored (the message gives its number), or the server does not answer.
+            BackboneError: a conversation cannot be scored; ``row`` is its number.
+            ModelError: the server does not answer, or refuses the request.
         """
         starts = range(0, len(conversations), self._rows)
 
@@ -134,16 +135,20 @@ class HttpScorer:
             await asyncio.sleep(wait)
         raise AssertionError("the last attempt returns or raises")
 
-    def _refused(self, reply: HttpReply, start: int) -> ModelError:
-        """Return the error of a refused request, with the number of the conversation that is the cause."""
+    def _refused(self, reply: HttpReply, start: int) -> ModelError | BackboneError:
+        """Return the error of a refused request; a BackboneError with its number if one conversation is the cause."""
         try:
             error = reply.json()["error"]
             reason, fix, row = str(error["message"]), error.get("fix"), error.get("row")
         except (ValueError, KeyError, TypeError, AttributeError):
             reason, fix, row = reply.text(300), None, None
-        place = self.name if not isinstance(row, int) else f"{self.name}: conversation {start + row}"
         problem = self._client.clean(f"HTTP {reply.status}: {reason}")
-        return ModelError(problem, place=place, fix=self._client.clean(str(fix)) if fix else _FIX)
+        clean = self._client.clean(str(fix)) if fix else _FIX
+        if isinstance(row, int):
+            unread = BackboneError(problem, place=f"{self.name}: conversation {start + row}", fix=clean)
+            unread.row = start + row
+            return unread
+        return ModelError(problem, place=self.name, fix=clean)
 
     def _value(self, reply: HttpReply) -> Any:
         try:
@@ -160,4 +165,5 @@ def _score(row: Mapping[str, Any], known: Mapping[str, Any]) -> Score:
     if not isinstance(row["reward"], float | int) or isinstance(row["reward"], bool):
         raise TypeError
     values = {one.name: known[_OF_ALL[one.name]] if one.name in _OF_ALL else row[one.name] for one in fields(Score)}
-    return Score(**values)
+    unsure = values["uncertainty"]
+    return Score(**{**values, "uncertainty": None if unsure is None else Uncertainty(**{"reward": None, **unsure})})

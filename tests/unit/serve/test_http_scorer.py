@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import itertools
 import threading
 import time
@@ -8,11 +9,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+import torch
 
-from facetrm.core.errors import ModelError
+from facetrm.core.errors import BackboneError, ModelError
 from facetrm.core.web.key import ServerKey
 from facetrm.data.world.world import World
 from facetrm.explain.edits import edit
+from facetrm.model.mixture import Mixture
+from facetrm.model.reward_model import RewardModel
+from facetrm.model.uncertainty.reward_uncertainty import RewardUncertainty
 from facetrm.recipes.evaluation.served import ServedScorer, served_scorer
 from facetrm.serve import HttpScorer
 from facetrm.serve.keys import KnownKey, key_digest
@@ -44,6 +49,27 @@ def test_evaluations_get_whole_scores_from_a_server_of_ours(client: Client) -> N
     assert scorer.score(TALKS[:2])[0].contributions
 
 
+def unsure_toy() -> RewardModel:
+    """Return the toy model with three gates in place of one, so that its rewards have a deviation."""
+    model = exact_toy()
+    mixture = model.mixtures["all"]
+    gates = []
+    for seed in (1, 2):
+        gate = copy.deepcopy(mixture.gated_sum.gate)
+        torch.manual_seed(seed)
+        gate.load_state_dict({n: t + 0.1 * torch.randn_like(t) for n, t in gate.named_parameters()}, strict=False)
+        gates.append(gate)
+    unsure = Mixture(mixture.experts, mixture.aggregator, uncertainty=RewardUncertainty(gates=gates))
+    return RewardModel(model.encoder, {"all": unsure})
+
+
+def test_the_uncertainty_of_a_score_survives_the_way() -> None:
+    with reward_server(unsure_toy) as client:
+        scores = HttpScorer(client.url).score(TALKS[:3])
+    assert scores == unsure_toy().score(TALKS[:3])
+    assert all(score.uncertainty is not None and score.uncertainty.gate for score in scores)
+
+
 def test_a_server_that_says_nothing_of_its_model_gives_rewards_alone(client: Client) -> None:
     busy = Busy(client, [], hidden="/v1/models")
     try:
@@ -57,8 +83,9 @@ def test_a_server_that_says_nothing_of_its_model_gives_rewards_alone(client: Cli
 
 
 def test_a_conversation_that_cannot_be_scored_is_named_by_its_number(client: Client) -> None:
-    with pytest.raises(ModelError, match=r"conversation 7: HTTP 422: .*above the limit of 512"):
+    with pytest.raises(BackboneError, match=r"conversation 7: HTTP 422: .*above the limit of 512") as found:
         HttpScorer(client.url, rows=4).score([*TALKS[:7], chat("long ?", "well " * 600)])
+    assert found.value.row == 7, "so that an evaluation counts it as failed and goes on"
     with pytest.raises(ModelError, match="did you mean 'honest'"):
         HttpScorer(client.url, mask=["honet"]).score(TALKS[:1])
 

@@ -60,8 +60,10 @@ class RowScore(BaseModel):
     ratings: dict[str, float] = Field(default={}, description="The same ratings on the scales of their sources.")
     weights: dict[str, float] = Field(default={}, description="The gate's weights; empty if there is no gate.")
     coefficients: dict[str, float] = Field(default={}, description="Reward per unit of each score, if it is a sum.")
-    uncertainty: dict[str, float] | None = Field(
-        default=None, description="Standard deviation of each rating on the [0, 1] scale; null if the model has none."
+    uncertainty: dict[str, Any] | None = Field(
+        default=None,
+        description="Standard deviations: 'reward', 'ratings' by objective on the [0, 1] scale, 'gate' over seeds; and "
+        "'lower_tails' of quantile heads. Null if the model stores none.",
     )
     task: str | None = None
     routed: str | None = Field(default=None, description="The task that the router chose.")
