@@ -238,7 +238,9 @@ def test_ratings_give_rank_correlations(tiny_run: Run, tmp_path: Path) -> None:
     assert said.code == 0, said.err
     table = read(out / "results.json")["ratings"]["rated.jsonl"]["systems"]["length"]
     assert table["long"]["reward"]["spearman"]["value"] == pytest.approx(1.0)
-    assert table["long"]["reward"]["kendall"] == pytest.approx(1.0)
+    kendall = table["long"]["reward"]["kendall"]
+    assert kendall["value"] == pytest.approx(1.0)
+    assert kendall["low"] <= kendall["value"] <= kendall["high"]
     assert table["long"]["rows"] == 24
     assert table["long"]["prompts"] == 12
     assert table["flat"]["reward"]["spearman"]["value"] is None

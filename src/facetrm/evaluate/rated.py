@@ -15,7 +15,7 @@ import numpy as np
 from scipy.stats import kendalltau
 
 from facetrm.baselines.groups import REWARD
-from facetrm.core.statistics import Interval, bootstrap_spearman
+from facetrm.core.statistics import Floats, Interval, bootstrap_spearman, cluster_counts
 from facetrm.data.records import Rating
 
 
@@ -55,10 +55,31 @@ def rank_agreement(
                 x = np.array([one[column] for one in known])
                 found[key] = {
                     "spearman": _dict(bootstrap_spearman(x, y, groups, samples=samples, seed=seed)),
-                    "kendall": _number(float(kendalltau(x, y).statistic)),
+                    "kendall": _dict(bootstrap_kendall(x, y, groups, samples=samples, seed=seed)),
                 }
         table[name] = found
     return table
+
+
+def bootstrap_kendall(x: Floats, y: Floats, groups: Sequence[str], *, samples: int = 200, seed: int = 0) -> Interval:
+    """Return Kendall's tau-b of ``x`` and ``y`` [N] with a 95% interval from resampling whole prompts.
+
+    Args:
+        x: Scores, [N].
+        y: Ratings, [N].
+        groups: Prompt of each row, [N].
+        samples: Number of bootstrap samples; a sample in which one variable is constant is left out.
+        seed: Seed of the bootstrap.
+    """
+    codes, counts = cluster_counts(np.asarray(groups), samples=samples, seed=seed)
+    draws = []
+    for count in counts:
+        rows = np.repeat(np.arange(len(x)), count[codes])
+        value = float(kendalltau(x[rows], y[rows]).statistic)
+        if math.isfinite(value):
+            draws.append(value)
+    low, high = np.quantile(draws, [0.025, 0.975]) if draws else (math.nan, math.nan)
+    return Interval(float(kendalltau(x, y).statistic), float(low), float(high), 0.95)
 
 
 def _dict(interval: Interval) -> dict[str, float | None]:

@@ -357,7 +357,7 @@ def _rated(name: str, one: Any, names: Mapping[str, str], path: Path) -> RatedPa
                 figures.setdefault(objective, {})[names[model]] = RankFigure(
                     own,
                     _measured(found["spearman"], path, f"ratings.{name}.{objective}"),
-                    None if found["kendall"] is None else float(found["kendall"]),
+                    None if found["kendall"]["value"] is None else float(found["kendall"]["value"]),
                     int(held["rows"]),
                     int(held["failed"]),
                 )
