@@ -76,7 +76,7 @@ PACK_PAIRS, PACK_RATED, PACK_TEST, PACK_SLOW = 40, 150, 20, 20
 SEEDS = 4
 TRAINED = {"bradley-terry": (), "pairwise": ("training.trainer.warmup_steps=8",), "dpo": ()}
 SMALL_BATCHES = ("per_device_train_batch_size=2", "gradient_accumulation_steps=4")
-DESK_ONLY = {"ipo": ("loss=ipo",), "hinge": ("loss=hinge",)}
+OTHER_LOSSES = {"ipo": ("loss=ipo",), "hinge": ("loss=hinge",)}
 
 
 class Remembered:
@@ -130,17 +130,17 @@ def gate_recipe(data: str, pack: Path) -> tuple[Path, list[str]]:
     return ROOT / "recipes" / "real-smollm2.yaml", [f"data.folder={pack}", f"data.limit={PACK_RATED}"]
 
 
-def train(data: str, work: Path, pack: Path) -> None:
+def train(data: str, work: Path, pack: Path, *, losses: bool) -> None:
     """Train everything that is not trained yet."""
     recipe, sets = gate_recipe(data, pack)
     if not (work / f"{data}-gate" / "metrics.json").is_file():
         run_recipe(recipe, sets=sets, out=work / f"{data}-gate")
     rows = f"{{kind: desk, preferences: {DESK_PAIRS}, test: {DESK_TEST}}}"
     given = f"data={rows if data == 'desk' else f'{{kind: pack, folder: {pack}}}'}"
-    for name, more in {**TRAINED, **(DESK_ONLY if data == "desk" else {})}.items():
+    for name, more in {**TRAINED, **(OTHER_LOSSES if losses else {})}.items():
         if not (work / f"{data}-{name}" / "metrics.json").is_file():
-            recipe = ROOT / "recipes" / f"{'dpo' if name in DESK_ONLY else name}.yaml"
-            small = [f"training.trainer.{one}" for one in SMALL_BATCHES] if data == "pack" else []
+            recipe = ROOT / "recipes" / f"{'dpo' if name in OTHER_LOSSES else name}.yaml"
+            small = [f"training.trainer.{one}" for one in SMALL_BATCHES] if data == "pack" or name == "dpo" else []
             small += [f"data.limit={PACK_SLOW}"] if data == "pack" and name != "bradley-terry" else []
             run_recipe(recipe, sets=[given, *more, *small], out=work / f"{data}-{name}")
 
@@ -204,7 +204,7 @@ def on_features(data: str, work: Path, pack: Path, rivals: Rivals) -> list[Conve
 def on_text(data: str, work: Path, rivals: Rivals, reference: list[Conversation]) -> None:
     """Add what LoRA has trained, ensembles with it, and the judges."""
     trained: dict[str, Scorer] = {}
-    for name in (*TRAINED, *DESK_ONLY):
+    for name in (*TRAINED, *OTHER_LOSSES):
         folder = work / f"{data}-{name}"
         if not (folder / "metrics.json").is_file():
             continue
@@ -309,6 +309,7 @@ def main() -> None:
     parser.add_argument("--work", required=True, type=Path)
     parser.add_argument("--pack", type=Path)
     parser.add_argument("--only", choices=("desk", "pack"))
+    parser.add_argument("--losses", action="store_true", help="also train policies by IPO and by SLiC's hinge")
     options = parser.parse_args()
     wanted = [options.only] if options.only else ["desk", "pack"]
     if "pack" in wanted and options.pack is None:
@@ -319,7 +320,7 @@ def main() -> None:
             pack = options.work / "pack-data"
             if data == "pack":
                 small_pack(options.pack, pack)
-            train(data, options.work, pack)
+            train(data, options.work, pack, losses=options.losses)
             table[data] = measure(data, options.work, pack)
             command = "python benchmarks/systems.py --work FOLDER --pack FOLDER"
             write_json(RESULTS, {**provenance(), "command": command, "data": table})
