@@ -213,7 +213,7 @@ def on_text(data: str, work: Path, rivals: Rivals, reference: list[Conversation]
         title = {"bradley-terry": "Bradley-Terry, LoRA", "pairwise": "pairwise model, LoRA"}.get(
             name, f"policy, {name}"
         )
-        spent = {"training_seconds": metrics["training"]["seconds"], "training_pairs": metrics["rows"]["training"]}
+        spent = {"training_seconds": metrics["training"]["seconds"], "training_pairs": metrics["rows"]["preferences"]}
         rivals.add(title, trained[name], **spent)
     if "dpo" in trained:
         read = BackboneConfig(path=str(work / f"{data}-dpo" / "model"), max_tokens=512, truncation="drop_oldest")
