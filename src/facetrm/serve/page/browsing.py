@@ -15,8 +15,9 @@ from facetrm.serve.served import REFUSED, Served
 browsing_router: Final = APIRouter(tags=["page"])
 
 Kind = Literal["errors", "disagreements", "all"]
-_READ: Final[dict[int | str, dict[str, Any]]] = {status: REFUSED[status] for status in (401, 421, 422, 429)} | {
-    404: {**REFUSED[404], "description": "There is no such benchmark or model."}
+_READ: Final[dict[int | str, dict[str, Any]]] = {
+    **{status: REFUSED[status] for status in (401, 421, 422, 429)},
+    404: {**REFUSED[404], "description": "There is no such benchmark or model."},
 }
 
 
@@ -108,7 +109,8 @@ def select_questions(part: Mapping[str, Any], model: str, other: str | None, kin
 
     def certainty(row: Mapping[str, Any]) -> float:
         looked = [model] if kind == "errors" else names
-        return min(abs(row["sides"][name]["margin"] or 0.0) / scale[name] for name in looked)
+        sizes: list[float] = [abs(row["sides"][name]["margin"] or 0.0) / scale[name] for name in looked]
+        return min(sizes)
 
     return sorted((row for row in rows if wanted(row)), key=lambda row: -certainty(row))
 
