@@ -88,7 +88,9 @@ async def _invalid(request: Request, error: Exception) -> Response:
     first = details[0] if details else {"type": "", "loc": (), "msg": "malformed"}
     if str(first["type"]).startswith("json_invalid"):
         return await _refused(request, RefusalError(400, "the body is not JSON", fix="send JSON"))
-    parts = [str(part)[:60] for part in first["loc"] if not str(part).startswith(("function-", "list[", "constrained-"))]
+    parts = [
+        str(part)[:60] for part in first["loc"] if not str(part).startswith(("function-", "list[", "constrained-"))
+    ]
     place = printable(".".join(parts), 300)
     reason = printable(f"{place}: {first['msg']}", 600)
     more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""

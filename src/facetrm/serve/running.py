@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import signal
 import socket
 import threading
 from collections.abc import Callable, Sequence
@@ -119,14 +120,17 @@ class RewardHttpServer(uvicorn.Server):
             self._told(f"facetrm: {self._name} at {self.address}")
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Refuse new requests as soon as a signal comes.
+        """Refuse new requests as soon as a signal comes; a second Ctrl-C does not wait for the others.
+
+        The signal is not raised again afterwards, so that a server that was told to stop ends with code 0.
 
         Args:
             sig: number of the signal.
             frame: where the program is.
         """
         self.served.stop()
-        super().handle_exit(sig, frame)
+        self.force_exit = self.should_exit and sig == signal.SIGINT
+        self.should_exit = True
 
     def _begin(self) -> None:
         try:

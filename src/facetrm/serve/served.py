@@ -85,7 +85,7 @@ class Served:
 
 
 def service_of(request: Request) -> RewardService:
-    """Return the loaded model.
+    """Return the loaded model. A request that got it once keeps it, even if the server is told to stop.
 
     Args:
         request: the request.
@@ -93,11 +93,15 @@ def service_of(request: Request) -> RewardService:
     Raises:
         RefusalError: it is not loaded, or the server is shutting down.
     """
+    admitted = request.scope.get("facetrm_service")
+    if isinstance(admitted, RewardService):
+        return admitted
     served: Served = request.app.state.served
     if served.stopping:
         raise RefusalError(503, "the server is shutting down", code="shutting_down", retry_after=5)
     if served.service is None:
         raise RefusalError(503, "the model is being loaded", code="loading", retry_after=5)
+    request.scope["facetrm_service"] = served.service
     return served.service
 
 

@@ -11,10 +11,10 @@ align-anything (November 2025): ``{prompts, responses, golden_responses}`` -> ``
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Final
+from typing import Annotated, Any, Final, TypeAlias
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Discriminator, Field, Tag, model_validator
 
 from facetrm.model.output import Score
 from facetrm.serve.formats.reading import LooseBody, activated, joined_conversations, rendered_conversations
@@ -59,6 +59,17 @@ class AlignAnythingRequest(LooseBody):
         return self
 
 
+def _sender(body: Any) -> str:
+    """Return which trainer sends a body: only align-anything has answers apart from the whole texts."""
+    return "align-anything" if isinstance(body, dict) and "query" not in body and "responses" in body else "OpenRLHF"
+
+
+RemoteRequest: TypeAlias = Annotated[
+    Annotated[OpenRlhfRequest, Tag("OpenRLHF")] | Annotated[AlignAnythingRequest, Tag("align-anything")],
+    Discriminator(_sender),
+]
+
+
 class RemoteRewards(BaseModel):
     """The rewards; the other fields are there for OpenRLHF."""
 
@@ -68,7 +79,7 @@ class RemoteRewards(BaseModel):
 
 
 @remote_reward_router.post("/get_reward", responses=REFUSED, response_model_exclude_none=True)
-async def give_remote_rewards(body: OpenRlhfRequest | AlignAnythingRequest, request: Request) -> RemoteRewards:
+async def give_remote_rewards(body: RemoteRequest, request: Request) -> RemoteRewards:
     """Give raw rewards to OpenRLHF or align-anything."""
     if isinstance(body, AlignAnythingRequest):
         pairs = list(zip(body.prompts, body.responses, strict=True))

@@ -1,0 +1,462 @@
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from adapter_models import two_tasks
+from facetrm.core.errors import ConfigError, ModelError
+from facetrm.data.records import Conversation
+from facetrm.data.world.world import World
+from facetrm.explain.ask import explain_pair, flip_explained
+from facetrm.explain.edits import edit
+from facetrm.model.output import Score
+from facetrm.model.reward_model import RewardModel
+from facetrm.serve import RewardHttpServer, ServeConfig
+from fakes import chat
+from serving import Client, exact_toy, reward_server
+
+PROMPT, ANSWERS = "how are you ?", ["fine , thank you", "write a poem about the river"]
+PAIR: dict[str, Any] = {"prompt": PROMPT, "responses": ANSWERS}
+TALKS = [chat(PROMPT, answer) for answer in ANSWERS]
+TURNS = [[{"role": m.role, "content": m.content} for m in talk] for talk in TALKS]
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Client]:
+    with reward_server(max_answers=20, max_body_bytes=20_000) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def model() -> RewardModel:
+    return exact_toy()
+
+
+def row(score: Score, index: int) -> dict[str, Any]:
+    """Return what a response says of a score."""
+    known = score.to_dict()
+    for key in ("model", "template", "mode"):
+        del known[key]
+    return {**known, "index": index, "uncertainty": None, "settings": {}, "error": None}
+
+
+# --- rewards
+
+
+def test_every_form_of_a_request_gives_the_bits_of_the_library(client: Client, model: RewardModel) -> None:
+    scores = model.score(TALKS)
+    both = [row(score, n) for n, score in enumerate(scores)]
+    for body, wanted in (
+        (PAIR, both),
+        ({"conversations": TURNS}, both),
+        ({"messages": TURNS[0]}, both[:1]),
+        ({"prompt": TURNS[0][:-1], "responses": ANSWERS}, both),
+        ({**PAIR, "model": "toy"}, both),
+        ({**PAIR, "model": model.hash}, both),
+    ):
+        reply = client.post("/v1/rewards", body)
+        assert reply.status == 200, reply.text
+        assert reply.value["scores"] == wanted
+        assert reply.value["edit"] is None
+        assert reply.value["usage"] == {"tokens": sum(one["tokens"] for one in wanted)}
+        assert reply.value["provenance"] == {
+            "model": "toy",
+            "model_hash": model.hash,
+            "template_hash": model.encoder.template_hash,
+            "mode": "exact",
+            "dtype": "float32",
+        }
+
+
+def test_an_edit_is_applied_and_recorded(client: Client, model: RewardModel) -> None:
+    reply = client.post("/v1/rewards", {**PAIR, "objective_weights": {"helpful": 2, "honest": 1}, "mask": ["verbose"]})
+    edited = edit(model, scale={"helpful": 2.0}, drop=["verbose"])
+    assert reply.value["scores"] == [row(score, n) for n, score in enumerate(edited.score(TALKS))]
+    assert reply.value["provenance"]["model_hash"] == edited.hash != model.hash
+    assert reply.value["edit"] == {
+        "objective_weights": {"helpful": 2.0},
+        "mask": ["verbose"],
+        "unedited_model_hash": model.hash,
+    }
+    none = client.post("/v1/rewards", {**PAIR, "objective_weights": {"helpful": 1.0}})
+    assert none.value["edit"] is None
+    assert none.value["provenance"]["model_hash"] == model.hash
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "code", "words"),
+    [
+        ({"objective_weights": {"helpfull": 2}}, 422, "edit", "did you mean 'helpful'?"),
+        ({"objective_weights": {"helpfull": 1}}, 422, "edit", "did you mean 'helpful'?"),
+        ({"mask": ["verbos"]}, 422, "edit", "did you mean 'verbose'?"),
+        ({"mask": ["helpful", "honest", "verbose"]}, 422, "edit", "no objective is left"),
+        ({"mask": ["honest"], "objective_weights": {"honest": 2}}, 422, "edit", "both dropped and scaled"),
+        ({"objective_weights": {"honest": -1}}, 422, "invalid_body", "objective_weights.honest"),
+        ({"responses": []}, 422, "invalid_body", "responses"),
+        ({"responses": None}, 422, "invalid_body", "found prompt"),
+        ({"messages": TURNS[0]}, 422, "invalid_body", "found messages and prompt and responses"),
+        ({"responses": [" "]}, 422, "invalid_body", "write the text"),
+        ({"prompt": TURNS[0]}, 200, "", ""),
+        ({"prompt": [], "responses": ["a"]}, 422, "invalid_body", "prompt"),
+        ({"surprise": 1}, 422, "invalid_body", "surprise"),
+        ({"model": "other"}, 404, "model_not_found", "leave it out, or give 'toy'"),
+        ({"responses": ["well"] * 21}, 413, "too_many_conversations", "more than 20"),
+        ({"responses": ["well " * 600]}, 422, "unreadable", "above the limit of 512"),
+        ({"responses": ["well " * 6000]}, 413, "body_too_large", "larger than 20000 bytes"),
+    ],
+)
+def test_a_request_that_cannot_be_answered_says_why(
+    change: dict[str, Any], status: int, code: str, words: str, client: Client
+) -> None:
+    reply = client.post("/v1/rewards", {**PAIR, **change})
+    assert reply.status == status, reply.text
+    if status != 200:
+        assert reply.value["error"]["code"] == code
+        assert words in reply.text
+        assert reply.value["request_id"] == reply.headers["x-request-id"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"", 422),
+        (b"{", 400),
+        (b"nonsense", 400),
+        (b"[" * 10_000, 400),
+        (b'{"prompt": ' + b"9" * 5000 + b"}", 400),
+        (b"\xff\xfe", 400),
+        (b'{"prompt": "\\ud800", "responses": ["a"]}', 422),
+        (b'{"prompt": "a", "responses": ["b"], "objective_weights": {"\\ud800": 2}}', 422),
+        (b'{"prompt": "a", "responses": ["b"], "objective_weights": {"honest": NaN}}', 422),
+        (b'{"prompt": "a", "responses": ["b"], "objective_weights": {"honest": 1e999}}', 422),
+        (b'{"prompt": "a", "responses": ["b"], "mask": ["\\u0000\\u001b[2J"]}', 422),
+        (b"[]", 422),
+        (b"null", 422),
+    ],
+    ids=range(13),
+)
+def test_a_malformed_body_is_the_fault_of_the_client(body: bytes, status: int, client: Client) -> None:
+    reply = client.post("/v1/rewards", body)
+    assert reply.status == status, reply.text
+    assert "\x1b" not in reply.text
+
+
+def test_a_conversation_that_fails_is_null_with_a_reason_or_refuses_the_request(
+    client: Client, model: RewardModel
+) -> None:
+    long = chat(PROMPT, "well " * 600)
+    body = {"conversations": [TURNS[0], [{"role": m.role, "content": m.content} for m in long], TURNS[1]]}
+    refused = client.post("/v1/rewards", body)
+    assert refused.status == 422
+    assert refused.value["error"]["row"] == 1
+    skipped = client.post("/v1/rewards", {**body, "on_error": "skip"})
+    assert skipped.status == 200
+    first, failed, last = skipped.value["scores"]
+    assert [first["reward"], last["reward"]] == [score.reward for score in model.score(TALKS)]
+    assert failed["reward"] is None
+    assert "above the limit of 512" in failed["error"]["message"]
+    assert failed["error"]["row"] == failed["index"] == 1
+
+
+def test_a_reward_that_is_not_finite_is_an_error_and_spoils_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    def poisoned() -> RewardModel:
+        made = exact_toy(mode="fast")
+        plain = RewardModel.score_features
+
+        def score_features(self: RewardModel, features: Any, *, task: str | None = None) -> list[Score]:
+            scores = plain(self, features, task=task)
+            if any(score.length == 3 for score in scores):
+                raise ModelError("the reward of a conversation of 3 tokens is nan", place="task 'all'")
+            return scores
+
+        monkeypatch.setattr(RewardModel, "score_features", score_features)
+        return made
+
+    with reward_server(poisoned) as client:
+        body = {"prompt": PROMPT, "responses": ["fine", "fine fine", "fine fine fine"], "on_error": "skip"}
+        rows = client.post("/v1/rewards", body).value["scores"]
+        assert [one["reward"] is None for one in rows] == [False, True, False]
+        assert rows[1]["error"]["code"] == "not_scored"
+        refused = client.post("/v1/rewards", {**body, "on_error": "stop"})
+        assert (refused.status, refused.value["error"]["row"]) == (500, 1)
+
+
+# --- the other native routes
+
+
+def test_explanations_are_those_of_the_command_line(client: Client, model: RewardModel) -> None:
+    pair = explain_pair(model, *TALKS, preferred="A")
+    flip = flip_explained(model, pair)
+    reply = client.post("/v1/explain", {**PAIR, "preferred": "A"})
+    assert flip is not None
+    assert reply.value["kind"] == "pair"
+    assert reply.value["explanation"] == json.loads(json.dumps(pair.to_dict()))
+    assert reply.value["flip"] == json.loads(json.dumps(flip.to_dict()))
+    one = client.post("/v1/explain", {"messages": TURNS[0], "mask": ["verbose"]}).value
+    assert one["kind"] == "answer"
+    assert one["explanation"]["unedited"] == model.score(TALKS)[0].reward
+    assert one["edit"]["mask"] == ["verbose"]
+    assert client.post("/v1/explain", {**PAIR, "responses": ["a", "b", "c"]}).status == 422
+    assert client.post("/v1/explain", {**PAIR, "responses": ["well " * 600]}).value["error"]["code"] == "unreadable"
+
+
+def test_answers_are_ranked(client: Client, model: RewardModel) -> None:
+    answers = [*ANSWERS, ANSWERS[0], "no"]
+    rewards = [score.reward for score in model.score([chat(PROMPT, answer) for answer in answers])]
+    reply = client.post("/v1/best-of", {"prompt": PROMPT, "responses": answers}).value
+    order = [one["index"] for one in reply["ranked"]]
+    assert order == sorted(range(4), key=lambda n: -rewards[n])
+    assert [one["reward"] for one in reply["ranked"]] == [rewards[n] for n in order]
+    assert reply["winner"] == order[0]
+    assert reply["margin"] == rewards[order[0]] - rewards[order[1]]
+    assert reply["facts"]
+    alone = client.post("/v1/best-of", {"prompt": PROMPT, "responses": ["no"]}).value
+    assert (alone["winner"], alone["margin"], alone["facts"]) == (0, None, [])
+
+
+def test_the_model_is_listed_with_its_scales(client: Client, model: RewardModel) -> None:
+    [listed] = client.get("/v1/models").value["data"]
+    assert (listed["id"], listed["hash"], listed["owned_by"]) == ("toy", model.hash, "facetrm")
+    assert (listed["max_tokens"], listed["max_answers"]) == (512, 20)
+    [task] = listed["tasks"]
+    assert [one["name"] for one in task["objectives"]] == ["helpful", "honest", "verbose"]
+    assert (task["objectives"][0]["low"], task["objectives"][0]["high"]) == (0.0, 4.0)
+    assert task["editable"] == ["objective_weights", "mask"]
+
+
+def test_a_model_of_several_tasks_with_adapters() -> None:
+    model = two_tasks()
+    talks = [chat(f"question {i} about {'sums' if i % 2 else 'poems'}", f"well answer {i}") for i in range(8)]
+    bodies = {"conversations": [[{"role": m.role, "content": m.content} for m in talk] for talk in talks]}
+    with reward_server(two_tasks) as client:
+        rows = client.post("/v1/rewards", bodies).value["scores"]
+        assert [one["reward"] for one in rows] == [score.reward for score in model.score(talks)]
+        assert {one["task"] for one in rows} == {"chat", "maths"}
+        sums = [one["base"] + sum(one["contributions"].values()) for one in rows]
+        assert [one["reward"] for one in rows] == pytest.approx(sums, abs=1e-5)
+        masked = client.post("/v1/rewards", {**bodies, "mask": ["maths/logic"]}).value["scores"]
+        edited = edit(model, drop=["maths/logic"]).score(talks)
+        assert [one["reward"] for one in masked] == [score.reward for score in edited]
+        refused = client.post("/v1/rewards", {**bodies, "objective_weights": {"maths/logic": 2}})
+        assert refused.status == 422
+        tasks = client.get("/v1/models").value["data"][0]["tasks"]
+        assert [task["editable"] for task in tasks] == [["mask"], ["mask"]]
+        refused = client.post("/classify", {"input": "hello"})
+        assert (refused.status, refused.value["error"]["code"]) == (422, "unreadable")
+
+
+# --- state, limits, time
+
+
+def test_alive_before_it_is_ready() -> None:
+    free = threading.Event()
+
+    def slow() -> RewardModel:
+        assert free.wait(30.0)
+        return exact_toy()
+
+    with reward_server(slow, wait=False) as client:
+        assert client.get("/health").value == {"status": "alive"}
+        for reply in (client.get("/ready"), client.post("/v1/rewards", PAIR), client.get("/v1/models")):
+            assert (reply.status, reply.value["error"]["code"]) == (503, "loading")
+            assert reply.headers["retry-after"] == "5"
+        free.set()
+        until = time.monotonic() + 30.0
+        while client.get("/ready").status != 200:
+            assert time.monotonic() < until
+        assert client.post("/v1/rewards", PAIR).status == 200
+
+
+def test_a_model_that_cannot_be_loaded_stops_the_server() -> None:
+    def broken() -> RewardModel:
+        raise ModelError("broken", place="folder")
+
+    server = RewardHttpServer(broken, config=ServeConfig(), name="x", port=0)
+    with pytest.raises(ModelError, match="folder: broken"):
+        server.serve_until_stopped()
+
+
+def test_a_port_that_is_taken_is_named(client: Client) -> None:
+    server = RewardHttpServer(exact_toy, config=ServeConfig(), name="x", port=client.port)
+    with pytest.raises(ConfigError, match=f"127.0.0.1:{client.port}: cannot listen at this address"):
+        server.serve_until_stopped()
+
+
+class Held:
+    """A model whose reading waits."""
+
+    def __init__(self) -> None:
+        self.free, self.begun = threading.Event(), threading.Event()
+        self.read = list[int]()
+
+    def load(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[], RewardModel]:
+        plain, held = RewardModel.score, self
+
+        def score(self: RewardModel, conversations: Any) -> list[Score]:
+            held.read.append(len(conversations))
+            held.begun.set()
+            assert held.free.wait(30.0)
+            return plain(self, conversations)
+
+        monkeypatch.setattr(RewardModel, "score", score)
+        return exact_toy
+
+
+@pytest.fixture
+def held() -> Iterator[Held]:
+    made = Held()
+    yield made
+    made.free.set()
+
+
+def in_background(call: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]:
+    found = list[Any]()
+    thread = threading.Thread(target=lambda: found.append(call()), daemon=True)
+    thread.start()
+    return thread, found
+
+
+def test_a_full_queue_is_a_429(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
+    with reward_server(held.load(monkeypatch), max_queue=2, max_answers=2) as client:
+        thread, found = in_background(lambda: client.post("/v1/rewards", PAIR))
+        assert held.begun.wait(30.0)
+        refused = client.post("/v1/rewards", {"messages": TURNS[0]})
+        assert (refused.status, refused.value["error"]["code"]) == (429, "queue_full")
+        assert 1 <= int(refused.headers["retry-after"]) <= 60
+        held.free.set()
+        thread.join(30.0)
+        assert found[0].status == 200
+        assert client.post("/v1/rewards", {"messages": TURNS[0]}).status == 200
+
+
+def test_what_is_too_late_is_a_504_and_frees_its_place(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
+    with reward_server(held.load(monkeypatch), max_queue=3, max_answers=2) as client:
+        thread, _ = in_background(lambda: client.post("/v1/rewards", {"messages": TURNS[0]}))
+        assert held.begun.wait(30.0)
+        late = client.post("/v1/rewards", PAIR, X_Timeout_Seconds="0.1")
+        assert (late.status, late.value["error"]["code"]) == (504, "too_late")
+        assert client.server.served.service is not None
+        assert client.server.served.service.batcher.accepted == 1
+        assert client.server.served.service.batcher.waiting == 0
+        assert client.post("/v1/rewards", PAIR, X_Timeout_Seconds="soon").status == 400
+        held.free.set()
+        thread.join(30.0)
+    assert held.read == [1], "what was too late was not read"
+
+
+def test_what_nobody_waits_for_is_not_read(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
+    with reward_server(held.load(monkeypatch)) as client:
+        thread, _ = in_background(lambda: client.post("/v1/rewards", {"messages": TURNS[0]}))
+        assert held.begun.wait(30.0)
+        connection = http.client.HTTPConnection("127.0.0.1", client.port)
+        connection.request("POST", "/v1/rewards", json.dumps(PAIR), {"Content-Type": "application/json"})
+        batcher = client.server.served.service.batcher  # type: ignore[union-attr]
+        until = time.monotonic() + 30.0
+        while batcher.waiting != 2:
+            assert time.monotonic() < until
+            time.sleep(0.005)
+        connection.close()
+        while batcher.accepted != 1:
+            assert time.monotonic() < until
+            time.sleep(0.005)
+        assert batcher.waiting == 0
+        held.free.set()
+        thread.join(30.0)
+    assert held.read == [1]
+
+
+def test_a_signal_to_stop_finishes_what_was_accepted(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
+    with reward_server(held.load(monkeypatch)) as client:
+        threads = [in_background(lambda: client.post("/v1/rewards", PAIR)) for _ in range(3)]
+        until = time.monotonic() + 30.0
+        while client.server.served.service.batcher.accepted != 6:  # type: ignore[union-attr]
+            assert time.monotonic() < until
+            time.sleep(0.005)
+        kept = http.client.HTTPConnection("127.0.0.1", client.port)
+        kept.request("GET", "/health")
+        kept.getresponse().read()
+        client.server.served.stop()
+        kept.request("POST", "/v1/rewards", json.dumps(PAIR), {"Content-Type": "application/json"})
+        assert kept.getresponse().status == 503
+        kept.close()
+        client.server.handle_exit(15, None)
+        held.free.set()
+        for thread, _ in threads:
+            thread.join(30.0)
+        assert [found[0].status for _, found in threads] == [200, 200, 200]
+
+
+# --- the door
+
+
+def test_ids_come_back_and_foreign_hosts_are_refused(client: Client) -> None:
+    assert client.get("/health", X_Request_Id="my-id.1").headers["x-request-id"] == "my-id.1"
+    made = client.get("/health", X_Request_Id="not an id").headers["x-request-id"]
+    assert len(made) == 32
+    for host in ("evil.example.com", "127.0.0.1.example.com", ""):
+        assert client.get("/health", Host=host).status == 421, host
+    for host in ("localhost", "LOCALHOST:1", "[::1]:8000", "127.0.0.1"):
+        assert client.get("/health", Host=host).status == 200, host
+    answer = client.post("/v1/rewards", PAIR, Origin="http://example.com")
+    assert not [name for name in answer.headers if name.startswith("access-control")]
+    assert client.post("/v1/rewards", PAIR, Content_Type="text/plain").status in (415, 422)
+    assert client.send("DELETE", "/v1/rewards").status == 405
+    assert client.get("/docs").status == 404
+
+
+def test_figures_for_prometheus(client: Client) -> None:
+    client.post("/v1/rewards", PAIR)
+    client.post("/v1/rewards", {**PAIR, "mask": ["none"]})
+    text = client.get("/metrics").text
+    for line in (
+        'facetrm_requests_total{route="/v1/rewards",status="200"}',
+        'facetrm_requests_total{route="/v1/rewards",status="422"}',
+        'facetrm_request_seconds_bucket{le="0.1",route="/v1/rewards"}',
+        'facetrm_rejected_total{reason="edit"}',
+        "facetrm_batch_conversations_count",
+        "facetrm_tokens_total",
+        "facetrm_queue_conversations 0.0",
+        "facetrm_ready 1.0",
+    ):
+        assert line in text
+
+
+def test_the_log_has_no_text_unless_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    secret = {"prompt": "my secret question", "responses": ["my secret answer"]}
+    wrong = {"prompt": "my secret question", "responses": ["my secret answer"], "my secret key": 1}
+    for asked in (False, True):
+        with reward_server(log_text=asked) as client:
+            client.post("/v1/rewards", secret, X_Request_Id="one")
+            client.post("/v1/rewards", wrong)
+            client.post("/classify", {"input": "my secret text"})
+        said = capsys.readouterr().err
+        assert ("secret" in said) == asked
+        lines = [json.loads(line) for line in said.splitlines()]
+        [request] = [line for line in lines if line.get("id") == "one" and line["event"] == "request"]
+        assert request["route"] == "/v1/rewards"
+        assert (request["status"], request["conversations"]) == (200, 1)
+
+
+def test_fast_mode_shares_prompts_and_agrees_to_the_last_digits() -> None:
+    with reward_server(lambda: exact_toy(mode="fast")) as client:
+        pairs = list(World().preferences(8))
+        talks: list[Conversation] = [talk for pair in pairs for talk in (pair.chosen, pair.rejected)]
+        found = list[tuple[int, Any]]()
+
+        def ask(n: int) -> None:
+            turns = [{"role": m.role, "content": m.content} for m in talks[n]]
+            found.append((n, client.post("/v1/rewards", {"messages": turns}).value["scores"][0]["reward"]))
+
+        threads = [threading.Thread(target=ask, args=(n,)) for n in range(len(talks))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        wanted = [score.reward for score in exact_toy().score(talks)]
+        assert [reward for _, reward in sorted(found)] == pytest.approx(wanted, abs=1e-4)
