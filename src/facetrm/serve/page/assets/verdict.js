@@ -1,6 +1,6 @@
 // The verdict on two answers: one sentence, the waterfall, the ratings, and what would turn it round.
 
-import { fixed, h, percent, shown, signed } from "./dom.js";
+import { fixed, h, minus, percent, shown, signed } from "./dom.js";
 import { chance, compare, ratingFlips, weightFlips } from "./weighing.js";
 
 export function verdictSentence(pair, first, second, beta) {
@@ -45,7 +45,7 @@ export function waterfall(pair, first, second) {
       h("i", { class: "edge", place: { left: spot(to) } }));
   const number = (value, label) =>
     h("td", { class: "n", "data-label": label }, value === undefined ? "" : signed(value));
-  const side = (difference) => (difference > 0 ? "first" : "second");
+  const side = (difference) => (Math.abs(difference) < 5e-5 ? "no" : difference > 0 ? "first" : "second");
   return h("table", { class: "waterfall" },
     h("caption", null, `What each objective adds to the reward of ${first} and of ${second}. `,
       `The differences add up to the margin: to the right for ${first}, to the left for ${second}.`),
@@ -99,8 +99,8 @@ export function ratings(a, b, names, objectives, unproven, first, second) {
         h("td", { class: "n second-ink" }, shown(b.ratings[name])),
         h("td", { class: "scale" },
           h("div", { class: "gauge", "aria-hidden": "true" }, dot(a.ratings[name], "first"), dot(b.ratings[name], "second")),
-          h("div", { class: "ends" }, h("span", null, shown(low)),
-            h("span", null, notes.filter(Boolean).join(", ")), h("span", null, shown(high)))));
+          h("div", { class: "ends" }, h("span", null, minus(String(low))),
+            h("span", null, notes.filter(Boolean).join(", ")), h("span", null, minus(String(high))))));
     })));
 }
 
