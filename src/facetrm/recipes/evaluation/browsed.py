@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from facetrm.data.read.conversations import read_conversations
 from facetrm.evaluate.benchmarks.result import BASELINES
 from facetrm.recipes.evaluation.gathered import METRICS, gather_results
 from facetrm.report.evaluated.contrast import shares_by_task
 from facetrm.report.evaluated.measured import BenchmarkPart, JudgedQuestion, MeasuredFigure, RunPart, Table
+
+_ROLE: Final = re.compile(r"(?:\A|\n\n)(system|user|assistant): ")
 
 
 def browse_folders(folders: Sequence[Path]) -> dict[str, Any]:
@@ -86,13 +89,25 @@ def _questions(part: BenchmarkPart) -> list[dict[str, Any]]:
                 "task": one.task,
                 "answers": one.answers,
                 "longer_by": one.longer_by,
-                "prompt": None if texts is None else texts.prompt,
+                "prompt": None if texts is None else prompt_turns(texts.prompt),
                 "right": [] if texts is None else list(texts.right),
                 "wrong": [] if texts is None else list(texts.wrong),
                 "sides": {model: _side(side) for model, side in sides.items()},
             }
         )
     return questions
+
+
+def prompt_turns(text: str) -> list[dict[str, str]]:
+    """Return the messages of a prompt that an evaluation wrote as ``role: text`` paragraphs.
+
+    Args:
+        text: the prompt; without a role at its start it is one message of a user.
+    """
+    parts = _ROLE.split(text)
+    if parts[0]:
+        return [{"role": "user", "content": text}]
+    return [{"role": role, "content": content} for role, content in zip(parts[1::2], parts[2::2], strict=True)]
 
 
 def _side(one: JudgedQuestion) -> dict[str, Any]:
@@ -105,11 +120,10 @@ def _run(run: RunPart, pair: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _pair(folder: Path) -> dict[str, Any] | None:
-    """Return the pair that a run explains by default; None without one, or if its prompt has several turns."""
+    """Return the pair that a run explains by default; None without one."""
     path = folder / "pair.jsonl"
     if not path.is_file():
         return None
     row = read_conversations(path)[0]
-    if any(len(answer) != 2 for answer in row.answers):
-        return None
-    return {"prompt": row.answers[0][0].content, "answers": [answer[-1].content for answer in row.answers]}
+    prompt = [{"role": message.role, "content": message.content} for message in row.answers[0][:-1]]
+    return {"prompt": prompt, "answers": [answer[-1].content for answer in row.answers]}

@@ -7,7 +7,7 @@ import { gateMap } from "./map.js";
 const PAGE = 20;
 
 export function browsePart(known) {
-  const node = h("div", null, h("p", { class: "muted" }, "Loading the results."));
+  const node = h("div", { class: "browse" }, h("p", { class: "muted" }, "Loading the results."));
   ask("v1/browse").then(
     (found) => fill(node, whole(found, known)),
     (error) => fill(node, problem(error)),
@@ -131,23 +131,23 @@ function question(row, models, known) {
   const word = (side) => `${side.verdict}${side.margin === null ? "" : ` by ${shownMargin(side.margin)}`}`;
   const texts = row.prompt === null
     ? h("p", { class: "note" }, "The texts are not in the result.")
-    : [h("h3", null, "Prompt"), h("p", { class: "text" }, row.prompt),
+    : [h("h3", null, "Prompt"), row.prompt.map((turn) => h("p", { class: "text" }, row.prompt.length > 1 ? `${turn.role}: ${turn.content}` : turn.content)),
       row.right.map((text) => [h("h3", null, "Right answer"), h("p", { class: "text" }, text)]),
       row.wrong.map((text) => [h("h3", null, "Wrong answer"), h("p", { class: "text" }, text)]),
       h("p", { class: "row" }, h("button", { type: "button", onclick: () => known.open(row.prompt, [...row.right, ...row.wrong]) },
         `Score these with ${known.model.id}`))];
   return h("details", { class: "question" },
     h("summary", null,
-      h("span", { class: "clip" }, row.prompt ?? row.id),
+      h("span", { class: "clip" }, row.prompt?.at(-1).content ?? row.id),
       h("small", null, [row.subset, row.task !== row.subset && row.task].filter(Boolean).join(", "), " \u00b7 ",
         models.map((name) => `${name}: ${word(row.sides[name])}`).join(" \u00b7 "))),
     texts,
-    models.map((name) => {
+    h("div", { class: "two" }, models.map((name) => {
       const parts = Object.entries(row.sides[name].contributions).sort((x, y) => Math.abs(y[1]) - Math.abs(x[1]));
       return parts.length > 0 && h("table", null,
         h("caption", null, `${name}: differences of contributions, right answer \u2212 wrong answer`),
         h("tbody", null, parts.map(([objective, value]) => h("tr", null, h("th", { scope: "row" }, objective), h("td", { class: "n" }, signed(value))))));
-    }));
+    })));
 }
 
 const shownMargin = (margin) => (Math.abs(margin) < 10 ? signed(margin, 3) : (margin < 0 ? "" : "+") + shown(margin));

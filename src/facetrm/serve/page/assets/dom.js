@@ -19,6 +19,28 @@ export function fill(node, ...children) {
   return node;
 }
 
+// A long table shows its first rows, and all of them on demand. `folds` remembers the choice while the table is redrawn.
+export const FEW = 10;
+export function folded(table, rows, folds, name, others) {
+  if (rows.length <= FEW + 1) {
+    others?.remove();
+    return [table];
+  }
+  const button = h("button", { type: "button", class: "small", onclick: () => {
+    folds[name] = !folds[name];
+    apply();
+  } });
+  function apply() {
+    const all = folds[name] === true;
+    rows.slice(FEW).forEach((row) => (row.hidden = !all));
+    if (others) others.hidden = all;
+    button.textContent = all ? `Show the first ${FEW}` : `Show all ${rows.length}`;
+    button.setAttribute("aria-expanded", String(all));
+  }
+  apply();
+  return [table, h("p", null, button)];
+}
+
 let waiting = 0;
 
 // Say something to screen readers. The pause makes them read the same sentence again.
@@ -45,7 +67,7 @@ export const signed = (value, digits = 4) => {
   return (Number(text) === 0 ? "" : value < 0 ? "\u2212" : "+") + text;
 };
 export const minus = (text) => text.replace("-", "\u2212");
-export const percent = (share) => `${(100 * share).toFixed(share < 0.0995 ? 1 : 0)}%`;
+export const percent = (share) => `${(100 * share).toFixed(share > 0 && share < 0.0995 ? 1 : 0)}%`;
 export const shown = (value) => {
   const size = Math.abs(value);
   return minus(fixed(value, size < 10 ? 2 : size < 100 ? 1 : 0));

@@ -1,7 +1,7 @@
 // Sliders and switches: other weights at once, checked against the server, saved as a model.
 
 import { ask } from "./ask.js";
-import { fill, h, percent, problem, tell } from "./dom.js";
+import { fill, folded, h, percent, problem, tell } from "./dom.js";
 import { asked, isPlain } from "./weighing.js";
 
 export function editPanel({ model, page }, state, { changed, serverRows, current }) {
@@ -25,17 +25,19 @@ export function editPanel({ model, page }, state, { changed, serverRows, current
   function show(row, given, task) {
     mixture = given;
     const sliders = given.sum !== null && task.editable.includes("objective_weights");
-    rows = given.names.map((name, k) => objectiveRow(name, k, sliders));
+    const heard = given.names.map((_, k) => k).sort((x, y) =>
+      (row.weights[given.names[y]] ?? 0) - (row.weights[given.names[x]] ?? 0) || x - y);
+    rows = heard.map((k) => objectiveRow(given.names[k], k, sliders));
     fill(node,
       h("p", { class: "note" }, sliders
         ? "A slider multiplies the weight of an objective and the penalties that act through it; nothing else changes. A switch drops an objective, and the gate shares its weight among the others. The ranking follows at once, from the scores that are here already."
         : "The reward of this task cannot be taken apart here, so a switch asks the server."),
-      h("table", { class: "weights" },
+      folded(h("table", { class: "weights" },
         h("caption", { class: "unseen" }, "Weights of the objectives"),
         h("thead", null, h("tr", null, h("th", { scope: "col" }, "on"), h("th", { scope: "col" }, "objective"),
           h("th", { scope: "col" }, "gate weight for this prompt"),
           sliders && h("th", { scope: "col" }, "factor"), sliders && h("th", { scope: "col", class: "n" }, "\u00d7"))),
-        h("tbody", null, rows.map((one) => one.node))),
+        h("tbody", null, rows.map((one) => one.node))), rows.map((one) => one.node), state.folds, "weights"),
       h("p", { class: "row" }, reset, check),
       checked,
       h("p", { class: "note command" }, "The same edit on the command line: ", line),

@@ -18,7 +18,7 @@ export function keepReviewed(list) {
 // The same pair under the same model and edit is one explanation.
 export function addToReview(one) {
   const list = reviewed();
-  const identity = (x) => JSON.stringify([x.prompt, x.a, x.b, x.model_hash, x.edit]);
+  const identity = (x) => JSON.stringify([x.before, x.prompt, x.a, x.b, x.model_hash, x.edit]);
   if (list.some((other) => identity(other) === identity(one))) return;
   const id = `review-${Date.now().toString(36)}-${list.length + 1}`;
   keepReviewed([...list, { ...one, id, agrees: null, better: null, off: [], note: "" }]);

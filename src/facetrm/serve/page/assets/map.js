@@ -58,7 +58,7 @@ export function gateMap(known, benchmark, model) {
         fill(place, h("p", { class: "muted" }, `Read ${at} of ${kept.length} prompts.`));
         const some = kept.slice(at, at + BATCH);
         const conversations = some.map((row) => [
-          { role: "user", content: row.prompt }, { role: "assistant", content: row.right[0] }]);
+          ...row.prompt, { role: "assistant", content: row.right[0] }]);
         const given = await ask("v1/rewards", { conversations, on_error: "skip" });
         given.scores.forEach((score, n) => {
           if (score.reward !== null && Object.keys(score.weights).length) rows.push({ asked: some[n], score });
@@ -135,7 +135,7 @@ function scatter(rows, x, y, groups, group, names) {
   rows.forEach((row, n) => {
     const one = point(right(x.places[n]), height - down(y.places[n]), groups.indexOf(group(row)));
     const title = draw("title", {});
-    title.textContent = `${group(row)}: ${row.asked.prompt.slice(0, 160)}`;
+    title.textContent = `${group(row)}: ${row.asked.prompt.at(-1).content.slice(0, 160)}`;
     one.append(title);
     svg.append(one);
   });

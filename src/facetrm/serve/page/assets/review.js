@@ -68,6 +68,7 @@ export function reviewPart() {
         h("button", { type: "button", class: "small", "aria-label": `Remove explanation ${n + 1}`, onclick: () => { keepReviewed(list.filter((x) => x !== one)); show(); tell("Removed."); } }, "Remove")),
       h("p", null, one.lines.slice(0, 4).map((line) => `${line.name} ${signed(line.difference)}`).join(", "), one.lines.length > 4 && ` and ${one.lines.length - 4} more`),
       h("p", { class: "note" }, `${one.model}, task ${one.task}`, one.edit && ", with changed weights"),
+      one.before.map((turn) => text(`Earlier: ${turn.role}`, turn.content)),
       text("Prompt", one.prompt),
       h("div", { class: "two" }, text("Answer A", one.a), text("Answer B", one.b)),
       radios("better", "Which answer is better?", [["A", "A"], ["B", "B"], ["neither", "cannot say"]], one.better, (value) => (one.better = value)),
@@ -97,7 +98,7 @@ export function preferenceRow(one) {
   const said = (role, content) => [{ role, content }];
   return {
     id: one.id, source: "review", task: one.task,
-    prompt: said("user", one.prompt), chosen: said("assistant", chosen), rejected: said("assistant", rejected),
+    prompt: [...one.before, ...said("user", one.prompt)], chosen: said("assistant", chosen), rejected: said("assistant", rejected),
     review: {
       agrees: one.agrees, off: one.off, note: one.note, model: one.model, model_hash: one.model_hash, edit: one.edit,
       model_prefers: one.margin > 0 === (one.better === "A") ? "chosen" : "rejected", margin: Math.abs(one.margin),

@@ -9,19 +9,19 @@ import { asked, chance, compare, isPlain, plain, weigh } from "./weighing.js";
 
 export function scorePart(known) {
   const { model, page } = known;
-  const state = { edit: plain(), prompt: "", answers: [], rows: [], failed: [], pair: null, remote: null };
+  const state = { edit: plain(), prompt: "", answers: [], rows: [], failed: [], pair: null, remote: null, before: [], folds: {} };
   const results = h("div", { class: "results" });
-  const input = inputForm(known, (prompt, answers) => score(prompt, answers));
+  const input = inputForm(known, score);
   let running = null;
 
-  async function score(prompt, answers) {
+  async function score(prompt, answers, before) {
     running?.abort();
     running = new AbortController();
     input.busy(true);
     try {
-      const body = { prompt, responses: answers, on_error: "skip" };
+      const body = { prompt: talk(before, prompt), responses: answers, on_error: "skip" };
       const given = await ask("v1/rewards", body, { signal: running.signal });
-      Object.assign(state, { prompt, answers, pair: null, remote: null });
+      Object.assign(state, { prompt, answers, before, pair: null, remote: null });
       state.rows = given.scores.filter((row) => row.reward !== null);
       state.failed = given.scores.filter((row) => row.reward === null);
       input.trouble(state.failed);
@@ -53,7 +53,7 @@ export function scorePart(known) {
   async function serverRows() {
     const names = mixtureOf(state.rows[0]).names;
     const responses = state.rows.map((row) => state.answers[row.index]);
-    const given = await ask("v1/rewards", { prompt: state.prompt, responses, ...asked(state.edit, names) });
+    const given = await ask("v1/rewards", { prompt: talk(state.before, state.prompt), responses, ...asked(state.edit, names) });
     return new Map(given.scores.map((row, n) => [state.rows[n].index, row]));
   }
 
@@ -126,9 +126,9 @@ export function scorePart(known) {
     fill(parts.ranking, rows.length > 2 && ranking(rows, order, two, task),
       h("p", { class: "row" },
         h("button", { type: "button", onclick: () => keep(rows, x, y, pair, task) }, "Add to the review sheet")));
-    fill(parts.why, waterfall(pair, first, second), ownSums(rows[x], rows[y], pair, first, second),
+    fill(parts.why, waterfall(pair, first, second, state.folds), ownSums(rows[x], rows[y], pair, first, second),
       h("p", { class: "note" }, "This is bookkeeping over the objectives, exact to rounding. It does not say which words of a text caused it."));
-    fill(parts.rated, ratings(rows[x], rows[y], pair.lines.map((line) => line.name), objectives, mixture.unproven, first, second));
+    fill(parts.rated, ratings(rows[x], rows[y], pair.lines.map((line) => line.name), objectives, mixture.unproven, first, second, state.folds));
     const turned = mixture.sum
       ? flips(state.rows[x], state.rows[y], rows[x], rows[y], mixture, objectives, state.edit, first, second)
       : [h("p", { class: "note" }, "Not defined for this task: its reward is no weighted sum of ratings with a free gate.")];
@@ -169,7 +169,7 @@ export function scorePart(known) {
 
   function keep(rows, x, y, pair, task) {
     addToReview({
-      prompt: state.prompt, a: state.answers[rows[x].index], b: state.answers[rows[y].index],
+      before: state.before, prompt: state.prompt, a: state.answers[rows[x].index], b: state.answers[rows[y].index],
       task: task.name, margin: pair.margin, model: model.id, model_hash: model.hash,
       lines: pair.lines.map(({ name, difference, share }) => ({ name, difference, share })),
       edit: isPlain(state.edit) ? null : asked(state.edit, mixtureOf(rows[x]).names),
@@ -192,12 +192,15 @@ export function scorePart(known) {
 
   return {
     node: h("div", { class: "scoring" }, input.node, results),
-    open: (prompt, answers) => {
-      input.set(prompt, answers);
-      score(prompt, answers);
+    open: (turns, answers) => {
+      const [before, prompt] = [turns.slice(0, -1), turns.at(-1).content];
+      input.set(prompt, answers, before);
+      score(prompt, answers, before);
     },
   };
 }
+
+const talk = (before, prompt) => (before.length ? [...before, { role: "user", content: prompt }] : prompt);
 
 function inputForm({ model, page }, submit) {
   const list = h("div", { class: "answers" });
@@ -206,6 +209,8 @@ function inputForm({ model, page }, submit) {
   const prompt = area("prompt", "Prompt", 3);
   const button = h("button", { type: "submit", class: "main" }, "Score");
   const fields = [];
+  const earlier = h("div");
+  let before = [];
 
   function area(id, label, rows) {
     const field = h("textarea", { id, rows, "aria-describedby": `${id}-problem`, spellcheck: "false" });
@@ -263,13 +268,21 @@ function inputForm({ model, page }, submit) {
       for (const one of all) mark(one, one.field.value.trim() ? "" : one === prompt ? "Write a prompt." : "Write an answer, or remove it.");
       const first = all.find((one) => !one.field.value.trim());
       if (first) first.field.focus();
-      else submit(prompt.field.value, fields.map((one) => one.field.value));
+      else submit(prompt.field.value, fields.map((one) => one.field.value), before);
     },
   },
   h("h1", null, "Which answer is better, and why?"),
-  prompt.node, list, h("div", { class: "row" }, button, more), h("p", { class: "note keys" }, "Ctrl+Enter scores."), said, noted);
+  earlier, prompt.node, list, h("div", { class: "row" }, button, more), h("p", { class: "note keys" }, "Ctrl+Enter scores."), said, noted);
 
-  function set(text, answers) {
+  function set(text, answers, turns = []) {
+    before = turns;
+    fill(earlier, turns.length > 0 && h("details", { class: "earlier" },
+      h("summary", null, `${turns.length} earlier ${turns.length > 1 ? "turns" : "turn"}`),
+      turns.map((turn) => [h("h3", null, turn.role), h("p", { class: "text" }, turn.content)]),
+      h("button", { type: "button", class: "small", onclick: () => {
+        set(prompt.field.value, fields.map((one) => one.field.value));
+        prompt.field.focus();
+      } }, "Remove the earlier turns")));
     prompt.field.value = text;
     while (fields.length) fields.pop().node.remove();
     for (const answer of answers) add(answer);

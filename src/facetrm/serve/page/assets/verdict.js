@@ -1,6 +1,6 @@
 // The verdict on two answers: one sentence, the waterfall, the ratings, and what would turn it round.
 
-import { fixed, h, minus, percent, shown, signed } from "./dom.js";
+import { FEW, fixed, folded, h, minus, percent, shown, signed } from "./dom.js";
 import { chance, compare, ratingFlips, weightFlips } from "./weighing.js";
 
 export function verdictSentence(pair, first, second, beta) {
@@ -21,7 +21,7 @@ export function reasonSentence(pair, first, second) {
 }
 
 // A table whose last column is drawn as a waterfall: each bar starts where the one above it ends.
-export function waterfall(pair, first, second) {
+export function waterfall(pair, first, second, folds) {
   const steps = [];
   let at = 0;
   const lines = pair.lines.map((line) => ({ ...line }));
@@ -45,8 +45,19 @@ export function waterfall(pair, first, second) {
       h("i", { class: "edge", place: { left: spot(to) } }));
   const number = (value, label) =>
     h("td", { class: "n", "data-label": label }, value === undefined ? "" : signed(value));
+  const kept = steps.slice(0, FEW), rest = steps.slice(FEW);
   const side = (difference) => (Math.abs(difference) < 5e-5 ? "no" : difference > 0 ? "first" : "second");
-  return h("table", { class: "waterfall" },
+  const row = (step) => h("tr", null,
+    h("th", { scope: "row" }, step.name),
+    number(step.a, first), number(step.b, second),
+    h("td", { class: `n ${side(step.difference)}-ink`, "data-label": `${first} \u2212 ${second}` }, signed(step.difference)),
+    h("td", { class: "drawn" }, bar(step.from, step.to, side(step.difference))));
+  const sum = (key) => rest.reduce((total, step) => total + (step[key] ?? 0), 0);
+  const rows = steps.map(row);
+  const others = rest.length > 0 && row({
+    name: `${rest.length} others`, a: sum("a"), b: sum("b"), difference: sum("difference"), from: kept.at(-1).to, to: at,
+  });
+  const table = h("table", { class: "waterfall" },
     h("caption", null, `What each objective adds to the reward of ${first} and of ${second}. `,
       `The differences add up to the margin: to the right for ${first}, to the left for ${second}.`),
     h("thead", null, h("tr", null,
@@ -55,15 +66,12 @@ export function waterfall(pair, first, second) {
       h("th", { scope: "col", class: "n" }, second),
       h("th", { scope: "col", class: "n" }, `${first} \u2212 ${second}`),
       h("th", { scope: "col" }, h("span", { class: "unseen" }, "drawn")))),
-    h("tbody", null, steps.map((step) => h("tr", null,
-      h("th", { scope: "row" }, step.name),
-      number(step.a, first), number(step.b, second),
-      h("td", { class: `n ${side(step.difference)}-ink`, "data-label": `${first} \u2212 ${second}` }, signed(step.difference)),
-      h("td", { class: "drawn" }, bar(step.from, step.to, side(step.difference)))))),
+    h("tbody", null, rows, others),
     h("tfoot", null, h("tr", null,
       h("th", { scope: "row" }, "margin"), h("td"), h("td"),
       h("td", { class: `n ${side(pair.margin)}-ink` }, signed(pair.margin)),
       h("td", { class: "drawn" }, bar(0, pair.margin, `${side(pair.margin)} whole`)))));
+  return folded(table, rows, folds, "why", others || null);
 }
 
 // Each answer's own sum: base + contributions = reward.
@@ -79,29 +87,31 @@ export function ownSums(a, b, pair, first, second) {
         pair.lines.map((line) => row(line.name, line.a, line.b)), row("reward", a.reward, b.reward, "total"))));
 }
 
-export function ratings(a, b, names, objectives, unproven, first, second) {
-  return h("table", { class: "ratings" },
+export function ratings(a, b, names, objectives, unproven, first, second, folds) {
+  const rows = names.map((name) => {
+    const { low, high, direction, meaning } = objectives[name];
+    const dot = (value, kind) => {
+      const share = Math.min(1, Math.max(0, (value - low) / (high - low)));
+      const beyond = value < low || value > high;
+      return h("i", { class: `dot ${kind}${beyond ? " beyond" : ""}`, place: { left: `${100 * share}%` } });
+    };
+    const notes = [direction === "lower" ? "lower is better" : "", unproven.includes(name) ? "not reliable" : ""];
+    return h("tr", null,
+      h("th", { scope: "row" }, name, meaning && h("small", null, meaning)),
+      h("td", { class: "n first-ink" }, shown(a.ratings[name])),
+      h("td", { class: "n second-ink" }, shown(b.ratings[name])),
+      h("td", { class: "scale" },
+        h("div", { class: "gauge", "aria-hidden": "true" }, dot(a.ratings[name], "first"), dot(b.ratings[name], "second")),
+        h("div", { class: "ends" }, h("span", null, minus(String(low))),
+          h("span", null, notes.filter(Boolean).join(", ")), h("span", null, minus(String(high))))));
+  });
+  const table = h("table", { class: "ratings" },
     h("caption", null, "Each rating on the scale of its source. A rating outside its scale is drawn at the end."),
     h("thead", null, h("tr", null, h("th", { scope: "col" }, "objective"),
       h("th", { scope: "col", class: "n" }, first), h("th", { scope: "col", class: "n" }, second),
       h("th", { scope: "col" }, "scale"))),
-    h("tbody", null, names.map((name) => {
-      const { low, high, direction, meaning } = objectives[name];
-      const dot = (value, kind) => {
-        const share = Math.min(1, Math.max(0, (value - low) / (high - low)));
-        const beyond = value < low || value > high;
-        return h("i", { class: `dot ${kind}${beyond ? " beyond" : ""}`, place: { left: `${100 * share}%` } });
-      };
-      const notes = [direction === "lower" ? "lower is better" : "", unproven.includes(name) ? "not reliable" : ""];
-      return h("tr", null,
-        h("th", { scope: "row" }, name, meaning && h("small", null, meaning)),
-        h("td", { class: "n first-ink" }, shown(a.ratings[name])),
-        h("td", { class: "n second-ink" }, shown(b.ratings[name])),
-        h("td", { class: "scale" },
-          h("div", { class: "gauge", "aria-hidden": "true" }, dot(a.ratings[name], "first"), dot(b.ratings[name], "second")),
-          h("div", { class: "ends" }, h("span", null, minus(String(low))),
-            h("span", null, notes.filter(Boolean).join(", ")), h("span", null, minus(String(high))))));
-    })));
+    h("tbody", null, rows));
+  return folded(table, rows, folds, "rated");
 }
 
 export function flips(rowA, rowB, a, b, mixture, objectives, edit, first, second) {
