@@ -53,7 +53,7 @@ def process(folder: Path, *options: str, port: int = 0) -> Iterator[tuple[subpro
             assert started.poll() is None, "".join(lines)
             assert time.monotonic() < until, "".join(lines)
             time.sleep(0.02)
-        found = re.search(r"at http://127\.0\.0\.1:(\d+)", "".join(lines))
+        found = re.search(r'"address": "http://127\.0\.0\.1:(\d+)"', "".join(lines))
         assert found is not None
         yield started, int(found[1]), lines
     finally:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -82,7 +81,6 @@ def serve(
         port=port,
         keys=[] if keys is None else serving.read_known_keys(keys),
         page=page,
-        on_listening=partial(print, file=sys.stderr, flush=True),
     )
     server.serve_until_stopped()
 

@@ -32,6 +32,7 @@ OPEN_FOLDER: Final = "/page/"
 _ID: Final = re.compile(r"[\w.:-]{1,128}")
 _OWN_NAMES: Final = ("localhost", "127.0.0.1", "[::1]", "::1")
 _BODY_SECONDS: Final = 30.0
+_DRAINED: Final = 4  # times the limit; a client that is cut off while it sends would not read the answer
 _SHOWN: Final = 2000  # characters of a body in the log, if it is asked for
 
 
@@ -121,23 +122,27 @@ class Guard:
 
     async def _body(self, headers: dict[str, str], receive: Receive) -> bytes:
         most = self._served.config.max_body_bytes
-        too_large = RefusalError(
-            413, f"the body is larger than {most} bytes", code="body_too_large", fix="send several requests"
-        )
-        if headers.get("content-length", "0").isdecimal() and int(headers.get("content-length", "0")[:20]) > most:
-            raise too_large
-        parts, size = list[bytes](), 0
+        length, parts, size = headers.get("content-length", "0"), list[bytes](), 0
+        declared = int(length[:20]) if length.isdecimal() else 0
         try:
             async with asyncio.timeout(_BODY_SECONDS):
                 while True:
                     message = await receive()
                     if message["type"] == "http.disconnect":
                         raise RefusalError(499, "the client has gone")
-                    parts.append(message.get("body", b""))
-                    size += len(parts[-1])
-                    if size > most:
-                        raise too_large
-                    if not message.get("more_body", False):
+                    part = message.get("body", b"")
+                    size += len(part)
+                    if max(size, declared) <= most:
+                        parts.append(part)
+                    ended = not message.get("more_body", False)
+                    if max(size, declared) > most and (ended or size > _DRAINED * most or declared > _DRAINED * most):
+                        raise RefusalError(
+                            413,
+                            f"the body is larger than {most} bytes",
+                            code="body_too_large",
+                            fix="send several requests",
+                        )
+                    if ended:
                         return b"".join(parts)
         except TimeoutError:
             raise RefusalError(408, f"the body did not arrive within {_BODY_SECONDS:g} s") from None

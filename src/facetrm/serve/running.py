@@ -38,7 +38,6 @@ class RewardHttpServer(uvicorn.Server):
         port: port to listen at; 0 takes a free one.
         keys: the known keys.
         page: what the page at ``/`` is given.
-        on_listening: called with a sentence that holds the address, once the server listens.
 
     Raises:
         ConfigError: other machines could use the server without a key, and ``insecure`` is not set.
@@ -54,7 +53,6 @@ class RewardHttpServer(uvicorn.Server):
         port: int = 8000,
         keys: Sequence[KnownKey] = (),
         page: PageSetup | None = None,
-        on_listening: Callable[[str], None] = lambda line: None,
     ) -> None:
         local = is_local(host)
         if not local and not keys and not config.insecure:
@@ -64,7 +62,7 @@ class RewardHttpServer(uvicorn.Server):
                 fix="give --keys FILE, listen at 127.0.0.1, or set --set serve.insecure=true",
             )
         self.served, self.problem = Served(config, page=page or PageSetup()), list[BaseException]()
-        self._load, self._name, self._told = load, name, on_listening
+        self._load, self._name = load, name
         guard = Guard(make_app(self.served), self.served, keys=KeyRing(keys, rate=config.rate_per_minute), local=local)
         super().__init__(
             uvicorn.Config(
@@ -117,7 +115,7 @@ class RewardHttpServer(uvicorn.Server):
         """
         await super().startup(sockets)
         if self.started:
-            self._told(f"facetrm: {self._name} at {self.address}")
+            log("listening", address=self.address)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Refuse new requests as soon as a signal comes; a second Ctrl-C does not wait for the others.

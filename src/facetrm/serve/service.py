@@ -230,10 +230,12 @@ def text_parser(model: RewardModel) -> TextParser | None:
 
 
 def served_name(folder: str | Path, config: ServeConfig) -> str:
-    """Return the name under which a model is served: the configured one, or that of its folder.
+    """Return the name under which a model is served: the configured one, or that of its folder or run.
 
     Args:
         folder: model folder, or name of a model.
         config: settings of the service.
     """
-    return config.name or str(folder).rstrip("/").rpartition("/")[2] or "model"
+    parts = [part for part in str(folder).split("/") if part not in ("", ".", "..")]
+    named = parts[-2:-1] if parts[-1:] == ["model"] else parts[-1:]
+    return config.name or "".join(named) or "model"

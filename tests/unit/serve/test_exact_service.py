@@ -15,7 +15,7 @@ from adapter_models import TALKS, two_tasks
 from facetrm.backbone.lora.adapters import LoraSettings
 from facetrm.backbone.transformer import TransformerEncoder
 from facetrm.data.objectives import Objective
-from facetrm.data.records import Conversation
+from facetrm.data.records import Conversation, Message
 from facetrm.data.world.world import World
 from facetrm.explain.edits import edit
 from facetrm.model.adapter_experts import AdapterExperts
@@ -106,6 +106,24 @@ def test_variants_read_together_score_as_each_alone() -> None:
         alone = [variant.score([talk])[0] for talk, variant in rows]
         assert score_together(rows) == alone
         assert {score.model for score in alone} == {model.hash, other.hash}
+
+
+def test_a_prompt_is_read_once_for_all_requests_of_a_batch() -> None:
+    model = exact_toy(mode="fast")
+    other, encoder = edit(model, drop=["honest"]), model.encoder
+    assert isinstance(encoder, TransformerEncoder)
+    score_together([(TALKS[0], model)])  # the checks of the first call
+    [asked, *_] = World().preferences(1)
+    answers = [Message(role="assistant", content=text) for text in ("fine " * n for n in range(1, 6))]
+    rows = [((*asked.prompt, answer), (model, other)[n % 2]) for n, answer in enumerate(answers)]
+    read = list[int]()
+    hook = encoder.model.register_forward_pre_hook(
+        lambda module, args, kwargs: read.append(kwargs["input_ids"].numel()), with_kwargs=True
+    )
+    scores = score_together(rows)
+    hook.remove()
+    prompt = encoder.tokenize(rows[0][0]).prompt_end + 1
+    assert sum(read) == sum(score.tokens for score in scores) - 4 * prompt
 
 
 def test_an_edit_has_one_form() -> None:

@@ -13,7 +13,7 @@ from facetrm.core.errors import ModelError
 from facetrm.core.web.key import ServerKey
 from facetrm.data.world.world import World
 from facetrm.explain.edits import edit
-from facetrm.recipes.evaluation.served import served_scorer
+from facetrm.recipes.evaluation.served import ServedScorer, served_scorer
 from facetrm.serve import HttpScorer
 from facetrm.serve.keys import KnownKey, key_digest
 from fakes import chat
@@ -44,6 +44,18 @@ def test_evaluations_get_whole_scores_from_a_server_of_ours(client: Client) -> N
     assert scorer.score(TALKS[:2])[0].contributions
 
 
+def test_a_server_that_says_nothing_of_its_model_gives_rewards_alone(client: Client) -> None:
+    busy = Busy(client, [], hidden="/v1/models")
+    try:
+        scorer = served_scorer(busy.url)
+        assert isinstance(scorer, ServedScorer)
+        rewards = [score.reward for score in scorer.score(TALKS[:3])]
+        assert rewards == [score.reward for score in exact_toy().score(TALKS[:3])]
+        assert len(scorer.hash) == 64
+    finally:
+        busy.close()
+
+
 def test_a_conversation_that_cannot_be_scored_is_named_by_its_number(client: Client) -> None:
     with pytest.raises(ModelError, match=r"conversation 7: HTTP 422: .*above the limit of 512"):
         HttpScorer(client.url, rows=4).score([*TALKS[:7], chat("long ?", "well " * 600)])
@@ -62,7 +74,7 @@ def test_keys_are_sent() -> None:
 class Busy:
     """A server between the client and the real one that refuses the first requests, or hangs up."""
 
-    def __init__(self, client: Client, refusals: list[Any]) -> None:
+    def __init__(self, client: Client, refusals: list[Any], *, hidden: str = "") -> None:
         self.seen, answers = 0, itertools.chain(refusals, itertools.repeat(None))
         busy = self
 
@@ -70,7 +82,7 @@ class Busy:
             def do_POST(self) -> None:
                 busy.seen += 1
                 body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
-                refusal = next(answers) if self.command == "POST" else None
+                refusal = 404 if self.path == hidden else next(answers) if self.command == "POST" else None
                 if refusal == "hang up":
                     self.connection.close()
                     return
