@@ -50,7 +50,7 @@ def downloaded(page: Page, path: Path) -> list[dict[str, object]]:
         page.get_by_role("button", name="Download").click()
     assert found.value.suggested_filename == "reviewed.jsonl"
     found.value.save_as(path)
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").strip().split("\n")]
 
 
 def test_judgements_are_counted_and_taken_away_as_preferences(
@@ -97,8 +97,8 @@ def test_a_reviewed_file_trains_a_model(chromium: Browser, client: Client, tmp_p
     sheet = [
         {
             "id": f"review-{n}", "before": [], "prompt": q.question, "a": q.better, "b": q.worse, "task": "all",
-            "margin": 0.5, "model": "toy", "model_hash": "0", "lines": [{"name": "length", "difference": 0.5, "share": 1}],
-            "edit": None, "agrees": n % 2 == 0, "better": "A", "off": [], "note": "",
+            "margin": 0.5, "model": "toy", "model_hash": "0", "edit": None, "agrees": n % 2 == 0, "better": "A",
+            "lines": [{"name": "length", "difference": 0.5, "share": 1}], "off": [], "note": "",
         }
         for n, q in enumerate(ASKED)
     ]  # fmt: skip

@@ -102,8 +102,8 @@ export function ratings(a, b, names, objectives, unproven, first, second, folds)
       h("td", { class: "n second-ink" }, shown(b.ratings[name])),
       h("td", { class: "scale" },
         h("div", { class: "gauge", "aria-hidden": "true" }, dot(a.ratings[name], "first"), dot(b.ratings[name], "second")),
-        h("div", { class: "ends" }, h("span", null, minus(String(low))),
-          h("span", null, notes.filter(Boolean).join(", ")), h("span", null, minus(String(high))))));
+        h("div", { class: "ends" }, h("span", null, minus(String(Number(low.toPrecision(4))))),
+          h("span", null, notes.filter(Boolean).join(", ")), h("span", null, minus(String(Number(high.toPrecision(4))))))));
   });
   const table = h("table", { class: "ratings" },
     h("caption", null, "Each rating on the scale of its source. A rating outside its scale is drawn at the end."),
