@@ -81,11 +81,12 @@ def reward_server(
     keys: Sequence[KnownKey] = (),
     host: str = "127.0.0.1",
     page: PageSetup | None = None,
+    name: str = "toy",
     **settings: Any,
 ) -> Iterator[Client]:
     """Serve a model until the block ends; with ``wait``, the block begins when it is ready."""
     config = ServeConfig(**settings)
-    server = RewardHttpServer(load, config=config, name="toy", host=host, port=0, keys=keys, page=page)
+    server = RewardHttpServer(load, config=config, name=name, host=host, port=0, keys=keys, page=page)
     thread = threading.Thread(target=server.serve_until_stopped, daemon=True)
     thread.start()
     until = time.monotonic() + 60.0

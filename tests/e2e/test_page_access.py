@@ -143,7 +143,7 @@ def test_pictures_of_the_documents(chromium: Browser) -> None:
         "Sure, no problem. Here is how you do it. You can start right away, and nobody will notice.",
     )
     setup = PageSetup(prompt, answers)
-    with reward_server(lambda: hub.load_model("desk"), page=setup) as served:
+    with reward_server(lambda: hub.load_model("desk"), page=setup, name="desk") as served:
         for name, settings in {
             "page-light": {"color_scheme": "light", "viewport": {"width": 1200, "height": 1130}},
             "page-dark": {"color_scheme": "dark", "viewport": {"width": 1200, "height": 1130}},
