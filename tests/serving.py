@@ -15,7 +15,7 @@ from facetrm.backbone.config import BackboneConfig
 from facetrm.backbone.transformer import TransformerEncoder
 from facetrm.model.reward_model import RewardModel
 from facetrm.recipes.toy import toy_model
-from facetrm.serve import RewardHttpServer, ServeConfig
+from facetrm.serve import PageSetup, RewardHttpServer, ServeConfig
 from facetrm.serve.keys import KnownKey
 
 
@@ -80,10 +80,13 @@ def reward_server(
     wait: bool = True,
     keys: Sequence[KnownKey] = (),
     host: str = "127.0.0.1",
+    page: PageSetup | None = None,
+    name: str = "toy",
     **settings: Any,
 ) -> Iterator[Client]:
     """Serve a model until the block ends; with ``wait``, the block begins when it is ready."""
-    server = RewardHttpServer(load, config=ServeConfig(**settings), name="toy", host=host, port=0, keys=keys)
+    config = ServeConfig(**settings)
+    server = RewardHttpServer(load, config=config, name=name, host=host, port=0, keys=keys, page=page)
     thread = threading.Thread(target=server.serve_until_stopped, daemon=True)
     thread.start()
     until = time.monotonic() + 60.0

@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from command_line import assert_refused, command
 from facetrm.data.records import Conversation
 from facetrm.data.world.world import World
 from facetrm.serve import HttpScorer
@@ -145,3 +147,28 @@ def test_a_signal_to_stop_loses_no_accepted_request_and_leaves_with_code_0(folde
     good = [line for line in served if line["event"] == "request" and line.get("status") == 200]
     assert len(good) == answered(answers), "every request that the server answered reached its client"
     assert {line["status"] for line in served if line.get("route") == "/v1/rewards"} <= {200, 503}
+
+
+def test_the_page_is_given_the_pair_the_run_and_the_folder(folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(folder, run / "model")
+    rows = {"prompt": "a question", "chosen": "one", "rejected": "two"}
+    (run / "pair.jsonl").write_text(json.dumps(rows) + "\n", encoding="utf-8")
+    (run / "metrics.json").write_text(json.dumps({"pair_accuracy": {}, "verdict": {"statement": "Good."}}))
+    with process(run, "--browse", str(run), "--save-folder", str(tmp_path / "saved")) as (_, port, _):
+        found = []
+        for path in ("/v1/page", "/v1/browse", "/"):
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+            connection.request("GET", path)
+            found.append(connection.getresponse().read().decode())
+            connection.close()
+    page, browsed = json.loads(found[0]), json.loads(found[1])
+    assert page["example"] == {"prompt": "a question", "answers": ["one", "two"]}
+    assert (page["saves"], page["browses"]) == (True, True)
+    assert [one["statement"] for one in browsed["runs"]] == ["Good."]
+    assert found[2].startswith("<!doctype html>")
+
+
+def test_a_folder_that_is_no_result_is_refused_before_the_server_listens(folder: Path, tmp_path: Path) -> None:
+    said = command("serve", folder, "--browse", tmp_path)
+    assert_refused(said, "neither results.json nor metrics.json", str(tmp_path))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from facetrm import core, hub
+from facetrm import core, hub, recipes
+from facetrm import data as records
 from facetrm import serve as serving
 from facetrm.cli.options import AskedMode, Drop, Pin, Scale, Trust, edited_model
 from facetrm.core.errors import ConfigError, did_you_mean
@@ -32,6 +34,13 @@ def serve(
     new_key: Annotated[
         str | None, typer.Option(metavar="NAME", help="Add a key to --keys, print it, and do nothing else.")
     ] = None,
+    browse: Annotated[
+        list[Path],
+        typer.Option(metavar="FOLDER", help="Show this result of eval, or this run, on the page (repeatable)."),
+    ] = [],  # noqa: B006
+    save_folder: Annotated[
+        Path | None, typer.Option(help="Let the page save edited models as new folders below this one.")
+    ] = None,
     device: Annotated[str, typer.Option(help="Device: auto, cpu or cuda.")] = "auto",
     mode: AskedMode = None,
     trust_remote_code: Trust = False,
@@ -47,7 +56,7 @@ def serve(
     scale: Scale = [],  # noqa: B006
     pin: Pin = [],  # noqa: B006
 ) -> None:
-    """Serve a model over HTTP: rewards, explanations and best-of, and the formats of other reward servers."""
+    """Serve a model over HTTP: rewards, explanations and best-of, and the other servers' formats; the page is at /."""
     if new_key is not None:
         if keys is None:
             raise ConfigError("no file of keys", place="--new-key", fix="give --keys FILE as well")
@@ -58,6 +67,7 @@ def serve(
         raise ConfigError("no model", place="serve", fix="give a model folder: facetrm serve MODEL")
     config, settings = _settings(sets)
     hub.local_folder(model)  # report a missing folder before anything listens
+    page = _page(model, browse, save_folder)
 
     def load() -> RewardModel:
         loaded = hub.load_model(model, device=device, mode=mode, settings=settings, trust_remote_code=trust_remote_code)
@@ -70,8 +80,21 @@ def serve(
         host=host,
         port=port,
         keys=[] if keys is None else serving.read_known_keys(keys),
+        page=page,
     )
     server.serve_until_stopped()
+
+
+def _page(model: Path, browse: list[Path], save_folder: Path | None) -> serving.PageSetup:
+    """Return what the page is given: the pair that the model explains by default, if it is one of plain texts."""
+    setup = serving.PageSetup(save_folder=save_folder, browsed=recipes.browse_folders(browse))
+    pair = hub.pair_of(model)
+    if not pair.is_file():
+        return setup
+    row = records.read_conversations(pair)[0]
+    if not row.is_pair or any(len(answer) != 2 for answer in row.answers):
+        return setup
+    return replace(setup, prompt=row.answers[0][0].content, answers=tuple(one[-1].content for one in row.answers))
 
 
 def _settings(sets: list[str]) -> tuple[serving.ServeConfig, dict[str, object]]:

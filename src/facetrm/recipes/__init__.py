@@ -9,6 +9,7 @@ __all__ = [
     "EvalRequest",
     "Loading",
     "Run",
+    "browse_folders",
     "check_unwritten",
     "draft",
     "evaluate_systems",
@@ -32,6 +33,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from facetrm.recipes.dmoerm.labels_used import needed_text
+    from facetrm.recipes.evaluation.browsed import browse_folders
     from facetrm.recipes.evaluation.exports import file_name
     from facetrm.recipes.evaluation.named import Loading
     from facetrm.recipes.evaluation.reported import report_on
@@ -49,6 +51,7 @@ else:
         __name__,
         {
             "facetrm.recipes.dmoerm.labels_used": ["needed_text"],
+            "facetrm.recipes.evaluation.browsed": ["browse_folders"],
             "facetrm.recipes.evaluation.exports": ["file_name"],
             "facetrm.recipes.evaluation.named": ["Loading"],
             "facetrm.recipes.evaluation.reported": ["report_on"],

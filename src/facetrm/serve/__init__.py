@@ -6,6 +6,7 @@ from facetrm.core.lazy import lazy
 
 __all__ = [
     "HttpScorer",
+    "PageSetup",
     "RewardHttpServer",
     "ServeConfig",
     "read_known_keys",
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from facetrm.serve.http_scorer import HttpScorer
     from facetrm.serve.keys import read_known_keys, write_key
     from facetrm.serve.limits import ServeConfig
+    from facetrm.serve.page.setup import PageSetup
     from facetrm.serve.running import RewardHttpServer
     from facetrm.serve.service import served_name
 else:
@@ -26,6 +28,7 @@ else:
             "facetrm.serve.http_scorer": ["HttpScorer"],
             "facetrm.serve.keys": ["read_known_keys", "write_key"],
             "facetrm.serve.limits": ["ServeConfig"],
+            "facetrm.serve.page.setup": ["PageSetup"],
             "facetrm.serve.running": ["RewardHttpServer"],
             "facetrm.serve.service": ["served_name"],
         },

@@ -19,6 +19,10 @@ from facetrm.serve.formats.vllm_classify import vllm_classify_router
 from facetrm.serve.formats.vllm_pooling import vllm_pooling_router
 from facetrm.serve.formats.vllm_rerank import vllm_rerank_router
 from facetrm.serve.guard import refusal_parts
+from facetrm.serve.page.browsing import browsing_router
+from facetrm.serve.page.facts import facts_router
+from facetrm.serve.page.saved import saved_router
+from facetrm.serve.page.screen import screen_router
 from facetrm.serve.refusals import RefusalError
 from facetrm.serve.routes.explained import explained_router
 from facetrm.serve.routes.listed import listed_router
@@ -40,6 +44,10 @@ ROUTERS: Final = (
     llama_factory_router,
     slime_router,
     text_inference_router,
+    screen_router,
+    facts_router,
+    saved_router,
+    browsing_router,
 )
 
 

@@ -19,6 +19,7 @@ from facetrm.serve.app import make_app
 from facetrm.serve.guard import Guard
 from facetrm.serve.keys import KeyRing, KnownKey
 from facetrm.serve.limits import ServeConfig
+from facetrm.serve.page.setup import PageSetup
 from facetrm.serve.served import Served
 from facetrm.serve.service import RewardService
 
@@ -36,6 +37,7 @@ class RewardHttpServer(uvicorn.Server):
         host: address to listen at.
         port: port to listen at; 0 takes a free one.
         keys: the known keys.
+        page: what the page at ``/`` is given.
 
     Raises:
         ConfigError: other machines could use the server without a key, and ``insecure`` is not set.
@@ -50,6 +52,7 @@ class RewardHttpServer(uvicorn.Server):
         host: str = "127.0.0.1",
         port: int = 8000,
         keys: Sequence[KnownKey] = (),
+        page: PageSetup | None = None,
     ) -> None:
         local = is_local(host)
         if not local and not keys and not config.insecure:
@@ -58,7 +61,7 @@ class RewardHttpServer(uvicorn.Server):
                 place="--host",
                 fix="give --keys FILE, listen at 127.0.0.1, or set --set serve.insecure=true",
             )
-        self.served, self.problem = Served(config), list[BaseException]()
+        self.served, self.problem = Served(config, page=page or PageSetup()), list[BaseException]()
         self._load, self._name = load, name
         guard = Guard(make_app(self.served), self.served, keys=KeyRing(keys, rate=config.rate_per_minute), local=local)
         super().__init__(

@@ -15,6 +15,7 @@ from facetrm.model.output import Score
 from facetrm.model.reward_model import RewardModel
 from facetrm.serve.counters import Counters
 from facetrm.serve.limits import ServeConfig
+from facetrm.serve.page.setup import PageSetup
 from facetrm.serve.refusals import RefusalError, refusal_of
 from facetrm.serve.schema.asked import EditedBody
 from facetrm.serve.schema.given import EditBody, ErrorBody, ErrorDetail, Provenance, RowScore
@@ -53,12 +54,14 @@ class Served:
         counters: what is counted.
         service: the loaded model; None until it is loaded.
         stopping: whether the server is shutting down.
+        page: what the page is given.
     """
 
     config: ServeConfig
     counters: Counters = field(default_factory=Counters)
     service: RewardService | None = None
     stopping: bool = False
+    page: PageSetup = field(default_factory=PageSetup)
 
     @property
     def ready(self) -> bool:

@@ -1,0 +1,1 @@
+"""The page at ``/``: score answers, re-weigh objectives, browse evaluations, review explanations."""
