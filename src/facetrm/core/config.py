@@ -293,13 +293,19 @@ def _known_settings(name: str, key: str, section: type[BaseModel]) -> str:
         section: section that does not have this setting.
     """
     beside = did_you_mean(name, section.model_fields)
-    inside: dict[str, str] = {}
+    inside: dict[str, list[str]] = {}
     for path in _names_inside(section):
-        inside.setdefault(path.rpartition(".")[2], path)
+        leaf = path.rpartition(".")[2]
+        found = inside.setdefault(leaf, [])
+        if not found or found[0].count(".") == path.count("."):
+            found.append(path)
     near = difflib.get_close_matches(name, inside, n=1, cutoff=0.8)
-    if beside.startswith("did you mean") or not near:
+    if not near or near[0] in section.model_fields:
         return beside
-    return f"did you mean '{key.removesuffix(name)}{inside[near[0]]}'?"
+    sibling = difflib.get_close_matches(name, section.model_fields, n=1, cutoff=0.8)
+    if sibling and near[0] != name:
+        return beside
+    return f"did you mean {' or '.join(repr(key.removesuffix(name) + path) for path in inside[near[0]])}?"
 
 
 def _names_inside(section: type[BaseModel], *, depth: int = 4) -> list[str]:
