@@ -13,7 +13,7 @@ WORLD = Path(__file__).parents[3] / "recipes" / "world.yaml"
 MEANT = {
     "gate.steps=5": "unknown setting 'gate.steps'; did you mean 'gate.settings.steps'?",
     "gate.stepz=5": "did you mean 'gate.settings.steps'?",
-    "steps=5": "unknown setting 'steps'; did you mean 'experts.quantile.steps' or 'gate.settings.steps' or 'router.settings.steps'?",
+    "steps=5": "did you mean 'experts.quantile.steps' or 'gate.settings.steps' or 'router.settings.steps'?",
     "seeed=1": "did you mean 'seed'?",
     "backbone.nothing_like_it=1": "known: adapter, adapters,",
 }
