@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -38,7 +38,30 @@ class EditedBody(Body):
     mask: list[str] = Field(default_factory=list, description="Objectives that are dropped, by name.")
 
 
-class RewardsRequest(EditedBody):
+class TalksBody(EditedBody):
+    """Conversations in one of three forms: ``messages``, ``conversations``, or ``prompt`` and ``responses``."""
+
+    messages: Talk | None = Field(default=None, description="One conversation, which ends with the answer.")
+    conversations: Annotated[list[Talk], Field(min_length=1)] | None = Field(
+        default=None, description="Several conversations."
+    )
+    prompt: Text | Talk | None = Field(default=None, description="A prompt: its text, or its messages.")
+    responses: Answers | None = Field(default=None, description="Answers to the prompt.")
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Self:
+        check_form(self)
+        for conversation in self.asked:
+            check_conversation(conversation)
+        return self
+
+    @property
+    def asked(self) -> list[Conversation]:
+        """The conversations, in order."""
+        return asked_in(self)
+
+
+class RewardsRequest(TalksBody):
     """Conversations to score: give ``messages``, ``conversations``, or ``prompt`` and ``responses``."""
 
     model_config = ConfigDict(
@@ -52,56 +75,24 @@ class RewardsRequest(EditedBody):
         }
     )
 
-    messages: Talk | None = Field(default=None, description="One conversation, which ends with the answer.")
-    conversations: Annotated[list[Talk], Field(min_length=1)] | None = Field(
-        default=None, description="Several conversations."
-    )
-    prompt: Text | Talk | None = Field(default=None, description="A prompt: its text, or its messages.")
-    responses: Answers | None = Field(default=None, description="Answers to the prompt.")
     on_error: Literal["stop", "skip"] = Field(
         default="stop",
         description="A conversation that cannot be scored: refuse the request, or give null and the reason.",
     )
 
-    @model_validator(mode="after")
-    def _one_form(self) -> RewardsRequest:
-        check_form(self)
-        for conversation in self.asked:
-            check_conversation(conversation)
-        return self
 
-    @property
-    def asked(self) -> list[Conversation]:
-        """The conversations, in order."""
-        return asked_in(self)
-
-
-class ExplainRequest(EditedBody):
+class ExplainRequest(TalksBody):
     """One answer, or two answers to compare: ``messages``, ``conversations``, or ``prompt`` and ``responses``."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [PAIR_EXAMPLE, {"messages": TALK_EXAMPLE}]})
 
-    messages: Talk | None = Field(default=None, description="One conversation, which ends with the answer.")
     conversations: Annotated[list[Talk], Field(min_length=1, max_length=2)] | None = Field(
         default=None, description="One conversation, or two to compare."
     )
-    prompt: Text | Talk | None = Field(default=None, description="A prompt: its text, or its messages.")
     responses: Annotated[list[Text], Field(min_length=1, max_length=2)] | None = Field(
         default=None, description="One answer to the prompt, or two to compare."
     )
     preferred: Literal["A", "B"] | None = Field(default=None, description="The answer that people prefer, if known.")
-
-    @model_validator(mode="after")
-    def _one_form(self) -> ExplainRequest:
-        check_form(self)
-        for conversation in self.asked:
-            check_conversation(conversation)
-        return self
-
-    @property
-    def asked(self) -> list[Conversation]:
-        """The conversations, in order."""
-        return asked_in(self)
 
 
 class BestOfRequest(EditedBody):
@@ -135,7 +126,7 @@ def answered(prompt: str | list[Message], responses: list[str]) -> list[Conversa
     return [(*turns, Message(role="assistant", content=text)) for text in responses]
 
 
-def asked_in(body: RewardsRequest | ExplainRequest) -> list[Conversation]:
+def asked_in(body: TalksBody) -> list[Conversation]:
     """Return the conversations of a request, in order.
 
     Args:
@@ -148,7 +139,7 @@ def asked_in(body: RewardsRequest | ExplainRequest) -> list[Conversation]:
     return answered(body.prompt or [], body.responses or [])
 
 
-def check_form(body: RewardsRequest | ExplainRequest) -> None:
+def check_form(body: TalksBody) -> None:
     """Check that a request has one of its forms.
 
     Args:
