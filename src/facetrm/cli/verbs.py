@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from abc import abstractmethod
 from collections.abc import Callable
 from functools import wraps
 from typing import Annotated, Any
@@ -19,8 +20,13 @@ from facetrm.core.progress import shown_logs
 LogJson = Annotated[bool, typer.Option("--log-json", help="Write logs to standard error as JSON lines.")]
 
 
-class EncodeCommand(TyperCommand):
-    """The command ``encode``, whose help ends with the settings of the backbone."""
+class SettingsCommand(TyperCommand):
+    """A command whose help ends with its settings; a subclass for each, since Typer makes commands from classes."""
+
+    @staticmethod
+    @abstractmethod
+    def settings() -> str:
+        """Return the help of the settings."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help of the command, followed by its settings.
@@ -30,36 +36,35 @@ class EncodeCommand(TyperCommand):
             formatter: Formatter that collects the text.
         """
         super().format_help(ctx, formatter)
-        formatter.write(settings_help(core.settings_text(backbones.BackboneConfig, skip=("path",))))
+        formatter.write(self.settings())
 
 
-class LabelCommand(TyperCommand):
-    """The command ``label``, whose help ends with the settings of labelling."""
+class EncodeCommand(SettingsCommand):
+    """The command ``encode``, with the settings of the backbone."""
 
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Write the help of the command, followed by its settings.
-
-        Args:
-            ctx: Context of the command.
-            formatter: Formatter that collects the text.
-        """
-        super().format_help(ctx, formatter)
-        formatter.write(settings_help(core.settings_text(labels.LabelConfig, skip=("model", "base_url"))))
+    @staticmethod
+    def settings() -> str:
+        """Return the help of the settings."""
+        return settings_help(core.settings_text(backbones.BackboneConfig, skip=("path",)))
 
 
-class ServeCommand(TyperCommand):
-    """The command ``serve``, whose help ends with the settings of the service."""
+class LabelCommand(SettingsCommand):
+    """The command ``label``, with the settings of labelling."""
 
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Write the help of the command, followed by its settings.
+    @staticmethod
+    def settings() -> str:
+        """Return the help of the settings."""
+        return settings_help(core.settings_text(labels.LabelConfig, skip=("model", "base_url")))
 
-        Args:
-            ctx: Context of the command.
-            formatter: Formatter that collects the text.
-        """
-        super().format_help(ctx, formatter)
+
+class ServeCommand(SettingsCommand):
+    """The command ``serve``, with the settings of the service."""
+
+    @staticmethod
+    def settings() -> str:
+        """Return the help of the settings."""
         shown = core.settings_text(serving.ServeConfig).replace("\n    ", "\n")
-        formatter.write(settings_help(shown).replace("KEY=VALUE", "serve.KEY=VALUE"))
+        return settings_help(shown).replace("KEY=VALUE", "serve.KEY=VALUE")
 
 
 _NAMES = {"list_recipes": "recipes", "evaluate": "eval"}  # functions of these names would hide a module or a builtin
