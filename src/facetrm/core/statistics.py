@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import rankdata
+from scipy.stats import kendalltau, rankdata
 from scipy.stats import t as student
 
 from facetrm.core.errors import ModelError
@@ -208,6 +209,35 @@ def bootstrap_spearman(
         value = _repeated_spearman(ties_a, ties_b, row[codes].astype(np.float64))
         if np.isfinite(value):
             draws.append(value)
+    return _percentile_interval(point, draws, level)
+
+
+def bootstrap_kendall(
+    x: ArrayLike, y: ArrayLike, groups: ArrayLike, *, samples: int = 200, seed: int = 0, level: float = 0.95
+) -> Interval:
+    """Return Kendall's tau-b of ``x`` and ``y`` [N] with an interval from resampling clusters of rows.
+
+    Args:
+        x: first variable, [N].
+        y: second variable, [N].
+        groups: cluster label of each row, such as its prompt, [N].
+        samples: number of bootstrap samples; a sample in which one variable is constant is left out.
+        seed: random seed of the bootstrap.
+        level: confidence level of the interval, 0 to 1.
+    """
+    a, b = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    codes, counts = cluster_counts(groups, samples=samples, seed=seed)
+    draws = []
+    for count in counts:
+        rows = np.repeat(np.arange(len(a)), count[codes])
+        value = float(kendalltau(a[rows], b[rows]).statistic)
+        if np.isfinite(value):
+            draws.append(value)
+    return _percentile_interval(float(kendalltau(a, b).statistic), draws, level)
+
+
+def _percentile_interval(point: float, draws: Sequence[float], level: float) -> Interval:
+    """Return the interval between the outer quantiles of the draws; NaN ends without draws."""
     if not draws:
         return Interval(point, float("nan"), float("nan"), level)
     tail = (1.0 - level) / 2.0

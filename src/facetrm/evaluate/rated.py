@@ -12,10 +12,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.stats import kendalltau
 
 from facetrm.baselines.groups import REWARD
-from facetrm.core.statistics import Floats, Interval, bootstrap_spearman, cluster_counts
+from facetrm.core.statistics import Interval, bootstrap_kendall, bootstrap_spearman
 from facetrm.data.records import Rating
 
 
@@ -59,27 +58,6 @@ def rank_agreement(
                 }
         table[name] = found
     return table
-
-
-def bootstrap_kendall(x: Floats, y: Floats, groups: Sequence[str], *, samples: int = 200, seed: int = 0) -> Interval:
-    """Return Kendall's tau-b of ``x`` and ``y`` [N] with a 95% interval from resampling whole prompts.
-
-    Args:
-        x: Scores, [N].
-        y: Ratings, [N].
-        groups: Prompt of each row, [N].
-        samples: Number of bootstrap samples; a sample in which one variable is constant is left out.
-        seed: Seed of the bootstrap.
-    """
-    codes, counts = cluster_counts(np.asarray(groups), samples=samples, seed=seed)
-    draws = []
-    for count in counts:
-        rows = np.repeat(np.arange(len(x)), count[codes])
-        value = float(kendalltau(x[rows], y[rows]).statistic)
-        if math.isfinite(value):
-            draws.append(value)
-    low, high = np.quantile(draws, [0.025, 0.975]) if draws else (math.nan, math.nan)
-    return Interval(float(kendalltau(x, y).statistic), float(low), float(high), 0.95)
 
 
 def _dict(interval: Interval) -> dict[str, float | None]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import kendalltau
 
-from facetrm.evaluate.rated import bootstrap_kendall
+from facetrm.core.statistics import bootstrap_kendall
 
 
 def test_kendall_is_scipys_and_its_interval_widens_with_fewer_prompts() -> None:
