@@ -17,6 +17,12 @@ from facetrm.model.reward_model import RewardModel
 from facetrm.recipes.toy import toy_model
 from facetrm.serve import PageSetup, RewardHttpServer, ServeConfig
 from facetrm.serve.keys import KnownKey
+from fakes import chat
+
+PROMPT, ANSWERS = "how are you ?", ["fine , thank you", "write a poem about the river"]
+PAIR: dict[str, Any] = {"prompt": PROMPT, "responses": ANSWERS}
+TALKS = [chat(PROMPT, answer) for answer in ANSWERS]
+TURNS = [[{"role": m.role, "content": m.content} for m in talk] for talk in TALKS]
 
 
 def exact_toy(*, mode: str = "exact") -> RewardModel:

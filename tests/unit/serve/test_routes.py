@@ -16,12 +16,7 @@ from facetrm.explain.edits import edit
 from facetrm.model.output import Score
 from facetrm.model.reward_model import RewardModel
 from fakes import chat
-from serving import Client, exact_toy, reward_server
-
-PROMPT, ANSWERS = "how are you ?", ["fine , thank you", "write a poem about the river"]
-PAIR: dict[str, Any] = {"prompt": PROMPT, "responses": ANSWERS}
-TALKS = [chat(PROMPT, answer) for answer in ANSWERS]
-TURNS = [[{"role": m.role, "content": m.content} for m in talk] for talk in TALKS]
+from serving import ANSWERS, PAIR, PROMPT, TALKS, TURNS, Client, exact_toy, reward_server
 
 
 @pytest.fixture(scope="module")

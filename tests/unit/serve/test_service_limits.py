@@ -13,13 +13,7 @@ from facetrm.core.errors import ConfigError, ModelError
 from facetrm.model.output import Score
 from facetrm.model.reward_model import RewardModel
 from facetrm.serve import RewardHttpServer, ServeConfig
-from fakes import chat
-from serving import Client, exact_toy, reward_server
-
-PROMPT, ANSWERS = "how are you ?", ["fine , thank you", "write a poem about the river"]
-PAIR: dict[str, Any] = {"prompt": PROMPT, "responses": ANSWERS}
-TALKS = [chat(PROMPT, answer) for answer in ANSWERS]
-TURNS = [[{"role": m.role, "content": m.content} for m in talk] for talk in TALKS]
+from serving import PAIR, TURNS, Client, exact_toy, reward_server
 
 
 @pytest.fixture(scope="module")
