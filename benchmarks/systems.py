@@ -21,7 +21,7 @@ import json
 import shutil
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -74,9 +74,15 @@ RESULTS = ROOT / "benchmarks" / "results" / "systems.json"
 DESK_PAIRS, DESK_TEST, DESK_RATED = 640, 300, 4000
 PACK_PAIRS, PACK_RATED, PACK_TEST, PACK_SLOW = 40, 150, 20, 20
 SEEDS = 4
-TRAINED = {"bradley-terry": (), "pairwise": ("training.trainer.warmup_steps=8",), "dpo": ()}
+POLICY = ("training.trainer.learning_rate=3e-4",)
+TRAINED = {
+    "bradley-terry": ("training.trainer.learning_rate=1e-3",),
+    "pairwise": ("training.trainer.learning_rate=1e-3", "training.trainer.warmup_steps=16"),
+    "dpo": POLICY,
+}
+OTHER_LOSSES = {"ipo": (*POLICY, "loss=ipo"), "hinge": (*POLICY, "loss=hinge")}
+EPOCHS = {"desk": 3, "pack": 1}
 SMALL_BATCHES = ("per_device_train_batch_size=2", "gradient_accumulation_steps=4")
-OTHER_LOSSES = {"ipo": ("loss=ipo",), "hinge": ("loss=hinge",)}
 
 
 class Remembered:
@@ -130,19 +136,25 @@ def gate_recipe(data: str, pack: Path) -> tuple[Path, list[str]]:
     return ROOT / "recipes" / "real-smollm2.yaml", [f"data.folder={pack}", f"data.limit={PACK_RATED}"]
 
 
-def train(data: str, work: Path, pack: Path, *, losses: bool) -> None:
-    """Train everything that is not trained yet."""
-    recipe, sets = gate_recipe(data, pack)
-    if not (work / f"{data}-gate" / "metrics.json").is_file():
-        run_recipe(recipe, sets=sets, out=work / f"{data}-gate")
+def train(data: str, work: Path, pack: Path, wanted: Collection[str]) -> None:
+    """Train what is wanted and not trained yet."""
     rows = f"{{kind: desk, preferences: {DESK_PAIRS}, test: {DESK_TEST}}}"
     given = f"data={rows if data == 'desk' else f'{{kind: pack, folder: {pack}}}'}"
-    for name, more in {**TRAINED, **(OTHER_LOSSES if losses else {})}.items():
-        if not (work / f"{data}-{name}" / "metrics.json").is_file():
-            recipe = ROOT / "recipes" / f"{'dpo' if name in OTHER_LOSSES else name}.yaml"
-            small = [f"training.trainer.{one}" for one in SMALL_BATCHES] if data == "pack" or name == "dpo" else []
-            small += [f"data.limit={PACK_SLOW}"] if data == "pack" and name != "bradley-terry" else []
-            run_recipe(recipe, sets=[given, *more, *small], out=work / f"{data}-{name}")
+    usual = [given, "training.trainer.bf16=true", f"training.trainer.num_train_epochs={EPOCHS[data]}"]
+    for name in wanted:
+        out = work / f"{data}-{name}"
+        if (out / "metrics.json").is_file():
+            continue
+        if name == "gate":
+            recipe, sets = gate_recipe(data, pack)
+        else:
+            recipe = ROOT / "recipes" / f"{name if name in TRAINED else 'dpo'}.yaml"
+            sets = [*usual, *{**TRAINED, **OTHER_LOSSES}[name]]
+            if data == "pack" or name not in ("bradley-terry", "pairwise"):
+                sets += [f"training.trainer.{one}" for one in SMALL_BATCHES]
+            if data == "pack" and name != "bradley-terry":
+                sets.append(f"data.limit={PACK_SLOW}")
+        run_recipe(recipe, sets=sets, out=out)
 
 
 def on_features(data: str, work: Path, pack: Path, rivals: Rivals) -> list[Conversation]:
@@ -310,6 +322,12 @@ def main() -> None:
     parser.add_argument("--pack", type=Path)
     parser.add_argument("--only", choices=("desk", "pack"))
     parser.add_argument("--losses", action="store_true", help="also train policies by IPO and by SLiC's hinge")
+    parser.add_argument(
+        "--train",
+        action="append",
+        choices=("gate", *TRAINED, *OTHER_LOSSES),
+        help="only train this system, so that several processes can share the trainings (repeatable)",
+    )
     options = parser.parse_args()
     wanted = [options.only] if options.only else ["desk", "pack"]
     if "pack" in wanted and options.pack is None:
@@ -320,11 +338,14 @@ def main() -> None:
             pack = options.work / "pack-data"
             if data == "pack":
                 small_pack(options.pack, pack)
-            train(data, options.work, pack, losses=options.losses)
+            every = ("gate", *TRAINED, *(OTHER_LOSSES if options.losses else ()))
+            train(data, options.work, pack, options.train or every)
+            if options.train:
+                continue
             table[data] = measure(data, options.work, pack)
             command = "python benchmarks/systems.py --work FOLDER --pack FOLDER"
             write_json(RESULTS, {**provenance(), "command": command, "data": table})
-    for data in wanted:
+    for data in () if options.train else wanted:
         show(data, table[data])
 
 
