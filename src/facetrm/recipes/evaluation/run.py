@@ -139,9 +139,12 @@ def evaluate_systems(request: EvalRequest) -> Evaluation:
     with sole_writer(request.out, name=".lock", place=request.out, fix=fix):
         systems = load_systems(request.models, request.loading)
         cache = ScoreCache(request.out)
+        spent = {system.name: Answering([]) for system in systems}
         try:
-            audits = {} if audited is None else audit_systems(systems, *audited, request.out)
-            return _judged(request, found, systems, cache, bounds, audits, earlier)
+            audits = {}
+            if audited is not None:
+                audits = audit_systems(systems, *audited, request.out, cache=cache, spent=spent)
+            return _judged(request, found, systems, cache, bounds, audits, earlier, spent)
         finally:
             cache.close()
 
@@ -154,9 +157,9 @@ def _judged(
     bounds: Sequence[Bound],
     audits: Mapping[str, Audit],
     earlier: Mapping[str, Any] | None,
+    spent: dict[str, Answering],
 ) -> Evaluation:
     when = time.time()
-    spent: dict[str, Answering] = {system.name: Answering([]) for system in systems}
     benchmarks: dict[str, Any] = {}
     ratings: dict[str, Any] = {}
     rows: list[dict[str, Any]] = []
@@ -240,10 +243,7 @@ def _on_questions(
     answers: dict[str, Sequence[Sequence[AnswerScore]]] = {}
     for system in systems:
         done = answer_questions(system, found.questions, cache)
-        before = spent[system.name]
-        spent[system.name] = Answering(
-            [], before.scored + done.scored, before.tokens + done.tokens, before.seconds + done.seconds
-        )
+        spent[system.name] = spent[system.name].cost_with(done)
         answers[system.name] = done.answers
     return judge_set(found, answers, samples=request.samples, seed=request.seed)
 
