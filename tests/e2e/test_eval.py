@@ -247,6 +247,55 @@ def test_ratings_give_rank_correlations(tiny_run: Run, tmp_path: Path) -> None:
     assert "24 rated answers" in said.out
 
 
+def rated(path: Path, *, turned: bool = False) -> Path:
+    rows = [
+        {
+            "messages": [
+                {"role": "user", "content": f"ask {n // 2}"},
+                {"role": "assistant", "content": "w " * (n + 1)},
+            ],
+            "ratings": {"long/text": float(-n if turned else n), "odd": float(n % 2)},
+        }
+        for n in range(24)
+    ]
+    return write_rows(path, rows)
+
+
+def test_figures_of_ratings_are_bounded(tmp_path: Path) -> None:
+    path, out = rated(tmp_path / "rated.jsonl"), tmp_path / "out"
+
+    def bounded(*names: str) -> Any:
+        bounds = [part for name in names for part in ("--fail-under", name)]
+        return command("eval", "length", "--on", path, "--out", out, "--samples", 20, *bounds)
+
+    assert bounded("spearman=0.1", "long/text/spearman=0.99", "rated.jsonl/long/text/reward-kendall=0.99").code == 0
+    said = bounded("rated.jsonl/odd/kendall=0.9", "kendall=0.99")
+    assert said.code == 3
+    assert "length: rated.jsonl/odd/kendall is 0.0" in said.err
+    assert "length: rated.jsonl/kendall is 0." in said.err
+    assert_refused(bounded("odd/spearmen=0.5"), "no figure 'odd/spearmen'", "did you mean 'odd/spearman'?")
+    refused = bounded("quality=0.5")
+    assert_refused(refused, "no figure 'quality'", "long/text/spearman", "odd/reward-kendall", "rated.jsonl/kendall")
+
+
+def test_figures_of_ratings_are_compared(tmp_path: Path) -> None:
+    old, new, third = tmp_path / "old", tmp_path / "new", tmp_path / "third"
+    path = rated(tmp_path / "a" / "rated.jsonl")
+    assert command("eval", "length", "--on", path, "--out", old, "--samples", 20).code == 0
+    same = ("eval", "length", "--on", path, "--out", new, "--samples", 20, "--against", old)
+    assert command(*same).code == 0
+    turned = rated(tmp_path / "b" / "rated.jsonl", turned=True)
+    line = ("eval", "length", "--on", turned, "--out", third, "--samples", 20, "--against", old)
+    said = command(*line)
+    assert said.code == 3
+    assert "rated.jsonl/long/text/spearman fell from 1.0000 to -1.0000" in said.err
+    assert "not the same files as then: rated.jsonl" in said.out
+    failed = {one["name"] for one in read(third / "results.json")["against"]["failed"]}
+    assert {"spearman", "kendall", "long/text/kendall", "long/text/reward-spearman"} <= failed
+    assert not any(name.startswith("odd/") for name in failed)
+    assert command(*line, "--tolerance", 2).code == 0
+
+
 def test_two_models_of_one_name_and_the_same_model_twice(tiny_run: Run, tmp_path: Path) -> None:
     path, out = llmbar(tmp_path), tmp_path / "out"
     assert_refused(command("eval", "length", "length", "--on", path, "--out", out), "asked for twice")

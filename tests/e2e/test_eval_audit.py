@@ -183,9 +183,10 @@ def near(one: Any, other: Any) -> bool:
 
 def test_an_answer_without_a_reward_ends_the_audit_with_its_name(tmp_path: Path) -> None:
     parts = Parts(bad=lambda text: float("nan") if "heron" in text.lower() else 1.0)
-    cached = cached_scorer(System("parts", "parts", "model", "parts", parts), ScoreCache(tmp_path))
+    cache = ScoreCache(tmp_path)
     with pytest.raises(ModelError, match="no reward") as caught:
-        audit_of(cached, random_pairs(10))
+        audit_of(cached_scorer(System("parts", "parts", "model", "parts", parts), cache), random_pairs(10))
+    cache.close()
     assert "'parts' on the answer '" in str(caught.value)
 
 

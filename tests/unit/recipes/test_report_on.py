@@ -21,7 +21,7 @@ from facetrm.recipes.evaluation.gathered import gather_results
 from facetrm.recipes.evaluation.named import Loading
 from facetrm.recipes.evaluation.reported import report_on
 from facetrm.recipes.evaluation.run import EvalRequest, evaluate_systems
-from facetrm.report.evaluated.answer import answer_sentences
+from facetrm.report.evaluated.answer import answer_sentences, signed
 from facetrm.report.evaluated.build import render_evaluation
 from facetrm.report.evaluated.contrast import contrasts, shares_by_task
 from facetrm.report.evaluated.markdown import escaped
@@ -189,11 +189,19 @@ def test_ratings_have_a_table_and_are_merged(tmp_path: Path) -> None:
     assert spearman.value == pytest.approx(1.0)
     assert part.figures["long"]["shortest-2"].kendall == pytest.approx(-1.0)
     assert "length agrees most with the ratings of rated.jsonl" in answer_sentences(report)[0]
+    mean = part.means["length"]
+    known = [row["length"].spearman for row in part.figures.values()]
+    assert mean.value == pytest.approx(sum(one.value for one in known if one is not None) / 2)
+    assert mean.low < mean.value < mean.high
+    assert f"Spearman {signed(mean)} for 2 objectives on average" in answer_sentences(report)[0]
     html = render_evaluation(report)
     assert "+1.00" in html
     assert EVIL not in html
     done = report_on([one, two], out=tmp_path / "page")
     assert "| long | +1.00 (" in (tmp_path / "page" / "report.md").read_text()
+    assert f"| mean | {signed(mean)} |" in (tmp_path / "page" / "report.md").read_text()
+    assert done.content["ratings"]["rated.jsonl"]["means"]["length"]["value"] == mean.value
+    assert '<th scope="row">mean</th>' in html
     assert done.content["ratings"]["rated.jsonl"]["figures"]["long"]["length"]["spearman"]["value"] == pytest.approx(
         1.0
     )

@@ -362,7 +362,13 @@ def _rated(name: str, one: Any, names: Mapping[str, str], path: Path) -> RatedPa
                     int(held["failed"]),
                 )
         models = tuple(names[model] for model in one["systems"])
-        return RatedPart(name, int(one["rows"]), models, tuple(x["sha256"] for x in one["files"]), figures)
+        held = (one["figures"].get("spearman", {}).get(model) for model in one["systems"])
+        means = {
+            names[model]: mean
+            for model, found in zip(one["systems"], held, strict=True)
+            if found and (mean := _measured(found, path, f"ratings.{name}.figures.spearman")) is not None
+        }
+        return RatedPart(name, int(one["rows"]), models, tuple(x["sha256"] for x in one["files"]), figures, means)
     except (KeyError, TypeError, ValueError, AttributeError) as exc:
         raise DataError(f"key 'ratings.{name}' is broken ({exc})", place=path, fix=_FIX) from None
 
@@ -376,7 +382,8 @@ def _add_rated(parts: list[RatedPart], part: RatedPart, folder: Path) -> None:
                 objective: {**part.figures.get(objective, {}), **other.figures.get(objective, {})}
                 for objective in {**other.figures, **part.figures}
             }
-            parts[n] = replace(other, models=(*other.models, *new), figures=figures)
+            means = {**part.means, **other.means}
+            parts[n] = replace(other, models=(*other.models, *new), figures=figures, means=means)
             return
     taken = any(other.name == part.name for other in parts)
     parts.append(replace(part, name=f"{part.name} ({folder.name})") if taken else part)

@@ -184,6 +184,7 @@ def report_json(report: EvaluationReport) -> dict[str, Any]:
                 "figures": {
                     name: {model: asdict(one) for model, one in row.items()} for name, row in part.figures.items()
                 },
+                "means": {model: asdict(one) for model, one in part.means.items()},
             }
             for part in report.rated
         },

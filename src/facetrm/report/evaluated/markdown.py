@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from facetrm.report.evaluated.answer import answer_sentences, percent, systems_of
+from facetrm.report.evaluated.answer import answer_sentences, percent, signed, systems_of
 from facetrm.report.evaluated.audit_part import AuditPart, Moved
 from facetrm.report.evaluated.content import EvaluationReport
 from facetrm.report.evaluated.measured import BenchmarkPart, MeasuredFigure, RatedPart
@@ -62,6 +62,8 @@ def _rated_table(part: RatedPart) -> str:
     for objective, row in part.figures.items():
         held = [row.get(model) for model in part.models]
         rows.append([escaped(objective), *(signed(None if one is None else one.spearman) for one in held)])
+    if len(part.figures) > 1:
+        rows.append(["mean", *(signed(part.means.get(model)) for model in part.models)])
     return _lines(rows)
 
 
@@ -75,15 +77,6 @@ def _audit_tables(audit: AuditPart) -> list[str]:
 
 def _names(moved: Moved) -> str:
     return escaped(", ".join(name for name, _, _ in moved))
-
-
-def signed(one: MeasuredFigure | None) -> str:
-    """Return a figure with its interval, such as ``+0.31 (+0.20 to +0.42)``.
-
-    Args:
-        one: The figure; None for a dash.
-    """
-    return "–" if one is None else f"{one.value:+.2f} ({one.low:+.2f} to {one.high:+.2f})"
 
 
 def _lines(rows: Sequence[Sequence[str]]) -> str:

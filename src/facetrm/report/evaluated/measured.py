@@ -191,6 +191,7 @@ class RatedPart:
         models: Names of the models, in order.
         files: SHA-256 of the files.
         figures: Figure by objective, then by model.
+        means: Mean of Spearman's rho over the objectives, by model; without those that have none.
     """
 
     name: str
@@ -198,15 +199,7 @@ class RatedPart:
     models: tuple[str, ...]
     files: tuple[str, ...]
     figures: Mapping[str, Mapping[str, RankFigure]]
-
-    def mean(self, model: str) -> float | None:
-        """Return the mean of Spearman's rho over the objectives; None if there is none.
-
-        Args:
-            model: Name of the model.
-        """
-        known = [one.spearman.value for row in self.figures.values() if (one := row.get(model)) and one.spearman]
-        return sum(known) / len(known) if known else None
+    means: Mapping[str, MeasuredFigure] = field(default_factory=dict)
 
 
 @final
