@@ -275,7 +275,7 @@ def test_figures_of_ratings_are_bounded(tmp_path: Path) -> None:
     assert "length: rated.jsonl/kendall is 0." in said.err
     assert_refused(bounded("odd/spearmen=0.5"), "no figure 'odd/spearmen'", "did you mean 'odd/spearman'?")
     refused = bounded("quality=0.5")
-    assert_refused(refused, "no figure 'quality'", "long/text/spearman", "odd/reward-kendall", "rated.jsonl/kendall")
+    assert_refused(refused, "no figure 'quality'", "long/text/spearman", "odd/reward-kendall")
 
 
 def test_figures_of_ratings_are_compared(tmp_path: Path) -> None:
@@ -294,6 +294,67 @@ def test_figures_of_ratings_are_compared(tmp_path: Path) -> None:
     assert {"spearman", "kendall", "long/text/kendall", "long/text/reward-spearman"} <= failed
     assert not any(name.startswith("odd/") for name in failed)
     assert command(*line, "--tolerance", 2).code == 0
+
+
+def mtmc(path: Path, turn: int = 0) -> Path:
+    """Ranked replies in the schema of MTMC-RLHF: the lowest rank is best; eleven pairs of unequal replies."""
+    rows = [
+        {
+            "label": "闲聊",
+            "src": ["你好", "再说"],
+            "tgt": ["好"],
+            "response": ["中中", "好好好", "差"],
+            "rank": [2, 1, 3],
+        },
+        {"label": "角色扮演", "src": ["在吗"], "tgt": [], "response": ["在" * 9, "哦", "嗯嗯"], "rank": [3, 1, 2]},
+        {"label": "text", "src": ["写诗"], "tgt": None, "response": ["诗诗诗", "甲", "乙"], "rank": [1, 2, 2]},
+        {"label": "代码", "src": [f"写码{turn}"], "tgt": [], "response": ["码码", "不"], "rank": ["1", "2"]},
+        {"label": "闲聊", "src": ["早"], "tgt": [], "response": ["早早", "安"], "rank": [1, None]},
+        {"label": "闲聊", "src": ["晚", "安"], "tgt": ["安"], "response": ["好梦好", "嗯"], "rank": [1, 2]},
+        {"label": "闲聊", "src": ["问", "答"], "tgt": ["a"], "response": ["一样", "一"], "rank": [2, 1]},
+    ]
+    return write_rows(path, rows)
+
+
+def test_rankings_of_people_by_path(tiny_run: Run, tmp_path: Path) -> None:
+    path, out = mtmc(tmp_path / "mtmc.jsonl"), tmp_path / "out"
+    said = command("eval", "length", tiny_run.folder, "--on", f"mtmc-rlhf={path}", "--out", out, "--samples", 20)
+    assert said.code == 0, said.err
+    one = read(out / "results.json")["benchmarks"]["mtmc-rlhf"]
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert one["files"] == [{"path": str(path), "sha256": digest, "rows": 7}]
+    assert one["left_out"] == {"equal ranks": 1, "a reply without a rank": 1, "fewer than two ranked replies": 1}
+    assert one["counts"] == {"chat": 5, "roleplay": 3, "text": 2, "none": 1}
+    assert "DMoERM" in one["citation"]
+    figures = {name: row["length"]["value"] for name, row in one["figures"].items()}
+    assert figures == pytest.approx({"chat": 0.8, "roleplay": 0.0, "text": 1.0, "none": 1.0, "total": 7 / 11})
+    assert one["prompts"] == 6
+    rows = [row for row in rows_of(out / "rows.jsonl") if row["model"] == "length"]
+    assert len(rows) == 11
+    assert len({row["id"] for row in rows}) == 11
+    assert {(row["task"], row["verdict"]) for row in rows if row["task"] != "chat"} == {
+        ("roleplay", "wrong"),
+        ("text", "right"),
+        (None, "right"),
+    }
+    samples = rows_of(out / "every_eval_ever" / "mtmc-rlhf-length_samples.jsonl")
+    assert samples[0]["input"]["raw"] == "user: 你好\n\nassistant: 好\n\nuser: 再说", "the whole dialogue"
+    assert samples[0]["input"]["choices"] == ["好好好", "中中"]
+
+
+def test_rankings_of_people_are_recognised(tmp_path: Path) -> None:
+    folder, out = tmp_path / "data", tmp_path / "out"
+    folder.mkdir()
+    test = mtmc(folder / "test.jsonl")
+    mtmc(folder / "train.jsonl", turn=1)
+    named = command("eval", "length", "--on", f"mtmc-rlhf={test}", "--out", out, "--samples", 20, "--json")
+    expected = json.loads(named.out)["benchmarks"]["mtmc-rlhf"]
+    for on in (test, folder):
+        said = command("eval", "length", "--on", on, "--out", out, "--samples", 20, "--json")
+        assert said.code == 0, said.err
+        assert json.loads(said.out)["benchmarks"]["mtmc-rlhf"] == expected, "of the folder, its test split"
+    torn = write_rows(tmp_path / "torn.jsonl", [{"label": 3, "src": ["q"], "tgt": [], "response": ["a"], "rank": [1]}])
+    assert_refused(command("eval", "length", "--on", torn, "--out", out), "torn.jsonl", "'label' is 3", "null")
 
 
 def test_two_models_of_one_name_and_the_same_model_twice(tiny_run: Run, tmp_path: Path) -> None:

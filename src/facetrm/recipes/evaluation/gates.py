@@ -6,19 +6,22 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias, final
 
-from facetrm.core.errors import ConfigError, DataError, did_you_mean
+from facetrm.core.errors import ConfigError, DataError
 from facetrm.core.files import read_json
 from facetrm.data.read.rows import read_rows
 
 RESULTS: Final = "results.json"
 ROWS: Final = "rows.jsonl"
 _MOST: Final = 200
+_SHOWN: Final = 40
+"""Number of figures that an error lists."""
 _ROUNDING: Final = 1e-9
 _Key: TypeAlias = tuple[str, str, str]
 """Benchmark, subset and id of a question."""
@@ -95,14 +98,14 @@ def check_bounds(bounds: Sequence[Bound], figures: Mapping[str, Collection[str]]
     Raises:
         ConfigError: No benchmark has a figure of that name.
     """
-    known = [
-        name for benchmark, held in figures.items() for figure in held for name in (figure, f"{benchmark}/{figure}")
-    ]
+    plain = dict.fromkeys(figure for held in figures.values() for figure in held)
+    known = [*plain, *(f"{benchmark}/{figure}" for benchmark, held in figures.items() for figure in held)]
     for bound in bounds:
         if bound.name not in known:
-            fix = did_you_mean(bound.name, known)
-            if known and not fix.startswith("known"):
-                fix += f" known: {', '.join(known)}"
+            more = f" and {len(plain) - _SHOWN} more" if len(plain) > _SHOWN else ""
+            listed = f"the figures are {', '.join(list(plain)[:_SHOWN])}{more}" if plain else "there is none"
+            near = difflib.get_close_matches(bound.name[:200], known, n=1)
+            fix = f"did you mean '{near[0]}'? {listed}" if near else listed
             raise ConfigError(f"no figure '{bound.name}'", place="--fail-under", fix=fix)
 
 
