@@ -106,6 +106,17 @@ def test_a_run_leaves_what_it_says(done: DmoermRun) -> None:
     assert metrics["verdict"]["statement"] in unescape(page)
 
 
+def test_its_report_shows_what_each_capability_decides(done: DmoermRun, tmp_path: Path) -> None:
+    said = command("report", done.folder, "--out", tmp_path / "page", "--json")
+    assert said.code == 0, said.err
+    shares = json.loads(said.out)["runs"][done.folder.name]["shares"]
+    experts = json.loads((done.folder / "metrics.json").read_text())["experts"]
+    assert {f"{task}/{name}": share for task, row in shares.items() for name, share in row.items()} == {
+        one["name"]: one["share"] for one in experts if one["share"] is not None
+    }
+    assert "What each capability decides by task" in (tmp_path / "page" / "report.html").read_text()
+
+
 def test_every_figure_is_documented(done: DmoermRun) -> None:
     page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
     documented = set(re.findall(r"`([\w.-]+?)(?:\.<\w+>)?`", page))

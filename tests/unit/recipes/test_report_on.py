@@ -260,21 +260,6 @@ def test_a_broken_audit_is_refused(tmp_path: Path) -> None:
     assert [file.name for file in path.parent.iterdir()] == ["audit.json"]
 
 
-def test_gate_weights_of_a_run_are_drawn(tmp_path: Path) -> None:
-    metrics = {
-        "pair_accuracy": {"noisy": {"gate": {"value": 0.625, "low": 0.5, "high": 0.75}}},
-        "gate_weights": {"code": {"kind": 0.25, "clear": 0.75}, "chat": {"kind": 0.9, "clear": 0.1}},
-    }
-    (tmp_path / "metrics.json").write_text(json.dumps(metrics))
-    report = gather_results([tmp_path])
-    assert report.runs[0].accuracy == {"against the labels": {"gate": 0.625}}
-    assert report.runs[0].gates["chat"] == {"kind": 0.9, "clear": 0.1}
-    html = render_evaluation(report)
-    assert "Mean gate weight by task" in html
-    assert "90%" in html
-    assert "62.5%" in html
-
-
 def test_a_trained_model_comes_before_a_better_baseline(folder: Path, tmp_path: Path) -> None:
     trained, results = copied(folder, tmp_path / "trained")
     results["models"]["shortest-2"]["kind"] = "model"

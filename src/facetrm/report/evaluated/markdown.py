@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from facetrm.report.evaluated.answer import answer_sentences, percent, signed, systems_of
 from facetrm.report.evaluated.audit_part import AuditPart, Moved
@@ -30,6 +30,10 @@ def report_markdown(report: EvaluationReport) -> str:
         lines.append(f"{rated.rows:,} rated answers. Spearman's correlation. 95% intervals.")
     for audit in report.audits:
         lines += [f"## Audit of {_code(audit.model)}", *(_audit_tables(audit))]
+    for run in report.runs:
+        named = (("Mean gate weight by task", run.gates), ("Share of the contributions to margins by task", run.shares))
+        tables = [block for title, table in named if table for block in (title, _by_task(table))]
+        lines += [f"## Training run {_code(run.name)}", *([escaped(run.statement)] if run.statement else []), *tables]
     for made in report.made:
         lines.append(f"Made on {escaped(str(made['date']))} by {_code(str(made['command']))}, seed {made['seed']}.")
     lines += [escaped(note) for note in report.notes]
@@ -54,6 +58,13 @@ def _table(part: BenchmarkPart) -> str:
     rows: list[Sequence[str]] = [["figure", *map(escaped, systems)], ["---", *("---:" for _ in systems)]]
     order = sorted(part.figures, key=lambda name: name != "total")
     rows += [[escaped(name), *(_cell(part.figures[name].get(system)) for system in systems)] for name in order]
+    return _lines(rows)
+
+
+def _by_task(table: Mapping[str, Mapping[str, float]]) -> str:
+    rows = [["", *map(escaped, table)], ["---", *("---:" for _ in table)]]
+    for name in dict.fromkeys(name for row in table.values() for name in row):
+        rows.append([escaped(name), *(percent(row[name]) if name in row else "–" for row in table.values())])
     return _lines(rows)
 
 

@@ -151,6 +151,8 @@ class RunPart:
         good: Whether the verdict is ``usable``.
         accuracy: Pair accuracy by kind of label, source or task, then by system.
         gates: Mean weight of each objective by task; empty if the run has no gate, or no tasks.
+        shares: Share of each capability in the absolute contributions to margins, by task; empty if the run has no
+            experts by task.
     """
 
     name: str
@@ -158,6 +160,7 @@ class RunPart:
     good: bool
     accuracy: Mapping[str, Mapping[str, float]]
     gates: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    shares: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 @final
