@@ -26,6 +26,7 @@ from facetrm.hub.load import load_model
 from facetrm.model.concat import ConcatMLP
 from facetrm.model.reward_model import RewardModel
 from facetrm.recipes.dmoerm.fit import DmoermRun
+from facetrm.recipes.evaluation.gathered import gather_results
 from facetrm.recipes.run import run_recipe
 from tiny_dmoerm import QUICK, SMALL, run, small
 from tiny_runs import write_recipe, write_rows
@@ -98,23 +99,15 @@ def test_a_run_leaves_what_it_says(done: DmoermRun) -> None:
     for task in ("chat", "code"):
         shares = [e["share"] for e in metrics["experts"] if e["task"] == task]
         assert not shares or sum(shares) == pytest.approx(1.0)
+    known = {e["name"]: e["share"] for e in metrics["experts"] if e["share"] is not None}
+    drawn = gather_results([folder]).runs[0].shares
+    assert {f"{task}/{name}": share for task, row in drawn.items() for name, share in row.items()} == known
     page = (folder / "report.html").read_text()
     for part in ('id="router"', 'id="capabilities"', 'id="tasks"', "chat/overall", "code/overall"):
         assert part in page
     assert "Undefined" not in page
     assert metrics["verdict"]["accuracy"] == metrics["pair_accuracy"]["noisy"]["model"]
     assert metrics["verdict"]["statement"] in unescape(page)
-
-
-def test_its_report_shows_what_each_capability_decides(done: DmoermRun, tmp_path: Path) -> None:
-    said = command("report", done.folder, "--out", tmp_path / "page", "--json")
-    assert said.code == 0, said.err
-    shares = json.loads(said.out)["runs"][done.folder.name]["shares"]
-    experts = json.loads((done.folder / "metrics.json").read_text())["experts"]
-    assert {f"{task}/{name}": share for task, row in shares.items() for name, share in row.items()} == {
-        one["name"]: one["share"] for one in experts if one["share"] is not None
-    }
-    assert "What each capability decides by task" in (tmp_path / "page" / "report.html").read_text()
 
 
 def test_every_figure_is_documented(done: DmoermRun) -> None:
