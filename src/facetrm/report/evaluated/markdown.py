@@ -33,7 +33,7 @@ def report_markdown(report: EvaluationReport) -> str:
     for run in report.runs:
         named = (("Mean gate weight by task", run.gates), ("Share of the contributions to margins by task", run.shares))
         tables = [block for title, table in named if table for block in (title, _by_task(table))]
-        lines += [f"## Training run {_code(run.name)}", *([escaped(run.statement)] if run.statement else []), *tables]
+        lines += [f"## Training run {_code(run.name)}", *tables] if tables else []
     for made in report.made:
         lines.append(f"Made on {escaped(str(made['date']))} by {_code(str(made['command']))}, seed {made['seed']}.")
     lines += [escaped(note) for note in report.notes]
