@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, final
 
@@ -49,6 +49,7 @@ class System:
         scorer: The scorer; None for stored scores.
         stored: The stored scores; None for a scorer.
         template: Hash of the chat template; empty if it has none.
+        render: Function that returns a conversation as the chat template writes it; None if it has none.
     """
 
     name: str
@@ -58,6 +59,7 @@ class System:
     scorer: Scorer | None = None
     stored: StoredScores | None = None
     template: str = ""
+    render: Callable[[Conversation], str] | None = None
 
 
 @final
