@@ -26,6 +26,7 @@ from facetrm.hub.load import load_model
 from facetrm.model.concat import ConcatMLP
 from facetrm.model.reward_model import RewardModel
 from facetrm.recipes.dmoerm.fit import DmoermRun
+from facetrm.recipes.evaluation.gathered import gather_results
 from facetrm.recipes.run import run_recipe
 from tiny_dmoerm import QUICK, SMALL, run, small
 from tiny_runs import write_recipe, write_rows
@@ -98,6 +99,8 @@ def test_a_run_leaves_what_it_says(done: DmoermRun) -> None:
     for task in ("chat", "code"):
         shares = [e["share"] for e in metrics["experts"] if e["task"] == task]
         assert not shares or sum(shares) == pytest.approx(1.0)
+    drawn = [(f"{t}/{n}", x) for t, row in gather_results([folder]).runs[0].shares.items() for n, x in row.items()]
+    assert drawn == [(e["name"], e["share"]) for e in metrics["experts"] if e["share"] is not None]
     page = (folder / "report.html").read_text()
     for part in ('id="router"', 'id="capabilities"', 'id="tasks"', "chat/overall", "code/overall"):
         assert part in page

@@ -12,6 +12,8 @@ import pytest
 
 from benchmark_samples import one_row, write_lines
 from command_line import assert_refused, command
+from facetrm.backbone.transformer import TransformerEncoder
+from facetrm.hub import load_model
 from facetrm.recipes.evaluation import systems
 from facetrm.recipes.run import Run
 from tiny_runs import write_rows
@@ -201,6 +203,22 @@ def test_the_official_files_read_back_as_scores(name: str, tmp_path: Path) -> No
     assert said.code == 0, said.err
     found = json.loads(said.out)["benchmarks"][name]["figures"]
     assert {k: v[files[0].stem] for k, v in found.items()} == {k: v["length"] for k, v in figures.items()}
+
+
+def test_the_official_rewardbench_file_has_the_rendered_texts(tiny_run: Run, tmp_path: Path) -> None:
+    row = one_row("rewardbench")
+    path, out = write_lines(tmp_path / "data.jsonl", [row]), tmp_path / "out"
+    assert command("eval", "length", tiny_run.folder, "--on", path, "--out", out, "--samples", 20).code == 0
+    (model,) = (name for name in read(out / "results.json")["models"] if name != "length")
+    (written,) = rows_of(out / "official" / "rewardbench" / model / "scores.jsonl")
+    encoder = load_model(tiny_run.folder, device="cpu").encoder
+    assert isinstance(encoder, TransformerEncoder)
+    for side in ("chosen", "rejected"):
+        turns = [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row[side]}]
+        assert written[f"text_{side}"] == encoder.tokenizer.apply_chat_template(turns, tokenize=False)
+        assert written[f"text_{side}"] != row[side]
+    (plain,) = rows_of(out / "official" / "rewardbench" / "length" / "scores.jsonl")
+    assert plain["text_chosen"] == row["chosen"], "a system without a template"
 
 
 def test_a_score_file_that_does_not_fit(tmp_path: Path) -> None:

@@ -9,11 +9,18 @@ from typing import Any
 import pytest
 import yaml
 
+from audit_samples import FirstWins, Parts, luck, random_pairs
 from benchmark_samples import write_lines
 from command_line import assert_refused, command
+from facetrm.core.errors import ModelError
+from facetrm.data.records import conversation_key
+from facetrm.evaluate.audit import audit as audit_of
 from facetrm.evaluate.audit import without_debiasing
 from facetrm.explain.edits import edit
 from facetrm.hub import load_model
+from facetrm.recipes.evaluation import systems
+from facetrm.recipes.evaluation.cache import ScoreCache
+from facetrm.recipes.evaluation.systems import System, cached_scorer
 from facetrm.recipes.run import Run
 
 SETTINGS: dict[str, Any] = {
@@ -104,3 +111,94 @@ def test_bad_thresholds_and_data_are_refused_before_anything_is_written(models: 
     stored = write_lines(tmp_path / "scores.jsonl", [{"id": "1", "scores": [1, 0]}])
     assert_refused(audit(stored, out), "is a file of scores", "give a model")
     assert not list(out.glob("*.json*"))
+
+
+def test_a_killed_audit_scores_no_answer_twice(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, settings = tmp_path / "out", thresholds(tmp_path)
+    monkeypatch.setattr(systems, "_BATCH", 40)
+    plain, asked, calls = systems._scored, [], []
+
+    def dies_at(last: int) -> None:
+        def counted(scorer: Any, conversations: Any) -> Any:
+            if len(calls) == last:
+                raise KeyboardInterrupt
+            calls.append(len(conversations))
+            asked.extend((id(scorer), conversation_key(one)) for one in conversations)
+            return plain(scorer, conversations)
+
+        monkeypatch.setattr(systems, "_scored", counted)
+
+    dies_at(3)
+    said = audit(models / "long", out, "--thresholds", settings)
+    assert said.code == 130
+    assert "run the same command again to continue" in said.err
+    assert (out / "scores.jsonl").read_bytes().count(b"\n") == 120, "three batches, edits among them"
+    before = {key for _, key in asked}
+    asked.clear()
+    dies_at(-1)
+    assert audit(models / "long", out, "--thresholds", settings).code == 3
+    first = asked[0][0]
+    again = {key for scorer, key in asked if scorer == first}
+    assert again
+    assert not again & before, "a finished answer was scored again"
+    found = json.loads((out / "results.json").read_text())["models"]["long"]
+    assert found["scored"] == len(asked)
+    assert found["tokens"] > 0
+    whole = (out / "audit.json").read_text()
+    fresh = tmp_path / "fresh"
+    audit(models / "long", fresh, "--thresholds", settings)
+    assert json.loads((fresh / "audit.json").read_text()) == json.loads(whole)
+    dies_at(len(calls))
+    assert audit(models / "long", out, "--thresholds", settings).code == 3, "nothing is left to score"
+    line = ("eval", models / "long", "--on", "world", "--pairs", 40, "--out", out, "--device", "cpu", "--json")
+    benchmark = command(*line)
+    assert benchmark.code == 0, benchmark.err
+    assert json.loads(benchmark.out)["models"]["long"]["scored"] == 0, "a benchmark takes the scores of the audit"
+
+
+def test_an_audit_through_the_cache_is_the_same(tmp_path: Path) -> None:
+    pairs = random_pairs(30)
+    parts = Parts(luck=luck, size=lambda text: len(text) / 300)
+    for name, scorer in (("single", parts), ("grouped", FirstWins(parts, 0.1))):
+        cache = ScoreCache(tmp_path)
+        cached = cached_scorer(System(name, name, "model", name, scorer), cache)
+        found, expected = audit_of(cached, pairs), audit_of(scorer, pairs)
+        assert near(found.to_dict(), expected.to_dict())
+        cache.close()
+        rows = parts.rows
+        again = cached_scorer(System(name, name, "model", name, scorer), ScoreCache(tmp_path))
+        assert audit_of(again, pairs).to_dict() == found.to_dict()
+        assert parts.rows == rows, f"{name}: the second run asks for nothing"
+        assert again.spent.scored == 0
+
+
+def near(one: Any, other: Any) -> bool:
+    """Return whether two trees have the same keys, and numbers that differ by no more than rounding."""
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(near(one[key], other[key]) for key in one)
+    if isinstance(one, list):
+        return len(one) == len(other) and all(near(a, b) for a, b in zip(one, other, strict=True))
+    return bool(one == pytest.approx(other, abs=1e-6)) if isinstance(one, float) else bool(one == other)
+
+
+def test_an_answer_without_a_reward_ends_the_audit_with_its_name(tmp_path: Path) -> None:
+    parts = Parts(bad=lambda text: float("nan") if "heron" in text.lower() else 1.0)
+    cache = ScoreCache(tmp_path)
+    with pytest.raises(ModelError, match="no reward") as caught:
+        audit_of(cached_scorer(System("parts", "parts", "model", "parts", parts), cache), random_pairs(10))
+    cache.close()
+    assert "'parts' on the answer '" in str(caught.value)
+
+
+def test_a_score_of_an_earlier_version_is_not_taken_for_a_whole_one(tmp_path: Path) -> None:
+    held = {"reward": 1.0, "tokens": 3, "truncated": False, "contributions": {}, "ratings": {}, "problem": ""}
+    lines = [{"model": "m", "row": "old", "score": held}, {"model": "m", "row": "new", "score": {**held, "base": 0.5}}]
+    write_lines(tmp_path / "scores.jsonl", lines)
+    cache = ScoreCache(tmp_path)
+    assert cache.get("m", "old") is None
+    found = cache.get("m", "new")
+    assert found is not None
+    assert found.base == 0.5
+    cache.put("m", {"next": found})
+    cache.close()
+    assert len((tmp_path / "scores.jsonl").read_text().splitlines()) == 3, "nothing is cut off"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -200,16 +200,21 @@ def bootstrap_spearman(
         seed: random seed of the bootstrap.
         level: confidence level of the interval, 0 to 1.
     """
-    a, b, g = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64), np.asarray(groups)
-    point = spearman(a, b)
-    codes, counts = cluster_counts(g, samples=samples, seed=seed)
+    codes, counts = cluster_counts(groups, samples=samples, seed=seed)
+    return percentile_interval(spearman(x, y), spearman_draws(x, y, (row[codes] for row in counts)), level=level)
+
+
+def spearman_draws(x: ArrayLike, y: ArrayLike, times: Iterable[NDArray[np.int64]]) -> Floats:
+    """Return Spearman's correlation in each resample; NaN where one variable is constant.
+
+    Args:
+        x: first variable, [N].
+        y: second variable, [N].
+        times: how often each row was drawn, [N] for each resample.
+    """
+    a, b = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     ties_a, ties_b = (np.unique(side, return_inverse=True)[1].ravel() for side in (a, b))
-    draws = []
-    for row in counts:
-        value = _repeated_spearman(ties_a, ties_b, row[codes].astype(np.float64))
-        if np.isfinite(value):
-            draws.append(value)
-    return _percentile_interval(point, draws, level)
+    return np.array([_repeated_spearman(ties_a, ties_b, count.astype(np.float64)) for count in times])
 
 
 def bootstrap_kendall(
@@ -225,23 +230,54 @@ def bootstrap_kendall(
         seed: random seed of the bootstrap.
         level: confidence level of the interval, 0 to 1.
     """
-    a, b = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     codes, counts = cluster_counts(groups, samples=samples, seed=seed)
-    draws = []
-    for count in counts:
-        rows = np.repeat(np.arange(len(a)), count[codes])
-        value = float(kendalltau(a[rows], b[rows]).statistic)
-        if np.isfinite(value):
-            draws.append(value)
-    return _percentile_interval(float(kendalltau(a, b).statistic), draws, level)
+    return percentile_interval(kendall(x, y), kendall_draws(x, y, (row[codes] for row in counts)), level=level)
 
 
-def _percentile_interval(point: float, draws: Sequence[float], level: float) -> Interval:
-    """Return the interval between the outer quantiles of the draws; NaN ends without draws."""
-    if not draws:
+def kendall(x: ArrayLike, y: ArrayLike) -> float:
+    """Return Kendall's tau-b of two samples, which corrects for ties.
+
+    Args:
+        x: values of the first variable, [N].
+        y: values of the second variable, [N].
+
+    Returns:
+        Correlation in [-1, 1]; NaN if one variable is constant or N is below 2.
+    """
+    a, b = np.asarray(x), np.asarray(y)
+    return float(kendalltau(a, b).statistic) if len(a) > 1 else float("nan")
+
+
+def kendall_draws(x: ArrayLike, y: ArrayLike, times: Iterable[NDArray[np.int64]]) -> Floats:
+    """Return Kendall's tau-b in each resample; NaN where one variable is constant.
+
+    Args:
+        x: first variable, [N].
+        y: second variable, [N].
+        times: how often each row was drawn, [N] for each resample.
+    """
+    a, b = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    drawn = (np.repeat(np.arange(len(a)), count) for count in times)
+    return np.array([kendall(a[rows], b[rows]) for rows in drawn])
+
+
+def percentile_interval(point: float, draws: ArrayLike, *, level: float = 0.95) -> Interval:
+    """Return a point estimate with the interval between the outer quantiles of its resamples.
+
+    Args:
+        point: the point estimate.
+        draws: the estimate in each resample; NaN, where it is not defined, is left out.
+        level: confidence level of the interval, 0 to 1.
+
+    Returns:
+        The interval; its ends are NaN without a resample.
+    """
+    known = np.asarray(draws, dtype=np.float64)
+    known = known[np.isfinite(known)]
+    if not len(known):
         return Interval(point, float("nan"), float("nan"), level)
     tail = (1.0 - level) / 2.0
-    low, high = np.quantile(draws, [tail, 1.0 - tail])
+    low, high = np.quantile(known, [tail, 1.0 - tail])
     return Interval(point, float(low), float(high), level)
 
 
@@ -250,6 +286,8 @@ def _repeated_spearman(ties_a: NDArray[np.int64], ties_b: NDArray[np.int64], tim
 
     Average ranks follow from the cumulative counts of the values, so no resample has to be sorted.
     """
+    if not times.sum():
+        return float("nan")
     ranks = []
     for ties in (ties_a, ties_b):
         mass = np.bincount(ties, weights=times)

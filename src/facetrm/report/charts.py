@@ -121,10 +121,10 @@ def heat_map(rows: Sequence[str], columns: Sequence[str], values: Sequence[Seque
     Args:
         rows: Labels of the R rows.
         columns: Labels of the C columns.
-        values: Shares by row and column, R lists of C.
+        values: Shares by row and column, R lists of C; the cell of a NaN is empty.
         name: Name of the chart, unique on its page.
     """
-    most = max((value for row in values for value in row), default=1.0) or 1.0
+    most = max((value for row in values for value in row if not math.isnan(value)), default=1.0) or 1.0
 
     def draw(width: int) -> Canvas:
         down, across, cells = rows, columns, values
@@ -153,13 +153,16 @@ def heat_map(rows: Sequence[str], columns: Sequence[str], values: Sequence[Seque
             for part, shift in zip(parts, (13,) if len(parts) == 1 else (8, 19), strict=True):
                 canvas.text(left - 8, y + shift, part, align="right", size=12 if len(parts) == 1 else 10.5)
             for c, value in enumerate(cells[r]):
+                if math.isnan(value):
+                    continue
                 canvas.rect(left + wide * c + 1, y + 1, wide - 2, 24, A, opacity=0.06 + 0.6 * value / most)
                 digits = f"{100 * value:.0f}" if wide < 44 else f"{100 * value:.0f}%"
                 canvas.text(left + wide * c + wide / 2, y + 13, digits, align="center", size=11)
         return canvas
 
     spoken = "; ".join(
-        f"{row}: " + ", ".join(f"{column} {100 * v:.0f}%" for column, v in zip(columns, line, strict=True))
+        f"{row}: "
+        + ", ".join(f"{column} {100 * v:.0f}%" for column, v in zip(columns, line, strict=True) if not math.isnan(v))
         for row, line in zip(rows, values, strict=True)
     )
     return _chart(draw, name, spoken)

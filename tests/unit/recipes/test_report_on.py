@@ -21,7 +21,7 @@ from facetrm.recipes.evaluation.gathered import gather_results
 from facetrm.recipes.evaluation.named import Loading
 from facetrm.recipes.evaluation.reported import report_on
 from facetrm.recipes.evaluation.run import EvalRequest, evaluate_systems
-from facetrm.report.evaluated.answer import answer_sentences
+from facetrm.report.evaluated.answer import answer_sentences, signed
 from facetrm.report.evaluated.build import render_evaluation
 from facetrm.report.evaluated.contrast import contrasts, shares_by_task
 from facetrm.report.evaluated.markdown import escaped
@@ -189,11 +189,19 @@ def test_ratings_have_a_table_and_are_merged(tmp_path: Path) -> None:
     assert spearman.value == pytest.approx(1.0)
     assert part.figures["long"]["shortest-2"].kendall == pytest.approx(-1.0)
     assert "length agrees most with the ratings of rated.jsonl" in answer_sentences(report)[0]
+    mean = part.means["length"]
+    known = [row["length"].spearman for row in part.figures.values()]
+    assert mean.value == pytest.approx(sum(one.value for one in known if one is not None) / 2)
+    assert mean.low < mean.value < mean.high
+    assert f"Spearman {signed(mean)} for 2 objectives on average" in answer_sentences(report)[0]
     html = render_evaluation(report)
     assert "+1.00" in html
     assert EVIL not in html
     done = report_on([one, two], out=tmp_path / "page")
     assert "| long | +1.00 (" in (tmp_path / "page" / "report.md").read_text()
+    assert f"| mean | {signed(mean)} |" in (tmp_path / "page" / "report.md").read_text()
+    assert done.content["ratings"]["rated.jsonl"]["means"]["length"]["value"] == mean.value
+    assert '<th scope="row">mean</th>' in html
     assert done.content["ratings"]["rated.jsonl"]["figures"]["long"]["length"]["spearman"]["value"] == pytest.approx(
         1.0
     )
@@ -250,21 +258,6 @@ def test_a_broken_audit_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--out"):
         report_on([path])
     assert [file.name for file in path.parent.iterdir()] == ["audit.json"]
-
-
-def test_gate_weights_of_a_run_are_drawn(tmp_path: Path) -> None:
-    metrics = {
-        "pair_accuracy": {"noisy": {"gate": {"value": 0.625, "low": 0.5, "high": 0.75}}},
-        "gate_weights": {"code": {"kind": 0.25, "clear": 0.75}, "chat": {"kind": 0.9, "clear": 0.1}},
-    }
-    (tmp_path / "metrics.json").write_text(json.dumps(metrics))
-    report = gather_results([tmp_path])
-    assert report.runs[0].accuracy == {"against the labels": {"gate": 0.625}}
-    assert report.runs[0].gates["chat"] == {"kind": 0.9, "clear": 0.1}
-    html = render_evaluation(report)
-    assert "Mean gate weight by task" in html
-    assert "90%" in html
-    assert "62.5%" in html
 
 
 def test_a_trained_model_comes_before_a_better_baseline(folder: Path, tmp_path: Path) -> None:

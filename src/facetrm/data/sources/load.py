@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 from facetrm.core.errors import DataError
 from facetrm.core.progress import log
@@ -17,6 +18,22 @@ from facetrm.data.records import Preference, Rating
 from facetrm.data.sources.registry import SOURCES, Dropped, Source
 
 _SPLIT_WORD = re.compile(r"(?:^|[^a-z])(train|test|validation|valid|val|dev|eval)(?:[^a-z]|$)")
+
+
+@final
+@dataclass(frozen=True)
+class SourceRead:
+    """The records of a source, and what became of its other rows.
+
+    Attributes:
+        records: The records.
+        left_out: Number of rows, or pairs, that the source's rule leaves out, by reason.
+        rows: Number of rows that were read, by file; empty for the Hub.
+    """
+
+    records: list[Rating] | list[Preference]
+    left_out: dict[str, int]
+    rows: dict[Path, int]
 
 
 def load_source(
@@ -47,10 +64,37 @@ def load_source(
         DataError: The files do not exist, the Hub is unreachable, or a row is malformed (the message gives its place,
             field, value and fix).
     """
+    return read_source(name, path=path, split=split, limit=limit, on_error=on_error, skipped_to=skipped_to).records
+
+
+def read_source(
+    name: str,
+    *,
+    path: Path | str | None = None,
+    split: str = "train",
+    limit: int | None = None,
+    on_error: OnError = "raise",
+    skipped_to: Path | str | None = None,
+) -> SourceRead:
+    """Load a registered source as :func:`load_source` does, and tell what became of its rows.
+
+    Args:
+        name: name of the source in ``SOURCES``.
+        path: file or folder with rows in the data set's schema; None downloads the data set from the Hub.
+        split: name of the split.
+        limit: maximum number of records; None for all.
+        on_error: ``raise`` or ``skip``.
+        skipped_to: folder for the side file of skipped rows; None for the folder of ``path``.
+
+    Raises:
+        ConfigError: The name is unknown.
+        DataError: The files do not exist, the Hub is unreachable, or a row is malformed.
+    """
     source = SOURCES[name]
     place = Path(source.hub) if path is None else Path(path)
     skipped = SkippedRows(place, on_error, Path() if path is None and skipped_to is None else skipped_to)
-    rows = _hub_rows(source, split, limit) if path is None else _local_rows(source, place, split, skipped)
+    counts: dict[Path, int] = {}
+    rows = _hub_rows(source, split, limit) if path is None else _local_rows(source, place, split, skipped, counts)
     records: list[Any] = []
     dropped: Counter[str] = Counter()
     for number, unit in source.units(rows, skipped.add):
@@ -69,7 +113,7 @@ def load_source(
                 records.append(record.model_copy(update=side | ({"task": source.task} if source.task else {})))
     skipped.close(len(records))
     log("load source", source=name, split=split, records=len(records), dropped=dict(dropped), licence=source.licence)
-    return records if limit is None else records[:limit]
+    return SourceRead(records if limit is None else records[:limit], dict(dropped), counts)
 
 
 def _hub_rows(source: Source, split: str, limit: int | None) -> Iterator[tuple[int, Row]]:
@@ -92,13 +136,16 @@ def _hub_rows(source: Source, split: str, limit: int | None) -> Iterator[tuple[i
         ) from exc
 
 
-def _local_rows(source: Source, path: Path, split: str, skipped: SkippedRows) -> Iterator[tuple[int, Row]]:
-    """Yield the rows of local files, numbered consecutively across the files of a folder."""
+def _local_rows(
+    source: Source, path: Path, split: str, skipped: SkippedRows, counts: dict[Path, int]
+) -> Iterator[tuple[int, Row]]:
+    """Yield the rows of local files, numbered consecutively across the files of a folder, and count those of each."""
     offset = 0
     for file in _local_files(source, path, split):
         number = 0
         for row in read_rows(file):
             number = row.number
+            counts[file] = counts.get(file, 0) + 1
             if row.error is not None:
                 skipped.add(row.error, offset + number, row.text)
             elif row.value is not None:

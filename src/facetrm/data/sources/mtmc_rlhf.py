@@ -58,6 +58,7 @@ def _prompt(queries: Sequence[str], replies: Sequence[str]) -> RawTurns | Droppe
     kind="preference",
     licence="Apache-2.0",
     citation="Quan 2024, DMoERM: Recipes of Mixture-of-Experts for Effective Reward Modeling (arXiv 2403.01197)",
+    columns=("label", "src", "tgt", "response", "rank"),
 )
 def mtmc_rlhf(row: Row) -> Records:
     """Columns ``label, src, tgt, response, rank``: the whole dialogue is the prompt, the lowest rank is the best reply.

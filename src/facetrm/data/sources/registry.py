@@ -48,6 +48,8 @@ class Source:
         splits: Map from our split names to the Hub's, if they differ.
         files: Files of a split in the data set, if the Hub does not define the split; ``{split}`` is filled in.
         group_by: Function that returns the prompt's key of a raw row, for sources that need all responses to a prompt.
+        columns: Columns that no other data set has together, by which a file of it is recognised; empty if there are
+            none.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Source:
     splits: dict[str, str] = field(default_factory=dict)
     files: tuple[str, ...] = ()
     group_by: GroupKey | None = None
+    columns: frozenset[str] = frozenset()
 
     @property
     def rule(self) -> str:
@@ -116,6 +119,7 @@ def source(
     splits: dict[str, str] | None = None,
     files: Sequence[str] = (),
     group_by: GroupKey | None = None,
+    columns: Sequence[str] = (),
 ) -> Callable[[F], F]:
     """Return a decorator that registers a generator of records as a source.
 
@@ -130,6 +134,7 @@ def source(
         splits: map from our split names to the Hub's, if they differ.
         files: files of a split in the data set; ``{split}`` is filled in.
         group_by: function that returns the prompt's key of a raw row; None reads every row alone.
+        columns: columns by which a file of it is recognised; empty if others have them too.
 
     Raises:
         ConfigError: The name is already registered.
@@ -150,6 +155,7 @@ def source(
                 splits=splits or {},
                 files=tuple(files),
                 group_by=group_by,
+                columns=frozenset(columns),
             ),
         )
         return read

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -93,7 +93,12 @@ class Audit:
 
 
 def audit(
-    scorer: Scorer, pairs: Sequence[Preference], *, config: AuditConfig | None = None, before: Scorer | None = None
+    scorer: Scorer,
+    pairs: Sequence[Preference],
+    *,
+    config: AuditConfig | None = None,
+    before: Scorer | None = None,
+    betas: Mapping[str, float] | None = None,
 ) -> Audit:
     """Audit a reward model on labelled pairs.
 
@@ -104,6 +109,7 @@ def audit(
         pairs: labelled pairs that the model was not trained on.
         config: settings and thresholds; None for the defaults.
         before: the same model without debiasing, for the ledger; None to leave that out.
+        betas: the model's own beta by task; None takes those of a reward model, and fits one for any other scorer.
 
     Raises:
         DataError: there is no pair.
@@ -123,7 +129,9 @@ def audit(
     effects = effects_of(trials, after, compared, groups=groups, scale=scale, config=config)
     margins = [pair.margin for pair in compared]
     tasks = [pair.task or score.first.task for pair, score in zip(pairs, compared, strict=True)]
-    calibration = calibration_of(margins, groups, tasks, beta_of=_betas(scorer, compared), config=config)
+    calibration = calibration_of(
+        margins, groups, tasks, beta_of=_beta_of(betas or betas_of(scorer), compared), config=config
+    )
     return Audit(
         pairs=len(pairs),
         prompts=len(set(groups)),
@@ -139,12 +147,20 @@ def audit(
     )
 
 
-def _betas(scorer: Scorer, compared: Sequence[Compared]) -> Callable[[int], float] | None:
-    """Return the model's own beta of each pair; None for a scorer without one."""
+def betas_of(scorer: Scorer) -> dict[str, float] | None:
+    """Return the model's own beta by task; None for a scorer without one.
+
+    Args:
+        scorer: the model.
+    """
     if not isinstance(scorer, RewardModel):
         return None
-    by_task = {task: mixture.beta for task, mixture in scorer.mixtures.items()}
-    return lambda row: by_task[compared[row].first.task]
+    return {task: mixture.beta for task, mixture in scorer.mixtures.items()}
+
+
+def _beta_of(by_task: Mapping[str, float] | None, compared: Sequence[Compared]) -> Callable[[int], float] | None:
+    """Return the beta of each pair by its row."""
+    return None if by_task is None else lambda row: by_task[compared[row].first.task]
 
 
 def _without_nan(value: Any) -> Any:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from facetrm.core.registry import Registry
 from facetrm.core.statistics import Floats
 from facetrm.data.read.columns import Row
+from facetrm.data.records import Conversation
 from facetrm.evaluate.benchmarks.credit import HALF, padded, pair_credit
 from facetrm.evaluate.benchmarks.figures import CREDIT, Figure, combined, mean_over
 from facetrm.evaluate.benchmarks.item import Item
@@ -70,11 +71,21 @@ class Entrant:
         name: Name of the model.
         figures: Value of each figure.
         template: Name or hash of the chat template.
+        render: Function that returns a conversation as the chat template writes it; None without a template.
     """
 
     name: str
     figures: Mapping[str, float]
     template: str = ""
+    render: Callable[[Conversation], str] | None = None
+
+    def text(self, conversation: Conversation) -> str:
+        """Return the text that the system reads; the answer alone for a system without a template.
+
+        Args:
+            conversation: A prompt with its answer.
+        """
+        return conversation[-1].content if self.render is None else self.render(conversation)
 
 
 @final

@@ -1,8 +1,8 @@
 """Find the benchmark that a file or folder holds, and read its questions.
 
     NAME             from the Hub, or a generator whose truth is known (desk, world)
-    NAME=PATH        the rows of PATH, read as that benchmark
-    PATH             a file or folder; the benchmark is recognised by the fields of the first row
+    NAME=PATH        the rows of PATH, read as that benchmark or registered source
+    PATH             a file or folder; the benchmark or source is recognised by the fields of the first row
 
 A malformed row is an error that names the file, the row, the field and the fix. A row id that occurs twice in a subset
 is refused, because score files could not be joined to it.
@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -24,8 +24,8 @@ from facetrm.data.read.files import read_preference_file, read_rating_file
 from facetrm.data.read.formats import record_kind
 from facetrm.data.read.rows import READABLE, read_rows
 from facetrm.data.records import Preference, Rating
-from facetrm.data.sources.load import load_source
-from facetrm.data.sources.registry import SOURCES
+from facetrm.data.sources.load import read_source
+from facetrm.data.sources.registry import SOURCES, Source
 from facetrm.data.world import World
 from facetrm.evaluate.benchmarks.benchmark import BENCHMARKS, Benchmark, Origin
 from facetrm.evaluate.benchmarks.item import Item
@@ -120,14 +120,14 @@ def _found(on: str, pairs: int) -> ItemSet | RatedSet:
         if name not in known:
             raise DataError(f"no benchmark '{short(name)[1:-1]}'", place="--on", fix=did_you_mean(name, known))
         if name in SOURCES:
-            return _of_records(name, load_source(name, path=path, split="test"), (_file(Path(path)),))
+            return _of_source(SOURCES[name], Path(path))
         return _read(Path(path), BENCHMARKS[name])
     if on in GENERATED:
         return _generated(on, pairs)
     if on in BENCHMARKS and on != OWN_PAIRS.name and not Path(on).exists():
         return _from_hub(BENCHMARKS[on])
     if on in SOURCES and not Path(on).exists():
-        return _of_records(on, load_source(on, split="test"), ())
+        return _of_source(SOURCES[on], None)
     if not Path(on).exists():
         known = [*(n for n in BENCHMARKS if n != OWN_PAIRS.name), *GENERATED, *SOURCES]
         path_like = "/" in on or "." in on
@@ -150,6 +150,8 @@ def _read(path: Path, wanted: Benchmark | None) -> ItemSet | RatedSet:
         raise DataError("no such file or folder", place=path, fix="give the path of the benchmark's files")
     files = _files(path, wanted)
     benchmark = wanted or _recognised(files[0])
+    if isinstance(benchmark, Source):
+        return _of_source(benchmark, path)
     if wanted is None and benchmark is not OWN_PAIRS and path.is_dir():
         files = _files(path, benchmark)
     if benchmark is OWN_PAIRS:
@@ -213,14 +215,15 @@ def _files(path: Path, benchmark: Benchmark | None) -> list[Path]:
     raise DataError("no benchmark file", place=path, fix=f"it should hold {' or '.join(dict.fromkeys(patterns))}")
 
 
-def _recognised(file: Path) -> Benchmark:
+def _recognised(file: Path) -> Benchmark | Source:
     first = next((raw.value for raw in read_rows(file) if raw.value is not None), None)
     if first is None:
         raise DataError("no row", place=file, fix="give a file with rows")
     for benchmark in RECOGNISED:
         if benchmark.fields <= first.keys() and benchmark.accepts(first):
             return benchmark
-    return OWN_PAIRS
+    sources = (SOURCES[name] for name in SOURCES)
+    return next((one for one in sources if one.columns and one.columns <= first.keys()), OWN_PAIRS)
 
 
 def _own_file(file: Path) -> ItemSet | RatedSet:
@@ -232,6 +235,16 @@ def _own_file(file: Path) -> ItemSet | RatedSet:
         return RatedSet(file.name, tuple(rated.records), (_file(file, rated.rows),))
     read = read_preference_file(file)
     return _of_records(file.name, read.records, (_file(file, read.rows),), left_out=dict(read.left_out))
+
+
+def _of_source(source: Source, path: Path | None) -> ItemSet | RatedSet:
+    """Return the test split of a registered source, from its files or from the Hub."""
+    read = read_source(source.name, path=path, split="test")
+    files = tuple(_file(file, rows) for file, rows in read.rows.items())
+    found = _of_records(source.name, read.records, files, left_out=read.left_out)
+    if isinstance(found, RatedSet):
+        return found
+    return replace(found, benchmark=replace(OWN_PAIRS, citation=source.citation))
 
 
 def _of_records(

@@ -40,6 +40,10 @@ class AnswerScore:
         contributions: Contribution of each objective; empty if the system has none.
         ratings: Rating of each objective on the [0, 1] scale; empty if the system has none.
         problem: Why there is no reward.
+        base: Reward of a reference answer to the prompt.
+        weights: Weight of each objective; empty if the system has none.
+        length: Number of tokens of the response; 0 if unknown.
+        task: Task whose mixture scored the conversation.
     """
 
     reward: float | None
@@ -48,6 +52,10 @@ class AnswerScore:
     contributions: Mapping[str, float] = field(default_factory=dict)
     ratings: Mapping[str, float] = field(default_factory=dict)
     problem: str = ""
+    base: float = 0.0
+    weights: Mapping[str, float] = field(default_factory=dict)
+    length: int = 0
+    task: str = "all"
 
 
 @final
@@ -237,6 +245,8 @@ def verdict(system: SystemRows, n: int) -> ItemVerdict:
 def margin_contributions(question: Item, answers: Sequence[AnswerScore]) -> dict[str, float]:
     """Return the contributions to the margin of the best-scored right answer over the best-scored wrong one.
 
+    A system with a single contribution has nothing to divide the margin among, so there are none.
+
     Args:
         question: The question.
         answers: Score of each of its answers.
@@ -246,6 +256,8 @@ def margin_contributions(question: Item, answers: Sequence[AnswerScore]) -> dict
         return {}
     right, wrong = (max(side, key=lambda one: one.reward or 0.0).contributions for side in sides)
     names = dict.fromkeys([*right, *wrong])
+    if len(names) < 2:
+        return {}
     return {name: round(right.get(name, 0.0) - wrong.get(name, 0.0), 6) for name in names}
 
 

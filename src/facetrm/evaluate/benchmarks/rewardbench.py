@@ -136,8 +136,8 @@ def _official(answered: Sequence[Answered], entrant: Entrant) -> dict[str, str]:
             "results": int(one.credit == 1.0),
             "scores_chosen": one.scores[0],
             "scores_rejected": one.scores[1],
-            "text_chosen": one.question.answers[0].content,
-            "text_rejected": one.question.answers[1].content,
+            "text_chosen": entrant.text(one.question.conversations[0]),
+            "text_rejected": entrant.text(one.question.conversations[1]),
         }
         for one in answered
     ]

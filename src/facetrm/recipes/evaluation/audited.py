@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,10 +16,11 @@ from facetrm.data.records import Preference
 from facetrm.data.views import as_pairs
 from facetrm.evaluate.audit.settings import AuditConfig
 from facetrm.evaluate.audit.undebiased import without_debiasing
-from facetrm.evaluate.audit.whole import Audit, audit
+from facetrm.evaluate.audit.whole import Audit, audit, betas_of
 from facetrm.evaluate.benchmarks.load import GENERATED
 from facetrm.model.reward_model import RewardModel
-from facetrm.recipes.evaluation.systems import System
+from facetrm.recipes.evaluation.cache import ScoreCache
+from facetrm.recipes.evaluation.systems import Answering, System, cached_scorer
 
 AUDIT: Final = "audit"
 AUDIT_FILE: Final = "audit.json"
@@ -59,19 +61,27 @@ def read_thresholds(path: Path | None) -> AuditConfig:
 
 
 def audit_systems(
-    systems: Sequence[System], pairs: Sequence[Preference], config: AuditConfig, folder: Path
+    systems: Sequence[System],
+    pairs: Sequence[Preference],
+    config: AuditConfig,
+    folder: Path,
+    *,
+    cache: ScoreCache,
+    spent: dict[str, Answering],
 ) -> dict[str, Audit]:
-    """Audit each system, and write ``audit.json``.
+    """Audit each system, and write ``audit.json``. Answers and edits that the cache knows are not scored again.
 
     Args:
         systems: The systems.
         pairs: Labelled pairs that no system was trained on.
         config: Settings and thresholds.
         folder: Folder of the evaluation.
+        cache: Scores of earlier runs; new ones are added to it.
+        spent: Cost by name of the system, to which that of the audit is added.
 
     Raises:
         ConfigError: A system is a file of scores, which cannot score edited answers.
-        ModelError: A reward is not finite.
+        ModelError: An answer has no reward.
     """
     for system in systems:
         if system.scorer is None:
@@ -81,14 +91,24 @@ def audit_systems(
     found: dict[str, Audit] = {}
     for system in systems:
         assert system.scorer is not None
-        before = None
-        if isinstance(system.scorer, RewardModel):
-            try:
-                before = without_debiasing(system.scorer)
-            except ModelError as exc:
-                log("audit", model=system.name, note=f"no ledger before debiasing: {exc.problem}")
-        found[system.name] = audit(system.scorer, pairs, config=config, before=before)
+        scorer, before = cached_scorer(system, cache), _before(system)
+        earlier = None if before is None else cached_scorer(before, cache)
+        found[system.name] = audit(scorer, pairs, config=config, before=earlier, betas=betas_of(system.scorer))
+        for one in (scorer, earlier):
+            spent[system.name] = spent[system.name] if one is None else spent[system.name].cost_with(one.spent)
         log("audited", model=system.name, findings=len(found[system.name].findings))
     values: dict[str, Any] = {name: one.to_dict() for name, one in found.items()}
     write_json(folder / AUDIT_FILE, values)
     return found
+
+
+def _before(system: System) -> System | None:
+    """Return the same system without its debiasing; None if it has none."""
+    if not isinstance(system.scorer, RewardModel):
+        return None
+    try:
+        model = without_debiasing(system.scorer)
+    except ModelError as exc:
+        log("audit", model=system.name, note=f"no ledger before debiasing: {exc.problem}")
+        return None
+    return replace(system, hash=f"{model.hash}/{model.encoder.mode}", scorer=model)

@@ -11,7 +11,8 @@ from typing import Any, Final
 
 from facetrm.data.read.conversations import read_conversations
 from facetrm.evaluate.benchmarks.result import BASELINES
-from facetrm.recipes.evaluation.gathered import METRICS, gather_results
+from facetrm.recipes.evaluation.gathered import gather_results
+from facetrm.recipes.evaluation.run_files import METRICS
 from facetrm.report.evaluated.contrast import shares_by_task
 from facetrm.report.evaluated.measured import BenchmarkPart, JudgedQuestion, MeasuredFigure, RunPart, Table
 

@@ -43,10 +43,11 @@ class ScoreCache:
                 try:
                     row = json.loads(line)
                     key = (str(row["model"]), str(row["row"]))
-                    score = AnswerScore(**row["score"])
+                    held = row["score"]
+                    if "base" in held:  # a line of an earlier version lacks what an audit needs: it is scored again
+                        self._known[key] = AnswerScore(**held)
                 except (ValueError, KeyError, TypeError):
                     break
-                self._known[key] = score
                 self._end += len(line)
 
     def get(self, model: str, row: str) -> AnswerScore | None:

@@ -46,7 +46,7 @@ def write_official(result: SetResult, systems: Sequence[System], folder: Path) -
         return
     for system in systems:
         figures = {name: row[system.name].value for name, row in result.values.items()}
-        entrant = Entrant(system.name, figures, system.template)
+        entrant = Entrant(system.name, figures, system.template, system.render)
         place = folder / file_name(result.found.name) / file_name(system.name)
         for name, text in benchmark.official(result.answered(system.name), entrant).items():
             place.mkdir(parents=True, exist_ok=True)

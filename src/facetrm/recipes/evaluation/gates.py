@@ -6,19 +6,22 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias, final
 
-from facetrm.core.errors import ConfigError, DataError, did_you_mean
+from facetrm.core.errors import ConfigError, DataError
 from facetrm.core.files import read_json
 from facetrm.data.read.rows import read_rows
 
 RESULTS: Final = "results.json"
 ROWS: Final = "rows.jsonl"
 _MOST: Final = 200
+_SHOWN: Final = 40
+"""Number of figures that an error lists."""
 _ROUNDING: Final = 1e-9
 _Key: TypeAlias = tuple[str, str, str]
 """Benchmark, subset and id of a question."""
@@ -95,12 +98,15 @@ def check_bounds(bounds: Sequence[Bound], figures: Mapping[str, Collection[str]]
     Raises:
         ConfigError: No benchmark has a figure of that name.
     """
-    known = [
-        name for benchmark, held in figures.items() for figure in held for name in (figure, f"{benchmark}/{figure}")
-    ]
+    plain = dict.fromkeys(figure for held in figures.values() for figure in held)
+    known = [*plain, *(f"{benchmark}/{figure}" for benchmark, held in figures.items() for figure in held)]
     for bound in bounds:
         if bound.name not in known:
-            raise ConfigError(f"no figure '{bound.name}'", place="--fail-under", fix=did_you_mean(bound.name, known))
+            more = f" and {len(plain) - _SHOWN} more" if len(plain) > _SHOWN else ""
+            listed = f"the figures are {', '.join(list(plain)[:_SHOWN])}{more}" if plain else "there is none"
+            near = difflib.get_close_matches(bound.name[:200], known, n=1)
+            fix = f"did you mean '{near[0]}'? {listed}" if near else listed
+            raise ConfigError(f"no figure '{bound.name}'", place="--fail-under", fix=fix)
 
 
 def missed_bounds(results: Mapping[str, Any], bounds: Sequence[Bound]) -> list[str]:
@@ -112,7 +118,7 @@ def missed_bounds(results: Mapping[str, Any], bounds: Sequence[Bound]) -> list[s
     """
     said = []
     for bound in bounds:
-        for name, one in results["benchmarks"].items():
+        for name, one in _judged_sets(results).items():
             for figure, row in one["figures"].items():
                 if bound.name not in (figure, f"{name}/{figure}"):
                     continue
@@ -124,13 +130,19 @@ def missed_bounds(results: Mapping[str, Any], bounds: Sequence[Bound]) -> list[s
     return said
 
 
+def _judged_sets(results: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the benchmarks and the files of ratings of a result, by name."""
+    ratings = results.get("ratings") or {}
+    return {**results["benchmarks"], **{name: one for name, one in ratings.items() if "figures" in one}}
+
+
 def read_earlier(earlier: Path, *, out: Path, benchmarks: Collection[str]) -> dict[str, Any]:
     """Return the earlier result that the new one is compared with.
 
     Args:
         earlier: Folder of the earlier result, or its ``results.json``.
         out: Folder of the new result.
-        benchmarks: Names of the benchmarks of the new result.
+        benchmarks: Names of the benchmarks and files of ratings of the new result.
 
     Raises:
         DataError: The earlier result is missing or broken, or has no benchmark in common.
@@ -146,8 +158,9 @@ def read_earlier(earlier: Path, *, out: Path, benchmarks: Collection[str]) -> di
     found = read_json(path, DataError, fix="give the folder that 'facetrm eval' wrote")
     if not isinstance(found, dict) or not isinstance(found.get("benchmarks"), dict) or not found.get("models"):
         raise DataError("no result of 'facetrm eval'", place=path, fix="give the folder that it wrote")
-    if not set(found["benchmarks"]).intersection(benchmarks):
-        raise DataError("no benchmark in common", place=path, fix=f"it has {', '.join(found['benchmarks']) or 'none'}")
+    held = _judged_sets(found)
+    if not set(held).intersection(benchmarks):
+        raise DataError("no benchmark in common", place=path, fix=f"it has {', '.join(held) or 'none'}")
     return found
 
 
@@ -174,12 +187,13 @@ def compare_results(
         DataError: Its rows are broken.
     """
     folder = earlier if earlier.is_dir() else earlier.parent
-    common = [name for name in results["benchmarks"] if name in before["benchmarks"]]
+    earlier_sets, sets = _judged_sets(before), _judged_sets(results)
+    common = [name for name in sets if name in earlier_sets]
     old, new = next(iter(before["models"])), next(iter(results["models"]))
     figures = []
     for name in common:
         for part in ("figures", "slices"):
-            then, now = before["benchmarks"][name][part], results["benchmarks"][name][part]
+            then, now = earlier_sets[name].get(part, {}), sets[name].get(part, {})
             for figure in now:
                 values = [then.get(figure, {}).get(old, {}).get("value"), now[figure][new]["value"]]
                 if None not in values:
@@ -205,7 +219,7 @@ def compare_results(
         "earlier": old,
         "model": new,
         "tolerance": tolerance,
-        "other_rows": [name for name in common if _sums(before, name) != _sums(results, name)],
+        "other_rows": [name for name in common if _sums(earlier_sets[name]) != _sums(sets[name])],
         "figures": figures,
         "failed": [one for one in figures if one["failed"]],
         "flipped": {
@@ -217,8 +231,8 @@ def compare_results(
     }
 
 
-def _sums(results: Mapping[str, Any], name: str) -> list[str]:
-    return sorted(str(one["sha256"]) for one in results["benchmarks"][name]["files"])
+def _sums(one: Mapping[str, Any]) -> list[str]:
+    return sorted(str(file["sha256"]) for file in one["files"])
 
 
 def _key(row: Mapping[str, Any]) -> _Key:

@@ -20,6 +20,7 @@ from facetrm.recipes.evaluation.audited import AUDIT_FILE
 from facetrm.recipes.evaluation.calibrated import calibrated
 from facetrm.recipes.evaluation.exports import file_name
 from facetrm.recipes.evaluation.gates import RESULTS, ROWS
+from facetrm.recipes.evaluation.run_files import METRICS, read_run
 from facetrm.report.evaluated.audit_part import AuditPart
 from facetrm.report.evaluated.content import EvaluationReport
 from facetrm.report.evaluated.measured import (
@@ -32,9 +33,7 @@ from facetrm.report.evaluated.measured import (
     Texts,
 )
 
-METRICS: Final = "metrics.json"
 _FIX: Final = "evaluate again with 'facetrm eval'"
-_RERUN: Final = "run again with 'facetrm run'"
 
 
 def gather_results(places: Sequence[Path]) -> EvaluationReport:
@@ -75,7 +74,7 @@ def gather_results(places: Sequence[Path]) -> EvaluationReport:
                 found = read_audits(folder / AUDIT_FILE, data=Path(data).name, order=[*order, *results["models"]])
                 audits += _renamed(found, audits, folder)
         elif (folder / METRICS).is_file():
-            runs.append(_run(folder))
+            runs.append(read_run(folder))
         else:
             raise DataError(
                 f"neither {RESULTS} nor {METRICS}",
@@ -310,42 +309,6 @@ def _merged(old: BenchmarkPart, part: BenchmarkPart, new: Sequence[str]) -> Benc
     )
 
 
-def _run(folder: Path) -> RunPart:
-    path = folder / METRICS
-    metrics = read_json(path, DataError, fix=_RERUN)
-    if not isinstance(metrics, dict) or not isinstance(metrics.get("pair_accuracy"), dict):
-        raise DataError("no key 'pair_accuracy'", place=path, fix=_RERUN)
-    held = metrics.get("verdict")
-    verdict: dict[str, Any] = held if isinstance(held, dict) else {}
-    measured = metrics["pair_accuracy"]
-    accuracy = {shown: _numbers(measured.get(kind)) for kind, shown in _LABELS.items()}
-    for kind in ("by_source", "by_task"):
-        table = measured.get(kind)
-        for name, row in (table if isinstance(table, dict) else {}).items():
-            accuracy.setdefault(str(name), _numbers(row))
-    weights = metrics.get("gate_weights")
-    return RunPart(
-        folder.name,
-        str(verdict.get("statement", "")),
-        verdict.get("status") == "usable",
-        {name: row for name, row in accuracy.items() if row},
-        {str(task): _numbers(row) for task, row in (weights if isinstance(weights, dict) else {}).items()},
-    )
-
-
-_LABELS: Final = {"noisy": "against the labels", "true": "against the true order"}
-
-
-def _numbers(row: Any) -> dict[str, float]:
-    """Return the numbers of a table; a figure with an interval gives its value."""
-    found = {}
-    for name, held in (row if isinstance(row, dict) else {}).items():
-        value = held.get("value") if isinstance(held, dict) else held
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            found[str(name)] = float(value)
-    return found
-
-
 def _rated(name: str, one: Any, names: Mapping[str, str], path: Path) -> RatedPart:
     """Return the rank correlations of the models on a file of ratings."""
     figures: dict[str, dict[str, RankFigure]] = {}
@@ -362,7 +325,13 @@ def _rated(name: str, one: Any, names: Mapping[str, str], path: Path) -> RatedPa
                     int(held["failed"]),
                 )
         models = tuple(names[model] for model in one["systems"])
-        return RatedPart(name, int(one["rows"]), models, tuple(x["sha256"] for x in one["files"]), figures)
+        held = (one["figures"].get("spearman", {}).get(model) for model in one["systems"])
+        means = {
+            names[model]: mean
+            for model, found in zip(one["systems"], held, strict=True)
+            if found and (mean := _measured(found, path, f"ratings.{name}.figures.spearman")) is not None
+        }
+        return RatedPart(name, int(one["rows"]), models, tuple(x["sha256"] for x in one["files"]), figures, means)
     except (KeyError, TypeError, ValueError, AttributeError) as exc:
         raise DataError(f"key 'ratings.{name}' is broken ({exc})", place=path, fix=_FIX) from None
 
@@ -376,7 +345,8 @@ def _add_rated(parts: list[RatedPart], part: RatedPart, folder: Path) -> None:
                 objective: {**part.figures.get(objective, {}), **other.figures.get(objective, {})}
                 for objective in {**other.figures, **part.figures}
             }
-            parts[n] = replace(other, models=(*other.models, *new), figures=figures)
+            means = {**part.means, **other.means}
+            parts[n] = replace(other, models=(*other.models, *new), figures=figures, means=means)
             return
     taken = any(other.name == part.name for other in parts)
     parts.append(replace(part, name=f"{part.name} ({folder.name})") if taken else part)

@@ -9,12 +9,16 @@ from pathlib import Path
 from typing import Any, Final, Literal, final
 
 from facetrm import baselines, hub
+from facetrm.backbone.encoder import Encoder
+from facetrm.backbone.text.chat import DecoderChat
+from facetrm.backbone.transformer import TransformerEncoder
 from facetrm.baselines.named import scorer_hash
 from facetrm.baselines.plain import LengthScorer, RandomScorer
 from facetrm.baselines.trained.rival_folder import RIVAL_MANIFEST
 from facetrm.core.config import parse_config
-from facetrm.core.errors import ConfigError
+from facetrm.core.errors import BackboneError, ConfigError
 from facetrm.core.web.key import read_server_key
+from facetrm.data.records import Conversation
 from facetrm.evaluate.benchmarks.result import BASELINES
 from facetrm.label.settings import LabelConfig
 from facetrm.model.output import Scorer
@@ -122,8 +126,34 @@ def _model(text: str, loading: Loading) -> System:
         settings=loading.settings,
         trust_remote_code=loading.trust_remote_code,
     )
-    mode = model.encoder.mode
-    return System(name or text, text, "model", f"{model.hash}/{mode}", model, template=model.encoder.template_hash)
+    encoder = model.encoder
+    return System(
+        name or text,
+        text,
+        "model",
+        f"{model.hash}/{encoder.mode}",
+        model,
+        template=encoder.template_hash,
+        render=_renderer(encoder),
+    )
+
+
+def _renderer(encoder: Encoder) -> Callable[[Conversation], str] | None:
+    """Return a function that returns a conversation as the chat template writes it; None without a template.
+
+    A conversation that the template refuses has no score, and the text of its answer stands for it.
+    """
+    chat = encoder.chat if isinstance(encoder, TransformerEncoder) else None
+    if not isinstance(chat, DecoderChat):
+        return None
+
+    def render(conversation: Conversation) -> str:
+        try:
+            return chat.render([{"role": m.role, "content": m.content} for m in conversation])
+        except BackboneError:
+            return conversation[-1].content
+
+    return render
 
 
 def _judge(text: str, loading: Loading) -> System:

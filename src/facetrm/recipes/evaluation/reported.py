@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, final
 
 from facetrm.core.errors import ConfigError
-from facetrm.recipes.evaluation.gathered import METRICS, gather_results
+from facetrm.recipes.evaluation.gathered import gather_results
+from facetrm.recipes.evaluation.run_files import METRICS
 from facetrm.report.evaluated.build import report_json, write_evaluation_report
 
 

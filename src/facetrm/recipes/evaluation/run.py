@@ -29,7 +29,7 @@ from facetrm.core.version import __version__
 from facetrm.evaluate.audit.whole import Audit
 from facetrm.evaluate.benchmarks.load import PAIRS, ItemSet, RatedSet, read_benchmark
 from facetrm.evaluate.benchmarks.result import AnswerScore, SetResult, judge_set
-from facetrm.evaluate.rated import rank_agreement
+from facetrm.evaluate.rated import rank_agreement, rated_figures
 from facetrm.recipes.evaluation.audited import AUDIT, audit_systems, pairs_to_audit, read_thresholds
 from facetrm.recipes.evaluation.cache import ScoreCache
 from facetrm.recipes.evaluation.exports import write_official, write_shared_records
@@ -125,9 +125,14 @@ def evaluate_systems(request: EvalRequest) -> Evaluation:
     found = _named([read_benchmark(name, pairs=request.pairs, limit=request.limit) for name in on])
     earlier = None
     if request.against is not None:
-        names = [one.name for one in found if isinstance(one, ItemSet)]
-        earlier = read_earlier(request.against, out=request.out, benchmarks=names)
-    check_bounds(bounds, {one.name: one.benchmark.figures(one.questions) for one in found if isinstance(one, ItemSet)})
+        earlier = read_earlier(request.against, out=request.out, benchmarks=[one.name for one in found])
+    check_bounds(
+        bounds,
+        {
+            one.name: rated_figures(one.ratings) if isinstance(one, RatedSet) else one.benchmark.figures(one.questions)
+            for one in found
+        },
+    )
     audited = None
     if AUDIT in request.on:
         audited = (
@@ -139,9 +144,12 @@ def evaluate_systems(request: EvalRequest) -> Evaluation:
     with sole_writer(request.out, name=".lock", place=request.out, fix=fix):
         systems = load_systems(request.models, request.loading)
         cache = ScoreCache(request.out)
+        spent = {system.name: Answering([]) for system in systems}
         try:
-            audits = {} if audited is None else audit_systems(systems, *audited, request.out)
-            return _judged(request, found, systems, cache, bounds, audits, earlier)
+            audits = {}
+            if audited is not None:
+                audits = audit_systems(systems, *audited, request.out, cache=cache, spent=spent)
+            return _judged(request, found, systems, cache, bounds, audits, earlier, spent)
         finally:
             cache.close()
 
@@ -154,9 +162,9 @@ def _judged(
     bounds: Sequence[Bound],
     audits: Mapping[str, Audit],
     earlier: Mapping[str, Any] | None,
+    spent: dict[str, Answering],
 ) -> Evaluation:
     when = time.time()
-    spent: dict[str, Answering] = {system.name: Answering([]) for system in systems}
     benchmarks: dict[str, Any] = {}
     ratings: dict[str, Any] = {}
     rows: list[dict[str, Any]] = []
@@ -240,25 +248,29 @@ def _on_questions(
     answers: dict[str, Sequence[Sequence[AnswerScore]]] = {}
     for system in systems:
         done = answer_questions(system, found.questions, cache)
-        before = spent[system.name]
-        spent[system.name] = Answering(
-            [], before.scored + done.scored, before.tokens + done.tokens, before.seconds + done.seconds
-        )
+        spent[system.name] = spent[system.name].cost_with(done)
         answers[system.name] = done.answers
     return judge_set(found, answers, samples=request.samples, seed=request.seed)
 
 
 def _rated(found: RatedSet, systems: Sequence[System], cache: ScoreCache, request: EvalRequest) -> dict[str, Any]:
     """Return the rank correlations of each system on a file of ratings."""
-    table: dict[str, Any] = {"files": [asdict(one) for one in found.files], "rows": len(found.ratings), "systems": {}}
+    figures: dict[str, dict[str, Any]] = {}
+    table: dict[str, Any] = {
+        "files": [asdict(one) for one in found.files],
+        "rows": len(found.ratings),
+        "figures": figures,
+        "systems": {},
+    }
     for system in systems:
         scores = score_conversations(system, [rating.messages for rating in found.ratings], cache)
         known: list[Mapping[str, float] | None] = [
             None if one.reward is None else {**one.ratings, REWARD: one.reward} for one in scores
         ]
-        table["systems"][system.name] = rank_agreement(
-            found.ratings, known, samples=min(request.samples, 200), seed=request.seed
-        )
+        agreement = rank_agreement(found.ratings, known, samples=min(request.samples, 200), seed=request.seed)
+        table["systems"][system.name] = agreement.objectives
+        for figure, row in agreement.figures.items():
+            figures.setdefault(figure, {})[system.name] = row
     return table
 
 

@@ -75,6 +75,8 @@ def _ratings(name: str, one: Mapping[str, Any]) -> str:
         lines.append(printable(system, 60))
         if not table:
             lines.append("    no objective has enough rated rows")
+        elif len(table) > 1:
+            lines.append(_cell("    mean", 40, left=True) + f"{_rho(one['figures']['spearman'][system])}")
         for objective, found in table.items():
             cells = [
                 f"{'its own rating' if key == 'own' else key} {_rho(found[key]['spearman'])}"

@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Final, final
 
-from facetrm.baselines.groups import GroupScorer
+from facetrm.baselines.groups import GroupScorer, bare_score, groups_of
 from facetrm.baselines.judges.store import group_key
-from facetrm.core.errors import BackboneError, ConfigError
+from facetrm.core.errors import BackboneError, ConfigError, ModelError, short
 from facetrm.core.fingerprint import fingerprint
 from facetrm.core.progress import Meter, progress
 from facetrm.data.records import Conversation, conversation_key
@@ -49,6 +49,7 @@ class System:
         scorer: The scorer; None for stored scores.
         stored: The stored scores; None for a scorer.
         template: Hash of the chat template; empty if it has none.
+        render: Function that returns a conversation as the chat template writes it; None if it has none.
     """
 
     name: str
@@ -58,6 +59,7 @@ class System:
     scorer: Scorer | None = None
     stored: StoredScores | None = None
     template: str = ""
+    render: Callable[[Conversation], str] | None = None
 
 
 @final
@@ -77,6 +79,14 @@ class Answering:
     tokens: int = 0
     seconds: float = 0.0
 
+    def cost_with(self, other: Answering) -> Answering:
+        """Return what both have cost, without the answers.
+
+        Args:
+            other: Other answers of the same system.
+        """
+        return Answering([], self.scored + other.scored, self.tokens + other.tokens, self.seconds + other.seconds)
+
 
 def answer_questions(system: System, questions: Sequence[Item], cache: ScoreCache) -> Answering:
     """Return the score of each answer, by question. Answers that the cache knows are not scored again.
@@ -90,15 +100,130 @@ def answer_questions(system: System, questions: Sequence[Item], cache: ScoreCach
         return Answering(system.stored.answer(questions))
     assert system.scorer is not None
     if isinstance(system.scorer, GroupScorer):
-        return _by_question(system.scorer, system.hash, questions, cache)
+        return _in_groups(system.scorer, system.hash, [q.conversations for q in questions], cache)
+    return _by_prompt(system, [q.conversations for q in questions], [q.group for q in questions], cache)
+
+
+def cached_scorer(system: System, cache: ScoreCache) -> CachedScorer | CachedGroups:
+    """Return a system as a scorer that asks for no conversation, and no group, which the cache knows.
+
+    Args:
+        system: A system with a scorer.
+        cache: Scores of earlier runs; new ones are added to it.
+    """
+    return CachedGroups(system, cache) if isinstance(system.scorer, GroupScorer) else CachedScorer(system, cache)
+
+
+@final
+class CachedScorer:
+    """A system that scores single conversations, through the cache.
+
+    Args:
+        system: The system.
+        cache: Scores of earlier runs; new ones are added to it.
+
+    Attributes:
+        spent: What was scored now and what it cost.
+    """
+
+    def __init__(self, system: System, cache: ScoreCache) -> None:
+        self._system, self._cache = system, cache
+        self.spent = Answering([])
+
+    def score(self, conversations: Sequence[Conversation]) -> list[Score]:
+        """Return the score of each conversation, in order.
+
+        Args:
+            conversations: The conversations.
+
+        Raises:
+            ModelError: A conversation has no reward.
+        """
+        prompts = [conversation_key(messages[:-1]) for messages in conversations]
+        done = _by_prompt(self._system, [[messages] for messages in conversations], prompts, self._cache)
+        self.spent = self.spent.cost_with(done)
+        rows = zip(conversations, done.answers, strict=True)
+        return [_whole(self._system, messages, answer) for messages, (answer,) in rows]
+
+
+@final
+class CachedGroups:
+    """A system that compares the answers to a prompt, through the cache.
+
+    Args:
+        system: The system.
+        cache: Scores of earlier runs; new ones are added to it.
+
+    Attributes:
+        spent: What was scored now and what it cost.
+    """
+
+    def __init__(self, system: System, cache: ScoreCache) -> None:
+        self._system, self._cache = system, cache
+        self.spent = Answering([])
+
+    def score(self, conversations: Sequence[Conversation]) -> list[Score]:
+        """Return the score of each conversation among its neighbours with the same prompt, in order.
+
+        Args:
+            conversations: The conversations.
+
+        Raises:
+            ModelError: A conversation has no reward.
+        """
+        return [score for group in self.score_groups(groups_of(conversations)) for score in group]
+
+    def score_groups(self, groups: Sequence[Sequence[Conversation]]) -> list[list[Score]]:
+        """Return the scores of each group, in order.
+
+        Args:
+            groups: Conversations by group. Those of a group share the prompt.
+
+        Raises:
+            ModelError: A conversation has no reward.
+        """
+        assert isinstance(self._system.scorer, GroupScorer)
+        done = _in_groups(self._system.scorer, self._system.hash, groups, self._cache)
+        self.spent = self.spent.cost_with(done)
+        return [
+            [_whole(self._system, messages, answer) for messages, answer in zip(group, answers, strict=True)]
+            for group, answers in zip(groups, done.answers, strict=True)
+        ]
+
+
+def _whole(system: System, messages: Conversation, answer: AnswerScore) -> Score:
+    """Return a stored score as the scorer's own."""
+    if answer.reward is None:
+        raise ModelError(
+            answer.problem or "no reward",
+            place=f"'{system.name}' on the answer {short(messages[-1].content)}",
+            fix="score it alone, or leave its pair out",
+        )
+    plain = bare_score(
+        answer.reward, model=system.hash, tokens=answer.tokens, length=answer.length, truncated=answer.truncated
+    )
+    return replace(
+        plain,
+        base=answer.base,
+        contributions=dict(answer.contributions),
+        scores=dict(answer.ratings),
+        weights=dict(answer.weights),
+        task=answer.task,
+    )
+
+
+def _by_prompt(
+    system: System, rows: Sequence[Sequence[Conversation]], prompts: Iterable[str], cache: ScoreCache
+) -> Answering:
+    """Return the scores of each row of conversations; those of one prompt go into one batch."""
     started = time.monotonic()
     wanted: dict[str, Conversation] = {}
-    keys = [[conversation_key(c) for c in q.conversations] for q in questions]
+    keys = [[conversation_key(c) for c in row] for row in rows]
     by_prompt: dict[str, list[int]] = {}
-    for n, question in enumerate(questions):
-        by_prompt.setdefault(question.group, []).append(n)
-    for n in (n for rows in by_prompt.values() for n in rows):  # answers to one prompt go into one batch
-        wanted |= zip(keys[n], questions[n].conversations, strict=True)
+    for n, prompt in enumerate(prompts):
+        by_prompt.setdefault(prompt, []).append(n)
+    for n in (n for found in by_prompt.values() for n in found):
+        wanted |= zip(keys[n], rows[n], strict=True)
     before = len(wanted) - sum(cache.get(system.hash, key) is None for key in wanted)
     scores, meter = _fill(system, wanted, cache)
     answers = [[scores[key] for key in row] for row in keys]
@@ -151,22 +276,24 @@ def _lasting(scores: Mapping[str, AnswerScore]) -> dict[str, AnswerScore]:
     return {key: score for key, score in scores.items() if not score.problem.startswith(_FAILED)}
 
 
-def _by_question(scorer: GroupScorer, name: str, questions: Sequence[Item], cache: ScoreCache) -> Answering:
-    """Return the scores of a system that compares the answers to a question."""
+def _in_groups(
+    scorer: GroupScorer, name: str, groups: Sequence[Sequence[Conversation]], cache: ScoreCache
+) -> Answering:
+    """Return the scores of a system that compares the answers of a group."""
     started = time.monotonic()
     keys = []
-    for question in questions:
-        group = fingerprint([conversation_key(c) for c in question.conversations])
-        keys.append([f"{group}/{n}" for n in range(len(question.answers))])
+    for group in groups:
+        named = fingerprint([conversation_key(c) for c in group])
+        keys.append([f"{named}/{n}" for n in range(len(group))])
     known = {key: score for row in keys for key in row if (score := cache.get(name, key)) is not None}
     missing = [n for n, row in enumerate(keys) if row[0] not in known]
-    with progress("compare answers", len(questions)) as meter:
-        meter.skip(len(questions) - len(missing))
+    with progress("compare answers", len(groups)) as meter:
+        meter.skip(len(groups) - len(missing))
         for start in range(0, len(missing), _GROUPS):
             part = missing[start : start + _GROUPS]
-            groups = [questions[n].conversations for n in part]
+            asked = [groups[n] for n in part]
             new: dict[str, AnswerScore] = {}
-            for n, answers, scores in zip(part, groups, scorer.score_groups(groups), strict=True):
+            for n, answers, scores in zip(part, asked, scorer.score_groups(asked), strict=True):
                 why = getattr(scorer, "failures", {}).get(group_key(answers), "")
                 new |= zip(keys[n], (_answer(score, why) for score in scores), strict=True)
             known |= new
@@ -199,7 +326,18 @@ def _scored(scorer: Scorer, conversations: Sequence[Conversation]) -> list[Answe
 def _answer(score: Score, why: str) -> AnswerScore:
     if not math.isfinite(score.reward):
         return AnswerScore(None, score.tokens, score.truncated, problem=f"{_FAILED}: {why or 'no reward'}")
-    contributions = {name: round(value, 8) for name, value in score.contributions.items()}
-    ratings = {name: round(value, 8) for name, value in score.scores.items()}
-    shown = {} if len(contributions) < 2 else contributions
-    return AnswerScore(score.reward, score.tokens, score.truncated, shown, ratings)
+    contributions, ratings, weights = (
+        {name: round(value, 8) for name, value in held.items()}
+        for held in (score.contributions, score.scores, score.weights)
+    )
+    return AnswerScore(
+        score.reward,
+        score.tokens,
+        score.truncated,
+        contributions,
+        ratings,
+        base=score.base,
+        weights=weights,
+        length=score.length,
+        task=score.task,
+    )

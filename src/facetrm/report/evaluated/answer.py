@@ -64,14 +64,16 @@ def _sentence(part: BenchmarkPart) -> str:
 
 
 def _on_ratings(part: RatedPart) -> str:
-    known = {model: mean for model in part.models if (mean := part.mean(model)) is not None}
+    known = part.means
     if not known:
         return f"{part.name}: no objective has enough rated rows."
-    order = sorted(known, key=lambda model: -known[model])
-    rest = "".join(f"; {model} {known[model]:+.2f}" for model in order[1:3])
+    order = sorted(known, key=lambda model: -known[model].value)
+    rest = "".join(f"; {model} {signed(known[model])}" for model in order[1:3])
     count = len(part.figures)
     over = "the only objective" if count == 1 else f"{count} objectives on average"
-    return f"{order[0]} agrees most with the ratings of {part.name}: Spearman {known[order[0]]:+.2f} for {over}{rest}."
+    return (
+        f"{order[0]} agrees most with the ratings of {part.name}: Spearman {signed(known[order[0]])} for {over}{rest}."
+    )
 
 
 def _against_baselines(part: BenchmarkPart, model: str) -> str:
@@ -90,6 +92,15 @@ def _against_baselines(part: BenchmarkPart, model: str) -> str:
 
 def _value(figure: MeasuredFigure | None) -> float:
     return float("-inf") if figure is None else figure.value
+
+
+def signed(one: MeasuredFigure | None) -> str:
+    """Return a figure with its interval, such as ``+0.31 (+0.20 to +0.42)``.
+
+    Args:
+        one: The figure; None for a dash.
+    """
+    return "–" if one is None else f"{one.value:+.2f} ({one.low:+.2f} to {one.high:+.2f})"
 
 
 def systems_of(part: BenchmarkPart) -> list[str]:

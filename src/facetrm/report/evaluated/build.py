@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -85,10 +86,12 @@ class TrainingRunView:
     Attributes:
         part: The run.
         gates: Chart of the mean weight of each objective by task.
+        shares: Chart of the share of each capability by task.
     """
 
     part: RunPart
     gates: Chart | None
+    shares: Chart | None
 
 
 def write_evaluation_report(report: EvaluationReport, folder: Path) -> tuple[Path, Path, Path]:
@@ -184,12 +187,18 @@ def report_json(report: EvaluationReport) -> dict[str, Any]:
                 "figures": {
                     name: {model: asdict(one) for model, one in row.items()} for name, row in part.figures.items()
                 },
+                "means": {model: asdict(one) for model, one in part.means.items()},
             }
             for part in report.rated
         },
         "audits": {one.model: dict(one.raw) for one in report.audits},
         "runs": {
-            run.name: {"statement": run.statement, "accuracy": run.accuracy, "gate_weights": run.gates}
+            run.name: {
+                "statement": run.statement,
+                "accuracy": run.accuracy,
+                "gate_weights": run.gates,
+                "shares": run.shares,
+            }
             for run in report.runs
         },
         "made": [dict(one) for one in report.made],
@@ -243,10 +252,11 @@ def _audit_view(part: AuditPart) -> AuditView:
 
 
 def _run_view(part: RunPart) -> TrainingRunView:
-    if not part.gates:
-        return TrainingRunView(part, None)
-    rows, values = largest_rows(part.gates)
-    return TrainingRunView(part, heat_map(rows, list(part.gates), values, name=f"weights:{part.name}"))
+    charts = []
+    for name, table in (("weights", part.gates), ("shares", part.shares)):
+        rows, values = largest_rows(table, absent=0.0 if table is part.gates else math.nan)
+        charts.append(heat_map(rows, list(table), values, name=f"{name}:{part.name}") if table else None)
+    return TrainingRunView(part, *charts)
 
 
 def _axis(totals: Iterable[MeasuredFigure]) -> Axis:

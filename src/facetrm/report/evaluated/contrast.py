@@ -136,11 +136,14 @@ def shares_by_task(part: BenchmarkPart, model: str) -> tuple[list[str], list[str
     return names, list(shares), values
 
 
-def largest_rows(shares: Mapping[str, Mapping[str, float]]) -> tuple[list[str], list[list[float]]]:
+def largest_rows(
+    shares: Mapping[str, Mapping[str, float]], *, absent: float = 0.0
+) -> tuple[list[str], list[list[float]]]:
     """Return the objectives with the largest shares, the others as one row, and the share of each by column.
 
     Args:
         shares: Share of each objective by column, such as a task.
+        absent: Share of an objective that a column lacks.
     """
     weight: dict[str, float] = {}
     for row in shares.values():
@@ -149,7 +152,7 @@ def largest_rows(shares: Mapping[str, Mapping[str, float]]) -> tuple[list[str], 
     order = sorted(weight, key=lambda name: -weight[name])
     kept, rest = order[:_OBJECTIVES], order[_OBJECTIVES:]
     names = [*kept, f"{len(rest)} others"] if rest else kept
-    values = [[row.get(name, 0.0) for row in shares.values()] for name in kept]
+    values = [[row.get(name, absent) for row in shares.values()] for name in kept]
     if rest:
         values.append([sum(row.get(name, 0.0) for name in rest) for row in shares.values()])
     return names, values

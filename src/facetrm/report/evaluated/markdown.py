@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from facetrm.report.evaluated.answer import answer_sentences, percent, systems_of
+from facetrm.report.evaluated.answer import answer_sentences, percent, signed, systems_of
 from facetrm.report.evaluated.audit_part import AuditPart, Moved
 from facetrm.report.evaluated.content import EvaluationReport
 from facetrm.report.evaluated.measured import BenchmarkPart, MeasuredFigure, RatedPart
@@ -30,6 +30,10 @@ def report_markdown(report: EvaluationReport) -> str:
         lines.append(f"{rated.rows:,} rated answers. Spearman's correlation. 95% intervals.")
     for audit in report.audits:
         lines += [f"## Audit of {_code(audit.model)}", *(_audit_tables(audit))]
+    for run in report.runs:
+        named = (("Mean gate weight by task", run.gates), ("Share of the contributions to margins by task", run.shares))
+        tables = [block for title, table in named if table for block in (title, _by_task(table))]
+        lines += [f"## Training run {_code(run.name)}", *tables] if tables else []
     for made in report.made:
         lines.append(f"Made on {escaped(str(made['date']))} by {_code(str(made['command']))}, seed {made['seed']}.")
     lines += [escaped(note) for note in report.notes]
@@ -57,11 +61,20 @@ def _table(part: BenchmarkPart) -> str:
     return _lines(rows)
 
 
+def _by_task(table: Mapping[str, Mapping[str, float]]) -> str:
+    rows = [["", *map(escaped, table)], ["---", *("---:" for _ in table)]]
+    for name in dict.fromkeys(name for row in table.values() for name in row):
+        rows.append([escaped(name), *(percent(row[name]) if name in row else "–" for row in table.values())])
+    return _lines(rows)
+
+
 def _rated_table(part: RatedPart) -> str:
     rows = [["objective", *map(escaped, part.models)], ["---", *("---:" for _ in part.models)]]
     for objective, row in part.figures.items():
         held = [row.get(model) for model in part.models]
         rows.append([escaped(objective), *(signed(None if one is None else one.spearman) for one in held)])
+    if len(part.figures) > 1:
+        rows.append(["mean", *(signed(part.means.get(model)) for model in part.models)])
     return _lines(rows)
 
 
@@ -75,15 +88,6 @@ def _audit_tables(audit: AuditPart) -> list[str]:
 
 def _names(moved: Moved) -> str:
     return escaped(", ".join(name for name, _, _ in moved))
-
-
-def signed(one: MeasuredFigure | None) -> str:
-    """Return a figure with its interval, such as ``+0.31 (+0.20 to +0.42)``.
-
-    Args:
-        one: The figure; None for a dash.
-    """
-    return "–" if one is None else f"{one.value:+.2f} ({one.low:+.2f} to {one.high:+.2f})"
 
 
 def _lines(rows: Sequence[Sequence[str]]) -> str:

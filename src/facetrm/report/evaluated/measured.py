@@ -151,6 +151,8 @@ class RunPart:
         good: Whether the verdict is ``usable``.
         accuracy: Pair accuracy by kind of label, source or task, then by system.
         gates: Mean weight of each objective by task; empty if the run has no gate, or no tasks.
+        shares: Share of each capability in the absolute contributions to margins, by task; empty if the run has no
+            experts by task.
     """
 
     name: str
@@ -158,6 +160,7 @@ class RunPart:
     good: bool
     accuracy: Mapping[str, Mapping[str, float]]
     gates: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    shares: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 @final
@@ -191,6 +194,7 @@ class RatedPart:
         models: Names of the models, in order.
         files: SHA-256 of the files.
         figures: Figure by objective, then by model.
+        means: Mean of Spearman's rho over the objectives, by model; without those that have none.
     """
 
     name: str
@@ -198,15 +202,7 @@ class RatedPart:
     models: tuple[str, ...]
     files: tuple[str, ...]
     figures: Mapping[str, Mapping[str, RankFigure]]
-
-    def mean(self, model: str) -> float | None:
-        """Return the mean of Spearman's rho over the objectives; None if there is none.
-
-        Args:
-            model: Name of the model.
-        """
-        known = [one.spearman.value for row in self.figures.values() if (one := row.get(model)) and one.spearman]
-        return sum(known) / len(known) if known else None
+    means: Mapping[str, MeasuredFigure] = field(default_factory=dict)
 
 
 @final
