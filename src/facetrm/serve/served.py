@@ -24,12 +24,20 @@ from facetrm.serve.variants import AskedEdit
 
 T = TypeVar("T")
 
-TIMEOUT_HEADER: Final = "x-timeout-seconds"
+TIMEOUT_HEADER: Final = "X-Timeout-Seconds"
+_LATER: Final = {
+    "headers": {"Retry-After": {"description": "Seconds after which to try again.", "schema": {"type": "integer"}}}
+}
+_HEADERS: Final = {
+    401: {"headers": {"WWW-Authenticate": {"description": "Always Bearer.", "schema": {"type": "string"}}}},
+    429: _LATER,
+    503: _LATER,
+}
 REFUSED: Final[dict[int | str, dict[str, Any]]] = {
-    status: {"model": ErrorBody, "description": text}
+    status: {"model": ErrorBody, "description": text, **_HEADERS.get(status, {})}
     for status, text in (
         (400, "The body is not JSON, or a header is malformed."),
-        (401, "The key is missing or unknown."),
+        (401, "The key is missing or unknown, on a server with keys."),
         (404, "The model has another name."),
         (408, "The body did not arrive in time."),
         (413, "The body is too large, or there are too many conversations."),
@@ -230,7 +238,7 @@ def asked_seconds(request: Request) -> float | None:
     except ValueError:
         seconds = math.nan
     if not (math.isfinite(seconds) and seconds > 0):
-        raise RefusalError(400, "X-Timeout-Seconds is not a positive number", fix="give seconds, such as 2.5")
+        raise RefusalError(400, f"{TIMEOUT_HEADER} is not a positive number", fix="give seconds, such as 2.5")
     return seconds
 
 
