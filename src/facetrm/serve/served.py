@@ -196,13 +196,30 @@ async def score_each(
     Raises:
         RefusalError: the queue is full, the time is over, or the client has gone.
     """
-    work = service_of(request).score(conversations, model=model, timeout=asked_seconds(request))
+    found = await score_by(request, conversations, [model or service_of(request).model])
+    return [one if isinstance(one, Exception) else one[0] for one in found]
+
+
+async def score_by(
+    request: Request, conversations: Sequence[Conversation], models: Sequence[RewardModel]
+) -> list[list[Score] | Exception]:
+    """Return the scores of each conversation, one per variant, or why it has none, in order.
+
+    Args:
+        request: the request.
+        conversations: the conversations.
+        models: the variants that score each of them; the backbone reads it once for all.
+
+    Raises:
+        RefusalError: the queue is full, the time is over, or the client has gone.
+    """
+    work = service_of(request).score(conversations, models=models, timeout=asked_seconds(request))
     try:
         found = await unless_gone(request, work)
     except Exception as exc:
         raise refusal_of(exc) from None
-    scores = [one for one in found if isinstance(one, Score)]
-    request.scope["facetrm_read"] = {"conversations": len(found), "tokens": sum(one.tokens for one in scores)}
+    tokens = sum(one[0].tokens for one in found if isinstance(one, list))
+    request.scope["facetrm_read"] = {"conversations": len(found), "tokens": tokens}
     return found
 
 
