@@ -137,8 +137,9 @@ def test_what_nobody_waits_for_is_not_read(held: Held, monkeypatch: pytest.Monke
             assert time.monotonic() < until
             time.sleep(0.005)
         assert batcher.waiting == 0
-        figures = client.get("/metrics").text
-        assert 'facetrm_requests_total{route="/v1/rewards",status="499"} 1.0' in figures
+        gone = 'facetrm_requests_total{route="/v1/rewards",status="499"} 1.0'
+        while gone not in (figures := client.get("/metrics").text):
+            assert time.monotonic() < until
         assert 'facetrm_rejected_total{reason="client_gone"} 1.0' in figures
         assert "facetrm_queue_conversations 0.0" in figures
         held.free.set()
