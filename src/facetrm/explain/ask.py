@@ -35,9 +35,21 @@ def explain_local(model: RewardModel, answer: Conversation) -> LocalExplanation:
         >>> sorted(line.objective for line in explained.lines)
         ['helpful', 'honest', 'verbose']
     """
-    [score] = model.score([answer])
+    plain = unedited(model)
+    [before] = [None] if plain is model else plain.score([answer])
+    return explain_local_score(model, model.score([answer])[0], before=before)
+
+
+def explain_local_score(model: RewardModel, score: Score, *, before: Score | None = None) -> LocalExplanation:
+    """Explain an answer that is scored already, as :func:`explain_local` does.
+
+    Args:
+        model: the model that scored the answer.
+        score: the answer's score.
+        before: its score by the model without the edits; None if the model has none.
+    """
     explained = explain_score(score, objectives=_scaled(model, [score]), validity=validity_of(model.provenance))
-    return _with_edits(model, [answer], [score], [explained])[0]
+    return _with_edit(model, score, explained, before)
 
 
 def explain_pair(
@@ -64,7 +76,30 @@ def explain_pair(
         >>> abs(explained.margin - sum(line.difference for line in explained.lines)) < 1e-4
         True
     """
-    scores = model.score([a, b])
+    plain = unedited(model)
+    before = None if plain is model else plain.score([a, b])
+    return explain_pair_scores(model, a, b, scores=model.score([a, b]), before=before, preferred=preferred)
+
+
+def explain_pair_scores(
+    model: RewardModel,
+    a: Conversation,
+    b: Conversation,
+    *,
+    scores: Sequence[Score],
+    before: Sequence[Score] | None = None,
+    preferred: Preferred = None,
+) -> PairExplanation:
+    """Explain two answers that are scored already, as :func:`explain_pair` does.
+
+    Args:
+        model: the model that scored both answers.
+        a: the conversation that ends with answer A.
+        b: the conversation that ends with answer B.
+        scores: the scores of A and B.
+        before: their scores by the model without the edits; None if the model has none.
+        preferred: the answer that the label of the data prefers, ``A`` or ``B``; None without a label.
+    """
     mixtures = [model.mixture(score.task) for score in scores]
     one = mixtures[0] if mixtures[0] is mixtures[1] else None
     texts = None if one is None or scores[0].coefficients else a[:-1] == b[:-1]
@@ -77,8 +112,8 @@ def explain_pair(
         preferred=preferred,
         validity=validity_of(model.provenance),
     )
-    side_a, side_b = _with_edits(model, [a, b], scores, [pair.a, pair.b])
-    return replace(pair, a=side_a, b=side_b)
+    old_a, old_b = before or (None, None)
+    return replace(pair, a=_with_edit(model, scores[0], pair.a, old_a), b=_with_edit(model, scores[1], pair.b, old_b))
 
 
 def flip_explained(model: RewardModel, pair: PairExplanation) -> Flip | None:
@@ -119,20 +154,13 @@ def _is_scalar(model: RewardModel) -> bool:
     return str(model.provenance.get("layout", "")).startswith("sequence classification")
 
 
-def _with_edits(
-    model: RewardModel, answers: Sequence[Conversation], after: Sequence[Score], explained: Sequence[LocalExplanation]
-) -> list[LocalExplanation]:
-    """Return the explanations with the edited objectives, for which the answers are scored again without the edits."""
-    plain = unedited(model)
-    if plain is model:
-        return list(explained)
-    before = plain.score(answers)
-    scaled, validity = _scaled(model, before), validity_of(model.provenance)
-    return [
-        replace(
-            one,
-            edits=edited_objectives(model, old, new),
-            before=explain_score(old, objectives=scaled, validity=validity),
-        )
-        for one, old, new in zip(explained, before, after, strict=True)
-    ]
+def _with_edit(model: RewardModel, after: Score, explained: LocalExplanation, before: Score | None) -> LocalExplanation:
+    """Return an explanation with the edited objectives, if there are any."""
+    if before is None:
+        return explained
+    scaled, validity = _scaled(model, [before]), validity_of(model.provenance)
+    return replace(
+        explained,
+        edits=edited_objectives(model, before, after),
+        before=explain_score(before, objectives=scaled, validity=validity),
+    )

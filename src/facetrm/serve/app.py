@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from facetrm.core.errors import printable
 from facetrm.core.version import __version__
+from facetrm.serve.document import complete_document
 from facetrm.serve.formats.llama_factory import llama_factory_router
 from facetrm.serve.formats.remote_reward import remote_reward_router
 from facetrm.serve.formats.slime import slime_router
@@ -51,11 +52,12 @@ ROUTERS: Final = (
 )
 
 
-def make_app(served: Served) -> FastAPI:
+def make_app(served: Served, *, keyed: bool = False) -> FastAPI:
     """Return the application; there is no page that loads scripts from elsewhere, and no CORS.
 
     Args:
         served: state of the server.
+        keyed: whether a request needs a key, which the OpenAPI document says.
     """
     app = FastAPI(
         title="facetrm",
@@ -70,6 +72,14 @@ def make_app(served: Served) -> FastAPI:
     app.add_exception_handler(RefusalError, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _missing)
+    routes_alone = app.openapi
+
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            complete_document(routes_alone(), keyed=keyed)
+        return routes_alone()
+
+    app.openapi = document  # type: ignore[method-assign]  # the way that FastAPI documents
     return app
 
 

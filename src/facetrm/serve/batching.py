@@ -60,14 +60,13 @@ class BatchRead:
 
 @dataclass
 class _Entry:
-    """One conversation, or one call, in the queue."""
+    """One item in the queue."""
 
     item: Any
     tokens: int
     future: Future[Any]
     deadline: float
     since: float
-    call: Callable[[], Any] | None = None
 
 
 @final
@@ -146,17 +145,14 @@ class Batcher(Generic[I, O]):
         Returns:
             The future of its output. An item that is cancelled before its batch begins is not read.
         """
-        return self._add(_Entry(item, tokens, Future(), deadline, time.monotonic()))
-
-    def run(self, call: Callable[[], T], tokens: int, *, deadline: float = math.inf) -> Future[T]:
-        """Run a function on the thread that owns the model, between two batches.
-
-        Args:
-            call: the function.
-            tokens: about how many tokens it reads.
-            deadline: time of ``time.monotonic()`` after which it is not begun any more.
-        """
-        return self._add(_Entry(None, tokens, Future(), deadline, time.monotonic(), call))
+        entry = _Entry(item, tokens, Future(), deadline, time.monotonic())
+        with self._changed:
+            self._queue.append(entry)
+            self._waiting += 1
+            self._tokens += tokens
+            self._changed.notify_all()
+        entry.future.add_done_callback(lambda future: self._forget(entry) if future.cancelled() else None)
+        return entry.future
 
     def close(self, timeout: float | None = None) -> bool:
         """Accept nothing new, finish what was accepted, and return whether that was done in time.
@@ -170,19 +166,10 @@ class Batcher(Generic[I, O]):
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
-    def _add(self, entry: _Entry) -> Future[Any]:
-        with self._changed:
-            self._queue.append(entry)
-            self._waiting += 1
-            self._tokens += entry.tokens
-            self._changed.notify_all()
-        entry.future.add_done_callback(lambda future: self._forget(entry) if future.cancelled() else None)
-        return entry.future
-
     def _forget(self, entry: _Entry) -> None:
         """Free what a cancelled entry holds; the thread skips it later."""
         with self._changed:
-            entry.item = entry.call = None
+            entry.item = None
             self._waiting -= 1
             self._tokens -= entry.tokens
 
@@ -194,30 +181,27 @@ class Batcher(Generic[I, O]):
         while (batch := self._next()) is not None:
             if batch:
                 start = time.monotonic()
-                if batch[0].call is not None:
-                    _settle(batch[0].future, _attempt(batch[0].call))
-                else:
-                    self._read(batch)
+                self._read(batch)
                 tokens, seconds = sum(entry.tokens for entry in batch), time.monotonic() - start
                 speed = tokens / max(seconds, 1e-6)
                 self._rate = 0.7 * self._rate + 0.3 * speed if self._rate else speed
                 self._told(BatchRead(len(batch), tokens, seconds))
 
     def _next(self) -> list[_Entry] | None:
-        """Return the next batch, or a single call; empty to look again, and None at the end."""
+        """Return the next batch; empty to look again, and None at the end."""
         with self._changed:
             while not self._queue:
                 if self._closed and not self._accepted:
                     return None
                 self._changed.wait()
             first = self._take()
-            if first is None or first.call is not None:
-                return [] if first is None else [first]
+            if first is None:
+                return []
             batch, tokens, until = [first], first.tokens, first.since + self._wait
             while tokens < self._budget:
                 if self._queue:
                     head = self._queue[0]
-                    if (head.call is not None or tokens + head.tokens > self._budget) and not head.future.cancelled():
+                    if tokens + head.tokens > self._budget and not head.future.cancelled():
                         break
                     if (entry := self._take()) is not None:
                         batch.append(entry)

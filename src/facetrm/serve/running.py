@@ -63,7 +63,8 @@ class RewardHttpServer(uvicorn.Server):
             )
         self.served, self.problem = Served(config, page=page or PageSetup()), list[BaseException]()
         self._load, self._name = load, name
-        guard = Guard(make_app(self.served), self.served, keys=KeyRing(keys, rate=config.rate_per_minute), local=local)
+        ring = KeyRing(keys, rate=config.rate_per_minute)
+        guard = Guard(make_app(self.served, keyed=ring.required), self.served, keys=ring, local=local)
         super().__init__(
             uvicorn.Config(
                 guard,

@@ -24,12 +24,20 @@ from facetrm.serve.variants import AskedEdit
 
 T = TypeVar("T")
 
-TIMEOUT_HEADER: Final = "x-timeout-seconds"
+TIMEOUT_HEADER: Final = "X-Timeout-Seconds"
+_LATER: Final = {
+    "headers": {"Retry-After": {"description": "Seconds after which to try again.", "schema": {"type": "integer"}}}
+}
+_HEADERS: Final = {
+    401: {"headers": {"WWW-Authenticate": {"description": "Always Bearer.", "schema": {"type": "string"}}}},
+    429: _LATER,
+    503: _LATER,
+}
 REFUSED: Final[dict[int | str, dict[str, Any]]] = {
-    status: {"model": ErrorBody, "description": text}
+    status: {"model": ErrorBody, "description": text, **_HEADERS.get(status, {})}
     for status, text in (
         (400, "The body is not JSON, or a header is malformed."),
-        (401, "The key is missing or unknown."),
+        (401, "The key is missing or unknown, on a server with keys."),
         (404, "The model has another name."),
         (408, "The body did not arrive in time."),
         (413, "The body is too large, or there are too many conversations."),
@@ -188,13 +196,30 @@ async def score_each(
     Raises:
         RefusalError: the queue is full, the time is over, or the client has gone.
     """
-    work = service_of(request).score(conversations, model=model, timeout=asked_seconds(request))
+    found = await score_by(request, conversations, [model or service_of(request).model])
+    return [one if isinstance(one, Exception) else one[0] for one in found]
+
+
+async def score_by(
+    request: Request, conversations: Sequence[Conversation], models: Sequence[RewardModel]
+) -> list[list[Score] | Exception]:
+    """Return the scores of each conversation, one per variant, or why it has none, in order.
+
+    Args:
+        request: the request.
+        conversations: the conversations.
+        models: the variants that score each of them; the backbone reads it once for all.
+
+    Raises:
+        RefusalError: the queue is full, the time is over, or the client has gone.
+    """
+    work = service_of(request).score(conversations, models=models, timeout=asked_seconds(request))
     try:
         found = await unless_gone(request, work)
     except Exception as exc:
         raise refusal_of(exc) from None
-    scores = [one for one in found if isinstance(one, Score)]
-    request.scope["facetrm_read"] = {"conversations": len(found), "tokens": sum(one.tokens for one in scores)}
+    tokens = sum(one[0].tokens for one in found if isinstance(one, list))
+    request.scope["facetrm_read"] = {"conversations": len(found), "tokens": tokens}
     return found
 
 
@@ -230,7 +255,7 @@ def asked_seconds(request: Request) -> float | None:
     except ValueError:
         seconds = math.nan
     if not (math.isfinite(seconds) and seconds > 0):
-        raise RefusalError(400, "X-Timeout-Seconds is not a positive number", fix="give seconds, such as 2.5")
+        raise RefusalError(400, f"{TIMEOUT_HEADER} is not a positive number", fix="give seconds, such as 2.5")
     return seconds
 
 

@@ -23,7 +23,7 @@ from facetrm.model.reward_model import RewardModel
 from facetrm.serve.batching import Batcher, BatchRead
 from facetrm.serve.limits import ServeConfig
 from facetrm.serve.refusals import RefusalError
-from facetrm.serve.variants import AskedEdit, Variants, score_together
+from facetrm.serve.variants import AskedEdit, Variants, score_by_each
 
 T = TypeVar("T")
 
@@ -56,8 +56,8 @@ class RewardService:
         self.variants = Variants(model)
         self.hash = model.hash
         self.parser = text_parser(model)
-        self.batcher: Batcher[tuple[Conversation, RewardModel], Score] = Batcher(
-            score_together,
+        self.batcher: Batcher[tuple[Conversation, Sequence[RewardModel]], list[Score]] = Batcher(
+            score_by_each,
             token_budget=config.batch_tokens,
             max_wait=config.max_wait_ms / 1000.0,
             most=config.max_queue,
@@ -96,20 +96,20 @@ class RewardService:
             return variant
 
         try:
-            return asked, await asyncio.get_running_loop().run_in_executor(self.beside, made)
+            return asked, await self.aside(made)
         except FacetrmError as exc:
             raise RefusalError(422, exc.problem, code="edit", fix=exc.fix) from None
 
     async def score(
-        self, conversations: Sequence[Conversation], *, model: RewardModel | None = None, timeout: float | None = None
-    ) -> list[Score | Exception]:
-        """Return the score of each conversation, or why it has none, in order.
+        self, conversations: Sequence[Conversation], *, models: Sequence[RewardModel], timeout: float | None = None
+    ) -> list[list[Score] | Exception]:
+        """Return the scores of each conversation, one per variant, or why it has none, in order.
 
         If the caller is cancelled, what has not begun is not read.
 
         Args:
             conversations: the conversations.
-            model: the variant that scores them; None for the served model.
+            models: the variants that score each of them.
             timeout: seconds within which all are scored; None for the limit of the service.
 
         Raises:
@@ -118,17 +118,16 @@ class RewardService:
             TimeoutError: the scores were not ready in time.
         """
         seconds = min(timeout or self.config.timeout_seconds, self.config.timeout_seconds)
-        deadline, variant = time.monotonic() + seconds, model or self.model
+        deadline = time.monotonic() + seconds
         self.check_number(len(conversations))
-        futures: dict[int, Future[Score]] = {}
+        futures: dict[int, Future[list[Score]]] = {}
         with self.batcher.reserve(len(conversations)):
             try:
                 async with asyncio.timeout(seconds):
                     sizes = await self._sizes(conversations)
                     for n, size in enumerate(sizes):
                         if isinstance(size, int):
-                            item = (conversations[n], variant)
-                            futures[n] = self.batcher.put(item, size, deadline=deadline)
+                            futures[n] = self.batcher.put((conversations[n], models), size, deadline=deadline)
                     waiting = [asyncio.wrap_future(future) for future in futures.values()]
                     found = dict(zip(futures, await asyncio.gather(*waiting, return_exceptions=True), strict=True))
             finally:
@@ -140,35 +139,15 @@ class RewardService:
         for result in results:
             if isinstance(result, Exception) and not isinstance(result, FacetrmError):
                 log("warning", warning="a conversation was not scored", error=f"{type(result).__name__}: {result}")
-        return [result if isinstance(result, Exception | Score) else RuntimeError("cancelled") for result in results]
+        return [result if isinstance(result, Exception | list) else RuntimeError("cancelled") for result in results]
 
-    async def run(self, call: Callable[[], T], conversations: Sequence[Conversation]) -> T:
-        """Run a function that reads conversations on the thread that owns the model.
+    async def aside(self, call: Callable[[], T]) -> T:
+        """Run a short function beside the event loop, on the thread that tokenises.
 
         Args:
             call: the function.
-            conversations: the conversations that it reads; they are checked before.
-
-        Raises:
-            BackboneError: a conversation cannot be read.
-            BusyError: the queue is full.
-            ClosedError: the service is shutting down.
-            TimeoutError: the result was not ready in time.
         """
-        self.check_number(len(conversations))
-        deadline = time.monotonic() + self.config.timeout_seconds
-        with self.batcher.reserve(len(conversations)):
-            async with asyncio.timeout(self.config.timeout_seconds):
-                sizes = await self._sizes(conversations)
-                for size in sizes:
-                    if isinstance(size, Exception):
-                        raise size
-                tokens = sum(size for size in sizes if isinstance(size, int))
-                future = self.batcher.run(call, tokens, deadline=deadline)
-                try:
-                    return await asyncio.wrap_future(future)
-                finally:
-                    future.cancel()
+        return await asyncio.get_running_loop().run_in_executor(self.beside, call)
 
     def close(self) -> bool:
         """Finish what was accepted, and return whether that was possible in time."""
@@ -195,7 +174,7 @@ class RewardService:
 
     async def _sizes(self, conversations: Sequence[Conversation]) -> list[int | BackboneError]:
         """Return the number of tokens of each conversation, or why it cannot be read."""
-        return await asyncio.get_running_loop().run_in_executor(self.beside, self._measure, conversations)
+        return await self.aside(lambda: self._measure(conversations))
 
     def _measure(self, conversations: Sequence[Conversation]) -> list[int | BackboneError]:
         encoder = self.model.encoder

@@ -11,6 +11,7 @@ from typing import Any, Final, final
 import torch
 
 from facetrm.data.records import Conversation
+from facetrm.explain.edited import unedited
 from facetrm.explain.edits import edit
 from facetrm.model.output import Score
 from facetrm.model.reward_model import RewardModel
@@ -62,6 +63,7 @@ class Variants:
         self.model = model
         self._names = {name for mixture in model.mixtures.values() for name in mixture.names}
         self._made: OrderedDict[AskedEdit, RewardModel] = OrderedDict()
+        self._plain: RewardModel | None = None
         self._lock = Lock()
 
     def of(self, asked: AskedEdit, *, neutral: Sequence[str] = ()) -> RewardModel:
@@ -89,6 +91,19 @@ class Variants:
                 self._made.popitem(last=False)
             return made
 
+    def unedited(self, variant: RewardModel) -> RewardModel:
+        """Return a variant without any edit, also without those of the served model; all variants have the same.
+
+        Args:
+            variant: the served model or one of its variants.
+        """
+        plain = unedited(variant)
+        if plain is variant:
+            return variant
+        with self._lock:
+            self._plain = self._plain or plain
+            return self._plain
+
 
 def score_together(rows: Sequence[tuple[Conversation, RewardModel]]) -> list[Score]:
     """Score conversations by variants of one model, which read them together where they can.
@@ -114,3 +129,16 @@ def score_together(rows: Sequence[tuple[Conversation, RewardModel]]) -> list[Sco
             found = model.score_features(features.select(torch.tensor(numbers)))
         scores |= zip(numbers, found, strict=True)
     return [scores[n] for n in range(len(rows))]
+
+
+def score_by_each(items: Sequence[tuple[Conversation, Sequence[RewardModel]]]) -> list[list[Score]]:
+    """Score each conversation by some variants, which read all conversations together where they can.
+
+    Args:
+        items: conversations, each with the variants that score it.
+
+    Returns:
+        The scores of each conversation, one per variant.
+    """
+    scores = iter(score_together([(talk, model) for talk, models in items for model in models]))
+    return [[next(scores) for _ in models] for _, models in items]

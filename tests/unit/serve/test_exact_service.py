@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import random
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -17,12 +19,14 @@ from facetrm.backbone.transformer import TransformerEncoder
 from facetrm.data.objectives import Objective
 from facetrm.data.records import Conversation, Message
 from facetrm.data.world.world import World
+from facetrm.explain.ask import explain_pair
 from facetrm.explain.edits import edit
 from facetrm.model.adapter_experts import AdapterExperts
 from facetrm.model.concat import ConcatMLP
 from facetrm.model.gate import Gate, GateShape
 from facetrm.model.mixture import Mixture
 from facetrm.model.reward_model import RewardModel
+from facetrm.serve.batching import BatchRead
 from facetrm.serve.variants import AskedEdit, score_together
 from preferences import random_tensor
 from serving import exact_toy, reward_server
@@ -124,6 +128,36 @@ def test_a_prompt_is_read_once_for_all_requests_of_a_batch() -> None:
     hook.remove()
     prompt = encoder.tokenize(rows[0][0]).prompt_end + 1
     assert sum(read) == sum(score.tokens for score in scores) - 4 * prompt
+
+
+def test_explanations_and_rewards_are_read_together_each_conversation_once() -> None:
+    model, asked = exact_toy(), talks()
+    changed = edit(model, drop=["honest"])
+    wanted = json.loads(json.dumps(explain_pair(changed, asked[0], asked[1]).to_dict()))
+    turns = [[{"role": m.role, "content": m.content} for m in talk] for talk in asked]
+    told, free = list[BatchRead](), threading.Event()
+    with reward_server(lambda: model, batch_tokens=10**6) as client, ThreadPoolExecutor(5) as pool:
+        service = client.server.served.service
+        assert service is not None
+        service.batcher._told = lambda batch: told.append(batch) if free.wait(30.0) else None
+        client.post("/v1/rewards", {"messages": turns[0]})  # the thread that reads is held after this batch
+        try:
+            explain = [pool.submit(client.post, "/v1/explain", {"conversations": turns[:2], "mask": ["honest"]})]
+            explain += [pool.submit(client.post, "/v1/explain", {"messages": turns[n]}) for n in (2, 3)]
+            reward = pool.submit(client.post, "/v1/rewards", {"conversations": turns[4:]})
+            until = time.monotonic() + 30.0
+            while service.batcher.waiting < len(asked):
+                assert time.monotonic() < until
+                time.sleep(0.005)
+        finally:
+            free.set()
+        pair, *alone = [future.result().value["explanation"] for future in explain]
+        assert [one["reward"] for one in reward.result().value["scores"]] == [s.reward for s in model.score(asked[4:])]
+    assert pair == wanted
+    assert [one["reward"] for one in alone] == [score.reward for score in model.score(asked[2:4])]
+    assert [(batch.rows, batch.tokens) for batch in told[1:]] == [
+        (len(asked), sum(s.tokens for s in model.score(asked)))
+    ]
 
 
 def test_an_edit_has_one_form() -> None:

@@ -143,21 +143,6 @@ def test_an_output_may_be_an_exception_and_a_wrong_number_of_outputs_fails_its_i
         assert made.put(4, 1).result(10.0) == 4
 
 
-def test_a_call_runs_alone_on_the_thread_of_the_model() -> None:
-    reader = Reader()
-    with batcher(reader) as made:
-        names = set[str]()
-        with held(reader, made):
-            before = made.put(1, 10)
-            call = made.run(lambda: names.add(threading.current_thread().name) or "done", 10)
-            after = made.put(2, 10)
-        assert (before.result(10.0), call.result(10.0), after.result(10.0)) == (2, "done", 4)
-        assert names == {"facetrm-model"}
-        with pytest.raises(ZeroDivisionError):
-            made.run(lambda: 1 // 0, 1).result(10.0)
-    assert reader.batches == [[0], [1], [2]]
-
-
 def test_closing_finishes_what_was_accepted_and_refuses_the_rest() -> None:
     reader = Reader()
     made = Batcher[Any, Any](reader, token_budget=100, max_wait=0.0, most=10)

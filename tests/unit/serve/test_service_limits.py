@@ -13,7 +13,7 @@ from facetrm.core.errors import ConfigError, ModelError
 from facetrm.model.output import Score
 from facetrm.model.reward_model import RewardModel
 from facetrm.serve import RewardHttpServer, ServeConfig
-from serving import PAIR, TURNS, Client, exact_toy, reward_server
+from serving import ANSWERS, PAIR, PROMPT, TURNS, Client, exact_toy, reward_server
 
 
 @pytest.fixture(scope="module")
@@ -107,8 +107,11 @@ def test_what_is_too_late_is_a_504_and_frees_its_place(held: Held, monkeypatch: 
     with reward_server(held.load(monkeypatch), max_queue=3, max_answers=2) as client:
         thread, _ = in_background(lambda: client.post("/v1/rewards", {"messages": TURNS[0]}))
         assert held.begun.wait(30.0)
-        late = client.post("/v1/rewards", PAIR, X_Timeout_Seconds="0.1")
-        assert (late.status, late.value["error"]["code"]) == (504, "too_late")
+        for path in ("/v1/rewards", "/v1/explain", "/v1/best-of", "/get_reward"):
+            body = {"prompts": [PROMPT] * 2, "responses": ANSWERS} if path == "/get_reward" else PAIR
+            late = client.post(path, body, X_Timeout_Seconds="0.1")
+            assert (late.status, late.value["error"]["code"]) == (504, "too_late"), path
+            assert late.value["error"]["message"] == "not answered in time"
         assert client.server.served.service is not None
         assert client.server.served.service.batcher.accepted == 1
         assert client.server.served.service.batcher.waiting == 0
@@ -134,6 +137,11 @@ def test_what_nobody_waits_for_is_not_read(held: Held, monkeypatch: pytest.Monke
             assert time.monotonic() < until
             time.sleep(0.005)
         assert batcher.waiting == 0
+        gone = 'facetrm_requests_total{route="/v1/rewards",status="499"} 1.0'
+        while gone not in (figures := client.get("/metrics").text):
+            assert time.monotonic() < until
+        assert 'facetrm_rejected_total{reason="client_gone"} 1.0' in figures
+        assert "facetrm_queue_conversations 0.0" in figures
         held.free.set()
         thread.join(30.0)
     assert held.read == [1]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -134,4 +133,4 @@ async def _beside(request: Request, calls: Sequence[Callable[[], T]]) -> list[T]
                 raise RefusalError(422, reason, code="unreadable", fix=fix, row=n) from None
         return results
 
-    return await asyncio.get_running_loop().run_in_executor(service.beside, run)
+    return await service.aside(run)

@@ -19,7 +19,7 @@ from facetrm.serve.served import REFUSED, Served, edited, service_of
 saved_router: Final = APIRouter(tags=["page"])
 
 _SAVED: Final[dict[int | str, dict[str, Any]]] = {
-    **REFUSED,
+    **{status: said for status, said in REFUSED.items() if status != 504},
     403: {**REFUSED[404], "description": "The server saves no models."},
     409: {**REFUSED[404], "description": "There is a folder of this name already."},
 }

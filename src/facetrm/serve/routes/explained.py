@@ -6,11 +6,12 @@ from typing import Any, Final
 
 from fastapi import APIRouter, Request
 
-from facetrm.explain.ask import explain_local, explain_pair, flip_explained
+from facetrm.explain.ask import explain_local_score, explain_pair_scores, flip_explained
+from facetrm.model.output import Score
 from facetrm.serve.refusals import refusal_of
 from facetrm.serve.schema.asked import ExplainRequest
 from facetrm.serve.schema.given import ExplainResponse
-from facetrm.serve.served import REFUSED, edit_record, edited, provenance, request_id, service_of, unless_gone
+from facetrm.serve.served import REFUSED, edit_record, edited, provenance, request_id, score_by, service_of
 
 explained_router: Final = APIRouter(tags=["rewards"])
 
@@ -20,16 +21,25 @@ async def give_explanation(body: ExplainRequest, request: Request) -> ExplainRes
     """Explain one answer, or compare two: contributions by size, ratings on their scales, what would flip the pair."""
     asked, model = await edited(request, body)
     service, conversations = service_of(request), body.asked
+    plain = service.variants.unedited(model)
+    found = await score_by(request, conversations, [model] if plain is model else [model, plain])
+    rows = list[list[Score]]()
+    for n, one in enumerate(found):
+        if isinstance(one, Exception):
+            raise refusal_of(one, row=n)
+        rows.append(one)
+    scores, before = [row[0] for row in rows], None if plain is model else [row[1] for row in rows]
 
     def explained() -> tuple[dict[str, Any], dict[str, Any] | None]:
         if len(conversations) == 1:
-            return explain_local(model, conversations[0]).to_dict(), None
-        pair = explain_pair(model, conversations[0], conversations[1], preferred=body.preferred)
+            return explain_local_score(model, scores[0], before=before[0] if before else None).to_dict(), None
+        a, b = conversations
+        pair = explain_pair_scores(model, a, b, scores=scores, before=before, preferred=body.preferred)
         flip = flip_explained(model, pair)
         return pair.to_dict(), None if flip is None else flip.to_dict()
 
     try:
-        explanation, flip = await unless_gone(request, service.run(explained, conversations))
+        explanation, flip = await service.aside(explained)
     except Exception as exc:
         raise refusal_of(exc) from None
     return ExplainResponse(
