@@ -95,6 +95,11 @@ def test_files_that_hold_no_benchmark(tmp_path: Path) -> None:
     assert_refused(command("eval", "length", "--on", "no/such.jsonl", "--out", out), "check the path")
     assert_refused(command("eval", "length", "--out", out), "--on")
     assert_refused(command("eval", "no-such-model", "--on", "desk", "--pairs", 2, "--out", out), "no such model folder")
+    assert_refused(command("eval", "lenght", "--on", "desk", "--pairs", 2, "--out", out), "did you mean 'length'?")
+    missing = command("eval", tmp_path / "none.jsonl", "--on", "desk", "--pairs", 2, "--out", out)
+    assert_refused(missing, "none.jsonl", "no such file of scores")
+    audit = command("eval", "length", "--on", "audit", "--data", twice, "--fail-under", "total=1", "--out", out)
+    assert_refused(audit, "no figure 'total'", "--thresholds")
     assert_refused(command("eval", "judge:gpt", "--on", "desk", "--pairs", 2, "--out", out), "judge:MODEL@BASE_URL")
 
 

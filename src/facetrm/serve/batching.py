@@ -1,6 +1,7 @@
 """Dynamic batching: many threads or tasks ask, one thread owns the model and reads what is waiting together.
 
-    reserve     a request gets room for its conversations, or is refused at once with the time after which to try again
+    reserve     a request gets room for its conversations, or is refused at once with the time after which to try again:
+                the queue is full, or longer than the request may wait
     put         a conversation joins the queue; its future can be cancelled until its batch begins
     next batch  the oldest first, up to a budget of tokens; a lone conversation waits a few milliseconds for others
     close       what was accepted is finished, and nothing new is accepted
@@ -25,6 +26,7 @@ O = TypeVar("O")  # noqa: E741
 T = TypeVar("T")
 
 _LONGEST_RETRY: Final = 60  # seconds
+_SAFE: Final = 0.75  # share of the allowed time that the queue may take, because its speed is an estimate
 
 
 class BusyError(Exception):
@@ -111,20 +113,21 @@ class Batcher(Generic[I, O]):
         return self._accepted
 
     @contextmanager
-    def reserve(self, count: int) -> Iterator[None]:
+    def reserve(self, count: int, *, within: float = math.inf) -> Iterator[None]:
         """Hold room for ``count`` items until the block ends.
 
         Args:
             count: number of items.
+            within: seconds in which they must be read.
 
         Raises:
-            BusyError: there is no room for all of them.
+            BusyError: there is no room for all of them, or what is waiting already would take too long.
             ClosedError: the batcher is closed.
         """
         with self._changed:
             if self._closed:
                 raise ClosedError
-            if self._accepted + count > self._most:
+            if self._accepted + count > self._most or self._seconds_ahead() > _SAFE * within:
                 raise BusyError(self._retry_after())
             self._accepted += count
         try:
@@ -173,9 +176,12 @@ class Batcher(Generic[I, O]):
             self._waiting -= 1
             self._tokens -= entry.tokens
 
+    def _seconds_ahead(self) -> float:
+        """Return the seconds that reading the queue will take; 0 before the first batch."""
+        return self._tokens / self._rate if self._rate else 0.0
+
     def _retry_after(self) -> int:
-        seconds = self._tokens / self._rate if self._rate else 1.0
-        return max(1, min(_LONGEST_RETRY, math.ceil(seconds)))
+        return max(1, min(_LONGEST_RETRY, math.ceil(self._seconds_ahead())))
 
     def _work(self) -> None:
         while (batch := self._next()) is not None:

@@ -30,6 +30,7 @@ OPEN_PATHS: Final = frozenset({"/", "/health", "/ready"})
 QUIET_PATHS: Final = frozenset({"/health", "/ready", "/metrics"})
 OPEN_FOLDER: Final = "/page/"
 _ID: Final = re.compile(r"[\w.:-]{1,128}")
+_JSON: Final = re.compile(r"application/([\w.+-]+\+)?json\s*(;|$)", re.IGNORECASE)
 _OWN_NAMES: Final = ("localhost", "127.0.0.1", "[::1]", "::1")
 _BODY_SECONDS: Final = 30.0
 _DRAINED: Final = 4  # times the limit; a client that is cut off while it sends would not read the answer
@@ -71,6 +72,8 @@ class Guard:
         try:
             key = self._admitted(scope, headers)
             body = await self._body(headers, receive)
+            if body and not _JSON.match(headers.get("content-type", "")):
+                raise RefusalError(415, "the body is not declared as JSON", fix="send Content-Type: application/json")
             if self._served.config.log_text and body:
                 log("body", id=scope["facetrm_id"], text=body[:_SHOWN].decode("utf-8", "replace"))
             await self._app(scope, _replayed(body, receive), answer)

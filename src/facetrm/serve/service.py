@@ -121,7 +121,7 @@ class RewardService:
         deadline = time.monotonic() + seconds
         self.check_number(len(conversations))
         futures: dict[int, Future[list[Score]]] = {}
-        with self.batcher.reserve(len(conversations)):
+        with self.batcher.reserve(len(conversations), within=seconds):
             try:
                 async with asyncio.timeout(seconds):
                     sizes = await self._sizes(conversations)

@@ -93,6 +93,24 @@ def test_a_full_queue_says_when_to_come_back() -> None:
         assert made.accepted == 0
 
 
+def test_what_would_wait_longer_than_it_may_is_refused_at_once() -> None:
+    reader = Reader()
+    with batcher(reader) as made:
+        with held(reader, made) as first:  # the held batch sets the speed, tokens over the seconds that it was held
+            time.sleep(0.1)
+        first.result(10.0)
+        with made.reserve(1, within=1e-9):
+            pass  # nothing waits, so nothing is too late
+        with held(reader, made):
+            waiting = made.put(1, 10**9)
+            with pytest.raises(BusyError) as refused, made.reserve(1, within=60.0):
+                pass
+            assert refused.value.retry_after == 60
+            with made.reserve(1):
+                pass  # without a limit it may wait
+        assert waiting.result(10.0) == 2
+
+
 def test_a_cancelled_item_is_not_read_and_leaves_the_queue() -> None:
     reader = Reader()
     with batcher(reader) as made:

@@ -132,7 +132,7 @@ def _hub_rows(source: Source, split: str, limit: int | None) -> Iterator[tuple[i
         raise DataError(
             f"'{source.hub}' (split '{split}') cannot be loaded: {type(exc).__name__}: {str(exc).splitlines()[:1]}",
             place=source.name,
-            fix="check network, name and split, or give path= with local files",
+            fix=f"check network, name and split, or give local files: path= in Python, --on {source.name}=PATH in eval",
         ) from exc
 
 

@@ -21,6 +21,7 @@ RESULTS: Final = "results.json"
 ROWS: Final = "rows.jsonl"
 _MOST: Final = 200
 _SHOWN: Final = 40
+_NONE: Final = "an audit has none (its thresholds stand in --thresholds FILE): add --on BENCHMARK"
 """Number of figures that an error lists."""
 _ROUNDING: Final = 1e-9
 _Key: TypeAlias = tuple[str, str, str]
@@ -103,7 +104,7 @@ def check_bounds(bounds: Sequence[Bound], figures: Mapping[str, Collection[str]]
     for bound in bounds:
         if bound.name not in known:
             more = f" and {len(plain) - _SHOWN} more" if len(plain) > _SHOWN else ""
-            listed = f"the figures are {', '.join(list(plain)[:_SHOWN])}{more}" if plain else "there is none"
+            listed = f"the figures are {', '.join(list(plain)[:_SHOWN])}{more}" if plain else _NONE
             near = difflib.get_close_matches(bound.name[:200], known, n=1)
             fix = f"did you mean '{near[0]}'? {listed}" if near else listed
             raise ConfigError(f"no figure '{bound.name}'", place="--fail-under", fix=fix)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from facetrm.baselines.named import scorer_hash
 from facetrm.baselines.plain import LengthScorer, RandomScorer
 from facetrm.baselines.trained.rival_folder import RIVAL_MANIFEST
 from facetrm.core.config import parse_config
-from facetrm.core.errors import BackboneError, ConfigError
+from facetrm.core.errors import BackboneError, ConfigError, DataError, ModelError
 from facetrm.core.web.key import read_server_key
 from facetrm.data.records import Conversation
 from facetrm.evaluate.benchmarks.result import BASELINES
@@ -110,6 +111,10 @@ def load_system(text: str, loading: Loading) -> System:
     if path.is_file():
         stored = read_score_file(path)
         return System(path.stem, text, "scores", hashlib.sha256(path.read_bytes()).hexdigest(), stored=stored)
+    if path.suffix in (".jsonl", ".json") and not path.exists():
+        raise DataError("no such file of scores", place=path, fix="check the path")
+    if not path.exists() and (near := difflib.get_close_matches(text[:200], [*_PLAIN, *hub.shipped_models()], n=1)):
+        raise ModelError("no such model", place=text, fix=f"did you mean '{near[0]}'? Or give a model or run folder")
     return _model(text, loading)
 
 
