@@ -3,13 +3,14 @@
     python benchmarks/claims.py --debiased RUN --plain RUN --features FOLDER
     python benchmarks/claims.py --redraw         (claims 3 and 4 as measured before)
 
-RUN is a run of recipes/desk.yaml, and one with debias.target=null; FOLDER holds the features of its rows. Five claims:
+RUN is a run of recipes/desk.yaml, and one with debias.target=null; FOLDER holds the features of its rows. Six claims:
 
 1. A gate over objectives orders pairs better than a Bradley-Terry head on the same features (three seeds, desk.json).
 2. Binary ratings lose what graded ones hold: rank correlation with held-out graded ratings (binary.json).
 3. The gate listens to refusals where the prompt is harmful: its weight on the objectives of declining, by task.
 4. Debiasing pays where the better answer is the shorter one: accuracy on both kinds of pairs, with and without it.
 5. Experts per capability against ensembles under label noise (dmoerm.json, 12,800 labels).
+6. A trained reward model orders pairs better than the same language model as a judge (systems.json).
 
 Prints the figures and writes benchmarks/results/claims.json and docs/images/claims.png.
 """
@@ -38,6 +39,13 @@ from matplotlib import pyplot as plt
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
+JUDGED = {
+    "gate": "gate",
+    "linear head": "linear Bradley-Terry head",
+    "Bradley-Terry, LoRA": "Bradley-Terry, LoRA",
+    "judge, rating": "judge, rating",
+    "judge, pairwise": "judge, pairwise",
+}
 SHORTER, LONGER = "right answer shorter", "right answer longer"
 
 
@@ -83,9 +91,16 @@ def under_noise() -> dict[str, Any]:
     return {name: one["ahead"] for name, one in summaries.items() if "12800" in name}
 
 
+def against_judges() -> dict[str, Any]:
+    """Return the accuracy of reward models and judges on one backbone, as benchmarks/systems.py measured it."""
+    total = json.loads((RESULTS / "systems.json").read_text())["data"]["desk"]["figures"]["total"]
+    return {name: total[system] for name, system in JUDGED.items()}
+
+
 def draw(table: dict[str, Any], path: Path) -> None:
-    """Draw the five claims in one figure."""
-    figure, axes = plt.subplots(1, 5, figsize=(19, 4))
+    """Draw the six claims in one figure."""
+    figure, panels = plt.subplots(2, 3, figsize=(15, 8))
+    axes = panels.flatten()
     for n, values in enumerate(table["gate"].values()):
         axes[0].plot([n] * len(values), [100 * v for v in values], "o", color="tab:blue" if n == 0 else "tab:gray")
     axes[0].set_xticks(range(len(table["gate"])), [name.replace("_", "\n") for name in table["gate"]])
@@ -125,6 +140,12 @@ def draw(table: dict[str, Any], path: Path) -> None:
     axes[4].set_xticks(range(len(table["noise"])), [name.split("noise ")[-1] + " noise" for name in table["noise"]])
     axes[4].legend(fontsize=7, loc="upper left")
     axes[4].set_title("5. DMoERM's lead (points)")
+    for n, one in enumerate(reversed(table["judge"].values())):
+        bars = [[100 * (one["value"] - one["low"])], [100 * (one["high"] - one["value"])]]
+        axes[5].errorbar([100 * one["value"]], [n], xerr=bars, fmt="o", color="tab:blue")
+    axes[5].axvline(50, color="tab:gray", linewidth=0.8)
+    axes[5].set_yticks(range(len(table["judge"])), list(reversed(table["judge"])))
+    axes[5].set_title("6. true order, desk, one backbone (%)")
     figure.tight_layout()
     figure.savefig(path, dpi=90)
 
@@ -150,10 +171,16 @@ def main() -> None:
             command = "python benchmarks/claims.py --debiased RUN --plain RUN --features FOLDER"
             measured = {"refusals": listened_to(debiased), "length": by_length(debiased, plain)}
             measured |= {**provenance(), "command": command}
-    table = {"gate": seeds_of_desk(), "binary": binarised(), "noise": under_noise(), **measured}
+    table = {
+        "gate": seeds_of_desk(),
+        "binary": binarised(),
+        "noise": under_noise(),
+        "judge": against_judges(),
+        **measured,
+    }
     draw(table, ROOT / "docs" / "images" / "claims.png")
     write_json(path, table)
-    print(json.dumps({name: table[name] for name in ("gate", "binary", "refusals", "length")}, indent=1))
+    print(json.dumps({name: table[name] for name in ("gate", "binary", "refusals", "length", "judge")}, indent=1))
 
 
 if __name__ == "__main__":

@@ -74,7 +74,7 @@ RESULTS = ROOT / "benchmarks" / "results" / "systems.json"
 DESK_PAIRS, DESK_TEST, DESK_RATED = 640, 300, 4000
 PACK_PAIRS, PACK_RATED, PACK_TEST, PACK_SLOW = 40, 150, 20, 20
 SEEDS = 4
-POLICY = ("training.trainer.learning_rate=3e-4",)
+POLICY = ("training.trainer.learning_rate=3e-4", "training.trainer.num_train_epochs=1")
 TRAINED = {
     "bradley-terry": ("training.trainer.learning_rate=1e-3",),
     "pairwise": ("training.trainer.learning_rate=1e-3", "training.trainer.warmup_steps=16"),

@@ -126,7 +126,9 @@ def local_folder(folder: str | Path, *, revision: str | None = None) -> Path:
         return _fetched(hub_name, revision=revision)
     if name.startswith(("http:/", "https:/")):
         raise ModelError(
-            "the address of a server, not a model folder", place=folder, fix="only 'facetrm doctor' reads from a server"
+            "the address of a server, not a model folder",
+            place=folder,
+            fix="only 'facetrm doctor' and 'facetrm eval' read from a server",
         )
     place = Path(folder).expanduser()
     if place.is_dir():

@@ -21,8 +21,8 @@ RESULTS: Final = "results.json"
 ROWS: Final = "rows.jsonl"
 _MOST: Final = 200
 _SHOWN: Final = 40
-_NONE: Final = "an audit has none (its thresholds stand in --thresholds FILE): add --on BENCHMARK"
 """Number of figures that an error lists."""
+_NONE: Final = "an audit has none (its thresholds stand in --thresholds FILE): add --on BENCHMARK"
 _ROUNDING: Final = 1e-9
 _Key: TypeAlias = tuple[str, str, str]
 """Benchmark, subset and id of a question."""
