@@ -298,7 +298,10 @@ def measure(data: str, work: Path, pack: Path) -> dict[str, Any]:
         if all(one.reward is not None for row in rows for one in row) and name not in others.scorers
     }
     table = {key: value for key, value in result.to_dict().items() if key not in ("files", "citation")}
-    correlated = np.round(error_correlation(list(margins.values())), 3).tolist()
+    correlated = [  # none for a system whose margins are all alike
+        [None if np.isnan(value) else round(float(value), 3) for value in row]
+        for row in error_correlation(list(margins.values()))
+    ]
     return {**table, "costs": costs, "error_correlation": {"systems": list(margins), "matrix": correlated}}
 
 
