@@ -284,9 +284,9 @@ def make_pairs(model: RewardModel, *, count: int, tokens: int) -> tuple[Pairs, l
             lengths += sizes
         if len(bodies) == count:
             break
-    rewards = [one.reward for one in model.score(talks)]
-    known = list(zip(rewards[::2], rewards[1::2], strict=True))
-    return Pairs(bodies, known, statistics.stdev(rewards)), talks, statistics.mean(lengths)
+    known = [*_two(model, talks)]
+    deviation = statistics.stdev(reward for two in known for reward in two)
+    return Pairs(bodies, known, deviation), talks, statistics.mean(lengths)
 
 
 def serve_plain(port: int, *, threads: bool) -> None:

@@ -114,9 +114,8 @@ def cached_scorer(system: System, cache: ScoreCache) -> CachedScorer | CachedGro
     return CachedGroups(system, cache) if isinstance(system.scorer, GroupScorer) else CachedScorer(system, cache)
 
 
-@final
-class CachedScorer:
-    """A system that scores single conversations, through the cache.
+class _Cached:
+    """A system through the cache.
 
     Args:
         system: The system.
@@ -129,6 +128,11 @@ class CachedScorer:
     def __init__(self, system: System, cache: ScoreCache) -> None:
         self._system, self._cache = system, cache
         self.spent = Answering([])
+
+
+@final
+class CachedScorer(_Cached):
+    """A system that scores single conversations, through the cache."""
 
     def score(self, conversations: Sequence[Conversation]) -> list[Score]:
         """Return the score of each conversation, in order.
@@ -147,20 +151,8 @@ class CachedScorer:
 
 
 @final
-class CachedGroups:
-    """A system that compares the answers to a prompt, through the cache.
-
-    Args:
-        system: The system.
-        cache: Scores of earlier runs; new ones are added to it.
-
-    Attributes:
-        spent: What was scored now and what it cost.
-    """
-
-    def __init__(self, system: System, cache: ScoreCache) -> None:
-        self._system, self._cache = system, cache
-        self.spent = Answering([])
+class CachedGroups(_Cached):
+    """A system that compares the answers to a prompt, through the cache."""
 
     def score(self, conversations: Sequence[Conversation]) -> list[Score]:
         """Return the score of each conversation among its neighbours with the same prompt, in order.
