@@ -5,7 +5,6 @@ with served(folder, dialect="vLLM", fault="sigmoid") as url: ...
 
 from __future__ import annotations
 
-import json
 import math
 import random
 import threading
@@ -13,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ from facetrm.data.records import Conversation, Message, conversation
 from facetrm.doctor.readings import Reader, mistakes
 from facetrm.doctor.server import PATHS
 from facetrm.hub.load import load_model
+from loopback import serving
 
 LIMIT = 100
 
@@ -127,43 +126,19 @@ def served(folder: Path, *, dialect: str = "vLLM", fault: str = "healthy") -> It
     score = SERVERS[fault][1]
     numbers = 2 if fault == "two labels" else 1
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            known = dialect == "vLLM" and self.path == "/v1/models"
-            self._send(200 if known else 404, {"data": [{"id": "tiny"}]} if known else {"detail": "Not Found"})
+    def handle(path: str, body: Any) -> tuple[int, Any]:
+        if path != PATHS[dialect]:  # type: ignore[index]
+            return 404, {"detail": "Not Found"}
+        try:
+            reward = score(state, _messages(body, dialect, state.reader))
+        except (FacetrmError, ValueError, KeyError) as exc:
+            return 400, {"error": {"message": str(exc)}}
+        except RuntimeError as exc:
+            return 500, {"error": {"message": str(exc)}}
+        return 200, _reply(reward, dialect, numbers)
 
-        def do_POST(self) -> None:
-            text = self.rfile.read(int(self.headers["Content-Length"]))
-            if self.path != PATHS[dialect]:  # type: ignore[index]
-                return self._send(404, {"detail": "Not Found"})
-            try:
-                messages = _messages(json.loads(text), dialect, state.reader)
-                reward = score(state, messages)
-            except (FacetrmError, ValueError, KeyError) as exc:
-                return self._send(400, {"error": {"message": str(exc)}})
-            except RuntimeError as exc:
-                return self._send(500, {"error": {"message": str(exc)}})
-            return self._send(200, _reply(reward, dialect, numbers))
-
-        def _send(self, status: int, value: Any) -> None:
-            body = json.dumps(value).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: Any) -> None:
-            return None
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with serving(handle, {"/v1/models": {"data": [{"id": "tiny"}]}} if dialect == "vLLM" else {}) as url:
+        yield url
 
 
 def _messages(body: dict[str, Any], dialect: str, reader: Reader) -> Conversation:

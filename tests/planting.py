@@ -1,4 +1,4 @@
-"""What ``benchmarks/planted.py`` and ``benchmarks/planted_servers.py`` plant, for the tests."""
+"""What ``benchmarks/planted.py`` and ``benchmarks/planted_servers.py`` plant, and their loopback server."""
 
 from __future__ import annotations
 
@@ -10,3 +10,4 @@ sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 
 planted = importlib.import_module("planted")
 servers = importlib.import_module("planted_servers")
+loopback = importlib.import_module("loopback")
