@@ -54,7 +54,6 @@ from facetrm.data.views import part_of
 from facetrm.evaluate.benchmarks.load import ItemSet, read_benchmark
 from facetrm.evaluate.benchmarks.preferences import OWN_PAIRS, pair_questions
 from facetrm.evaluate.benchmarks.result import judge_set
-from facetrm.evaluate.compare import fit_baselines
 from facetrm.hub.load import load_model
 from facetrm.label import LabelConfig
 from facetrm.model.output import Score, Scorer
@@ -62,6 +61,7 @@ from facetrm.model.reward_model import RewardModel
 from facetrm.recipes import run_recipe
 from facetrm.recipes.armorm.config import ArmormConfig
 from facetrm.recipes.armorm.fit import Stopwatch, fit_mixture, fit_parts, prepare
+from facetrm.recipes.armorm.judge import baselines_of
 from facetrm.recipes.armorm.rows import first_of_each
 from facetrm.recipes.evaluation.cache import ScoreCache
 from facetrm.recipes.evaluation.systems import System, answer_questions
@@ -167,15 +167,7 @@ def on_features(data: str, work: Path, pack: Path, rivals: Rivals) -> list[Conve
     rows, encoder, store, _ = prepare(config, work / f"{data}-again", watch)
     fit = fit_parts(config, rows, encoder, store.stream, watch)
     started = time.monotonic()
-    mixtures, best = fit_baselines(
-        fit.gate_pairs,
-        fit.mixture,
-        fit.gate,
-        groups=fit.gate_pairs.groups,
-        config=config.compare.linear,
-        weights=fit.weights,
-        scores=fit.scores,
-    )
+    mixtures, best = baselines_of(config, fit)
     baseline_seconds = time.monotonic() - started
     encoding = json.loads((run / "metrics.json").read_text())["seconds"]["encode"]
     fitting = sum(watch.seconds.get(stage, 0.0) for stage in ("experts", "cross-fit", "debias", "gate"))

@@ -26,10 +26,11 @@ from facetrm.core.statistics import win_credit
 from facetrm.data.records import Conversation
 from facetrm.data.world import TASKS, World
 from facetrm.data.world.truth import SLOTS
-from facetrm.evaluate.compare import fit_baselines, margins
+from facetrm.evaluate.compare import margins
 from facetrm.evaluate.truth import true_signs
 from facetrm.recipes.armorm.config import ArmormConfig
 from facetrm.recipes.armorm.fit import Stopwatch, fit_parts, stream_of
+from facetrm.recipes.armorm.judge import baselines_of
 from facetrm.recipes.armorm.rows import load_rows
 from facetrm.recipes.run import Run
 
@@ -151,14 +152,7 @@ def planted(constant: bool = False) -> dict[str, dict[str, Any]]:
     assert rows.world is not None
     encoder = PlantedEncoder(rows.world)
     fit = fit_parts(config, rows, encoder, stream_of(encoder), Stopwatch())
-    systems, _ = fit_baselines(
-        fit.gate_pairs,
-        fit.mixture,
-        fit.gate,
-        groups=fit.gate_pairs.groups,
-        config=config.compare.linear,
-        weights=fit.weights,
-    )
+    systems, _ = baselines_of(config, fit)
     signs = true_signs(rows.world, rows.test)
     by_system = margins({"gate": fit.mixture, **systems}, fit.test_pairs)
     return rounded(

@@ -183,11 +183,17 @@ class _Known:
     cells: tuple[Cell, ...]
 
 
-def _systems(
-    config: ArmormConfig, rows: Rows, fit: ArmormFit, routed: RoutedFit | None
-) -> tuple[dict[str, Floats], str]:
-    """Return the margins of the model and of what it has to beat, and the name of the best single objective."""
-    systems, best = fit_baselines(
+def baselines_of(config: ArmormConfig, fit: ArmormFit) -> tuple[dict[str, Mixture], str]:
+    """Fit every baseline on what the run's gate learned from.
+
+    Args:
+        config: Settings of the run.
+        fit: Fitted parts of the run's model.
+
+    Returns:
+        The baselines by name, and the name of the best single objective.
+    """
+    return fit_baselines(
         fit.gate_pairs,
         fit.mixture,
         fit.gate,
@@ -197,6 +203,13 @@ def _systems(
         scores=fit.scores,
         folder=fit.folder,
     )
+
+
+def _systems(
+    config: ArmormConfig, rows: Rows, fit: ArmormFit, routed: RoutedFit | None
+) -> tuple[dict[str, Floats], str]:
+    """Return the margins of the model and of what it has to beat, and the name of the best single objective."""
+    systems, best = baselines_of(config, fit)
     by_system = margins({"gate": fit.mixture, **systems}, fit.test_pairs)
     if routed is not None:
         by_system["routed"] = routed.margins
