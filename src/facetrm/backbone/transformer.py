@@ -51,6 +51,7 @@ from facetrm.backbone.lora.switching import adapter_names, known_adapters, named
 from facetrm.backbone.passes.ahead import features_of, tokenized_ahead
 from facetrm.backbone.passes.engine import OnBatch
 from facetrm.backbone.text.chat import ChatFormat, DecoderChat, Tokenized
+from facetrm.backbone.text.counted import CountedTokens
 from facetrm.backbone.text.portable import write_tokenizer
 from facetrm.backbone.text.rendered import UnrenderedTurn, unrendered_turns
 from facetrm.backbone.text.template import chat_template
@@ -84,11 +85,11 @@ class TransformerEncoder:
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, config: BackboneConfig) -> None:
         self.model = cast(PreTrainedModel, model.base_model)
         self.tokenizer, self.config = tokenizer, config
-        place = config.path
-        self.kind: TrunkKind = model_kind(model.config, place=place) if config.kind == "auto" else config.kind
+        self.kind: TrunkKind = model_kind(model.config, place=config.path) if config.kind == "auto" else config.kind
         self.max_tokens = most_tokens(self.model, tokenizer, config)
         self._template = chat_template(tokenizer, config) if self.kind == "decoder" else None
         self.chat: ChatFormat = made_chat(tokenizer, config, template=self._template, tokens=self.max_tokens)
+        self._tokens = CountedTokens(self.chat)
         self._engine = made_engine(self.model, config, kind=self.kind, pad=self.pad)
         self._weights: tuple[str, str] | None = None
         self._tokenizer_hash = tokenizer_fingerprint(tokenizer)
@@ -256,7 +257,7 @@ class TransformerEncoder:
 
     def tokenize(self, messages: Conversation, *, row: int = 0) -> Tokenized:
         """Return the token ids and positions of ``messages``; ``row`` is its index, for error messages."""
-        return self.chat.tokenize(messages, row=row)
+        return self._tokens.count(messages, row)
 
     def unrendered_turns(self) -> list[UnrenderedTurn]:
         """Return what the chat template omits from probe conversations; empty for an encoder (no template)."""
@@ -331,9 +332,7 @@ class TransformerEncoder:
         return torch.cat(parts)[torch.tensor(order).argsort()]
 
     def _tokenized(self, conversations: Sequence[Conversation]) -> Iterator[tuple[list[int], list[Tokenized]]]:
-        return tokenized_ahead(
-            conversations, lambda messages, n: self.tokenize(messages, row=n), token_budget=self.config.token_budget
-        )
+        return tokenized_ahead(conversations, self._tokens.read, token_budget=self.config.token_budget)
 
     def save_tokenizer(self, folder: Path) -> Portable:
         """Write the tokenizer to ``folder``, as :func:`~facetrm.backbone.text.portable.write_tokenizer` does.
