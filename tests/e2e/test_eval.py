@@ -221,6 +221,26 @@ def test_the_official_rewardbench_file_has_the_rendered_texts(tiny_run: Run, tmp
     assert plain["text_chosen"] == row["chosen"], "a system without a template"
 
 
+def test_the_official_file_of_rewardbench_2_has_the_rendered_texts_and_how_it_was_made(
+    tiny_run: Run, tmp_path: Path
+) -> None:
+    row = one_row("rewardbench2")
+    path, out = write_lines(tmp_path / "data.jsonl", [row]), tmp_path / "out"
+    assert command("eval", "length", tiny_run.folder, "--on", path, "--out", out, "--samples", 20).code == 0
+    (model,) = (name for name in read(out / "results.json")["models"] if name != "length")
+    written = read(out / "official" / "rewardbench2" / model / "eval-set-scores.json")
+    encoder = load_model(tiny_run.folder, device="cpu").encoder
+    assert isinstance(encoder, TransformerEncoder)
+    answers = [*row["chosen"], *row["rejected"]]
+    asked = {"role": "user", "content": row["prompt"]}
+    talks = [[asked, {"role": "assistant", "content": answer}] for answer in answers]
+    assert written["text"] == [[encoder.tokenizer.apply_chat_template(turns, tokenize=False) for turns in talks]]
+    made = {"model": model, "model_type": "Seq. Classifier", "chat_template": encoder.template_hash}
+    assert {key: written[key] for key in made} == made
+    plain = read(out / "official" / "rewardbench2" / "length" / "eval-set-scores.json")
+    assert plain["text"] == [answers], "a system without a template"
+
+
 def test_a_score_file_that_does_not_fit(tmp_path: Path) -> None:
     path, out = llmbar(tmp_path), tmp_path / "out"
     twice = write_rows(tmp_path / "twice.jsonl", [{"id": "1", "scores": [1, 0]}] * 2)

@@ -109,9 +109,9 @@ def _figures(questions: Sequence[Item]) -> dict[str, Figure]:
 
 def _official(answered: Sequence[Answered], entrant: Entrant) -> dict[str, str]:
     values = {name: value for name, value in entrant.figures.items() if name != TOTAL and value == value}
-    results = {**values, "model": entrant.name, "model_type": "Seq. Classifier", "chat_template": entrant.template}
+    made = {"model": entrant.name, "model_type": "Seq. Classifier", "chat_template": entrant.template}
     columns = {
-        "text": [[a.content for a in one.question.answers] for one in answered],
+        "text": [[entrant.text(c) for c in one.question.conversations] for one in answered],
         "scores": [list(one.scores) for one in answered],
         "results": [one.credit for one in answered],
         "subset": [one.question.subset for one in answered],
@@ -119,8 +119,8 @@ def _official(answered: Sequence[Answered], entrant: Entrant) -> dict[str, str]:
         "num_correct": [one.question.right for one in answered],
     }
     return {
-        "eval-set.json": json.dumps(results, indent=2) + "\n",
-        "eval-set-scores.json": json.dumps(columns, ensure_ascii=False) + "\n",
+        "eval-set.json": json.dumps({**values, **made}, indent=2) + "\n",
+        "eval-set-scores.json": json.dumps({**columns, **made}, ensure_ascii=False) + "\n",
     }
 
 
