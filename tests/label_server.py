@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from raw_server import listening
+
 REPLY = re.compile(r"<<reply_(\d) (\w+)>>\n(.*?)\n<</reply_\1 \2>>", re.DOTALL)
 FAULTS = ("429", "500", "503", "timeout", "drop", "half", "html", "no_choices", "chatter")
 KEY = "sk-a-key-that-nobody-may-see-0123456789"
@@ -171,25 +173,6 @@ async def say(writer: asyncio.StreamWriter, status: int, text: str, headers: str
 def label_server(server: LabelServer | None = None) -> Iterator[LabelServer]:
     """Serve in a thread of its own, on a free port of this machine."""
     state = server or LabelServer()
-    loop = asyncio.new_event_loop()
-    ready = threading.Event()
-
-    async def main() -> None:
-        listening = await asyncio.start_server(state.serve, "127.0.0.1", 0)
-        state.url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/v1"
-        ready.set()
-        await stop.wait()
-        listening.close()
-        for task in asyncio.all_tasks() - {asyncio.current_task()}:
-            task.cancel()
-
-    stop = asyncio.Event()
-    thread = threading.Thread(target=loop.run_until_complete, args=(main(),), daemon=True)
-    thread.start()
-    assert ready.wait(10.0)
-    try:
+    with listening(state.serve) as port:
+        state.url = f"http://127.0.0.1:{port}/v1"
         yield state
-    finally:
-        loop.call_soon_threadsafe(stop.set)
-        thread.join(10.0)
-        loop.close()

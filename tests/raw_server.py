@@ -8,12 +8,13 @@ import json
 import re
 import ssl
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
 Answer = bytes | Callable[[bytes], AsyncIterator[bytes]]
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @dataclass
@@ -70,18 +71,17 @@ class RawServer:
 
 
 @contextmanager
-def raw_server(answer: Answer = b"", *, trust: ssl.SSLContext | None = None, **more: int) -> Iterator[RawServer]:
-    """Serve in a thread of its own, on a free port of this machine."""
-    state = RawServer(answer, trust, **more)
+def listening(serve: Serve, *, trust: ssl.SSLContext | None = None) -> Iterator[int]:
+    """Serve connections in a thread of its own, on a free port of this machine; yield the port."""
     loop, ready, stop = asyncio.new_event_loop(), threading.Event(), asyncio.Event()
+    ports = list[int]()
 
     async def main() -> None:
-        listening = await asyncio.start_server(state.serve, "127.0.0.1", 0, ssl=trust)
-        state.port = listening.sockets[0].getsockname()[1]
-        state.url = f"http{'s' if trust else ''}://127.0.0.1:{state.port}"
+        server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=trust)
+        ports.append(server.sockets[0].getsockname()[1])
         ready.set()
         await stop.wait()
-        listening.close()
+        server.close()
         for task in asyncio.all_tasks() - {asyncio.current_task()}:
             task.cancel()
 
@@ -90,11 +90,20 @@ def raw_server(answer: Answer = b"", *, trust: ssl.SSLContext | None = None, **m
     thread.start()
     assert ready.wait(10.0)
     try:
-        yield state
+        yield ports[0]
     finally:
         loop.call_soon_threadsafe(stop.set)
         thread.join(10.0)
         loop.close()
+
+
+@contextmanager
+def raw_server(answer: Answer = b"", *, trust: ssl.SSLContext | None = None, **more: int) -> Iterator[RawServer]:
+    """Serve what ``answer`` says."""
+    state = RawServer(answer, trust, **more)
+    with listening(state.serve, trust=trust) as state.port:
+        state.url = f"http{'s' if trust else ''}://127.0.0.1:{state.port}"
+        yield state
 
 
 def response(body: bytes, *headers: str, status: str = "200 OK") -> bytes:
