@@ -22,7 +22,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -37,6 +37,7 @@ from facetrm.baselines import (
     OracleScorer,
     RandomScorer,
     RatingJudge,
+    Vote,
     error_correlation,
     fit_direction,
     fit_ensemble,
@@ -82,6 +83,7 @@ TRAINED = {
 }
 OTHER_LOSSES = {"ipo": (*POLICY, "loss=ipo"), "hinge": (*POLICY, "loss=hinge")}
 EPOCHS = {"desk": 3, "pack": 1}
+QUANTILES = {"levels": 9, "penalty": 1e-2, "steps": 100}  # by default the fit takes longer than LoRA
 SMALL_BATCHES = ("per_device_train_batch_size=2", "gradient_accumulation_steps=4")
 
 
@@ -97,6 +99,24 @@ class Remembered:
         wanted = {conversation_key(c): c for c in conversations if conversation_key(c) not in self._known}
         self._known |= zip(wanted, self._scorer.score(list(wanted.values())), strict=True)
         return [self._known[conversation_key(c)] for c in conversations]
+
+
+class Cautious:
+    """A gate with another number of its uncertain scores as the reward."""
+
+    def __init__(self, scorer: StoredScorer, kind: str) -> None:
+        self._scorer, self._kind = scorer, kind
+        self.hash = f"{scorer.hash}/{kind}"
+
+    def score(self, conversations: list[Conversation]) -> list[Score]:
+        """Return one score per conversation, in order."""
+        return [replace(one, reward=self._reward(one)) for one in self._scorer.score(conversations)]
+
+    def _reward(self, score: Score) -> float:
+        if self._kind == "lower bound":
+            return score.lower_bound(1.0)
+        assert score.uncertainty is not None
+        return float(np.mean(list(score.uncertainty.lower_tails.values())))
 
 
 @dataclass
@@ -162,7 +182,9 @@ def on_features(data: str, work: Path, pack: Path, rivals: Rivals) -> list[Conve
     recipe, _ = gate_recipe(data, pack)
     run = work / f"{data}-gate"
     raw = read_yaml(run / "config.resolved.yaml")
-    config = parse_config(ArmormConfig, {**raw, "features": {"folder": str(run / "features")}}, place=str(recipe))
+    experts = {**raw["experts"], "uncertainty": True, "quantiles": True, "quantile": QUANTILES}
+    stored = {"folder": str(run / "features")}
+    config = parse_config(ArmormConfig, {**raw, "experts": experts, "features": stored}, place=str(recipe))
     watch = Stopwatch()
     rows, encoder, store, _ = prepare(config, work / f"{data}-again", watch)
     fit = fit_parts(config, rows, encoder, store.stream, watch)
@@ -182,6 +204,9 @@ def on_features(data: str, work: Path, pack: Path, rivals: Rivals) -> list[Conve
     for name, title in {**shown, "best_objective": f"best objective ({best})"}.items():
         single = StoredScorer(RewardModel(encoder, {"all": mixtures[name]}), run / "features")
         rivals.add(title, single, training_seconds=baseline_seconds if name == "linear_bt" else fitting, **common)
+    unsure = StoredScorer(RewardModel(encoder, {"all": fit.mixture}), run / "features")
+    for title, kind in (("gate, less one deviation", "lower bound"), ("quantile heads, lower tails", "lower tails")):
+        rivals.add(title, Cautious(unsure, kind), training_seconds=fitting, **common)
     members = {"seed 0": model}
     for seed in range(1, SEEDS):
         settings = config.gate.settings.model_copy(update={"seed": seed})
@@ -234,9 +259,12 @@ def on_text(data: str, work: Path, rivals: Rivals, reference: list[Conversation]
             rivals.add(f"{' + '.join(members)}, {short}", made, training_seconds=seconds)
     config = LabelConfig(model="SmolLM2-135M-Instruct", base_url="http://127.0.0.1/v1")
     backbone = BackboneConfig(path="smollm2-135m", dtype="bfloat16")
+    voters: dict[str, Scorer] = {"gate": rivals.scorers["gate"]}
     for mode, kind in (("pairwise", JudgeScorer), ("rating", RatingJudge)):
         judge = partial(LocalJudge, backbone=backbone, mode=mode)
-        rivals.add(f"judge, {mode}", kind(config, folder=work / f"{data}-judge-{mode}", make_judge=judge))
+        voters[mode] = kind(config, folder=work / f"{data}-judge-{mode}", make_judge=judge)
+        rivals.add(f"judge, {mode}", voters[mode])
+    rivals.add("vote of both judges and the gate", Vote(voters))
 
 
 def questions_of(data: str, pack: Path) -> ItemSet:
