@@ -130,6 +130,7 @@ RM_BENCH: Final = BENCHMARKS.add(
         files=("*_filtered.json", "total_dataset.json"),
         hub=("THU-KEG/RM-Bench", "train"),
         counts=_COUNTS,
+        uncounted=("math",),
         official=_official,
     ),
 )

@@ -15,6 +15,7 @@ from typing import Any, Final
 from facetrm.core.errors import DataError
 from facetrm.core.files import read_json
 from facetrm.data.read.rows import read_rows
+from facetrm.evaluate.benchmarks.benchmark import missing_text
 from facetrm.recipes.evaluation.audit_files import read_audits
 from facetrm.recipes.evaluation.audited import AUDIT_FILE
 from facetrm.recipes.evaluation.calibrated import calibrated
@@ -181,6 +182,7 @@ def _part(folder: Path, name: str, one: Mapping[str, Any], names: Mapping[str, s
             figure: _measured(row, path, f"{where}.differences.{key}.figures.{figure}")
             for figure, row in figures.items()
         }
+    missing = [str(subset) for subset in one.get("missing", ())]
     return BenchmarkPart(
         name,
         str(one["title"]),
@@ -190,7 +192,12 @@ def _part(folder: Path, name: str, one: Mapping[str, Any], names: Mapping[str, s
         differences,
         _answered(folder / ROWS, name, names),
         _texts(folder, name, systems),
-        {**{key: one[key] for key in _ABOUT}, "systems": {names[s]: row for s, row in one["systems"].items()}},
+        {
+            **{key: one[key] for key in _ABOUT},
+            "missing": missing,
+            "systems": {names[s]: row for s, row in one["systems"].items()},
+        },
+        note=missing_text(missing),
     )
 
 
@@ -279,7 +286,8 @@ def _add(parts: list[BenchmarkPart], part: BenchmarkPart, folder: Path, notes: l
     if same_name:
         note = f"These are other rows than those of the first '{part.name}', so the two are not compared."
         notes.append(f"{part.name} in {folder.name} has other rows, so it stands apart.")
-        part = replace(part, name=f"{part.name} ({folder.name}, {len(same_name) + 1})", note=note)
+        name, said = f"{part.name} ({folder.name}, {len(same_name) + 1})", f"{part.note} {note}".strip()
+        part = replace(part, name=name, note=said)
     parts.append(part)
 
 
