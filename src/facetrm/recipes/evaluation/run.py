@@ -247,7 +247,7 @@ def _on_questions(
 ) -> SetResult:
     answers: dict[str, Sequence[Sequence[AnswerScore]]] = {}
     for system in systems:
-        done = answer_questions(system, found.questions, cache)
+        done = answer_questions(system, found.questions, cache, benchmark=found.name)
         spent[system.name] = spent[system.name].cost_with(done)
         answers[system.name] = done.answers
     return judge_set(found, answers, samples=request.samples, seed=request.seed)
