@@ -143,6 +143,9 @@ def test_against_an_earlier_result(tmp_path: Path) -> None:
     assert said.code == 3, "a slice by length fell, whatever the total did"
     assert command(*arguments, "--tolerance", 1.0).code == 0
     assert_refused(command(*arguments[:-1], tmp_path / "none"), "no such folder")
+    rows = rows_of(old / "rows.jsonl")
+    write_rows(old / "rows.jsonl", [rows[0], rows[1] | {"differences": {"clear": "much"}}])
+    assert_refused(command(*arguments), "rows.jsonl:2", "no row of 'facetrm eval'")
 
 
 def test_the_objective_that_caused_a_flip(tmp_path: Path) -> None:

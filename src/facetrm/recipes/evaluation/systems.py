@@ -88,9 +88,7 @@ class Answering:
         return Answering([], self.scored + other.scored, self.tokens + other.tokens, self.seconds + other.seconds)
 
 
-def answer_questions(
-    system: System, questions: Sequence[Item], cache: ScoreCache, *, benchmark: str = ""
-) -> Answering:
+def answer_questions(system: System, questions: Sequence[Item], cache: ScoreCache, *, benchmark: str = "") -> Answering:
     """Return the score of each answer, by question. Answers that the cache knows are not scored again.
 
     Args:
