@@ -143,6 +143,9 @@ def test_against_an_earlier_result(tmp_path: Path) -> None:
     assert said.code == 3, "a slice by length fell, whatever the total did"
     assert command(*arguments, "--tolerance", 1.0).code == 0
     assert_refused(command(*arguments[:-1], tmp_path / "none"), "no such folder")
+    rows = rows_of(old / "rows.jsonl")
+    write_rows(old / "rows.jsonl", [rows[0], rows[1] | {"differences": {"clear": "much"}}])
+    assert_refused(command(*arguments), "rows.jsonl:2", "no row of 'facetrm eval'")
 
 
 def test_the_objective_that_caused_a_flip(tmp_path: Path) -> None:
@@ -178,6 +181,36 @@ def test_stored_scores_give_the_same_result(tiny_run: Run, tmp_path: Path) -> No
             assert found[name][stored.stem] == row[model], name
     summary = read(out / "official" / "rm-bench" / model / "summary.json")
     assert summary["total_avg_acc"] == figures["total"][model]["value"]
+
+
+def test_the_official_rm_bench_file_reads_back_when_its_files_share_ids(tmp_path: Path) -> None:
+    for domain in ("chat", "code", "safety-refuse"):
+        row = {key: value for key, value in one_row("rm-bench").items() if key != "domain"}
+        write_lines(tmp_path / "files" / f"{domain}_filtered.json", [row | {"chosen": ["a", "bb", domain]}])
+    line, out = ["--on", f"rm-bench={tmp_path / 'files'}", "--samples", 20], tmp_path / "out"
+    assert command("eval", "length", *line, "--out", out).code == 0
+    figures = read(out / "results.json")["benchmarks"]["rm-bench"]["figures"]
+    official = out / "official" / "rm-bench" / "length" / "scores.json"
+    said = command("eval", official, *line, "--out", tmp_path / "again", "--json")
+    assert said.code == 0, said.err
+    found = json.loads(said.out)["benchmarks"]["rm-bench"]["figures"]
+    assert {key: row["scores"] for key, row in found.items()} == {key: row["length"] for key, row in figures.items()}
+
+
+def test_stored_rows_of_two_benchmarks_with_the_same_ids(tmp_path: Path) -> None:
+    rows = [{"prompt": f"Say {n}.", "chosen": "a" * n, "rejected": "bbb"} for n in range(1, 6)]
+    one = write_rows(tmp_path / "one.jsonl", rows)
+    two = write_rows(tmp_path / "two.jsonl", [row | {"chosen": "bbb", "rejected": row["chosen"]} for row in rows])
+    line, out = ["--on", one, "--on", two, "--samples", 20], tmp_path / "out"
+    assert command("eval", "length", *line, "--out", out).code == 0
+    said = command("eval", out / "rows.jsonl", *line, "--out", tmp_path / "again", "--json")
+    assert said.code == 0, said.err
+    before, now = read(out / "results.json")["benchmarks"], json.loads(said.out)["benchmarks"]
+    for name in ("one.jsonl", "two.jsonl"):
+        assert now[name]["figures"]["total"]["rows"] == before[name]["figures"]["total"]["length"]
+    assert command("eval", "length", "random", *line, "--out", out).code == 0
+    said = command("eval", out / "rows.jsonl", *line, "--out", tmp_path / "again")
+    assert_refused(said, "rows.jsonl:6", "holds scores of 'length' and of 'random'", "keep the lines of one model")
 
 
 @pytest.mark.parametrize("name", ["rewardbench", "rewardbench2", "judgebench", "rmb"])

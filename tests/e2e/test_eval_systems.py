@@ -201,3 +201,10 @@ def test_trained_rivals_are_judged_by_their_folders(rivals: Path, tmp_path: Path
     again = command(*line, "--device", "cpu", "--json")
     assert all(about["scored"] == 0 for about in json.loads(again.out)["models"].values())
     assert json.loads(again.out)["benchmarks"] == results["benchmarks"]
+
+
+def test_the_shipped_model_is_found_by_its_name_and_a_name_like_it_is_not(tmp_path: Path) -> None:
+    line = ["--on", "desk", "--pairs", "2", "--samples", "20", "--out", str(tmp_path / "out")]
+    said = command("eval", "desk", *line)
+    assert said.code == 0, said.err
+    assert_refused(command("eval", "desc", *line), "no such model", "did you mean 'desk'")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from typer.testing import CliRunner
 
+from benchmark_samples import one_row, write_lines
 from facetrm.cli.app import app
 from facetrm.core.errors import DataError
 
@@ -32,3 +33,18 @@ def test_report_on_another_folder(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["report", str(tmp_path)])
     assert isinstance(done.exception, DataError)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_benchmark_without_one_of_its_domains_says_so_everywhere(tmp_path: Path) -> None:
+    for domain in ("chat", "code", "safety-refuse", "safety-response"):
+        row = {name: value for name, value in one_row("rm-bench").items() if name != "domain"}
+        write_lines(tmp_path / "files" / f"{domain}_filtered.json", [row | {"id": domain}])
+    out, said = tmp_path / "ev", "Not in these files: math. The total is over the others"
+    line = ["eval", "length", "--on", f"rm-bench={tmp_path / 'files'}", "--samples", "20", "--out", str(out)]
+    done = CliRunner().invoke(app, line)
+    assert done.exit_code == 0, done.output
+    assert said in done.output
+    assert CliRunner().invoke(app, ["report", str(out)]).exit_code == 0
+    assert json.loads((out / "report.json").read_text())["benchmarks"]["rm-bench"]["about"]["missing"] == ["math"]
+    assert said in (out / "report.html").read_text()
+    assert said in (out / "report.md").read_text()

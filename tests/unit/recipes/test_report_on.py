@@ -17,6 +17,7 @@ from audit_samples import Parts, luck, random_pairs
 from facetrm.core.errors import ConfigError, DataError
 from facetrm.evaluate.audit import AuditConfig, audit
 from facetrm.recipes.evaluation.calibrated import calibrated
+from facetrm.recipes.evaluation.gates import read_earlier
 from facetrm.recipes.evaluation.gathered import gather_results
 from facetrm.recipes.evaluation.named import Loading
 from facetrm.recipes.evaluation.reported import report_on
@@ -142,6 +143,16 @@ def test_other_rows_stand_apart(folder: Path, tmp_path: Path) -> None:
         (("date",), None, "no key 'date'"),
         (("benchmarks",), [], "key 'benchmarks' is no object"),
         (("benchmarks", "mine.jsonl", "files"), [{}], "benchmarks.mine.jsonl.files' is no list of files"),
+        (("benchmarks", "mine.jsonl", "files"), [{"sha256": ""}], "benchmarks.mine.jsonl.files' is no list of files"),
+        (("benchmarks", "mine.jsonl", "rows"), "many", "benchmarks.mine.jsonl.rows' is 'many', no whole number"),
+        (("benchmarks", "mine.jsonl", "counts"), {"a": "b"}, "mine.jsonl.counts.a' is 'b', no whole number"),
+        (("benchmarks", "mine.jsonl", "published_counts"), 4, "mine.jsonl.published_counts' is no object"),
+        (("benchmarks", "mine.jsonl", "levels"), [], "benchmarks.mine.jsonl.levels' is no object"),
+        (("benchmarks", "mine.jsonl", "missing"), 3, "benchmarks.mine.jsonl.missing' is no list of names"),
+        (("benchmarks", "mine.jsonl", "systems", "length"), 4, "mine.jsonl.systems.length' is no object"),
+        (("benchmarks", "mine.jsonl", "systems", "length", "ties"), None, "systems.length.ties'"),
+        (("models",), {}, "key 'models' is empty"),
+        (("ratings",), [1], "key 'ratings' is no object"),
     ],
 )
 def test_a_broken_result_is_named_by_its_key(
@@ -158,6 +169,8 @@ def test_a_broken_result_is_named_by_its_key(
     (broken / "results.json").write_text(json.dumps(results))
     with pytest.raises(DataError, match=re.escape(said)):
         gather_results([broken])
+    with pytest.raises(DataError, match=re.escape(said)):
+        read_earlier(broken, out=tmp_path, benchmarks=["mine.jsonl"])
 
 
 def rated_rows(path: Path, count: int = 24) -> Path:

@@ -103,9 +103,10 @@ class Benchmark:
         credit: Returns the credits by column, [N] each; the column ``credit`` decides whether a question is right.
         figures: Returns the figures of the benchmark, by name; ``total`` is the official overall.
         tie_rule: What an exact tie earns, in one sentence.
-        files: Patterns of its files below a folder.
+        files: Patterns of its files below a folder; the first that matches a file gives all of them.
         hub: Name of the data set on the Hub, and its split; None if it is only to be had as files.
         counts: Published number of rows by subset; empty if none are published.
+        uncounted: Further subsets or figures that its total needs, without a published number of rows.
         official: Returns the official tool's files by name; None if there is no such tool.
     """
 
@@ -121,8 +122,12 @@ class Benchmark:
     files: tuple[str, ...] = ("*.json", "*.jsonl", "*.parquet")
     hub: tuple[str, str] | None = None
     counts: Mapping[str, int] = field(default_factory=dict)
+    uncounted: tuple[str, ...] = ()
     official: WriteOfficial | None = None
 
+
+_NAMED: Final = 6
+"""At most this many missing subsets are named."""
 
 BENCHMARKS: Final[Registry[Benchmark]] = Registry("benchmark")
 
@@ -187,3 +192,16 @@ def numbered(questions: Sequence[Item]) -> Iterator[tuple[str, Item]]:
     """Yield each question with the name that joins score files to it: ``subset/id``."""
     for question in questions:
         yield f"{question.subset}/{question.id}", question
+
+
+def missing_text(missing: Sequence[str]) -> str:
+    """Return what is said of a benchmark of which whole subsets are missing; nothing if none is.
+
+    Args:
+        missing: Their names.
+    """
+    if not missing:
+        return ""
+    more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+    named = "; ".join(missing[:_NAMED])
+    return f"Not in these files: {named}{more}. The total is over the others, so it is not the published figure."

@@ -216,9 +216,15 @@ def _files(path: Path, benchmark: Benchmark | None) -> list[Path]:
 
 
 def _recognised(file: Path) -> Benchmark | Source:
-    first = next((raw.value for raw in read_rows(file) if raw.value is not None), None)
+    first, broken = None, None
+    for raw in read_rows(file):
+        if raw.value is not None:
+            first = raw.value
+            break
+        if broken is None and raw.error is not None:
+            broken = DataError(raw.error.problem, place=f"{file}:{raw.number}", fix=raw.error.fix)
     if first is None:
-        raise DataError("no row", place=file, fix="give a file with rows")
+        raise broken or DataError("no row", place=file, fix="give a file with rows")
     for benchmark in RECOGNISED:
         if benchmark.fields <= first.keys() and benchmark.accepts(first):
             return benchmark

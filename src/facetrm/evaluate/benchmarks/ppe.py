@@ -106,6 +106,7 @@ PPE: Final = BENCHMARKS.add(
         read=_read,
         credit=_credit,
         figures=_figures,
+        uncounted=(HUMAN, "correctness"),
         tie_rule="A tie earns one half; among m equally best answers each earns 1/m.",
     ),
 )

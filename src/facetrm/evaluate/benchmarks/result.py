@@ -127,6 +127,9 @@ class SetResult:
             "left_out": found.left_out,
             "counts": counts,
             "published_counts": dict(benchmark.counts),
+            "missing": [
+                name for name in (*benchmark.counts, *benchmark.uncounted) if name not in {*counts, *self.figures}
+            ],
             "levels": {name: figure.level for name, figure in self.figures.items()},
             "figures": {name: _dicts(row) for name, row in self.values.items()},
             "slices": {name: _dicts(row) for name, row in self.slices.items()},

@@ -106,7 +106,12 @@ def _official(answered: Sequence[Answered], entrant: Entrant) -> dict[str, str]:
     names += [(level, f"{level}_acc") for level in LEVELS] + [(TOTAL, "total_avg_acc")]
     summary = {written: entrant.figures[name] for name, written in names if name in entrant.figures}
     rows = [
-        {**one.question.row, "score_chosen": list(one.scores[:STYLES]), "score_rejected": list(one.scores[STYLES:])}
+        {
+            **one.question.row,
+            "domain": one.question.subset,
+            "score_chosen": list(one.scores[:STYLES]),
+            "score_rejected": list(one.scores[STYLES:]),
+        }
         for one in answered
     ]
     return {
@@ -130,6 +135,7 @@ RM_BENCH: Final = BENCHMARKS.add(
         files=("*_filtered.json", "total_dataset.json"),
         hub=("THU-KEG/RM-Bench", "train"),
         counts=_COUNTS,
+        uncounted=("math",),
         official=_official,
     ),
 )

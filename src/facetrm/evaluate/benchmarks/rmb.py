@@ -118,7 +118,8 @@ RMB: Final = BENCHMARKS.add(
         credit=_credit,
         figures=_figures,
         tie_rule="A tie is a loss.",
-        files=("Pairwise_set/**/*.json", "BoN_set/**/*.json", "**/*.json", "*.jsonl"),
+        files=("*_set/**/*.json", "**/*.json", "*.jsonl"),
+        uncounted=tuple(f"{side}, {kind}" for side in ("helpfulness", "harmlessness") for kind in (_PAIRS, _BEST)),
         official=_official,
     ),
 )

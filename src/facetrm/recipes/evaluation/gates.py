@@ -14,11 +14,9 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias, final
 
 from facetrm.core.errors import ConfigError, DataError
-from facetrm.core.files import read_json
 from facetrm.data.read.rows import read_rows
+from facetrm.recipes.evaluation.stored_results import RESULTS, ROWS, read_results
 
-RESULTS: Final = "results.json"
-ROWS: Final = "rows.jsonl"
 _MOST: Final = 200
 _SHOWN: Final = 40
 """Number of figures that an error lists."""
@@ -156,9 +154,7 @@ def read_earlier(earlier: Path, *, out: Path, benchmarks: Collection[str]) -> di
         raise ConfigError(
             f"'{earlier}' is the folder of the new result", place="--against", fix="give another folder with --out"
         )
-    found = read_json(path, DataError, fix="give the folder that 'facetrm eval' wrote")
-    if not isinstance(found, dict) or not isinstance(found.get("benchmarks"), dict) or not found.get("models"):
-        raise DataError("no result of 'facetrm eval'", place=path, fix="give the folder that it wrote")
+    found = read_results(path)
     held = _judged_sets(found)
     if not set(held).intersection(benchmarks):
         raise DataError("no benchmark in common", place=path, fix=f"it has {', '.join(held) or 'none'}")
@@ -244,11 +240,17 @@ def _rows_of(path: Path, model: str) -> dict[_Key, Mapping[str, Any]]:
     rows: dict[_Key, Mapping[str, Any]] = {}
     for raw in read_rows(path):
         row = raw.value
-        if row is None or not {"benchmark", "subset", "id", "model", "verdict"} <= row.keys():
+        if row is None or not {"benchmark", "subset", "id", "model", "verdict"} <= row.keys() or not _parts(row):
             raise DataError("no row of 'facetrm eval'", place=f"{path}:{raw.number}", fix="evaluate again")
         if row["model"] == model:
             rows[_key(row)] = row
     return rows
+
+
+def _parts(row: Mapping[str, Any]) -> bool:
+    """Return whether the contributions to the margin, if any, are numbers by name."""
+    held = row.get("differences") or {}
+    return isinstance(held, dict) and all(isinstance(value, int | float) for value in held.values())
 
 
 def _flips(before: Mapping[_Key, Mapping[str, Any]], now: Mapping[_Key, Mapping[str, Any]]) -> list[FlippedItem]:

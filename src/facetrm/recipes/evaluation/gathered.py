@@ -6,21 +6,29 @@ the totals of the longest and the shortest answer must agree. Otherwise they sta
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from facetrm.core.errors import DataError
-from facetrm.core.files import read_json
 from facetrm.data.read.rows import read_rows
+from facetrm.evaluate.benchmarks.benchmark import missing_text
 from facetrm.recipes.evaluation.audit_files import read_audits
 from facetrm.recipes.evaluation.audited import AUDIT_FILE
 from facetrm.recipes.evaluation.calibrated import calibrated
 from facetrm.recipes.evaluation.exports import file_name
-from facetrm.recipes.evaluation.gates import RESULTS, ROWS
 from facetrm.recipes.evaluation.run_files import METRICS, read_run
+from facetrm.recipes.evaluation.stored_results import (
+    ABOUT,
+    FIX,
+    MADE,
+    RESULTS,
+    ROWS,
+    mapping,
+    measured_figure,
+    read_results,
+)
 from facetrm.report.evaluated.audit_part import AuditPart
 from facetrm.report.evaluated.content import EvaluationReport
 from facetrm.report.evaluated.measured import (
@@ -32,8 +40,6 @@ from facetrm.report.evaluated.measured import (
     RunPart,
     Texts,
 )
-
-_FIX: Final = "evaluate again with 'facetrm eval'"
 
 
 def gather_results(places: Sequence[Path]) -> EvaluationReport:
@@ -57,19 +63,19 @@ def gather_results(places: Sequence[Path]) -> EvaluationReport:
         if folder.is_file() and folder.suffix == ".json":
             audits += _renamed(read_audits(folder), audits, folder.parent)
         elif (folder / RESULTS).is_file():
-            results = _results(folder / RESULTS)
+            results = read_results(folder / RESULTS)
             names = _distinct(results["models"], models, folder)
             models |= {names[name]: about for name, about in results["models"].items()}
-            made.append({"folder": folder.name, **{k: results[k] for k in _MADE}})
+            made.append({"folder": folder.name, **{k: results[k] for k in MADE}})
             plain = {names[name] for name, about in results["models"].items() if about.get("kind") == "baseline"}
             for name, one in results["benchmarks"].items():
                 part = _part(folder, name, one, names)
                 _add(parts, replace(part, plain=frozenset(plain.intersection(part.models))), folder, notes)
-            for name, one in _mapping(results.get("ratings") or {}, folder / RESULTS, "ratings").items():
+            for name, one in mapping(results.get("ratings") or {}, folder / RESULTS, "ratings").items():
                 _add_rated(rated, _rated(name, one, names, folder / RESULTS), folder)
             audit = results.get("audit")
             if audit is not None and (folder / AUDIT_FILE).is_file():
-                data = str(_mapping(audit, folder / RESULTS, "audit").get("data", ""))
+                data = str(mapping(audit, folder / RESULTS, "audit").get("data", ""))
                 order = [name for name in results["models"] if names[name] not in plain]
                 found = read_audits(folder / AUDIT_FILE, data=Path(data).name, order=[*order, *results["models"]])
                 audits += _renamed(found, audits, folder)
@@ -105,57 +111,6 @@ def _renamed(found: Sequence[AuditPart], taken: Sequence[AuditPart], folder: Pat
     return [replace(one, model=f"{one.model} ({folder.name})") if one.model in names else one for one in found]
 
 
-_MADE: Final = ("command", "date", "seed", "samples", "level", "facetrm")
-_ABOUT: Final = (
-    "rows",
-    "prompts",
-    "files",
-    "counts",
-    "published_counts",
-    "left_out",
-    "tie_rule",
-    "citation",
-    "systems",
-    "levels",
-)
-
-
-def _results(path: Path) -> dict[str, Any]:
-    found = _mapping(read_json(path, DataError, fix=_FIX), path, "")
-    for key in ("models", "benchmarks"):
-        _mapping(_need(found, key, path, ""), path, key)
-    for key in _MADE:
-        _need(found, key, path, "")
-    for name, one in found["models"].items():
-        _mapping(one, path, f"models.{name}")
-    for name, one in found["benchmarks"].items():
-        where = f"benchmarks.{name}"
-        for key in ("figures", "slices", "differences", *_ABOUT, "title"):
-            _need(_mapping(one, path, where), key, path, where)
-        for key in ("systems", "counts"):
-            _mapping(one[key], path, f"{where}.{key}")
-        if not isinstance(one["files"], list) or any(
-            not isinstance(x, dict) or "sha256" not in x for x in one["files"]
-        ):
-            raise DataError(f"key '{where}.files' is no list of files", place=path, fix=_FIX)
-        unknown = [system for system in one["systems"] if system not in found["models"]]
-        if unknown:
-            raise DataError(f"key '{where}.systems.{unknown[0]}' names no model", place=path, fix=_FIX)
-    return found
-
-
-def _need(held: Mapping[str, Any], key: str, path: Path, where: str) -> Any:
-    if key not in held:
-        raise DataError(f"no key '{where + '.' if where else ''}{key}'", place=path, fix=_FIX)
-    return held[key]
-
-
-def _mapping(value: Any, path: Path, where: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise DataError(f"key '{where}' is no object" if where else "not a JSON object", place=path, fix=_FIX)
-    return value
-
-
 def _distinct(names: Mapping[str, Any], taken: Mapping[str, Any], folder: Path) -> dict[str, str]:
     """Return the name of each model in the report: that of another model with the same name gets its folder's."""
     found: dict[str, str] = {}
@@ -175,12 +130,13 @@ def _part(folder: Path, name: str, one: Mapping[str, Any], names: Mapping[str, s
     systems = list(one["systems"])
     for other in systems[1:]:
         key = f"{systems[0]} - {other}"
-        held = _mapping(_mapping(one["differences"], path, f"{where}.differences").get(key, {}), path, key)
-        figures = _mapping(held.get("figures", {}), path, f"{where}.differences.{key}.figures")
+        held = mapping(mapping(one["differences"], path, f"{where}.differences").get(key, {}), path, key)
+        figures = mapping(held.get("figures", {}), path, f"{where}.differences.{key}.figures")
         differences[names[systems[0]], names[other]] = {
-            figure: _measured(row, path, f"{where}.differences.{key}.figures.{figure}")
+            figure: measured_figure(row, path, f"{where}.differences.{key}.figures.{figure}")
             for figure, row in figures.items()
         }
+    missing = [str(subset) for subset in one.get("missing", ())]
     return BenchmarkPart(
         name,
         str(one["title"]),
@@ -190,30 +146,23 @@ def _part(folder: Path, name: str, one: Mapping[str, Any], names: Mapping[str, s
         differences,
         _answered(folder / ROWS, name, names),
         _texts(folder, name, systems),
-        {**{key: one[key] for key in _ABOUT}, "systems": {names[s]: row for s, row in one["systems"].items()}},
+        {
+            **{key: one[key] for key in ABOUT},
+            "missing": missing,
+            "systems": {names[s]: row for s, row in one["systems"].items()},
+        },
+        note=missing_text(missing),
     )
 
 
 def _table(held: Any, names: Mapping[str, str], path: Path, where: str) -> dict[str, dict[str, MeasuredFigure | None]]:
     return {
         figure: {
-            names.get(system, system): _measured(value, path, f"{where}.{figure}.{system}")
-            for system, value in _mapping(row, path, f"{where}.{figure}").items()
+            names.get(system, system): measured_figure(value, path, f"{where}.{figure}.{system}")
+            for system, value in mapping(row, path, f"{where}.{figure}").items()
         }
-        for figure, row in _mapping(held, path, where).items()
+        for figure, row in mapping(held, path, where).items()
     }
-
-
-def _measured(held: Any, path: Path, where: str) -> MeasuredFigure | None:
-    ends = []
-    for key in ("value", "low", "high"):
-        value = _need(_mapping(held, path, where), key, path, where)
-        if value is None:
-            return None
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise DataError(f"key '{where}.{key}' is {value!r}, no number", place=path, fix=_FIX)
-        ends.append(float(value))
-    return MeasuredFigure(*ends)
 
 
 def _answered(path: Path, benchmark: str, names: Mapping[str, str]) -> dict[str, dict[tuple[str, str], JudgedQuestion]]:
@@ -226,7 +175,7 @@ def _answered(path: Path, benchmark: str, names: Mapping[str, str]) -> dict[str,
             one = _one_answered(row)
             found.setdefault(names[row["model"]], {})[one.subset, one.id] = one
         except (KeyError, TypeError, ValueError, AttributeError) as exc:
-            raise DataError(f"no row of 'facetrm eval' ({exc})", place=f"{path}:{raw.number}", fix=_FIX) from None
+            raise DataError(f"no row of 'facetrm eval' ({exc})", place=f"{path}:{raw.number}", fix=FIX) from None
     return found
 
 
@@ -258,9 +207,7 @@ def _texts(folder: Path, benchmark: str, systems: Sequence[str]) -> dict[tuple[s
                 key = subset, str(row["sample_id"]).removeprefix(f"{subset}/")
                 found[key] = Texts(str(given["raw"]), choices[:right], choices[right:])
             except (KeyError, TypeError, AttributeError) as exc:
-                raise DataError(
-                    f"no sample of 'facetrm eval' ({exc})", place=f"{path}:{raw.number}", fix=_FIX
-                ) from None
+                raise DataError(f"no sample of 'facetrm eval' ({exc})", place=f"{path}:{raw.number}", fix=FIX) from None
         return found
     return {}
 
@@ -279,7 +226,8 @@ def _add(parts: list[BenchmarkPart], part: BenchmarkPart, folder: Path, notes: l
     if same_name:
         note = f"These are other rows than those of the first '{part.name}', so the two are not compared."
         notes.append(f"{part.name} in {folder.name} has other rows, so it stands apart.")
-        part = replace(part, name=f"{part.name} ({folder.name}, {len(same_name) + 1})", note=note)
+        name, said = f"{part.name} ({folder.name}, {len(same_name) + 1})", f"{part.note} {note}".strip()
+        part = replace(part, name=name, note=said)
     parts.append(part)
 
 
@@ -319,7 +267,7 @@ def _rated(name: str, one: Any, names: Mapping[str, str], path: Path) -> RatedPa
                 found = held["own" if own else "reward"]
                 figures.setdefault(objective, {})[names[model]] = RankFigure(
                     own,
-                    _measured(found["spearman"], path, f"ratings.{name}.{objective}"),
+                    measured_figure(found["spearman"], path, f"ratings.{name}.{objective}"),
                     None if found["kendall"]["value"] is None else float(found["kendall"]["value"]),
                     int(held["rows"]),
                     int(held["failed"]),
@@ -329,11 +277,11 @@ def _rated(name: str, one: Any, names: Mapping[str, str], path: Path) -> RatedPa
         means = {
             names[model]: mean
             for model, found in zip(one["systems"], held, strict=True)
-            if found and (mean := _measured(found, path, f"ratings.{name}.figures.spearman")) is not None
+            if found and (mean := measured_figure(found, path, f"ratings.{name}.figures.spearman")) is not None
         }
         return RatedPart(name, int(one["rows"]), models, tuple(x["sha256"] for x in one["files"]), figures, means)
     except (KeyError, TypeError, ValueError, AttributeError) as exc:
-        raise DataError(f"key 'ratings.{name}' is broken ({exc})", place=path, fix=_FIX) from None
+        raise DataError(f"key 'ratings.{name}' is broken ({exc})", place=path, fix=FIX) from None
 
 
 def _add_rated(parts: list[RatedPart], part: RatedPart, folder: Path) -> None:

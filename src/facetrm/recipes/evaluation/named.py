@@ -113,7 +113,9 @@ def load_system(text: str, loading: Loading) -> System:
         return System(path.stem, text, "scores", hashlib.sha256(path.read_bytes()).hexdigest(), stored=stored)
     if path.suffix in (".jsonl", ".json") and not path.exists():
         raise DataError("no such file of scores", place=path, fix="check the path")
-    if not path.exists() and (near := difflib.get_close_matches(text[:200], [*_PLAIN, *hub.shipped_models()], n=1)):
+    shipped = hub.shipped_models()
+    known = path.exists() or text in shipped
+    if not known and (near := difflib.get_close_matches(text[:200], [*_PLAIN, *shipped], n=1)):
         raise ModelError("no such model", place=text, fix=f"did you mean '{near[0]}'? Or give a model or run folder")
     return _model(text, loading)
 

@@ -34,8 +34,6 @@ from facetrm.recipes.evaluation.audited import AUDIT, audit_systems, pairs_to_au
 from facetrm.recipes.evaluation.cache import ScoreCache
 from facetrm.recipes.evaluation.exports import write_official, write_shared_records
 from facetrm.recipes.evaluation.gates import (
-    RESULTS,
-    ROWS,
     Bound,
     check_bounds,
     compare_results,
@@ -45,6 +43,7 @@ from facetrm.recipes.evaluation.gates import (
 )
 from facetrm.recipes.evaluation.named import JUDGE, Loading, load_systems
 from facetrm.recipes.evaluation.score_files import written_rows
+from facetrm.recipes.evaluation.stored_results import RESULTS, ROWS
 from facetrm.recipes.evaluation.systems import Answering, System, answer_questions, score_conversations
 
 _KIND: Final = "facetrm evaluation"
@@ -247,7 +246,7 @@ def _on_questions(
 ) -> SetResult:
     answers: dict[str, Sequence[Sequence[AnswerScore]]] = {}
     for system in systems:
-        done = answer_questions(system, found.questions, cache)
+        done = answer_questions(system, found.questions, cache, benchmark=found.name)
         spent[system.name] = spent[system.name].cost_with(done)
         answers[system.name] = done.answers
     return judge_set(found, answers, samples=request.samples, seed=request.seed)

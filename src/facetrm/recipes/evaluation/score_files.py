@@ -1,6 +1,6 @@
 """Stored scores as a system: our rows, the output of ``facetrm score``, and the files of the benchmarks' own tools.
 
-    id, subset, scores[]                                        rows.jsonl of ``facetrm eval`` (the right answers first)
+    [benchmark, model,] id, subset, scores[]                    rows.jsonl of ``facetrm eval`` (the right answers first)
     id, answer, reward                                          ``facetrm score`` on a file of preferences
     prompt, results, scores_chosen, scores_rejected             RewardBench, in the order of its rows
     {text, scores, results, subset, id, num_correct}: columns   RewardBench 2
@@ -52,7 +52,8 @@ def read_score_file(path: Path) -> StoredScores:
     Raises:
         DataError: The file has another form, a score is not a number, or an id occurs twice.
     """
-    scores: dict[_Key, tuple[float | None, ...]] = {}
+    tables: dict[str, dict[_Key, tuple[float | None, ...]]] = {}
+    model: object = None
     in_order: list[tuple[float | None, ...]] = []
     form = None
     for raw in _raw_rows(path):
@@ -68,6 +69,10 @@ def read_score_file(path: Path) -> StoredScores:
             raise DataError(exc.problem, place=place, fix=exc.fix) from None
         except (KeyError, TypeError, IndexError, ValueError) as exc:
             raise DataError(f"a score is missing ({exc})", place=place, fix=_KNOWN_FORMS) from None
+        if form is _own:
+            model = raw.value.get("model") if model is None else model
+            _check_model(model, raw.value, place)
+        scores = tables.setdefault(str(raw.value.get("benchmark", "")) if form is _own else "", {})
         if form is _answer:
             scores[key] = (*scores.get(key, ()), *values)
             continue
@@ -79,7 +84,17 @@ def read_score_file(path: Path) -> StoredScores:
         scores[key] = values
     if form is None:
         raise DataError("no row", place=path, fix=_KNOWN_FORMS)
-    return StoredScores(path, scores, in_order if form is _rewardbench else [])
+    return StoredScores(path, tables, in_order if form is _rewardbench else [])
+
+
+def _check_model(model: object, row: Row, place: str) -> None:
+    """Refuse the row of another model: scores of two models are two systems."""
+    if row.get("model") != model:
+        raise DataError(
+            f"holds scores of {short(model)} and of {short(row.get('model'))}",
+            place=place,
+            fix="keep the lines of one model in a file of their own",
+        )
 
 
 class StoredScores:
@@ -87,20 +102,25 @@ class StoredScores:
 
     Args:
         path: The file, for error messages.
-        scores: Scores of the answers by (subset, id); the subset is None if the file does not name it.
+        tables: By benchmark, scores of the answers by (subset, id). The benchmark is empty and the subset None if the
+            file does not name them.
         in_order: Scores in the order of the benchmark's rows, for files without ids.
     """
 
     def __init__(
-        self, path: Path, scores: Mapping[_Key, tuple[float | None, ...]], in_order: Sequence[tuple[float | None, ...]]
+        self,
+        path: Path,
+        tables: Mapping[str, Mapping[_Key, tuple[float | None, ...]]],
+        in_order: Sequence[tuple[float | None, ...]],
     ) -> None:
-        self.path, self._scores, self._in_order = path, scores, in_order
+        self.path, self._tables, self._in_order = path, tables, in_order
 
-    def answer(self, questions: Sequence[Item]) -> list[list[AnswerScore]]:
+    def answer(self, questions: Sequence[Item], benchmark: str = "") -> list[list[AnswerScore]]:
         """Return the score of each answer, by question. A question without scores has failed.
 
         Args:
             questions: All questions of a benchmark, in order.
+            benchmark: Its name. Only a file with the scores of several benchmarks must name it.
 
         Raises:
             DataError: No question has scores, or a row has another number of scores than the question has answers.
@@ -111,10 +131,12 @@ class StoredScores:
                 place=self.path,
                 fix="a file without ids must have the rows of the benchmark, in its order",
             )
+        only = next(iter(self._tables.values())) if len(self._tables) == 1 else {}
+        scores_by_key = self._tables.get(benchmark, only)
         found = []
         missing = 0
         for n, question in enumerate(questions):
-            values = self._in_order[n] if self._in_order else self._of(question)
+            values = self._in_order[n] if self._in_order else _of(scores_by_key, question)
             missing += values is None
             if values is not None and len(values) != len(question.answers):
                 raise DataError(
@@ -128,9 +150,10 @@ class StoredScores:
             raise DataError("no row belongs to this benchmark", place=self.path, fix="ids and subsets must agree")
         return found
 
-    def _of(self, question: Item) -> tuple[float | None, ...] | None:
-        named = self._scores.get((question.subset, question.id))
-        return self._scores.get((None, question.id)) if named is None else named
+
+def _of(scores: Mapping[_Key, tuple[float | None, ...]], question: Item) -> tuple[float | None, ...] | None:
+    named = scores.get((question.subset, question.id))
+    return scores.get((None, question.id)) if named is None else named
 
 
 def _raw_rows(path: Path) -> Iterator[RawRow]:

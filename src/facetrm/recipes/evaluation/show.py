@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from facetrm.core.errors import printable
+from facetrm.evaluate.benchmarks.benchmark import missing_text
 from facetrm.evaluate.benchmarks.result import BASELINES
 
 _MOST: Final = 40
@@ -66,6 +67,8 @@ def _benchmark(name: str, one: Mapping[str, Any]) -> str:
     if published:
         shown = ", ".join(f"{key} {one['counts'][key]} of {n}" for key, n in published.items())
         lines.append(f"Not the published number of questions: {shown}.")
+    if one["missing"]:
+        lines.append(missing_text(one["missing"]))
     return "\n".join(lines)
 
 

@@ -88,16 +88,17 @@ class Answering:
         return Answering([], self.scored + other.scored, self.tokens + other.tokens, self.seconds + other.seconds)
 
 
-def answer_questions(system: System, questions: Sequence[Item], cache: ScoreCache) -> Answering:
+def answer_questions(system: System, questions: Sequence[Item], cache: ScoreCache, *, benchmark: str = "") -> Answering:
     """Return the score of each answer, by question. Answers that the cache knows are not scored again.
 
     Args:
         system: The system.
         questions: The questions.
         cache: Scores of earlier runs; new ones are added to it.
+        benchmark: Name of the benchmark, which stored scores may name.
     """
     if system.stored is not None:
-        return Answering(system.stored.answer(questions))
+        return Answering(system.stored.answer(questions, benchmark))
     assert system.scorer is not None
     if isinstance(system.scorer, GroupScorer):
         return _in_groups(system.scorer, system.hash, [q.conversations for q in questions], cache)

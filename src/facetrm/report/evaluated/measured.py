@@ -99,7 +99,7 @@ class BenchmarkPart:
         answered: Each model's questions, by subset and id.
         texts: Texts of the questions, by subset and id.
         about: What ``results.json`` says about how it was measured.
-        note: Why it stands apart from another benchmark of the same name; empty otherwise.
+        note: What is missing of it, and why it stands apart from another of the same name; empty otherwise.
         plain: Names of the models that are baselines, such as ``length``.
     """
 
