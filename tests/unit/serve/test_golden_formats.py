@@ -132,7 +132,7 @@ def test_a_client_of_each_format_finds_the_raw_rewards(
         ("/get_reward", {}, "query"),
         ("/get_reward", {"query": ["a"], "prompts": ["a", "b"]}, "1 queries, but 2 prompts"),
         ("/get_reward", {"prompts": ["a"], "responses": []}, "1 prompts, but 0 responses"),
-        ("/slime", {"prompt": PROMPT, "response": " <end>"}, "cannot be read"),
+        ("/slime", {"prompt": PROMPT, "response": " <end>"}, "the answer is blank"),
         ("/predict", {"inputs": []}, "inputs"),
         ("/predict", {"inputs": [["a", "b", "c"]]}, "inputs"),
         ("/predict", {"inputs": TEXTS[0], "truncate": True}, "leave truncate out"),
