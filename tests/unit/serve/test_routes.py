@@ -259,6 +259,11 @@ def test_a_model_of_several_tasks_with_adapters() -> None:
         masked = client.post("/v1/rewards", {**bodies, "mask": ["maths/logic"]}).value["scores"]
         edited = edit(model, drop=["maths/logic"]).score(talks)
         assert [one["reward"] for one in masked] == [score.reward for score in edited]
+        logs = [
+            client.post("/get_reward", {"prompts": [ask.content], "query": [ask.content + said.content]}).value
+            for ask, said in talks
+        ]
+        assert len({tuple(one["extra_logs"]) for one in logs}) == 1, "a trainer stacks the columns of all replies"
         refused = client.post("/v1/rewards", {**bodies, "objective_weights": {"maths/logic": 2}})
         assert refused.status == 422
         tasks = client.get("/v1/models").value["data"][0]["tasks"]
