@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar, final
 
 from starlette.requests import Request
 
+from facetrm.core.errors import BackboneError
 from facetrm.data.records import Conversation
 from facetrm.model.output import Score
 from facetrm.model.reward_model import RewardModel
@@ -216,7 +217,12 @@ async def score_each(
     readable = [one for one in conversations if not isinstance(one, RefusalError)]
     found = iter(await score_by(request, readable, [model or service.model]))
     rows = [one if isinstance(one, RefusalError) else next(found) for one in conversations]
-    return [one if isinstance(one, Exception) else one[0] for one in rows]
+    return [_numbered(one, n) if isinstance(one, Exception) else one[0] for n, one in enumerate(rows)]
+
+
+def _numbered(error: Exception, row: int) -> Exception:
+    """Return an error with the number that its conversation has in the request, among those that cannot be read too."""
+    return error.at(f"conversation {row}", row=row) if isinstance(error, BackboneError) else error
 
 
 async def score_by(

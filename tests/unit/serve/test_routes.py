@@ -174,6 +174,8 @@ def test_a_blank_answer_or_a_talk_without_one_is_skipped_as_any_other_failure(
         assert [row["reward"] for row in rows] == [rewards[0], None, rewards[1], None]
         assert rows[1]["error"]["message"] == "the answer is blank"
         assert [rows[n]["error"]["row"] for n in (1, 3)] == [1, 3]
+    long = {"prompt": PROMPT, "responses": ["", "well " * 600], "on_error": "skip"}
+    assert client.post("/v1/rewards", long).value["scores"][1]["error"]["message"].startswith("conversation 1: ")
     alone = client.post("/v1/rewards", {"prompt": PROMPT, "responses": [""], "on_error": "skip"})
     assert [row["reward"] for row in alone.value["scores"]] == [None]
     many = client.post("/v1/rewards", {"prompt": PROMPT, "responses": [""] * 21, "on_error": "skip"})
