@@ -15,11 +15,12 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Final, TypeAlias
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, Discriminator, Field, Tag, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from facetrm.model.output import Score
 from facetrm.model.reward_model import RewardModel
 from facetrm.serve.formats.reading import LooseBody, activated, joined_conversations, rendered_conversations
+from facetrm.serve.schema.asked import ANSWERS_EXAMPLE, PROMPT_EXAMPLE
 from facetrm.serve.served import REFUSED, score_all, service_of
 
 remote_reward_router: Final = APIRouter(tags=["formats of other servers"])
@@ -27,6 +28,14 @@ remote_reward_router: Final = APIRouter(tags=["formats of other servers"])
 
 class OpenRlhfRequest(LooseBody):
     """Whole texts, as OpenRLHF sends them."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"query": [f"{PROMPT_EXAMPLE} {ANSWERS_EXAMPLE[0]}"], "prompts": [f"{PROMPT_EXAMPLE} "], "labels": [""]}
+            ]
+        }
+    )
 
     query: Annotated[list[str], Field(min_length=1)] | str
     prompts: list[str] | str | None = None
@@ -50,6 +59,10 @@ class OpenRlhfRequest(LooseBody):
 
 class AlignAnythingRequest(LooseBody):
     """Prompts and answers, as align-anything sends them."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"prompts": [PROMPT_EXAMPLE], "responses": [ANSWERS_EXAMPLE[0]]}]}
+    )
 
     prompts: Annotated[list[str], Field(min_length=1)]
     responses: list[str]
