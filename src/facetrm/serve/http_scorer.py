@@ -45,7 +45,8 @@ class HttpScorer:
         objectives: names of the served model's objectives, of all its tasks.
 
     Raises:
-        ModelError: the address is malformed, or no facetrm server answers there.
+        ModelError: the address is malformed, or what answers there is no facetrm server.
+        ServerError: nothing answers there.
 
     Example:
         >>> from facetrm.serve import HttpScorer
@@ -53,7 +54,7 @@ class HttpScorer:
         ...     HttpScorer("http://127.0.0.1:9", tries=1)
         ... except Exception as error:
         ...     print(type(error).__name__)
-        ModelError
+        ServerError
     """
 
     def __init__(
