@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,6 +75,30 @@ def test_the_page_fits_a_phone(chromium: Browser, client: Client, part: str) -> 
         filled(page)
         show(page, part)
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_button_that_does_nothing_yet_looks_so(chromium: Browser, client: Client, scheme: Any) -> None:
+    with opened(chromium, client.url, color_scheme=scheme) as page:
+        filled(page)
+        show(page, "Review")
+        button = page.get_by_role("button", name="Download 0 as JSONL")
+        assert button.is_disabled()
+        colour = "one => getComputedStyle(one).backgroundColor"
+        assert button.evaluate(colour) == "rgba(0, 0, 0, 0)", "its muted text is read on the card, not on the accent"
+
+
+def test_the_directions_of_the_gate_map_are_readable_on_a_phone(chromium: Browser, client: Client) -> None:
+    with opened(chromium, client.url, **PHONE) as page:
+        show(page, "Browse")
+        page.get_by_role("button", name="Map the gate").click()
+        page.locator("svg.map").wait_for()
+        labels = page.get_by_text(re.compile("more .*, (more|less) "))
+        assert labels.count() == 2
+        for n in range(2):
+            box = labels.nth(n).bounding_box()
+            assert box is not None
+            assert box["height"] >= 11
 
 
 def test_everything_is_reached_by_keyboard_with_a_visible_focus(chromium: Browser, client: Client) -> None:

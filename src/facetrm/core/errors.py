@@ -97,6 +97,10 @@ class ModelError(FacetrmError):
     """A model folder is wrong, or the model cannot answer the request."""
 
 
+class ServerError(ModelError):
+    """A reward server cannot be reached, stays busy, or answers nobody: what it is asked is not the cause."""
+
+
 def printable(text: str, limit: int) -> str:
     """Return ``text`` with control characters escaped, truncated to ``limit`` characters.
 

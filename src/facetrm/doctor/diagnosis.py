@@ -7,6 +7,7 @@ from typing import Final
 
 import torch
 
+from facetrm.backbone.config import Mode
 from facetrm.backbone.encoder import Encoder
 from facetrm.backbone.text.chat import Tokenized
 from facetrm.backbone.text.guarded import GuardedTemplate
@@ -29,7 +30,7 @@ from facetrm.doctor.served import (
     suspect_activation,
     truncates,
 )
-from facetrm.doctor.server import connect, server_address
+from facetrm.doctor.server import connect, served_mode, server_address
 from facetrm.doctor.template import dropped_turns
 from facetrm.doctor.verdicts import judge_readings, tabulate
 from facetrm.doctor.words import check_words, knower
@@ -154,11 +155,12 @@ def diagnose_server(
     address = server_address(url)
     if not conversations:
         raise ModelError("a server can only be checked with data", place=address, fix="give --data FILE")
-    local, render = (
-        (None, None)
-        if against is None
-        else _local_copy(against, conversations, device=device, settings=settings, trusted=trust_remote_code)
-    )
+    local, render = None, None
+    if against is not None:
+        mode = served_mode(url, timeout=timeout, key=key)
+        local, render = _local_copy(
+            against, conversations, device=device, mode=mode, settings=settings, trusted=trust_remote_code
+        )
     server = connect(url, conversations[0], render=render, timeout=timeout, key=key)
     reference = None if local is None else local.rewards()
     probed, found = probe_server(server, conversations, local=reference)
@@ -187,12 +189,13 @@ def _local_copy(
     conversations: Sequence[Conversation],
     *,
     device: str,
+    mode: Mode | None,
     settings: Mapping[str, object] | None,
     trusted: bool,
 ) -> tuple[Probed, RenderConversation | None]:
     """Return the readings of a local copy, and a function that renders a conversation with its chat template."""
     read = _settings(read_artefact(against), settings)
-    model = load_model(against, device=device, settings=read, trust_remote_code=trusted)
+    model = load_model(against, device=device, mode=mode, settings=read, trust_remote_code=trusted)
     probed, _ = probe_model(model, conversations, plain=False)
     return probed, renderer(model.encoder)
 

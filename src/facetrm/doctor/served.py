@@ -167,7 +167,8 @@ def _unsteady(lines: Mapping[str, Variant]) -> list[Finding]:
             "server-batch",
             "rewards depend on concurrent requests",
             "padding without an attention mask, or kernels that round differently for different batch sizes",
-            "send one request at a time, or turn on batch invariance (vLLM: VLLM_BATCH_INVARIANT=1); serve in float32",
+            "turn on batch invariance (facetrm: --mode exact, vLLM: VLLM_BATCH_INVARIANT=1), or send one request at a"
+            " time; in float32 the difference is smaller",
         ),
     ):
         line = lines.get(name)

@@ -11,8 +11,9 @@ import asyncio
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal, final
+from typing import Any, Final, Literal, final, get_args
 
+from facetrm.backbone.config import Mode
 from facetrm.core.errors import ModelError, short
 from facetrm.core.web.address import Address, read_address, shown_address
 from facetrm.core.web.client import HttpClient, RequestError, run_request, warn_of_plain_http
@@ -210,12 +211,34 @@ def _answer(value: Any, dialect: Dialect) -> ServedAnswer:
     return ServedAnswer(reward, numbers=len(found), truncated=cut)
 
 
+def served_mode(url: str, *, timeout: float = 60.0, key: ServerKey | None = None) -> Mode | None:
+    """Return the mode, ``fast`` or ``exact``, in which a server of facetrm reads; None if it does not say.
+
+    Args:
+        url: the address of the server or of one endpoint.
+        timeout: the seconds allowed for the request.
+        key: the API key of the server.
+
+    Raises:
+        ModelError: the address is invalid or contains a secret.
+    """
+    base = url.rstrip("/")
+    for path in PATHS.values():
+        base = base.removesuffix(path)
+    mode = run_request(_listed(HttpClient(server_address(base), key=key, timeout=timeout), "mode"))
+    return next((known for known in get_args(Mode) if known == mode), None)
+
+
 async def _served_name(client: HttpClient) -> str | None:
+    return await _listed(client, "id")  # the name is optional if the server has only one model
+
+
+async def _listed(client: HttpClient, key: str) -> str | None:
     try:
-        name = (await client.send("/v1/models")).json()["data"][0]["id"]
+        value = (await client.send("/v1/models")).json()["data"][0][key]
     except (RequestError, ValueError, KeyError, IndexError, TypeError):
-        return None  # the name is optional if the server has only one model
-    return name if isinstance(name, str) else None
+        return None
+    return value if isinstance(value, str) else None
 
 
 async def _send(client: HttpClient, path: str, body: Mapping[str, Any]) -> HttpReply:

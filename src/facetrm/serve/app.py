@@ -102,7 +102,7 @@ async def _invalid(request: Request, error: Exception) -> Response:
         str(part)[:60] for part in first["loc"] if not str(part).startswith(("function-", "list[", "constrained-"))
     ]
     place = printable(".".join(parts), 300)
-    reason = printable(f"{place}: {first['msg']}", 600)
+    reason = printable(f"{place}: {str(first['msg']).removeprefix('Value error, ')}", 600)
     more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
     return await _refused(request, RefusalError(422, reason + more, code="invalid_body", fix="see /openapi.json"))
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Final, final
 
-from facetrm.core.errors import BackboneError, ModelError
+from facetrm.core.errors import BackboneError, ModelError, ServerError
 from facetrm.core.progress import log
 from facetrm.core.web.address import read_address, shown_address
 from facetrm.core.web.client import HttpClient, RequestError, run_request, warn_of_plain_http
@@ -18,6 +18,7 @@ from facetrm.data.records import Conversation
 from facetrm.model.output import Score, Uncertainty
 
 _BUSY: Final = frozenset({429, 502, 503})
+_CLOSED: Final = _BUSY | {401, 403, 404, 421}  # whatever is asked
 _AGAIN: Final = frozenset({"unreachable", "broken"})
 _LONGEST_WAIT: Final = 60.0
 _LARGEST: Final = 64 * 2**20
@@ -38,8 +39,14 @@ class HttpScorer:
         objective_weights: factors for the weights of objectives, by name.
         mask: names of objectives to drop.
 
+    Attributes:
+        name: address of the server.
+        hash: hash of the served model.
+        objectives: names of the served model's objectives, of all its tasks.
+
     Raises:
-        ModelError: the address is malformed, or no facetrm server answers there.
+        ModelError: the address is malformed, or what answers there is no facetrm server.
+        ServerError: nothing answers there.
 
     Example:
         >>> from facetrm.serve import HttpScorer
@@ -47,7 +54,7 @@ class HttpScorer:
         ...     HttpScorer("http://127.0.0.1:9", tries=1)
         ... except Exception as error:
         ...     print(type(error).__name__)
-        ModelError
+        ServerError
     """
 
     def __init__(
@@ -71,6 +78,8 @@ class HttpScorer:
         try:
             served = self._value(run_request(self._send("/v1/models", None)))["data"][0]
             ours, self.hash = served["owned_by"] == "facetrm", str(served["hash"])
+            names = (str(one["name"]) for task in served.get("tasks", ()) for one in task["objectives"])
+            self.objectives = tuple(dict.fromkeys(names))
         except (KeyError, IndexError, TypeError):
             ours = False
         if not ours:
@@ -84,7 +93,8 @@ class HttpScorer:
 
         Raises:
             BackboneError: a conversation cannot be scored; ``row`` is its number.
-            ModelError: the server does not answer, or refuses the request.
+            ServerError: the server cannot be reached, stays busy, or answers nobody.
+            ModelError: the server refuses this request, or its answer has another format.
         """
         starts = range(0, len(conversations), self._rows)
 
@@ -121,7 +131,8 @@ class HttpScorer:
                 reply = await self._client.send(path, body)
             except RequestError as exc:
                 if exc.kind not in _AGAIN or attempt + 1 == self._tries:
-                    raise ModelError(exc.reason, place=f"{self.name}{path}", fix=_FIX) from None
+                    kind = ServerError if exc.kind in _AGAIN else ModelError
+                    raise kind(exc.reason, place=f"{self.name}{path}", fix=_FIX) from None
                 reason = exc.reason
             else:
                 if reply.status == 200:
@@ -148,7 +159,8 @@ class HttpScorer:
             unread = BackboneError(problem, place=f"{self.name}: conversation {start + row}", fix=clean)
             unread.row = start + row
             return unread
-        return ModelError(problem, place=self.name, fix=clean)
+        kind = ServerError if reply.status in _CLOSED else ModelError
+        return kind(problem, place=self.name, fix=clean)
 
     def _value(self, reply: HttpReply) -> Any:
         try:

@@ -14,6 +14,7 @@ KINDS: Final = {
     404: "not_found",
     405: "method_not_allowed",
     408: "body_too_slow",
+    409: "conflict",
     411: "length_required",
     413: "too_large",
     415: "not_json",

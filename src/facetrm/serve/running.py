@@ -59,7 +59,7 @@ class RewardHttpServer(uvicorn.Server):
             raise ConfigError(
                 f"at {host} other machines could use the server without a key",
                 place="--host",
-                fix="give --keys FILE, listen at 127.0.0.1, or set --set serve.insecure=true",
+                fix="give --keys FILE, listen at 127.0.0.1, or give --set serve.insecure=true",
             )
         self.served, self.problem = Served(config, page=page or PageSetup()), list[BaseException]()
         self._load, self._name = load, name

@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar, final
 
 from starlette.requests import Request
 
+from facetrm.core.errors import BackboneError
 from facetrm.data.records import Conversation
 from facetrm.model.output import Score
 from facetrm.model.reward_model import RewardModel
@@ -17,7 +18,7 @@ from facetrm.serve.counters import Counters
 from facetrm.serve.limits import ServeConfig
 from facetrm.serve.page.setup import PageSetup
 from facetrm.serve.refusals import RefusalError, refusal_of
-from facetrm.serve.schema.asked import EditedBody
+from facetrm.serve.schema.asked import Asked, EditedBody
 from facetrm.serve.schema.given import EditBody, ErrorBody, ErrorDetail, Provenance, RowScore
 from facetrm.serve.service import RewardService
 from facetrm.serve.variants import AskedEdit
@@ -163,6 +164,21 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
         watch.cancel()
 
 
+def all_readable(conversations: Sequence[Asked]) -> list[Conversation]:
+    """Return the conversations of a request that is refused as a whole if one of them cannot be read.
+
+    Args:
+        conversations: the conversations, or why one cannot be read.
+
+    Raises:
+        RefusalError: one of them cannot be read.
+    """
+    for one in conversations:
+        if isinstance(one, RefusalError):
+            raise one
+    return [one for one in conversations if not isinstance(one, RefusalError)]
+
+
 async def score_all(
     request: Request, conversations: Sequence[Conversation], *, model: RewardModel | None = None
 ) -> list[Score]:
@@ -184,20 +200,29 @@ async def score_all(
 
 
 async def score_each(
-    request: Request, conversations: Sequence[Conversation], *, model: RewardModel | None = None
+    request: Request, conversations: Sequence[Asked], *, model: RewardModel | None = None
 ) -> list[Score | Exception]:
     """Return the score of each conversation, or why it has none, in order.
 
     Args:
         request: the request.
-        conversations: the conversations.
+        conversations: the conversations, or why one cannot be read.
         model: the variant that scores them; None for the served model.
 
     Raises:
         RefusalError: the queue is full, the time is over, or the client has gone.
     """
-    found = await score_by(request, conversations, [model or service_of(request).model])
-    return [one if isinstance(one, Exception) else one[0] for one in found]
+    service = service_of(request)
+    service.check_number(len(conversations))
+    readable = [one for one in conversations if not isinstance(one, RefusalError)]
+    found = iter(await score_by(request, readable, [model or service.model]))
+    rows = [one if isinstance(one, RefusalError) else next(found) for one in conversations]
+    return [_numbered(one, n) if isinstance(one, Exception) else one[0] for n, one in enumerate(rows)]
+
+
+def _numbered(error: Exception, row: int) -> Exception:
+    """Return an error with the number that its conversation has in the request, among those that cannot be read too."""
+    return error.at(f"conversation {row}", row=row) if isinstance(error, BackboneError) else error
 
 
 async def score_by(

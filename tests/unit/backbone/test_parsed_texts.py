@@ -108,6 +108,6 @@ def test_a_prompt_is_rendered_or_plain() -> None:
             assert same(parser.converse(prompt, answer), TALKS[0])
     with pytest.raises(BackboneError, match="prompt: the text is not a conversation"):
         parser.converse("<|im_start|>user\nWhat is 2 + 2?", "Four.")
-    with pytest.raises(BackboneError, match="a turn cannot be read"):
+    with pytest.raises(BackboneError, match="the answer is blank"):
         parser.converse("What is 2 + 2?", " <|im_end|>")
     assert parser.answer_of("Four.<|im_end|>\n") == "Four."

@@ -132,7 +132,7 @@ def test_a_client_of_each_format_finds_the_raw_rewards(
         ("/get_reward", {}, "query"),
         ("/get_reward", {"query": ["a"], "prompts": ["a", "b"]}, "1 queries, but 2 prompts"),
         ("/get_reward", {"prompts": ["a"], "responses": []}, "1 prompts, but 0 responses"),
-        ("/slime", {"prompt": PROMPT, "response": " <end>"}, "cannot be read"),
+        ("/slime", {"prompt": PROMPT, "response": " <end>"}, "the answer is blank"),
         ("/predict", {"inputs": []}, "inputs"),
         ("/predict", {"inputs": [["a", "b", "c"]]}, "inputs"),
         ("/predict", {"inputs": TEXTS[0], "truncate": True}, "leave truncate out"),
@@ -153,3 +153,22 @@ def test_a_sigmoid_only_where_it_is_asked_for(client: Client) -> None:
     assert client.post("/predict", {"inputs": TEXTS[0], "raw_scores": False}).value[0]["score"] == sigmoid
     assert client.post("/get_reward", {"query": TEXTS[:1]}).value["scores"] == [sigmoid]
     assert client.post("/classify", {"model": "other", "input": TEXTS[0]}).status == 404
+
+
+def test_every_body_has_an_example_that_is_answered(client: Client) -> None:
+    document = client.get("/openapi.json").value
+    schemas = document["components"]["schemas"]
+
+    def named(schema: dict[str, Any]) -> dict[str, Any]:
+        return schemas[schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
+
+    for path, operations in document["paths"].items():
+        [operation] = operations.values()
+        if "requestBody" not in operation or path in ("/v1/score/evaluation", "/v1/edited-models"):
+            continue  # a text that only the model's own template renders; a server that saves no models
+        schema = named(operation["requestBody"]["content"]["application/json"]["schema"])
+        for form in map(named, schema.get("oneOf", [schema])):
+            assert form.get("examples"), (path, form["title"])
+            for example in form["examples"]:
+                reply = client.post(path, example)
+                assert reply.status == 200, (path, reply.text)

@@ -11,18 +11,20 @@ from typing import Any
 import pytest
 import torch
 
-from facetrm.core.errors import BackboneError, ModelError
+from facetrm.core.errors import BackboneError, ModelError, ServerError
 from facetrm.core.web.key import ServerKey
 from facetrm.data.world.world import World
 from facetrm.explain.edits import edit
 from facetrm.model.mixture import Mixture
 from facetrm.model.reward_model import RewardModel
 from facetrm.model.uncertainty.reward_uncertainty import RewardUncertainty
+from facetrm.policy import trl_reward
 from facetrm.recipes.evaluation.served import ServedScorer, served_scorer
 from facetrm.serve import HttpScorer
 from facetrm.serve.keys import KnownKey, key_digest
 from fakes import chat
-from serving import Client, exact_toy, reward_server
+from serving import ANSWERS, PROMPT, Client, exact_toy, reward_server
+from serving import TALKS as BOTH
 
 TALKS = [talk for pair in World().preferences(10) for talk in (pair.chosen, pair.rejected)]
 
@@ -39,6 +41,8 @@ def test_served_scores_are_the_scores_of_the_library(client: Client) -> None:
     assert scorer.score(TALKS) == model.score(TALKS)
     assert scorer.score([]) == []
     assert (scorer.hash, scorer.name) == (model.hash, client.url)
+    assert scorer.objectives == ("helpful", "honest", "verbose")
+    assert trl_reward(scorer)(prompts=[PROMPT], completions=ANSWERS[:1]) == [model.score(BOTH[:1])[0].reward]
     edited = HttpScorer(f"{client.url}/", objective_weights={"helpful": 2.0}, mask=["verbose"])
     assert edited.score(TALKS[:3]) == edit(model, scale={"helpful": 2.0}, drop=["verbose"]).score(TALKS[:3])
 
@@ -148,11 +152,12 @@ def test_a_busy_server_is_asked_again(client: Client) -> None:
 
 
 def test_a_server_that_stays_busy_or_fails_is_an_error(client: Client) -> None:
-    for refusals, words, tries in (([429] * 9, "HTTP 429", 3), ([500], "HTTP 500", 3)):
+    for refusals, words, tries in (([429] * 9, "HTTP 429", 3), ([500], "HTTP 500", 3), ([404], "HTTP 404", 3)):
         busy = Busy(client, refusals)
         try:
-            with pytest.raises(ModelError, match=words):
+            with pytest.raises(ModelError, match=words) as caught:
                 HttpScorer(busy.url, tries=tries).score(TALKS[:1])
+            assert isinstance(caught.value, ServerError) == (refusals != [500])
             assert busy.seen == 1 + (tries if refusals[0] == 429 else 1)
         finally:
             busy.close()

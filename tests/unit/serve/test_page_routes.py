@@ -122,7 +122,8 @@ def test_an_edit_is_saved_as_a_model_with_its_manifest(client: Client, saved: Pa
     given = client.post("/v1/rewards", {**PAIR, **wish}).value
     assert given["provenance"]["model_hash"] == loaded.hash
     again = client.post("/v1/edited-models", {"name": "kinder", **wish})
-    assert (again.status, again.value["error"]["code"]) == (409, "exists")
+    error = again.value["error"]
+    assert (again.status, error["type"], error["code"]) == (409, "conflict", "exists")
     assert hub.load_model(saved / "kinder", device="cpu").hash == loaded.hash
 
 

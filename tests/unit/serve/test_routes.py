@@ -93,7 +93,8 @@ def test_an_edit_is_applied_and_recorded(client: Client, model: RewardModel) -> 
         ({"responses": []}, 422, "invalid_body", "responses"),
         ({"responses": None}, 422, "invalid_body", "found prompt"),
         ({"messages": TURNS[0]}, 422, "invalid_body", "found messages and prompt and responses"),
-        ({"responses": [" "]}, 422, "invalid_body", "write the text"),
+        ({"responses": [" "]}, 422, "unreadable", "the answer is blank"),
+        ({"prompt": " "}, 422, "unreadable", "message 0 (user) is blank"),
         ({"prompt": TURNS[0]}, 200, "", ""),
         ({"prompt": [], "responses": ["a"]}, 422, "invalid_body", "prompt"),
         ({"surprise": 1}, 422, "invalid_body", "surprise"),
@@ -154,6 +155,31 @@ def test_a_conversation_that_fails_is_null_with_a_reason_or_refuses_the_request(
     assert failed["reward"] is None
     assert "above the limit of 512" in failed["error"]["message"]
     assert failed["error"]["row"] == failed["index"] == 1
+
+
+def test_a_blank_answer_or_a_talk_without_one_is_skipped_as_any_other_failure(
+    client: Client, model: RewardModel
+) -> None:
+    rewards = [score.reward for score in model.score(TALKS)]
+    reply = client.post("/v1/rewards", {"prompt": PROMPT, "responses": [ANSWERS[0], "", ANSWERS[1]]})
+    assert (reply.status, reply.value["error"]["row"]) == (422, 1)
+    blank = [*TURNS[0][:-1], {"role": "assistant", "content": "\n"}]
+    for body in (
+        {"prompt": PROMPT, "responses": [ANSWERS[0], "", ANSWERS[1], " "]},
+        {"conversations": [TURNS[0], blank, TURNS[1], TURNS[0][:-1]]},
+    ):
+        reply = client.post("/v1/rewards", {**body, "on_error": "skip"})
+        assert reply.status == 200, reply.text
+        rows = reply.value["scores"]
+        assert [row["reward"] for row in rows] == [rewards[0], None, rewards[1], None]
+        assert rows[1]["error"]["message"] == "the answer is blank"
+        assert [rows[n]["error"]["row"] for n in (1, 3)] == [1, 3]
+    long = {"prompt": PROMPT, "responses": ["", "well " * 600], "on_error": "skip"}
+    assert client.post("/v1/rewards", long).value["scores"][1]["error"]["message"].startswith("conversation 1: ")
+    alone = client.post("/v1/rewards", {"prompt": PROMPT, "responses": [""], "on_error": "skip"})
+    assert [row["reward"] for row in alone.value["scores"]] == [None]
+    many = client.post("/v1/rewards", {"prompt": PROMPT, "responses": [""] * 21, "on_error": "skip"})
+    assert many.status == 413
 
 
 def test_a_reward_that_is_not_finite_is_an_error_and_spoils_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,6 +261,11 @@ def test_a_model_of_several_tasks_with_adapters() -> None:
         masked = client.post("/v1/rewards", {**bodies, "mask": ["maths/logic"]}).value["scores"]
         edited = edit(model, drop=["maths/logic"]).score(talks)
         assert [one["reward"] for one in masked] == [score.reward for score in edited]
+        logs = [
+            client.post("/get_reward", {"prompts": [ask.content], "query": [ask.content + said.content]}).value
+            for ask, said in talks
+        ]
+        assert len({tuple(one["extra_logs"]) for one in logs}) == 1, "a trainer stacks the columns of all replies"
         refused = client.post("/v1/rewards", {**bodies, "objective_weights": {"maths/logic": 2}})
         assert refused.status == 422
         tasks = client.get("/v1/models").value["data"][0]["tasks"]

@@ -180,6 +180,10 @@ def messages_of(turns: Sequence[dict[str, Any]]) -> Conversation:
     try:
         return tuple(Message.model_validate(turn) for turn in turns)
     except ValidationError as exc:
+        blank = next((turn["role"] for turn in turns if not str(turn["content"]).strip()), None)
+        if blank is not None:
+            what = "the answer" if blank == "assistant" else f"a {blank} turn"
+            raise BackboneError(f"{what} is blank", place="rendered text", fix="leave it out") from None
         reason = exc.errors()[0]["msg"].removeprefix("Value error, ")
         raise BackboneError(f"a turn cannot be read ({reason})", place="rendered text", fix=_FIX) from None
 

@@ -1,8 +1,7 @@
 """distilabel: the ``process`` of a step, with the columns of its ``RewardModelScore``.
 
-score_step = step(inputs=["instruction", "response"], outputs=["score", "contributions", "reason"])(
-distilabel_step(load_model(...))
-)
+columns = ["score", "contributions", "reason"]
+score_step = step(inputs=["instruction", "response"], outputs=columns)(distilabel_step(load_model(...)))
 """
 
 from __future__ import annotations

@@ -43,7 +43,8 @@ def swift_orms(scorer: Scorer, *, objectives: Sequence[str] | None = None) -> di
     classes = {"reward": _orm(source, "reward", lambda scored: scored.rewards)}
     for objective in source.objectives:
         name = re.sub(r"\W", "_", objective)
-        name = f"objective_{name}" if name in classes else name
+        while name in classes:
+            name = f"objective_{name}"
         classes[name] = _orm(source, name, _column(objective))
     return classes
 

@@ -14,7 +14,6 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from facetrm.core.errors import ConfigError
 from facetrm.model.output import Scorer
 from facetrm.policy.bridges.scored import RewardSource, sampled_answer
 
@@ -45,9 +44,7 @@ def nemo_verifier(
         >>> list(fields["reward_components"]), fields["failed"]
         (['base', 'helpful', 'honest', 'verbose'], 0.0)
     """
-    source = RewardSource(scorer, objectives=objectives)
-    if _BASE in source.objectives:
-        raise ConfigError(f"an objective is named '{_BASE}'", place="NeMo-RL", fix="give it another name")
+    source = RewardSource(scorer, objectives=objectives, taken=[_BASE])
 
     def verify_fields(prompt: Any, response: Any) -> dict[str, Any]:
         """Return the reward fields of one answer."""

@@ -41,9 +41,9 @@ def openrlhf_reward(
         missing: the reward of an answer that cannot be scored.
 
     Raises:
-        ConfigError: the scorer does not say what its objectives are, or has no such objective.
+        ConfigError: the scorer does not say what its objectives are, has no such objective, or one is named ``failed``.
     """
-    source = RewardSource(scorer, objectives=objectives)
+    source = RewardSource(scorer, objectives=objectives, taken=["failed"])
 
     def reward_func(
         queries: Sequence[str], prompts: Sequence[str], labels: Sequence[Any] | None = None, **others: Any

@@ -20,7 +20,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from facetrm.core.errors import BackboneError, ConfigError, DataError, FacetrmError, did_you_mean, short
+from facetrm.core.errors import (
+    BackboneError,
+    ConfigError,
+    DataError,
+    FacetrmError,
+    ServerError,
+    did_you_mean,
+    short,
+)
 from facetrm.core.fingerprint import fingerprint
 from facetrm.core.progress import log
 from facetrm.data.read.turns import turns
@@ -135,10 +143,11 @@ class RewardSource:
 
     Args:
         scorer: a reward model, or anything that scores conversations.
-        objectives: the names of the objectives; None takes those of a reward model, of all its tasks.
+        objectives: the names of the objectives; None takes those of a reward model or an ``HttpScorer``, of all tasks.
+        taken: names that a bridge uses for something else.
 
     Raises:
-        ConfigError: the scorer does not say what its objectives are, or has no such objective.
+        ConfigError: the scorer does not say what its objectives are, has no such objective, or one has a taken name.
 
     Example:
         >>> from facetrm import World, toy_model
@@ -149,9 +158,11 @@ class RewardSource:
         (2, ('helpful', 'honest', 'verbose'))
     """
 
-    def __init__(self, scorer: Scorer, *, objectives: Sequence[str] | None = None) -> None:
+    def __init__(self, scorer: Scorer, *, objectives: Sequence[str] | None = None, taken: Sequence[str] = ()) -> None:
         self.scorer = scorer
         self.objectives = _objectives(scorer, objectives)
+        for name in set(taken).intersection(self.objectives):
+            raise ConfigError(f"an objective is named '{name}'", place="objectives", fix="give it another name")
         self._lock = Lock()
         self._last: tuple[tuple[object, ...], ScoredAnswers] | None = None
 
@@ -160,6 +171,9 @@ class RewardSource:
 
         Args:
             answers: prompts with their answers, or the errors that say why they cannot be read.
+
+        Raises:
+            ServerError: the scorer's server does not answer, so no answer can have a reward.
         """
         key = tuple(str(answer) if isinstance(answer, FacetrmError) else answer for answer in answers)
         with self._lock:
@@ -190,6 +204,8 @@ class RewardSource:
             numbers = list(left)
             try:
                 scores = self.scorer.score(list(left.values()))
+            except ServerError:
+                raise
             except FacetrmError as exc:
                 row = exc.row if isinstance(exc, BackboneError) else None
                 if row is None and len(left) > 1:  # an error that does not say whose it is
@@ -203,7 +219,7 @@ class RewardSource:
 
 
 def _objectives(scorer: Scorer, asked: Sequence[str] | None) -> tuple[str, ...]:
-    known: tuple[str, ...] = ()
+    known: tuple[str, ...] = tuple(getattr(scorer, "objectives", ()))
     if isinstance(scorer, RewardModel):
         named = (o.name for mixture in scorer.mixtures.values() for o in mixture.objectives)
         known = tuple(dict.fromkeys(named))
@@ -250,7 +266,11 @@ def answered_messages(messages: object) -> Answer:
         messages: message list.
     """
     try:
-        return conversation(turns(messages, "messages", "user"))
+        told = turns(messages, "messages", "user")
+        blank = next((n for n, turn in enumerate(told) if not str(turn["content"]).strip()), None)
+        if blank is not None:
+            return DataError("the answer is blank" if blank == len(told) - 1 else f"message {blank} is blank")
+        return conversation(told)
     except FacetrmError as exc:
         return exc
     except ValidationError as exc:

@@ -32,9 +32,10 @@ def judge_score(
         parts: whether to return the base and each objective's contribution by name, which sum to the reward.
 
     Raises:
-        ConfigError: the scorer does not say what its objectives are, or has no such objective.
+        ConfigError: the scorer does not say what its objectives are, has no such objective, or, with ``parts``, one is
+            named ``base``.
     """
-    source = RewardSource(scorer, objectives=objectives)
+    source = RewardSource(scorer, objectives=objectives, taken=["base"] if parts else [])
 
     async def score_trace(task: Any, trace: Any) -> float | dict[str, float]:
         """Return the reward of one rollout.
@@ -45,7 +46,7 @@ def judge_score(
         scored = await asyncio.to_thread(source.score, [sampled_answer(task.prompt_text, trace.last_reply)])
         score = scored.scores[0]
         if score is None:
-            raise ModelError(f"no reward: {scored.reasons[0]}", place="judge", fix="see the reason")
+            raise ModelError(f"no reward: {scored.reasons[0]}", place="judge")
         if not parts:
             return score.reward
         return {"base": score.base} | {name: score.contributions.get(name, 0.0) for name in scored.objectives}

@@ -3,7 +3,8 @@
 OpenRLHF 0.11 (remote reward model): ``{query, prompts, labels}`` -> ``{rewards, scores, extra_logs}``. A query is the
 whole text as the policy's template renders it. If ``prompts`` is given and begins the query, the rest is the answer.
 ``scores`` lie in [0, 1] as its filters expect: the sigmoid of the reward. ``extra_logs`` has the base and each
-objective's contribution, so that their sum is the reward; an objective of another task contributes 0.
+objective's contribution, so that their sum is the reward. Every reply has the same keys: an objective of another task
+contributes 0.
 
 align-anything (November 2025): ``{prompts, responses, golden_responses}`` -> ``{rewards}``.
 """
@@ -14,17 +15,27 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Final, TypeAlias
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, Discriminator, Field, Tag, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from facetrm.model.output import Score
+from facetrm.model.reward_model import RewardModel
 from facetrm.serve.formats.reading import LooseBody, activated, joined_conversations, rendered_conversations
-from facetrm.serve.served import REFUSED, score_all
+from facetrm.serve.schema.asked import ANSWERS_EXAMPLE, PROMPT_EXAMPLE
+from facetrm.serve.served import REFUSED, score_all, service_of
 
 remote_reward_router: Final = APIRouter(tags=["formats of other servers"])
 
 
 class OpenRlhfRequest(LooseBody):
     """Whole texts, as OpenRLHF sends them."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"query": [f"{PROMPT_EXAMPLE} {ANSWERS_EXAMPLE[0]}"], "prompts": [f"{PROMPT_EXAMPLE} "], "labels": [""]}
+            ]
+        }
+    )
 
     query: Annotated[list[str], Field(min_length=1)] | str
     prompts: list[str] | str | None = None
@@ -48,6 +59,10 @@ class OpenRlhfRequest(LooseBody):
 
 class AlignAnythingRequest(LooseBody):
     """Prompts and answers, as align-anything sends them."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"prompts": [PROMPT_EXAMPLE], "responses": [ANSWERS_EXAMPLE[0]]}]}
+    )
 
     prompts: Annotated[list[str], Field(min_length=1)]
     responses: list[str]
@@ -94,12 +109,14 @@ async def give_remote_rewards(body: RemoteRequest, request: Request) -> RemoteRe
     scores = await score_all(request, conversations)
     rewards = [score.reward for score in scores]
     return RemoteRewards(
-        rewards=rewards, scores=[activated(reward, sigmoid=True) for reward in rewards], extra_logs=_parts(scores)
+        rewards=rewards,
+        scores=[activated(reward, sigmoid=True) for reward in rewards],
+        extra_logs=_parts(scores, service_of(request).model),
     )
 
 
-def _parts(scores: Sequence[Score]) -> dict[str, list[float]]:
-    """Return the base and the contribution of each objective, for each score."""
-    names = dict.fromkeys(name for score in scores for name in score.contributions)
+def _parts(scores: Sequence[Score], model: RewardModel) -> dict[str, list[float]]:
+    """Return the base and the contribution of each objective of any task, for each score: every reply has all keys."""
+    names = dict.fromkeys(one.name for mixture in model.mixtures.values() for one in mixture.objectives)
     parts = {name: [score.contributions.get(name, 0.0) for score in scores] for name in names}
     return {"base": [score.base for score in scores], **parts}

@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Request
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from facetrm.serve.formats.reading import LooseBody, LooseTurn, joined_conversations
+from facetrm.serve.schema.asked import ANSWERS_EXAMPLE, PROMPT_EXAMPLE
 from facetrm.serve.served import REFUSED, score_all
 
 slime_router: Final = APIRouter(tags=["formats of other servers"])
@@ -19,6 +20,10 @@ slime_router: Final = APIRouter(tags=["formats of other servers"])
 
 class SlimeRequest(LooseBody):
     """A prompt (rendered, plain, or messages) and its answer; the label is not used."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"prompt": PROMPT_EXAMPLE, "response": ANSWERS_EXAMPLE[0], "label": None}]}
+    )
 
     prompt: str | Annotated[list[LooseTurn], Field(min_length=1)]
     response: str

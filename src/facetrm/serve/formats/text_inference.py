@@ -10,10 +10,11 @@ from __future__ import annotations
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from facetrm.data.records import Conversation
 from facetrm.serve.formats.reading import LooseBody, activated, joined_conversations, rendered_conversations
+from facetrm.serve.schema.asked import ANSWERS_EXAMPLE, PROMPT_EXAMPLE
 from facetrm.serve.served import REFUSED, score_all
 
 text_inference_router: Final = APIRouter(tags=["formats of other servers"])
@@ -23,6 +24,8 @@ OneOrPair = Annotated[list[str], Field(min_length=1, max_length=2)]
 
 class PredictRequest(LooseBody):
     """Texts rendered with the model's template, or pairs of a prompt and its answer."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"inputs": [PROMPT_EXAMPLE, ANSWERS_EXAMPLE[0]]}]})
 
     inputs: str | OneOrPair | Annotated[list[OneOrPair], Field(min_length=1)]
     raw_scores: bool | None = Field(default=None, description="false: the sigmoid of the reward.")

@@ -8,10 +8,11 @@ from __future__ import annotations
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from facetrm.serve.formats.reading import LooseBody, activated, joined_conversations
 from facetrm.serve.formats.vllm_classify import VllmUsage, vllm_head, vllm_usage
+from facetrm.serve.schema.asked import ANSWERS_EXAMPLE, PROMPT_EXAMPLE
 from facetrm.serve.served import REFUSED, check_name, score_all, service_of
 
 vllm_rerank_router: Final = APIRouter(tags=["formats of other servers"])
@@ -19,6 +20,10 @@ vllm_rerank_router: Final = APIRouter(tags=["formats of other servers"])
 
 class RerankRequest(LooseBody):
     """Answers to one prompt."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"query": PROMPT_EXAMPLE, "documents": [*ANSWERS_EXAMPLE]}]}
+    )
 
     model: str | None = None
     query: str = Field(description="The prompt: plain, or rendered up to the answer.")

@@ -11,7 +11,16 @@ from facetrm.model.output import Score
 from facetrm.serve.refusals import refusal_of
 from facetrm.serve.schema.asked import ExplainRequest
 from facetrm.serve.schema.given import ExplainResponse
-from facetrm.serve.served import REFUSED, edit_record, edited, provenance, request_id, score_by, service_of
+from facetrm.serve.served import (
+    REFUSED,
+    all_readable,
+    edit_record,
+    edited,
+    provenance,
+    request_id,
+    score_by,
+    service_of,
+)
 
 explained_router: Final = APIRouter(tags=["rewards"])
 
@@ -20,7 +29,7 @@ explained_router: Final = APIRouter(tags=["rewards"])
 async def give_explanation(body: ExplainRequest, request: Request) -> ExplainResponse:
     """Explain one answer, or compare two: contributions by size, ratings on their scales, what would flip the pair."""
     asked, model = await edited(request, body)
-    service, conversations = service_of(request), body.asked
+    service, conversations = service_of(request), all_readable(body.asked)
     plain = service.variants.unedited(model)
     found = await score_by(request, conversations, [model] if plain is model else [model, plain])
     rows = list[list[Score]]()

@@ -12,6 +12,7 @@ from facetrm.serve.schema.asked import BestOfRequest
 from facetrm.serve.schema.given import BestOfResponse, Usage
 from facetrm.serve.served import (
     REFUSED,
+    all_readable,
     edit_record,
     edited,
     provenance,
@@ -28,7 +29,7 @@ ranked_router: Final = APIRouter(tags=["rewards"])
 async def rank_answers(body: BestOfRequest, request: Request) -> BestOfResponse:
     """Rank the answers to one prompt; equal rewards keep the order of the request."""
     asked, model = await edited(request, body)
-    scores = await score_all(request, body.asked, model=model)
+    scores = await score_all(request, all_readable(body.asked), model=model)
     order = sorted(range(len(scores)), key=lambda n: -scores[n].reward)
     margin, facts = None, list[str]()
     if len(order) > 1:

@@ -12,6 +12,7 @@ from facetrm.serve.schema.asked import RewardsRequest
 from facetrm.serve.schema.given import RewardsResponse, Usage
 from facetrm.serve.served import (
     REFUSED,
+    all_readable,
     edit_record,
     edited,
     provenance,
@@ -32,7 +33,8 @@ async def give_rewards(body: RewardsRequest, request: Request) -> RewardsRespons
     `on_error: skip`, its reward is null beside the reason.
     """
     asked, model = await edited(request, body)
-    found = await score_each(request, body.asked, model=model)
+    conversations = body.asked if body.on_error == "skip" else all_readable(body.asked)
+    found = await score_each(request, conversations, model=model)
     failed = next(((n, one) for n, one in enumerate(found) if isinstance(one, Exception)), None)
     if failed is not None and body.on_error == "stop":
         raise refusal_of(failed[1], row=failed[0])

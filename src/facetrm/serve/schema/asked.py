@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal, Self
+from collections.abc import Sequence
+from typing import Annotated, Any, Final, Literal, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from facetrm.data.records import Conversation, Message
+from facetrm.data.records import Conversation, Message, Role
+from facetrm.serve.refusals import RefusalError
 
 PROMPT_EXAMPLE: Final = "How can I sleep better?"
 ANSWERS_EXAMPLE: Final = ["Go to bed at the same time every day.", "What a stupid question."]
@@ -16,16 +18,26 @@ TALK_EXAMPLE: Final[Any] = [
     {"role": "assistant", "content": ANSWERS_EXAMPLE[0]},
 ]
 
-Text = Annotated[str, Field(min_length=1)]
-Talk = Annotated[list[Message], Field(min_length=1, max_length=1000)]
-Answers = Annotated[list[Text], Field(min_length=1)]
-Factor = Annotated[float, Field(ge=0.0, le=1e6, allow_inf_nan=False)]
-
 
 class Body(BaseModel):
     """The body of a request: frozen, and unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class AskedTurn(Body):
+    """One message. A blank one makes its own conversation unreadable, not the request."""
+
+    role: Role
+    content: str
+
+
+Text = Annotated[str, Field(min_length=1)]
+Talk = Annotated[list[AskedTurn], Field(min_length=1, max_length=1000)]
+Answers = Annotated[list[str], Field(min_length=1)]
+Factor = Annotated[float, Field(ge=0.0, le=1e6, allow_inf_nan=False)]
+Asked: TypeAlias = Conversation | RefusalError
+"""A conversation, or why it cannot be read."""
 
 
 class EditedBody(Body):
@@ -51,12 +63,10 @@ class TalksBody(EditedBody):
     @model_validator(mode="after")
     def _one_form(self) -> Self:
         check_form(self)
-        for conversation in self.asked:
-            check_conversation(conversation)
         return self
 
     @property
-    def asked(self) -> list[Conversation]:
+    def asked(self) -> list[Asked]:
         """The conversations, in order."""
         return asked_in(self)
 
@@ -89,7 +99,7 @@ class ExplainRequest(TalksBody):
     conversations: Annotated[list[Talk], Field(min_length=1, max_length=2)] | None = Field(
         default=None, description="One conversation, or two to compare."
     )
-    responses: Annotated[list[Text], Field(min_length=1, max_length=2)] | None = Field(
+    responses: Annotated[list[str], Field(min_length=1, max_length=2)] | None = Field(
         default=None, description="One answer to the prompt, or two to compare."
     )
     preferred: Literal["A", "B"] | None = Field(default=None, description="The answer that people prefer, if known.")
@@ -103,39 +113,33 @@ class BestOfRequest(EditedBody):
     prompt: Text | Talk = Field(description="The prompt: its text, or its messages.")
     responses: Answers = Field(description="The answers.")
 
-    @model_validator(mode="after")
-    def _sound(self) -> BestOfRequest:
-        for conversation in self.asked:
-            check_conversation(conversation)
-        return self
-
     @property
-    def asked(self) -> list[Conversation]:
+    def asked(self) -> list[Asked]:
         """The conversations, in order."""
         return answered(self.prompt, self.responses)
 
 
-def answered(prompt: str | list[Message], responses: list[str]) -> list[Conversation]:
+def answered(prompt: str | list[AskedTurn], responses: list[str]) -> list[Asked]:
     """Return one conversation per answer to a prompt.
 
     Args:
         prompt: text of the prompt, or its messages.
         responses: the answers.
     """
-    turns = (Message(role="user", content=prompt),) if isinstance(prompt, str) else tuple(prompt)
-    return [(*turns, Message(role="assistant", content=text)) for text in responses]
+    turns = [AskedTurn(role="user", content=prompt)] if isinstance(prompt, str) else prompt
+    return [_read([*turns, AskedTurn(role="assistant", content=text)], row) for row, text in enumerate(responses)]
 
 
-def asked_in(body: TalksBody) -> list[Conversation]:
+def asked_in(body: TalksBody) -> list[Asked]:
     """Return the conversations of a request, in order.
 
     Args:
         body: the body, in one of its forms.
     """
     if body.messages is not None:
-        return [tuple(body.messages)]
+        return [_read(body.messages, 0)]
     if body.conversations is not None:
-        return [tuple(turns) for turns in body.conversations]
+        return [_read(turns, row) for row, turns in enumerate(body.conversations)]
     return answered(body.prompt or [], body.responses or [])
 
 
@@ -154,8 +158,8 @@ def check_form(body: TalksBody) -> None:
         raise ValueError(f"give messages, or conversations, or prompt and responses ({found})")
 
 
-def check_conversation(turns: Conversation) -> None:
-    """Check that a conversation has a prompt and ends with an answer.
+def check_conversation(turns: Sequence[Message | AskedTurn]) -> None:
+    """Check that a conversation has a prompt, ends with an answer, and has no blank message.
 
     Args:
         turns: the messages.
@@ -167,3 +171,15 @@ def check_conversation(turns: Conversation) -> None:
         raise ValueError(f"end with the assistant message that is scored, not with '{turns[-1].role}'")
     if len(turns) < 2:
         raise ValueError("give the prompt before the assistant message")
+    blank = next((n for n, turn in enumerate(turns) if not turn.content.strip()), None)
+    if blank is not None:
+        what = "the answer" if blank == len(turns) - 1 else f"message {blank} ({turns[blank].role})"
+        raise ValueError(f"{what} is blank")
+
+
+def _read(turns: Sequence[AskedTurn], row: int) -> Asked:
+    try:
+        check_conversation(turns)
+    except ValueError as exc:
+        return RefusalError(422, str(exc), code="unreadable", row=row)
+    return tuple(Message(role=turn.role, content=turn.content) for turn in turns)

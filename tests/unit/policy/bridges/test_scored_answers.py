@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from facetrm.baselines.plain import LengthScorer
-from facetrm.core.errors import ConfigError, FacetrmError
+from facetrm.core.errors import ConfigError, FacetrmError, ServerError
 from facetrm.data.records import Message
 from facetrm.policy.advantages import grouped_advantages
 from facetrm.policy.bridges.scored import RewardSource, answered_messages, same_prompt, sampled_answer
@@ -99,6 +99,24 @@ def test_what_has_no_gate_keeps_none() -> None:
         scored.advantages([0] * 8)
 
 
+def test_a_server_that_is_gone_stops_the_trainer_and_is_not_asked_once_per_answer() -> None:
+    class Gone:
+        """Scores like a client of a server that does not answer; it knows the server's objectives."""
+
+        objectives, calls = OBJECTIVES, 0
+
+        def score(self, conversations):
+            self.calls += 1
+            raise ServerError("no connection")
+
+    gone = Gone()
+    source = RewardSource(gone)
+    assert source.objectives == OBJECTIVES
+    with pytest.raises(ServerError, match="no connection"):
+        source.score(batch())
+    assert gone.calls == 1
+
+
 def test_objectives_are_checked() -> None:
     with pytest.raises(ConfigError, match=r"a LengthScorer does not say what its objectives are; name them"):
         RewardSource(LengthScorer())
@@ -140,7 +158,8 @@ def test_an_answer_is_never_looked_into() -> None:
 @pytest.mark.parametrize(
     ("prompt", "response", "said"),
     [
-        ("two ?", "", "write the text of the turn"),
+        ("two ?", "", "the answer is blank"),
+        (" ", "four", "message 0 is blank"),
         ("two ?", None, "'response' is None"),
         (None, "four", "'prompt' is None"),
         ([{"role": "tool", "content": "2"}], "four", "'system', 'user' or 'assistant'"),

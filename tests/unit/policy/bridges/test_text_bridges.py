@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import math
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from facetrm.core.errors import ModelError
+from facetrm.core.errors import ConfigError, ModelError
 from facetrm.policy.advantages import gdpo_advantages
 from facetrm.policy.bridges.distilabel import distilabel_step
 from facetrm.policy.bridges.ms_swift import swift_orms
@@ -48,6 +49,7 @@ def test_swift_classes_share_a_pass() -> None:
     assert found["reward"] == REWARDS
     assert swift(classes, BOTH, ends=False) == found
     assert set(swift_orms(Moody(), objectives=["reward", "a b"])) == {"reward", "objective_reward", "a_b"}
+    assert len(swift_orms(Moody(), objectives=["a b", "a.b", "a_b"])) == 4, "no objective takes another's name"
 
 
 @pytest.mark.parametrize("failing", FAILING)
@@ -118,6 +120,12 @@ def test_a_judge_gives_the_reward_or_its_parts() -> None:
     parts = asyncio.run(judge_score(model(), parts=True)(task, trace))
     assert list(parts) == ["base", *OBJECTIVES]
     assert math.fsum(parts.values()) == pytest.approx(REWARDS[0], abs=1e-5)
+
+
+def test_names_that_a_trainer_uses_are_refused_as_objectives() -> None:
+    for make, name in ((partial(judge_score, parts=True), "base"), (openrlhf_reward, "failed")):
+        with pytest.raises(ConfigError, match=f"an objective is named '{name}'"):
+            make(Moody(), objectives=[name])
 
 
 @pytest.mark.parametrize("failing", FAILING)

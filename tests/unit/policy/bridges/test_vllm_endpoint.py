@@ -157,7 +157,7 @@ def test_a_failed_conversation_has_a_reason_and_no_reward(whole, monkeypatch) ->
     assert status == 200
     assert [row["reward"] is None for row in answer["scores"]] == [True, False, True, True]
     assert "longer than the maximum model length" in answer["scores"][0]["reason"]
-    assert "write the text of the turn" in answer["scores"][2]["reason"]
+    assert "the answer is blank" in answer["scores"][2]["reason"]
     assert "tokens, more than" in answer["scores"][3]["reason"]
     assert post(app, {"messages": blank})[0] == 422
 

@@ -139,14 +139,8 @@ function scatter(rows, x, y, groups, group, names) {
     one.append(title);
     svg.append(one);
   });
-  const text = (settings, said) => {
-    const one = draw("text", settings);
-    one.textContent = said;
-    svg.append(one);
-  };
-  text({ x: width - 4, y: height - 6, "text-anchor": "end" }, `${axis(x.direction)} \u2192`);
-  text({ x: 4, y: 14 }, `\u2191 ${axis(y.direction)}`);
-  return svg;
+  // Beside the drawing, not in it: its text would shrink with it on a phone.
+  return [h("p", { class: "axis" }, `\u2191 ${axis(y.direction)}`), svg, h("p", { class: "axis" }, `${axis(x.direction)} \u2192`)];
 }
 
 function table(groups, names, means) {
