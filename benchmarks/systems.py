@@ -191,8 +191,9 @@ def on_features(data: str, work: Path, pack: Path, rivals: Rivals) -> list[Conve
     started = time.monotonic()
     mixtures, best = baselines_of(config, fit)
     baseline_seconds = time.monotonic() - started
-    encoding = json.loads((run / "metrics.json").read_text())["seconds"]["encode"]
-    fitting = sum(watch.seconds.get(stage, 0.0) for stage in ("experts", "cross-fit", "debias", "gate"))
+    spent = json.loads((run / "metrics.json").read_text())["seconds"]
+    encoding, stages = spent["encode"], ("experts", "cross-fit", "debias", "gate")
+    fitting, cautious = (sum(known.get(stage, 0.0) for stage in stages) for known in (spent, watch.seconds))
     model = StoredScorer(load_model(run), run / "features")
     common = {"encoding_seconds": encoding, "training_pairs": len(rows.gate), "rated": len(rows.heads)}
     rivals.add("gate", model, training_seconds=fitting, **common)
@@ -206,7 +207,7 @@ def on_features(data: str, work: Path, pack: Path, rivals: Rivals) -> list[Conve
         rivals.add(title, single, training_seconds=baseline_seconds if name == "linear_bt" else fitting, **common)
     unsure = StoredScorer(RewardModel(encoder, {"all": fit.mixture}), run / "features")
     for title, kind in (("gate, less one deviation", "lower bound"), ("quantile heads, lower tails", "lower tails")):
-        rivals.add(title, Cautious(unsure, kind), training_seconds=fitting, **common)
+        rivals.add(title, Cautious(unsure, kind), training_seconds=cautious, **common)
     members = {"seed 0": model}
     for seed in range(1, SEEDS):
         settings = config.gate.settings.model_copy(update={"seed": seed})
