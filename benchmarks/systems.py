@@ -84,6 +84,7 @@ TRAINED = {
 OTHER_LOSSES = {"ipo": (*POLICY, "loss=ipo"), "hinge": (*POLICY, "loss=hinge")}
 EPOCHS = {"desk": 3, "pack": 1}
 QUANTILES = {"levels": 9, "penalty": 1e-2, "steps": 100}  # by default the fit takes longer than LoRA
+LONG = {"truncation": "drop_oldest"}  # as in the recipe
 SMALL_BATCHES = ("per_device_train_batch_size=2", "gradient_accumulation_steps=4")
 
 
@@ -239,7 +240,8 @@ def on_text(data: str, work: Path, rivals: Rivals, reference: list[Conversation]
         if not (folder / "metrics.json").is_file():
             continue
         metrics = json.loads((folder / "metrics.json").read_text())
-        trained[name] = load_model(folder) if name == "bradley-terry" else load_rival(folder)
+        scalar = name == "bradley-terry"
+        trained[name] = load_model(folder, settings=LONG) if scalar else load_rival(folder)
         title = {"bradley-terry": "Bradley-Terry, LoRA", "pairwise": "pairwise model, LoRA"}.get(
             name, f"policy, {name}"
         )
