@@ -66,6 +66,34 @@ def test_a_model_on_pairs_with_everything_written(tiny_run: Run, tmp_path: Path)
     assert scored["llmbar/total"] == figure[model]["value"]
 
 
+def test_a_baseline_that_is_named_has_one_column(tmp_path: Path) -> None:
+    path, out = llmbar(tmp_path), tmp_path / "out"
+    said = command("eval", "shortest", "length", "random", "--on", path, "--out", out, "--samples", 20)
+    assert said.code == 0, said.err
+    assert said.out.splitlines()[1].split() == ["shortest", "length", "random", "chance"]
+    results = read(out / "results.json")
+    assert list(results["models"]) == ["shortest", "length", "random"]
+    one = results["benchmarks"]["llmbar"]
+    figure = one["figures"]["total"]
+    assert set(figure) == {"shortest", "length", "random", "longest", "chance"}
+    assert figure["longest"] == figure["length"]
+    assert "shortest - length" in one["differences"]
+    alone = command("eval", "shortest", "--on", path, "--out", tmp_path / "alone", "--samples", 20).out
+    assert alone.splitlines()[1].split() == ["shortest", "longest", "chance"]
+    stored = write_rows(tmp_path / "shortest.jsonl", rows_of(out / "rows.jsonl")[:6])
+    said = command("eval", "shortest", stored, "--on", path, "--out", tmp_path / "both", "--samples", 20, "--json")
+    assert list(json.loads(said.out)["models"]) == ["shortest", "shortest-2"], "a file of the same name is another one"
+
+
+def test_a_second_command_replaces_the_results_and_keeps_the_scores(tmp_path: Path) -> None:
+    path, out = llmbar(tmp_path), tmp_path / "out"
+    for name, scored in (("length", 12), ("shortest", 12), ("length", 0)):
+        assert command("eval", name, "--on", path, "--out", out, "--samples", 20).code == 0
+        models = read(out / "results.json")["models"]
+        assert {one: about["scored"] for one, about in models.items()} == {name: scored}
+        assert {row["model"] for row in rows_of(out / "rows.jsonl")} == {name}
+
+
 def test_a_killed_evaluation_scores_no_row_twice(
     tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

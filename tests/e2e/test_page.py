@@ -133,6 +133,42 @@ def test_the_browser_weighs_as_the_server_does(page: Page) -> None:
     assert max(apart) < 1e-5
 
 
+DRAWN = {
+    "both above": (9.0, 7.0),
+    "both below": (-2.0, -9.0),
+    "equal": (2.0, 2.0),
+    "close": (2.0, 2.1),
+    "apart": (1.0, 3.0),
+    "one above": (5.0, 3.0),
+}
+
+
+@pytest.mark.parametrize("width", [1280, 360])
+def test_no_mark_of_a_rating_hides_the_other(page: Page, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 900})
+    seen = page.evaluate(
+        """async (drawn) => {
+          const { ratings } = await import("/page/verdict.js");
+          const names = Object.keys(drawn);
+          const scale = { low: 0, high: 4, direction: "higher", meaning: "" };
+          const scales = Object.fromEntries(names.map((name) => [name, scale]));
+          const of = (side) => ({ ratings: Object.fromEntries(names.map((name) => [name, drawn[name][side]])) });
+          const made = ratings(of(0), of(1), names, scales, [], "A", "B", { all: true, rated: true });
+          document.querySelector("main").replaceChildren(...[made].flat());
+          return names.map((name, n) => {
+            const gauge = document.querySelectorAll(".gauge")[n];
+            gauge.scrollIntoView({ block: "center" });
+            return [...gauge.querySelectorAll(".dot")].map((dot) => {
+              const { left, right, top, bottom } = dot.getBoundingClientRect();
+              return document.elementFromPoint((left + right) / 2, (top + bottom) / 2) === dot;
+            });
+          });
+        }""",
+        DRAWN,
+    )
+    assert dict(zip(DRAWN, seen, strict=True)) == {name: [True, True] for name in DRAWN}
+
+
 def test_what_would_turn_the_pair_is_what_the_library_finds(page: Page, backbone: Path) -> None:
     reward_model = model(backbone)
     pair = explain_pair(reward_model, chat(PROMPT, ANSWERS[0]), chat(PROMPT, ANSWERS[1]))

@@ -108,6 +108,22 @@ def test_before_training_no_rival_knows_the_order(place: Path, tmp_path: Path) -
         assert abs(run.noisy[kind.replace("-", "_")].value - 0.5) < 0.25
 
 
+@pytest.mark.parametrize("kind", ["pairwise", "dpo"])
+def test_an_evaluation_counts_what_is_too_long_for_a_rival_as_failed(kind: str, place: Path, tmp_path: Path) -> None:
+    recipe, short = tmp_path / "recipe.yaml", {"max_steps": 1}
+    rival_recipe(recipe, kind, place / "backbone", place / "pairs.jsonl", trainer=short)
+    run_recipe(recipe, out=tmp_path / kind)
+    rows = [{"prompt": "p 1", "chosen": long, "rejected": "nay"} for long in ("yes", "p " * 5000)]
+    path, out = write_rows(tmp_path / "rows.jsonl", rows), tmp_path / "out"
+    line = ("eval", tmp_path / kind, "--on", path, "--out", out, "--samples", 20, "--device", "cpu", "--json")
+    said = command(*line)
+    assert said.code == 0, said.err
+    (system,) = json.loads(said.out)["benchmarks"]["rows.jsonl"]["systems"].values()
+    assert system["failed"] == 1
+    assert "above the limit of" in system["first_problem"]
+    assert "train it with backbone.truncation=drop_oldest" in system["first_problem"]
+
+
 def test_a_reward_model_is_scored_explained_and_read_by_transformers(
     ran: dict[str, Any], place: Path, tmp_path: Path
 ) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from facetrm import core, recipes
-from facetrm.cli.options import AskedMode, MaxTokens, ReadingSets, Truncating, Trust, reading_settings
+from facetrm.cli.options import AskedMode, MaxTokens, ReadingSets, Trust, reading_settings
 from facetrm.core.printed import print_json
 
 Models = Annotated[
@@ -45,6 +45,13 @@ KeyEnv = Annotated[
     str | None, typer.Option(metavar="NAME", help="Environment variable with the API key of a server or judge.")
 ]
 Timeout = Annotated[float, typer.Option(min=0.1, max=86400.0, help="Timeout of one request, in seconds.")]
+TooLong = Annotated[
+    Literal["error", "drop_oldest"] | None,
+    typer.Option(
+        help="Conversations that are too long for a model: error counts them as failed (an audit stops), drop_oldest "
+        "drops their oldest turns."
+    ),
+]
 AuditData = Annotated[
     str | None, typer.Option("--data", help="Pairs for --on audit: a file of preferences, desk or world.")
 ]
@@ -68,7 +75,7 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print results.json instead of tables.")] = False,
     device: Annotated[str, typer.Option(help="Device: auto, cpu or cuda.")] = "auto",
     mode: AskedMode = None,
-    truncation: Truncating = None,
+    truncation: TooLong = None,
     max_tokens: MaxTokens = None,
     sets: ReadingSets = [],  # noqa: B006
     trust_remote_code: Trust = False,

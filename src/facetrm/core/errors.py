@@ -4,6 +4,7 @@
     ├── ConfigError      a recipe, a setting, or a command-line value
     ├── DataError        a row, a file or a column
     ├── BackboneError    a backbone folder, tokenizer or chat template, or a conversation that does not fit
+    │   └── TooLongError     a conversation with more tokens than the backbone may read
     ├── StoreError       a feature folder or a label store on disk
     ├── LabelError       a judge API, or its response
     ├── FitError         data that a component cannot be fitted to
@@ -76,9 +77,13 @@ class BackboneError(FacetrmError):
             place: place to show in the message.
             row: index of the conversation at that place.
         """
-        error = BackboneError(self.problem, place=place, fix=self.fix)
+        error = type(self)(self.problem, place=place, fix=self.fix)
         error.row = row
         return error
+
+
+class TooLongError(BackboneError):
+    """A conversation has more tokens than the backbone may read, and is not to be truncated."""
 
 
 class StoreError(FacetrmError):

@@ -18,7 +18,7 @@ from typing import Any, Final, TypeAlias, final
 
 from facetrm.core.progress import log
 from facetrm.serve.keys import KeyRing, KnownKey
-from facetrm.serve.refusals import RefusalError
+from facetrm.serve.refusals import RefusalError, error_place
 from facetrm.serve.served import Served
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -80,7 +80,13 @@ class Guard:
         except RefusalError as exc:
             await self.refuse(scope, exc, answer)
         except Exception as exc:
-            log("error", warning="a request failed", id=scope["facetrm_id"], error=type(exc).__name__, at=_place(exc))
+            log(
+                "error",
+                warning="a request failed",
+                id=scope["facetrm_id"],
+                error=type(exc).__name__,
+                at=error_place(exc),
+            )
             if not status[0]:
                 await self.refuse(scope, RefusalError(500, "an internal error; the server's log says more"), answer)
         finally:
@@ -193,11 +199,3 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
         return {"type": "http.request", "body": body, "more_body": False}
 
     return replay
-
-
-def _place(error: BaseException) -> str:
-    """Return the file and line of an error; its text may hold a part of a request."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return "" if trace is None else f"{trace.tb_frame.f_code.co_filename.rpartition('/')[2]}:{trace.tb_lineno}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final, final
 
-from facetrm.core.errors import BackboneError, FacetrmError, printable
+from facetrm.core.errors import BackboneError, FacetrmError, TooLongError, printable
 from facetrm.serve.batching import BusyError, ClosedError
 
 KINDS: Final = {
@@ -26,6 +26,10 @@ KINDS: Final = {
     503: "not_ready",
     504: "too_late",
 }
+_SHORTEN: Final = (
+    "shorten the conversation, or let the operator start the server with --set backbone.truncation=drop_oldest"
+)
+_SKIP: Final = ', or send "on_error": "skip" to /v1/rewards'
 
 
 @final
@@ -64,12 +68,13 @@ class RefusalError(Exception):
         }
 
 
-def refusal_of(error: BaseException, *, row: int | None = None) -> RefusalError:
+def refusal_of(error: BaseException, *, row: int | None = None, skipped: bool = False) -> RefusalError:
     """Return the refusal that tells a client of an error.
 
     Args:
         error: the error. The text of an error that nobody foresaw stays in the log.
         row: index of the conversation that caused it; None if unknown.
+        skipped: whether the conversation is left out as the client asked, and the others are scored.
     """
     if isinstance(error, RefusalError):
         return error
@@ -79,8 +84,25 @@ def refusal_of(error: BaseException, *, row: int | None = None) -> RefusalError:
         return RefusalError(503, "the server is shutting down", code="shutting_down", retry_after=5)
     if isinstance(error, TimeoutError):
         return RefusalError(504, "not answered in time", fix="send fewer conversations, or try again later")
+    if isinstance(error, TooLongError):
+        where = "" if error.place is None else f"{error.place}: "
+        return RefusalError(
+            422, f"{where}{error.problem}", code="unreadable", fix=_SHORTEN + ("" if skipped else _SKIP), row=row
+        )
     if isinstance(error, BackboneError):
         return RefusalError(422, str(error), code="unreadable", row=row)
     if isinstance(error, FacetrmError):
         return RefusalError(500, str(error), code="not_scored", row=row)
     return RefusalError(500, "an internal error; the log of the server says more", row=row)
+
+
+def error_place(error: BaseException) -> str:
+    """Return the file and line of an error. The log has this instead of its text, which may hold a part of a request.
+
+    Args:
+        error: the error, after it was raised.
+    """
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return "" if trace is None else f"{trace.tb_frame.f_code.co_filename.rpartition('/')[2]}:{trace.tb_lineno}"

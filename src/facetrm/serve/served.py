@@ -318,6 +318,7 @@ def row_score(index: int, score: Score | Exception) -> RowScore:
         score: its score, or why it has none.
     """
     if isinstance(score, Exception):
-        return RowScore(index=index, reward=None, error=ErrorDetail(**refusal_of(score, row=index).to_dict()))
+        error = refusal_of(score, row=index, skipped=True)
+        return RowScore(index=index, reward=None, error=ErrorDetail(**error.to_dict()))
     known: Mapping[str, Any] = score.to_dict()
     return RowScore(index=index, **{key: known[key] for key in known if key in RowScore.model_fields})

@@ -22,7 +22,7 @@ from facetrm.model.output import Score
 from facetrm.model.reward_model import RewardModel
 from facetrm.serve.batching import Batcher, BatchRead
 from facetrm.serve.limits import ServeConfig
-from facetrm.serve.refusals import RefusalError
+from facetrm.serve.refusals import RefusalError, error_place
 from facetrm.serve.variants import AskedEdit, Variants, score_by_each
 
 T = TypeVar("T")
@@ -138,7 +138,8 @@ class RewardService:
         results = [found[n] if isinstance(size, int) else size for n, size in enumerate(sizes)]
         for result in results:
             if isinstance(result, Exception) and not isinstance(result, FacetrmError):
-                log("warning", warning="a conversation was not scored", error=f"{type(result).__name__}: {result}")
+                why = {"error": type(result).__name__, "at": error_place(result)}
+                log("warning", warning="a conversation was not scored", **why)
         return [result if isinstance(result, Exception | list) else RuntimeError("cancelled") for result in results]
 
     async def aside(self, call: Callable[[], T]) -> T:

@@ -84,8 +84,10 @@ def test_three_files_and_the_answer(folder: Path, tmp_path: Path) -> None:
     content = json.loads((tmp_path / "made" / "report.json").read_text())
     assert content == json.loads(json.dumps(done.content))
     assert content["benchmarks"]["mine.jsonl"]["figures"]["total"]["length"]["value"] == 0.75
-    assert content["answer"][0].startswith("length is ahead of shortest-2 on mine.jsonl by 50.0 points")
+    assert content["answer"][0].startswith("length is ahead of shortest on mine.jsonl by 50.0 points")
+    assert "longest" not in content["answer"][0], "which is length"
     table = (tmp_path / "made" / "report.md").read_text()
+    assert re.search(r"^\|[^|]*\| length \| shortest \| chance \|$", table, re.MULTILINE)
     assert re.search(r"^\| total \| 75\.0% .* \| 25\.0% ", table, re.MULTILINE)
 
 
@@ -113,7 +115,7 @@ def test_folders_with_the_same_rows_are_merged(folder: Path, file: Path, tmp_pat
     other = evaluate(tmp_path / "other", ["random"], file=file)
     report = gather_results([folder, other])
     (part,) = report.benchmarks
-    assert part.models == ("length", "shortest-2", "random")
+    assert part.models == ("length", "shortest", "random")
     found = part.difference("length", "random")
     a, b = part.total("length"), part.total("random")
     assert found is not None
@@ -195,12 +197,12 @@ def test_ratings_have_a_table_and_are_merged(tmp_path: Path) -> None:
     two = evaluate(tmp_path / "two", ["random", "shortest"], file=path)
     report = gather_results([one, two])
     (part,) = report.rated
-    assert part.models == ("length", "random", "shortest-2")
+    assert part.models == ("length", "random", "shortest")
     assert (part.rows, set(part.figures)) == (24, {"long", EVIL})
     spearman = part.figures["long"]["length"].spearman
     assert spearman is not None
     assert spearman.value == pytest.approx(1.0)
-    assert part.figures["long"]["shortest-2"].kendall == pytest.approx(-1.0)
+    assert part.figures["long"]["shortest"].kendall == pytest.approx(-1.0)
     assert "length agrees most with the ratings of rated.jsonl" in answer_sentences(report)[0]
     mean = part.means["length"]
     known = [row["length"].spearman for row in part.figures.values()]
@@ -275,14 +277,14 @@ def test_a_broken_audit_is_refused(tmp_path: Path) -> None:
 
 def test_a_trained_model_comes_before_a_better_baseline(folder: Path, tmp_path: Path) -> None:
     trained, results = copied(folder, tmp_path / "trained")
-    results["models"]["shortest-2"]["kind"] = "model"
+    results["models"]["shortest"]["kind"] = "model"
     (trained / "results.json").write_text(json.dumps(results))
     report = gather_results([trained])
     (part,) = report.benchmarks
     assert part.plain == {"length"}
-    assert answer_sentences(report)[0].startswith("shortest-2 on mine.jsonl: 25.0%")
+    assert answer_sentences(report)[0].startswith("shortest on mine.jsonl: 25.0%")
     assert "below longest (75.0%)" in answer_sentences(report)[0]
-    assert report.benchmarks[0].models == ("length", "shortest-2")
+    assert report.benchmarks[0].models == ("length", "shortest")
 
 
 def test_a_folder_that_is_neither(tmp_path: Path) -> None:

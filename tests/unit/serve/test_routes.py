@@ -148,6 +148,10 @@ def test_a_conversation_that_fails_is_null_with_a_reason_or_refuses_the_request(
     refused = client.post("/v1/rewards", body)
     assert refused.status == 422
     assert refused.value["error"]["row"] == 1
+    assert refused.value["error"]["message"] == "conversation 1: 609 tokens, above the limit of 512"
+    for way in ("shorten the conversation", "--set backbone.truncation=drop_oldest", '"on_error": "skip"'):
+        assert way in refused.value["error"]["fix"]
+    assert "score:" not in refused.text, "options of the command line mean nothing to a client"
     skipped = client.post("/v1/rewards", {**body, "on_error": "skip"})
     assert skipped.status == 200
     first, failed, last = skipped.value["scores"]
@@ -155,6 +159,8 @@ def test_a_conversation_that_fails_is_null_with_a_reason_or_refuses_the_request(
     assert failed["reward"] is None
     assert "above the limit of 512" in failed["error"]["message"]
     assert failed["error"]["row"] == failed["index"] == 1
+    assert "shorten the conversation" in failed["error"]["fix"]
+    assert "on_error" not in skipped.text, "it was sent"
 
 
 def test_a_blank_answer_or_a_talk_without_one_is_skipped_as_any_other_failure(
@@ -334,6 +340,24 @@ def test_the_log_has_no_text_unless_asked(capsys: pytest.CaptureFixture[str]) ->
         [request] = [line for line in lines if line.get("id") == "one" and line["event"] == "request"]
         assert request["route"] == "/v1/rewards"
         assert (request["status"], request["conversations"]) == (200, 1)
+
+
+def test_of_an_unforeseen_error_the_log_has_the_place_and_not_the_text(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: RewardModel, conversations: Any) -> Any:
+        raise KeyError(conversations[0][0].content)
+
+    with reward_server() as client:
+        monkeypatch.setattr(RewardModel, "score", broken)
+        reply = client.post("/v1/rewards", {"prompt": "my secret question", "responses": ["my secret answer"]})
+    said = capsys.readouterr().err
+    assert reply.status == 500
+    assert "secret" not in reply.text + said
+    warned = [
+        one for one in map(json.loads, said.splitlines()) if one.get("warning") == "a conversation was not scored"
+    ]
+    assert [(one["error"], one["at"].partition(":")[0]) for one in warned] == [("KeyError", "test_routes.py")]
 
 
 def test_fast_mode_shares_prompts_and_agrees_to_the_last_digits() -> None:

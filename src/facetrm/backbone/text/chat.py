@@ -23,7 +23,7 @@ from facetrm.backbone.text.guarded import GuardedTemplate
 from facetrm.backbone.text.neutral import Neutraliser
 from facetrm.backbone.text.rendered import check_rendered, cuts_earlier_thoughts, never_rendered
 from facetrm.backbone.text.truncate import TemplateTurns, Truncation, drop_oldest
-from facetrm.core.errors import BackboneError
+from facetrm.core.errors import BackboneError, TooLongError
 from facetrm.core.fingerprint import fingerprint
 from facetrm.core.progress import log
 from facetrm.data.records import Message
@@ -99,10 +99,11 @@ class Limit:
             answered: whether the last turn is the response.
 
         Raises:
-            BackboneError: The policy is ``error``, or the limit leaves no room for any text.
+            TooLongError: The policy is ``error``.
+            BackboneError: The limit leaves no room for any text.
         """
         if self.truncation == "error":
-            raise BackboneError(
+            raise TooLongError(
                 f"{measure(turns)} tokens, above the limit of {self.tokens}",
                 place=place,
                 fix="set backbone.truncation=drop_oldest (score: --truncation drop_oldest), drop the row (score: "

@@ -204,4 +204,4 @@ def missing_text(missing: Sequence[str]) -> str:
         return ""
     more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
     named = "; ".join(missing[:_NAMED])
-    return f"Not in these files: {named}{more}. The total is over the others, so it is not the published figure."
+    return f"Not in these files: {named}{more}. The total is over the others, not over all."

@@ -29,6 +29,7 @@ from facetrm.evaluate.benchmarks.figures import Figure, mean_over
 from facetrm.evaluate.benchmarks.item import Item, read_answer, read_labels, read_prompt, read_text
 
 LABELS: Final = ("A>B", "B>A")
+_PARTS: Final = {"gpt-4o-2024-05-13": 350, "claude-3-5-sonnet-20240620": 270}
 _CATEGORIES: Final = {
     "mmlu-pro": "knowledge",
     "livebench-reasoning": "reasoning",
@@ -95,6 +96,7 @@ JUDGEBENCH: Final = BENCHMARKS.add(
         figures=_figures,
         tie_rule='A tie earns one half; the tool itself counts it as "B>A".',
         hub=("ScalerLab/JudgeBench", "gpt+claude"),
+        counts=_PARTS,
         official=_official,
     ),
 )

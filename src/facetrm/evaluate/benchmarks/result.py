@@ -6,7 +6,7 @@ Shapes: N questions, A answers.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal, TypeAlias, final
 
@@ -22,6 +22,8 @@ from facetrm.evaluate.benchmarks.item import Item
 from facetrm.evaluate.benchmarks.load import ItemSet
 
 BASELINES: Final = ("longest", "shortest", "chance")
+SAME_AS: Final = {"length": "longest", "shortest": "shortest"}
+"""Systems that are one of these baselines, by name."""
 ItemVerdict: TypeAlias = Literal["right", "wrong", "tie", "partly", "failed", "none"]
 _DRAWS: Final = 100
 _LARGEST: Final = 3
@@ -226,6 +228,16 @@ def baseline_columns(benchmark: Benchmark, questions: Sequence[Item], *, seed: i
     return {"longest": benchmark.credit(questions, lengths), "shortest": benchmark.credit(questions, -lengths)} | {
         "chance": luck
     }
+
+
+def other_baselines(plain: Collection[str]) -> list[str]:
+    """Return the baselines to show beside some systems: those that are none of them.
+
+    Args:
+        plain: Names of the systems that read no meaning, such as ``length``.
+    """
+    shown = {SAME_AS.get(name, name) for name in plain}
+    return [name for name in BASELINES if name not in shown]
 
 
 def verdict(system: SystemRows, n: int) -> ItemVerdict:

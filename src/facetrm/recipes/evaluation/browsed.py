@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from facetrm.data.read.conversations import read_conversations
-from facetrm.evaluate.benchmarks.result import BASELINES
+from facetrm.evaluate.benchmarks.result import other_baselines
 from facetrm.recipes.evaluation.gathered import gather_results
 from facetrm.recipes.evaluation.run_files import METRICS
 from facetrm.report.evaluated.contrast import shares_by_task
@@ -51,7 +51,9 @@ def _benchmark(part: BenchmarkPart) -> dict[str, Any]:
         "title": part.title,
         "note": part.note,
         "models": models,
-        "baselines": [name for name in BASELINES if part.total(name) is not None and name not in models],
+        "baselines": [
+            name for name in other_baselines(part.plain) if part.total(name) is not None and name not in models
+        ],
         "figures": _table(part.figures),
         "slices": _table(part.slices),
         "differences": [_difference(part, a, b) for a, b in combinations(models, 2)],

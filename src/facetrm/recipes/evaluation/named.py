@@ -20,7 +20,7 @@ from facetrm.core.config import parse_config
 from facetrm.core.errors import BackboneError, ConfigError, DataError, ModelError
 from facetrm.core.web.key import read_server_key
 from facetrm.data.records import Conversation
-from facetrm.evaluate.benchmarks.result import BASELINES
+from facetrm.evaluate.benchmarks.result import BASELINES, SAME_AS
 from facetrm.label.settings import LabelConfig
 from facetrm.model.output import Scorer
 from facetrm.recipes.evaluation.score_files import read_score_file
@@ -77,7 +77,8 @@ def load_systems(asked: Sequence[str], loading: Loading) -> list[System]:
         system = load_system(text, loading)
         if any(other.hash == system.hash for other in systems):
             raise ConfigError("the same system is asked for twice", place=text, fix="name it once")
-        taken = [*BASELINES, *(other.name for other in systems)]
+        own = SAME_AS.get(system.name) if system.kind == "baseline" else None  # its column is that of the baseline
+        taken = [*(name for name in BASELINES if name != own), *(other.name for other in systems)]
         name, n = system.name, 2
         while name in taken:
             name, n = f"{system.name}-{n}", n + 1

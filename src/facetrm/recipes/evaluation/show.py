@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from facetrm.core.errors import printable
 from facetrm.evaluate.benchmarks.benchmark import missing_text
-from facetrm.evaluate.benchmarks.result import BASELINES
+from facetrm.evaluate.benchmarks.result import other_baselines
 
 _MOST: Final = 40
 _WIDTH: Final = 26
@@ -22,7 +22,8 @@ def evaluation_text(results: Mapping[str, Any]) -> str:
     Args:
         results: Content of ``results.json``.
     """
-    parts = [_benchmark(name, one) for name, one in results["benchmarks"].items()]
+    baselines = other_baselines([name for name, one in results["models"].items() if one["kind"] == "baseline"])
+    parts = [_benchmark(name, one, baselines) for name, one in results["benchmarks"].items()]
     parts += [_ratings(name, one) for name, one in results.get("ratings", {}).items()]
     costs = [_cost(name, one["cost"]) for name, one in results["models"].items() if one["cost"]]
     if costs:
@@ -32,12 +33,12 @@ def evaluation_text(results: Mapping[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-def _benchmark(name: str, one: Mapping[str, Any]) -> str:
+def _benchmark(name: str, one: Mapping[str, Any], baselines: Sequence[str]) -> str:
     systems = list(one["systems"])
     head = f"{one['title']}: {one['rows']:,} questions, {one['prompts']:,} prompts"
     lines = [head if name == one["benchmark"] else f"{name} ({head})"]
-    names = [*systems, *BASELINES]
-    columns = [*(_cell(s, _SYSTEM) for s in systems), *(_cell(b, _BASELINE) for b in BASELINES)]
+    names = [*systems, *baselines]
+    columns = [*(_cell(s, _SYSTEM) for s in systems), *(_cell(b, _BASELINE) for b in baselines)]
     lines.append(" " * _WIDTH + "".join(columns))
     figures = list(one["figures"].items())
     for figure, row in figures[:_MOST]:
@@ -54,7 +55,7 @@ def _benchmark(name: str, one: Mapping[str, Any]) -> str:
         said += [f"{_count(counts[key], 'question')} {key}" for key in ("failed", "truncated") if counts[key]]
         lines.append(f"{printable(system, 60)}: {', '.join(said)}.")
         if counts["first_problem"]:
-            lines.append(f"  first problem: {printable(counts['first_problem'], 200)}")
+            lines.append(f"  first problem: {printable(counts['first_problem'], 500)}")
     lines.append(one["tie_rule"])
     for pair, gap in one["differences"].items():
         total = gap["figures"]["total"]

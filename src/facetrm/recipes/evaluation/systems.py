@@ -20,17 +20,20 @@ from typing import Final, final
 
 from facetrm.baselines.groups import GroupScorer, bare_score, groups_of
 from facetrm.baselines.judges.store import group_key
-from facetrm.core.errors import BackboneError, ConfigError, ModelError, short
+from facetrm.core.errors import BackboneError, ConfigError, ModelError, TooLongError, short
 from facetrm.core.fingerprint import fingerprint
 from facetrm.core.progress import Meter, progress
 from facetrm.data.records import Conversation, conversation_key
 from facetrm.evaluate.benchmarks.item import Item
 from facetrm.evaluate.benchmarks.result import AnswerScore
 from facetrm.model.output import Score, Scorer
+from facetrm.model.reward_model import RewardModel
 from facetrm.recipes.evaluation.cache import ScoreCache
 from facetrm.recipes.evaluation.score_files import StoredScores
 
 _FAILED: Final = "no score"
+_SHORTEN: Final = "give --truncation drop_oldest to drop its oldest turns"
+_TRAINED: Final = "train it with backbone.truncation=drop_oldest to drop the oldest turns"
 _GROUPS: Final = 32
 _BATCH: Final = 256
 """Number of answers that are scored and stored together."""
@@ -286,14 +289,25 @@ def _in_groups(
             part = missing[start : start + _GROUPS]
             asked = [groups[n] for n in part]
             new: dict[str, AnswerScore] = {}
-            for n, answers, scores in zip(part, asked, scorer.score_groups(asked), strict=True):
-                why = getattr(scorer, "failures", {}).get(group_key(answers), "")
-                new |= zip(keys[n], (_answer(score, why) for score in scores), strict=True)
+            for n, answers in zip(part, _compared(scorer, asked), strict=True):
+                new |= zip(keys[n], answers, strict=True)
             known |= new
             cache.put(name, _lasting(new))
             meter.advance(len(part), tokens=sum(score.tokens for score in new.values()))
     found = [[known[key] for key in row] for row in keys]
     return Answering(found, sum(len(keys[n]) for n in missing), meter.tokens, time.monotonic() - started)
+
+
+def _compared(scorer: GroupScorer, groups: Sequence[Sequence[Conversation]]) -> list[list[AnswerScore]]:
+    """Return the scores of each group; one that is too long to be compared has a problem instead of rewards."""
+    try:
+        found = scorer.score_groups(groups)
+    except TooLongError as exc:
+        if len(groups) > 1:
+            return [answers for group in groups for answers in _compared(scorer, [group])]
+        return [[AnswerScore(None, problem=_why_not(exc, scorer)) for _ in group] for group in groups]
+    why = [getattr(scorer, "failures", {}).get(group_key(group), "") for group in groups]
+    return [[_answer(score, said) for score in scores] for scores, said in zip(found, why, strict=True)]
 
 
 def _scored(scorer: Scorer, conversations: Sequence[Conversation]) -> list[AnswerScore]:
@@ -304,9 +318,14 @@ def _scored(scorer: Scorer, conversations: Sequence[Conversation]) -> list[Answe
         try:
             scores = scorer.score([conversations[n] for n in left]) if left else []
         except BackboneError as exc:
-            if exc.row is None:
+            row = exc.row
+            if row is None and isinstance(exc, TooLongError):  # it does not say which one
+                if len(left) > 1:
+                    return [one for messages in conversations for one in _scored(scorer, [messages])]
+                row = 0
+            if row is None:
                 raise
-            failed[left[exc.row]] = str(exc)
+            failed[left[row]] = _why_not(exc, scorer)
             continue
         why = getattr(scorer, "failures", {})
         found = {
@@ -314,6 +333,13 @@ def _scored(scorer: Scorer, conversations: Sequence[Conversation]) -> list[Answe
             for n, score in zip(left, scores, strict=True)
         }
         return [found[n] if n in found else AnswerScore(None, problem=failed[n]) for n in range(len(conversations))]
+
+
+def _why_not(error: BackboneError, scorer: Scorer) -> str:
+    """Return why a conversation has no score, and what to do about it; its number in a batch means nothing here."""
+    if not isinstance(error, TooLongError):
+        return str(error)
+    return f"{error.problem}; {_SHORTEN if isinstance(scorer, RewardModel) else _TRAINED}"
 
 
 def _answer(score: Score, why: str) -> AnswerScore:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from facetrm.evaluate.benchmarks.result import BASELINES
+from facetrm.evaluate.benchmarks.result import SAME_AS, other_baselines
 from facetrm.report.evaluated.content import EvaluationReport
 from facetrm.report.evaluated.measured import BenchmarkPart, MeasuredFigure, RatedPart
 
@@ -78,7 +78,8 @@ def _on_ratings(part: RatedPart) -> str:
 
 def _against_baselines(part: BenchmarkPart, model: str) -> str:
     """Return how a model stands against chance, and against the better of the longest and the shortest answer."""
-    lengths = [name for name in ("longest", "shortest") if part.total(name) is not None and name != model]
+    own = SAME_AS.get(model) if model in part.plain else model
+    lengths = [name for name in ("longest", "shortest") if part.total(name) is not None and name != own]
     rivals = [max(lengths, key=lambda name: _value(part.total(name)))] if lengths else []
     rivals += ["chance"] if part.total("chance") is not None and model != "chance" else []
     said = []
@@ -111,5 +112,5 @@ def systems_of(part: BenchmarkPart) -> list[str]:
     """
     order = leaders(part)
     rest = sorted((model for model in part.models if model not in order), key=lambda m: -_value(part.total(m)))
-    found = [name for name in BASELINES if name not in part.models and part.total(name) is not None]
+    found = [name for name in other_baselines(part.plain) if name not in part.models and part.total(name) is not None]
     return [*order, *rest, *found]

@@ -87,26 +87,32 @@ export function ownSums(a, b, pair, first, second) {
         pair.lines.map((line) => row(line.name, line.a, line.b)), row("reward", a.reward, b.reward, "total"))));
 }
 
+// Marks that are closer than this share of the scale would hide each other.
+const CLOSE = 0.06;
+
 export function ratings(a, b, names, objectives, unproven, first, second, folds) {
   const rows = names.map((name) => {
     const { low, high, direction, meaning } = objectives[name];
+    const share = (value) => Math.min(1, Math.max(0, (value - low) / (high - low)));
     const dot = (value, kind) => {
-      const share = Math.min(1, Math.max(0, (value - low) / (high - low)));
       const beyond = value < low || value > high;
-      return h("i", { class: `dot ${kind}${beyond ? " beyond" : ""}`, place: { left: `${100 * share}%` } });
+      return h("i", { class: `dot ${kind}${beyond ? " beyond" : ""}`, place: { left: `${100 * share(value)}%` } });
     };
+    const close = Math.abs(share(a.ratings[name]) - share(b.ratings[name])) < CLOSE;
     const notes = [direction === "lower" ? "lower is better" : "", unproven.includes(name) ? "not reliable" : ""];
     return h("tr", null,
       h("th", { scope: "row" }, name, meaning && h("small", null, meaning)),
       h("td", { class: "n first-ink" }, shown(a.ratings[name])),
       h("td", { class: "n second-ink" }, shown(b.ratings[name])),
       h("td", { class: "scale" },
-        h("div", { class: "gauge", "aria-hidden": "true" }, dot(a.ratings[name], "first"), dot(b.ratings[name], "second")),
+        h("div", { class: `gauge${close ? " stacked" : ""}`, "aria-hidden": "true" },
+          dot(a.ratings[name], "first"), dot(b.ratings[name], "second")),
         h("div", { class: "ends" }, h("span", null, minus(String(Number(low.toPrecision(4))))),
           h("span", null, notes.filter(Boolean).join(", ")), h("span", null, minus(String(Number(high.toPrecision(4))))))));
   });
   const table = h("table", { class: "ratings" },
-    h("caption", null, "Each rating on the scale of its source. A rating outside its scale is drawn at the end."),
+    h("caption", null, "Each rating on the scale of its source. A rating outside its scale is drawn at the end, " +
+      "and two at one place one above the other."),
     h("thead", null, h("tr", null, h("th", { scope: "col" }, "objective"),
       h("th", { scope: "col", class: "n" }, first), h("th", { scope: "col", class: "n" }, second),
       h("th", { scope: "col" }, "scale"))),
