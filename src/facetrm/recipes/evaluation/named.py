@@ -124,7 +124,7 @@ def _model(text: str, loading: Loading) -> System:
     place = Path(text).expanduser()
     name = place.parent.name if place.name == "model" and place.parent.name else place.name
     if any((folder / RIVAL_MANIFEST).is_file() for folder in (place, place / "model")):
-        rival = baselines.load_rival(place, device=loading.device, mode=loading.mode or "fast")
+        rival = baselines.load_rival(place, device=loading.device, mode=loading.mode)
         return System(name or text, text, "model", f"{scorer_hash(rival)}/{loading.mode}", rival)
     model = hub.load_model(
         text,
