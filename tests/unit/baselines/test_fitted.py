@@ -25,9 +25,9 @@ from facetrm.baselines.fitted.saved import (
     saved_ensemble,
 )
 from facetrm.baselines.length_calibration import fit_length_calibration
-from facetrm.baselines.trained.rival_folder import RIVAL_MANIFEST
 from facetrm.baselines.trained.rivals import load_part
 from facetrm.core.errors import ConfigError, ModelError
+from facetrm.model.store import RIVAL_MANIFEST
 
 PAIRS = list(World().preferences(12))
 REFERENCE = [c for pair in PAIRS[:8] for c in (pair.chosen, pair.rejected)]

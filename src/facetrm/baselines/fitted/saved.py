@@ -21,13 +21,14 @@ from facetrm.baselines.fitted.parts import LoadPart, Part, SavedPart, same_part
 from facetrm.baselines.length_calibration import LengthCalibrated, LengthCurve
 from facetrm.baselines.named import scorer_hash
 from facetrm.baselines.plain import LengthUnit
-from facetrm.baselines.trained.rival_folder import RIVAL_MANIFEST, RivalKind, RivalManifest, check_hash, write_manifest
+from facetrm.baselines.trained.rival_folder import RivalKind, RivalManifest, check_hash, write_manifest
 from facetrm.core.config import Section, parse_config
 from facetrm.core.errors import ModelError
 from facetrm.core.files import read_json
 from facetrm.core.fingerprint import fingerprint
 from facetrm.core.folders import is_occupied, new_folder
 from facetrm.model.reward_model import RewardModel
+from facetrm.model.store import RIVAL_MANIFEST
 
 FittedRival: TypeAlias = Ensemble | DirectionalScorer | LengthCalibrated
 """A rival that is fitted to the scores of others."""

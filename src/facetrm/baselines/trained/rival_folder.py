@@ -17,8 +17,8 @@ from facetrm.backbone.declared import check_files
 from facetrm.core.config import parse_config
 from facetrm.core.errors import ModelError
 from facetrm.core.files import read_json, write_json
+from facetrm.model.store import RIVAL_MANIFEST
 
-RIVAL_MANIFEST: Final = "rival.json"
 RivalKind = Literal["pairwise", "implicit", "ensemble", "direction", "length-calibration"]
 _VERSION: Final = 1
 _FREE: Final = ("path", "device", "mode", "token_budget", "compile", "trust_remote_code", "revision")

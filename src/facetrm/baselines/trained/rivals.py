@@ -12,11 +12,12 @@ from facetrm.baselines.fitted.saved import FITTED, load_fitted
 from facetrm.baselines.named import scorer_hash
 from facetrm.baselines.trained.implicit import load_implicit
 from facetrm.baselines.trained.pairwise import load_pairwise
-from facetrm.baselines.trained.rival_folder import RIVAL_MANIFEST, read_manifest, rival_folder
+from facetrm.baselines.trained.rival_folder import read_manifest, rival_folder
 from facetrm.core.errors import ModelError
 from facetrm.hub.load import load_model
 from facetrm.hub.shipped import shipped_models
 from facetrm.model.output import Scorer
+from facetrm.model.store import RIVAL_MANIFEST
 
 
 def load_rival(

@@ -15,7 +15,6 @@ from facetrm.backbone.text.chat import DecoderChat
 from facetrm.backbone.transformer import TransformerEncoder
 from facetrm.baselines.named import scorer_hash
 from facetrm.baselines.plain import LengthScorer, RandomScorer
-from facetrm.baselines.trained.rival_folder import RIVAL_MANIFEST
 from facetrm.core.config import parse_config
 from facetrm.core.errors import BackboneError, ConfigError, DataError, ModelError
 from facetrm.core.web.key import read_server_key
@@ -23,6 +22,7 @@ from facetrm.data.records import Conversation
 from facetrm.evaluate.benchmarks.result import BASELINES
 from facetrm.label.settings import LabelConfig
 from facetrm.model.output import Scorer
+from facetrm.model.store import RIVAL_MANIFEST
 from facetrm.recipes.evaluation.score_files import read_score_file
 from facetrm.recipes.evaluation.served import served_scorer
 from facetrm.recipes.evaluation.systems import System
