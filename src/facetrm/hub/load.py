@@ -27,9 +27,9 @@ from facetrm.core.errors import ModelError
 from facetrm.hub.checksums import check_checksums
 from facetrm.hub.foreign import read_foreign
 from facetrm.hub.shipped import shipped_models
-from facetrm.model.door import CONFIG
+from facetrm.model.door import CONFIG, RIVAL_MANIFEST
 from facetrm.model.reward_model import RewardModel
-from facetrm.model.store import MODEL_MANIFEST, RIVAL_MANIFEST
+from facetrm.model.store import MODEL_MANIFEST
 
 _USELESS: Final = ["*.bin", "*.pt", "*.pth", "*.ckpt", "*.gguf", "*.onnx", "*.msgpack", "*.h5", "original/*"]
 

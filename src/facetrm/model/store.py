@@ -44,7 +44,6 @@ from facetrm.model.routing import Fallback
 MODEL_FORMAT, LAYERS_FORMAT = 1, 2  # the second for experts that read inner layers, which earlier releases would ignore
 KIND = "facetrm-reward-model"
 MODEL_MANIFEST = "manifest.json"
-RIVAL_MANIFEST = "rival.json"  # of a scorer that is no reward model; facetrm.baselines.load_rival reads it
 _PLACES = ("path", "adapter", "adapters")  # paths in a spec; all are copied with the backbone
 _BACKBONE = "backbone"
 # Files of an earlier model that are not kept when a new model replaces it.

@@ -15,7 +15,7 @@ from facetrm import World, toy_model
 from facetrm.baselines import load_rival
 from facetrm.baselines.directional import fit_direction
 from facetrm.baselines.ensemble import fit_ensemble
-from facetrm.baselines.fitted.parts import Part, PartReading, named_part
+from facetrm.baselines.fitted.parts import LoadedPart, PartReading, named_part
 from facetrm.baselines.fitted.saved import (
     FittedRival,
     reward_model,
@@ -27,7 +27,7 @@ from facetrm.baselines.fitted.saved import (
 from facetrm.baselines.length_calibration import fit_length_calibration
 from facetrm.baselines.trained.rivals import load_part
 from facetrm.core.errors import ConfigError, ModelError
-from facetrm.model.store import RIVAL_MANIFEST
+from facetrm.model.door import RIVAL_MANIFEST
 
 PAIRS = list(World().preferences(12))
 REFERENCE = [c for pair in PAIRS[:8] for c in (pair.chosen, pair.rejected)]
@@ -43,7 +43,7 @@ def place(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def loaded(place: str | Path, **reading: Any) -> Part:
+def loaded(place: str | Path, **reading: Any) -> LoadedPart:
     return load_part(str(place), PartReading(**reading), device="cpu")
 
 

@@ -20,7 +20,7 @@ from facetrm.baselines.trained.rival_folder import write_manifest
 from facetrm.baselines.trained.rivals import load_rival
 from facetrm.core.errors import ModelError
 from facetrm.data.records import Conversation
-from facetrm.model.store import RIVAL_MANIFEST
+from facetrm.model.door import RIVAL_MANIFEST
 from fakes import chat, tiny_decoder
 from tiny_decoders import GPT2, SHAPE, WHOLE_HEADS, ids
 

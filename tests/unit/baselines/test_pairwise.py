@@ -19,7 +19,7 @@ from facetrm.baselines.trained.rival_folder import write_manifest
 from facetrm.baselines.trained.rivals import load_rival
 from facetrm.core.errors import BackboneError, ModelError
 from facetrm.data.records import Conversation, Message
-from facetrm.model.store import RIVAL_MANIFEST
+from facetrm.model.door import RIVAL_MANIFEST
 from fakes import chat, tiny_decoder
 
 PROMPTS = [chat(text, "x")[:1] for text in ("why?", "what is the sky, and why is it blue?", "tea")]

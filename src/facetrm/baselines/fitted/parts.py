@@ -59,7 +59,7 @@ class SavedPart(Section):
 
 @final
 @dataclass(frozen=True)
-class Part:
+class LoadedPart:
     """A loaded part.
 
     Attributes:
@@ -71,7 +71,7 @@ class Part:
     saved: SavedPart
 
 
-LoadPart: TypeAlias = Callable[[str, PartReading], Part]
+LoadPart: TypeAlias = Callable[[str, PartReading], LoadedPart]
 """Loads a part from its place."""
 
 
@@ -85,7 +85,7 @@ def lasting_place(place: str) -> str:
     return place if place in PLAIN_SCORERS or not path.is_dir() else str(path.resolve())
 
 
-def named_part(load: LoadPart, place: str, reading: PartReading, *, called: str) -> Part:
+def named_part(load: LoadPart, place: str, reading: PartReading, *, called: str) -> LoadedPart:
     """Load a part; an error says which one it is.
 
     Args:
@@ -106,7 +106,7 @@ def named_part(load: LoadPart, place: str, reading: PartReading, *, called: str)
     return part
 
 
-def same_part(load: LoadPart, saved: SavedPart, *, called: str, manifest: Path) -> Part:
+def same_part(load: LoadPart, saved: SavedPart, *, called: str, manifest: Path) -> LoadedPart:
     """Load a part, and check that it is the one that the rival was fitted to.
 
     Args:

@@ -17,7 +17,7 @@ from pydantic import Field, FiniteFloat, model_validator
 
 from facetrm.baselines.directional import DirectionalScorer, DirectionScale
 from facetrm.baselines.ensemble import Ensemble, EnsembleKind
-from facetrm.baselines.fitted.parts import LoadPart, Part, SavedPart, same_part
+from facetrm.baselines.fitted.parts import LoadedPart, LoadPart, SavedPart, same_part
 from facetrm.baselines.length_calibration import LengthCalibrated, LengthCurve
 from facetrm.baselines.named import scorer_hash
 from facetrm.baselines.plain import LengthUnit
@@ -27,8 +27,8 @@ from facetrm.core.errors import ModelError
 from facetrm.core.files import read_json
 from facetrm.core.fingerprint import fingerprint
 from facetrm.core.folders import is_occupied, new_folder
+from facetrm.model.door import RIVAL_MANIFEST
 from facetrm.model.reward_model import RewardModel
-from facetrm.model.store import RIVAL_MANIFEST
 
 FittedRival: TypeAlias = Ensemble | DirectionalScorer | LengthCalibrated
 """A rival that is fitted to the scores of others."""
@@ -126,7 +126,7 @@ FITTED: Final[Mapping[RivalKind, type[Section]]] = {
 """The settings of each kind of fitted rival."""
 
 
-def saved_ensemble(ensemble: Ensemble, parts: Mapping[str, Part]) -> SavedEnsemble:
+def saved_ensemble(ensemble: Ensemble, parts: Mapping[str, LoadedPart]) -> SavedEnsemble:
     """Return what a manifest says about an ensemble.
 
     Args:
@@ -140,7 +140,7 @@ def saved_ensemble(ensemble: Ensemble, parts: Mapping[str, Part]) -> SavedEnsemb
     return SavedEnsemble(kind=ensemble.kind, penalty=ensemble.penalty, members=tuple(members))
 
 
-def saved_direction(direction: DirectionalScorer, part: Part) -> SavedDirection:
+def saved_direction(direction: DirectionalScorer, part: LoadedPart) -> SavedDirection:
     """Return what a manifest says about a direction.
 
     Args:
@@ -154,7 +154,7 @@ def saved_direction(direction: DirectionalScorer, part: Part) -> SavedDirection:
     return SavedDirection(model=part.saved, scale=direction.scale, objectives=tuple(objectives), note=direction.note)
 
 
-def saved_calibration(calibrated: LengthCalibrated, part: Part) -> SavedCalibration:
+def saved_calibration(calibrated: LengthCalibrated, part: LoadedPart) -> SavedCalibration:
     """Return what a manifest says about a length calibration.
 
     Args:
@@ -231,7 +231,7 @@ def load_fitted(folder: Path, manifest: RivalManifest, load: LoadPart) -> Fitted
     return LengthCalibrated(scorer, curve, strength=saved.strength)
 
 
-def reward_model(part: Part) -> RewardModel:
+def reward_model(part: LoadedPart) -> RewardModel:
     """Return the reward model that a part is.
 
     Args:

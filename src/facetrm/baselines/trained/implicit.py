@@ -39,8 +39,8 @@ from facetrm.core.config import parse_config
 from facetrm.core.errors import ModelError
 from facetrm.core.fingerprint import fingerprint
 from facetrm.data.records import Conversation
+from facetrm.model.door import RIVAL_MANIFEST
 from facetrm.model.output import Score
-from facetrm.model.store import RIVAL_MANIFEST
 
 ImplicitKind = Literal["dpo", "ipo", "slic"]
 

@@ -17,7 +17,7 @@ from facetrm.backbone.declared import check_files
 from facetrm.core.config import parse_config
 from facetrm.core.errors import ModelError
 from facetrm.core.files import read_json, write_json
-from facetrm.model.store import RIVAL_MANIFEST
+from facetrm.model.door import RIVAL_MANIFEST
 
 RivalKind = Literal["pairwise", "implicit", "ensemble", "direction", "length-calibration"]
 _VERSION: Final = 1

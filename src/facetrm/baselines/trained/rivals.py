@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from facetrm.backbone.config import Mode
-from facetrm.baselines.fitted.parts import PLAIN_SCORERS, Part, PartReading, SavedPart, lasting_place
+from facetrm.baselines.fitted.parts import PLAIN_SCORERS, LoadedPart, PartReading, SavedPart, lasting_place
 from facetrm.baselines.fitted.saved import FITTED, load_fitted
 from facetrm.baselines.named import scorer_hash
 from facetrm.baselines.trained.implicit import load_implicit
@@ -16,8 +16,8 @@ from facetrm.baselines.trained.rival_folder import read_manifest, rival_folder
 from facetrm.core.errors import ModelError
 from facetrm.hub.load import load_model
 from facetrm.hub.shipped import shipped_models
+from facetrm.model.door import RIVAL_MANIFEST
 from facetrm.model.output import Scorer
-from facetrm.model.store import RIVAL_MANIFEST
 
 
 def load_rival(
@@ -57,7 +57,7 @@ def load_part(
     token_budget: int | None = None,
     mode: Mode | None = None,
     within: tuple[Path, ...] = (),
-) -> Part:
+) -> LoadedPart:
     """Load a scorer that a rival can be made of.
 
     Args:
@@ -74,16 +74,16 @@ def load_part(
     """
     if place in PLAIN_SCORERS:
         scorer = PLAIN_SCORERS[place]()
-        return Part(scorer, SavedPart(place=place, hash=scorer_hash(scorer)))
+        return LoadedPart(scorer, SavedPart(place=place, hash=scorer_hash(scorer)))
     path, lasting = Path(place).expanduser(), lasting_place(place)
     if any((folder / RIVAL_MANIFEST).is_file() for folder in (path, path / "model")):
         found = _load(path, within, device=device, token_budget=token_budget, mode=mode)
-        return Part(found, SavedPart(place=lasting, hash=read_manifest(rival_folder(path)).hash))
+        return LoadedPart(found, SavedPart(place=lasting, hash=read_manifest(rival_folder(path)).hash))
     known = [*PLAIN_SCORERS, *shipped_models()]
     if not path.exists() and place not in known and (near := difflib.get_close_matches(place[:200], known, n=1)):
         raise ModelError("no such model", place=place, fix=f"did you mean '{near[0]}'? Or give a model or run folder")
     model = load_model(place, device=device, mode=mode, token_budget=token_budget, settings=reading.given)
-    return Part(model, SavedPart(place=lasting, hash=model.hash, reading=reading))
+    return LoadedPart(model, SavedPart(place=lasting, hash=model.hash, reading=reading))
 
 
 def _load(

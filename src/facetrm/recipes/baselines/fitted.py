@@ -21,7 +21,7 @@ import numpy as np
 
 from facetrm.baselines.directional import DirectionalScorer, fit_direction
 from facetrm.baselines.ensemble import Ensemble, error_correlation, fit_ensemble
-from facetrm.baselines.fitted.parts import LoadPart, Part, named_part
+from facetrm.baselines.fitted.parts import LoadedPart, LoadPart, named_part
 from facetrm.baselines.fitted.saved import (
     FittedRival,
     reward_model,
@@ -192,7 +192,7 @@ def _reference(rows: Rows) -> list[Conversation]:
     return list(found.values())
 
 
-def _part(config: FittedRecipe, place: str, called: str) -> Part:
+def _part(config: FittedRecipe, place: str, called: str) -> LoadedPart:
     load: LoadPart = partial(load_part, device=config.device, mode=config.mode)
     return named_part(load, place, config.reading, called=called)
 
@@ -241,7 +241,7 @@ def _fit_calibration(config: LengthCalibrationRecipe, held: RunFolder, rows: Row
         save_fitted(held.path / "model", "length-calibration", saved_calibration(calibrated, part))
 
 
-def _check_distinct(parts: Mapping[str, Part]) -> None:
+def _check_distinct(parts: Mapping[str, LoadedPart]) -> None:
     """Raise ConfigError if two members are the same scorer."""
     seen: dict[str, str] = {}
     for name, part in parts.items():

@@ -21,8 +21,8 @@ from facetrm.core.web.key import read_server_key
 from facetrm.data.records import Conversation
 from facetrm.evaluate.benchmarks.result import BASELINES
 from facetrm.label.settings import LabelConfig
+from facetrm.model.door import RIVAL_MANIFEST
 from facetrm.model.output import Scorer
-from facetrm.model.store import RIVAL_MANIFEST
 from facetrm.recipes.evaluation.score_files import read_score_file
 from facetrm.recipes.evaluation.served import served_scorer
 from facetrm.recipes.evaluation.systems import System
