@@ -37,6 +37,7 @@ FLOORS: Mapping[str, int] = {
 # Who may look sideways, and at whom; everything else on one floor is apart.
 SIDEWAYS = {
     ("baselines", "fit"),
+    ("baselines", "hub"),
     ("report", "evaluate"),
     ("report", "explain"),
     ("serve", "explain"),

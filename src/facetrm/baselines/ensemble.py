@@ -163,12 +163,14 @@ class Ensemble:
             if not np.isfinite(means.get(name, np.nan)) or not 0.0 < deviations.get(name, np.nan) < np.inf:
                 problem = f"member '{name}' has mean {means.get(name)} and deviation {deviations.get(name)}"
                 raise FitError(problem, place="ensemble", fix="fit it on answers to which it gives different rewards")
-        self.members, self.kind, self.penalty = dict(members), kind, penalty
-        self._mean_M = np.array([means[name] for name in members])
-        self._deviation_M = np.array([deviations[name] for name in members])
+        self.members, self.kind, self.penalty = dict(members), kind, float(penalty)
+        self.means = {name: float(means[name]) for name in members}
+        self.deviations = {name: float(deviations[name]) for name in members}
+        self._mean_M = np.array(list(self.means.values()))
+        self._deviation_M = np.array(list(self.deviations.values()))
         self.name = f"ensemble-{kind}"
-        parts = [[name, scorer_hash(s), float(means[name]), float(deviations[name])] for name, s in members.items()]
-        self.hash = fingerprint(["ensemble", kind, float(penalty) if kind == "uncertainty" else None, parts])
+        parts = [[name, scorer_hash(s), self.means[name], self.deviations[name]] for name, s in members.items()]
+        self.hash = fingerprint(["ensemble", kind, self.penalty if kind == "uncertainty" else None, parts])
 
     def score(self, conversations: Sequence[Conversation]) -> list[Score]:
         """Return one score per conversation, in order; tokens and length are those that the first member read.

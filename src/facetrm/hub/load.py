@@ -27,7 +27,7 @@ from facetrm.core.errors import ModelError
 from facetrm.hub.checksums import check_checksums
 from facetrm.hub.foreign import read_foreign
 from facetrm.hub.shipped import shipped_models
-from facetrm.model.door import CONFIG
+from facetrm.model.door import CONFIG, RIVAL_MANIFEST
 from facetrm.model.reward_model import RewardModel
 from facetrm.model.store import MODEL_MANIFEST
 
@@ -81,6 +81,7 @@ def load_model(
     if token_budget is not None:
         changes["token_budget"] = token_budget
     if not (place / MODEL_MANIFEST).exists():
+        _check_no_rival(place)
         return read_foreign(place, {**changes, **(settings or {})})
     other = next((key for key in settings or {} if key not in ("truncation", "max_tokens")), None)
     if other is not None:
@@ -154,6 +155,13 @@ def _fetched(name: str, *, revision: str | None) -> Path:
             place=f"hf://{name}",
             fix="check the name, the network and your access, or give a folder",
         ) from None
+
+
+def _check_no_rival(place: Path) -> None:
+    """Raise ModelError if a folder holds a rival that is fitted to other models, not a model."""
+    if not (place / CONFIG).exists() and any((at / RIVAL_MANIFEST).is_file() for at in (place, place / "model")):
+        fix = "give it to 'facetrm eval', or to facetrm.baselines.load_rival in Python"
+        raise ModelError("a rival that is made of other models, not a reward model", place=place, fix=fix)
 
 
 def _check_backbone(config: BackboneConfig, path: Path, *, trusted: bool) -> None:

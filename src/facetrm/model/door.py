@@ -18,6 +18,7 @@ from facetrm.core.progress import log
 MODEL_TYPE: Final = "facetrm"
 OWN_ARCHITECTURE: Final = "FacetrmForSequenceClassification"
 CONFIG: Final = "config.json"
+RIVAL_MANIFEST: Final = "rival.json"  # of a scorer that is no reward model; facetrm.baselines.load_rival reads it
 
 
 @runtime_checkable

@@ -31,7 +31,15 @@ from facetrm.recipes.armorm.fit import ArmormFit, Stopwatch, fit_parts, prepare
 from facetrm.recipes.armorm.judge import RunJudgement, judge_run
 from facetrm.recipes.armorm.routed import RoutedFit, route_armorm
 from facetrm.recipes.armorm.rows import Rows
-from facetrm.recipes.baselines.config import BradleyTerryRecipe, DpoRecipe, PairwiseRecipe
+from facetrm.recipes.baselines.config import (
+    BradleyTerryRecipe,
+    DirectionRecipe,
+    DpoRecipe,
+    EnsembleRecipe,
+    LengthCalibrationRecipe,
+    PairwiseRecipe,
+)
+from facetrm.recipes.baselines.fitted import run_direction, run_ensemble, run_length_calibration
 from facetrm.recipes.baselines.run import run_bradley_terry, run_dpo, run_pairwise
 from facetrm.recipes.dmoerm.config import DmoermConfig
 from facetrm.recipes.dmoerm.fit import run_dmoerm
@@ -165,6 +173,9 @@ RECIPES.add("finetune", Recipe(FineTuneRecipe, run_finetune))
 RECIPES.add("bradley-terry", Recipe(BradleyTerryRecipe, run_bradley_terry))
 RECIPES.add("pairwise", Recipe(PairwiseRecipe, run_pairwise))
 RECIPES.add("dpo", Recipe(DpoRecipe, run_dpo))
+RECIPES.add("ensemble", Recipe(EnsembleRecipe, run_ensemble))
+RECIPES.add("direction", Recipe(DirectionRecipe, run_direction))
+RECIPES.add("length-calibration", Recipe(LengthCalibrationRecipe, run_length_calibration))
 
 
 def run_recipe(path: Path, *, sets: Sequence[str] = (), out: Path | None = None) -> Any:

@@ -16,7 +16,7 @@ class ShippedRecipe:
 
     Attributes:
         name: Its name, for ``facetrm run NAME``.
-        kind: Its kind: ``armorm``, ``dmoerm`` or ``finetune``.
+        kind: Its kind, such as ``armorm``, ``dmoerm`` or ``ensemble``.
         description: What it trains, in one sentence.
         path: Its file.
     """

@@ -28,6 +28,9 @@ _RIVAL_TITLES: Final = {
     "bradley_terry": "Bradley-Terry reward model",
     "pairwise": "pairwise preference model",
     "dpo": "policy, by its implicit reward",
+    "ensemble": "ensemble",
+    "direction": "fixed weights",
+    "length_calibration": "model without what length explains",
     "longer": SYSTEM_TITLES["longer"],
 }
 
@@ -131,19 +134,37 @@ def show_routed(run: DmoermRun) -> None:
 
 
 def show_rival(run: RivalRun) -> None:
-    """Print the accuracy of a trained rival next to that of the longer answer."""
+    """Print the accuracy of a rival next to that of the longer answer, and how far it is ahead of its parts."""
     pairs = run.metrics["rows"]["preferences_test"]
     _console().print(accuracy_table(run.noisy, run.true, pairs=pairs, titles=_RIVAL_TITLES))
     _show_reading(run.reading)
     order = run.metrics.get("order")
     if order is not None:
         print(f"same verdict in both orders: {100 * order['agreement']:.1f}%; mean P(A): {order['first']:.2f}")
+    for line in _part_lines(run):
+        print(line)
     show_verdict(run.verdict)
     print(f"\n{run.metrics['seconds']['total']:.0f} s. Figures: {run.folder / 'metrics.json'}")
     if run.metrics["recipe"] == "bradley-terry":
         print(f"Next: facetrm explain {run.folder}    facetrm score {run.folder} --data FILE.jsonl")
     else:
-        print(f"Next, in Python: facetrm.baselines.load_rival({str(run.folder)!r})")
+        print(f"Next: facetrm eval {run.folder} --on FILE.jsonl")
+        print(f"In Python: facetrm.baselines.load_rival({str(run.folder)!r})")
+
+
+def _part_lines(run: RivalRun) -> list[str]:
+    """Return one sentence for each system that a rival is made of, and one on the length of answers."""
+    lines = []
+    for name, found in run.metrics.get("parts", {}).items():
+        right, lead = found["accuracy"], found["lead"]
+        called = "the model alone" if name == "model" else f"member '{name}' alone"
+        ahead = f"{100 * lead['value']:+.1f} points ({100 * lead['low']:+.1f} to {100 * lead['high']:+.1f})"
+        lines.append(f"{called}: {100 * right['value']:.1f}% against the labels; the rival minus it: {ahead}")
+    length = run.metrics.get("length_calibration")
+    if length is not None:
+        shown = [f"{'-' if rho is None else format(rho, '.2f')} {when}" for when, rho in length["length_rho"].items()]
+        lines.append(f"rank correlation of reward and length: {', '.join(shown)}")
+    return lines
 
 
 def experts_table(trained: Mapping[str, ExpertFit]) -> Table:

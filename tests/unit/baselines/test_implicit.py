@@ -16,10 +16,11 @@ from facetrm.backbone.config import BackboneConfig
 from facetrm.backbone.headed import HeadedModel, load_headed
 from facetrm.backbone.text.chat import Tokenized
 from facetrm.baselines.trained.implicit import ImplicitRewardScorer, load_implicit
-from facetrm.baselines.trained.rival_folder import RIVAL_MANIFEST, write_manifest
+from facetrm.baselines.trained.rival_folder import write_manifest
 from facetrm.baselines.trained.rivals import load_rival
 from facetrm.core.errors import ModelError
 from facetrm.data.records import Conversation
+from facetrm.model.door import RIVAL_MANIFEST
 from fakes import chat, tiny_decoder
 from tiny_decoders import GPT2, SHAPE, WHOLE_HEADS, ids
 

@@ -15,10 +15,11 @@ from facetrm.backbone.config import BackboneConfig
 from facetrm.backbone.headed import HeadedModel, load_headed, save_headed
 from facetrm.baselines.groups import GroupScorer
 from facetrm.baselines.trained.pairwise import PairReader, PairwiseScorer, load_pairwise, pair_text
-from facetrm.baselines.trained.rival_folder import RIVAL_MANIFEST, write_manifest
+from facetrm.baselines.trained.rival_folder import write_manifest
 from facetrm.baselines.trained.rivals import load_rival
 from facetrm.core.errors import BackboneError, ModelError
 from facetrm.data.records import Conversation, Message
+from facetrm.model.door import RIVAL_MANIFEST
 from fakes import chat, tiny_decoder
 
 PROMPTS = [chat(text, "x")[:1] for text in ("why?", "what is the sky, and why is it blue?", "tea")]

@@ -30,7 +30,6 @@ from facetrm.backbone.headed import HeadedModel, load_headed
 from facetrm.backbone.text.chat import Tokenized
 from facetrm.baselines.groups import bare_score
 from facetrm.baselines.trained.rival_folder import (
-    RIVAL_MANIFEST,
     RivalManifest,
     check_hash,
     read_manifest,
@@ -40,6 +39,7 @@ from facetrm.core.config import parse_config
 from facetrm.core.errors import ModelError
 from facetrm.core.fingerprint import fingerprint
 from facetrm.data.records import Conversation
+from facetrm.model.door import RIVAL_MANIFEST
 from facetrm.model.output import Score
 
 ImplicitKind = Literal["dpo", "ipo", "slic"]

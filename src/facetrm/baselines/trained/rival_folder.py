@@ -1,4 +1,4 @@
-"""The folder of a trained rival: a causal language model in Transformers' format, and a manifest.
+"""The folder of a rival: a manifest, and if it was trained a causal language model in Transformers' format.
 
 FOLDER/
   rival.json        kind, settings, how conversations are read, and the hash of the scorer
@@ -17,9 +17,9 @@ from facetrm.backbone.declared import check_files
 from facetrm.core.config import parse_config
 from facetrm.core.errors import ModelError
 from facetrm.core.files import read_json, write_json
+from facetrm.model.door import RIVAL_MANIFEST
 
-RIVAL_MANIFEST: Final = "rival.json"
-RivalKind = Literal["pairwise", "implicit"]
+RivalKind = Literal["pairwise", "implicit", "ensemble", "direction", "length-calibration"]
 _VERSION: Final = 1
 _FREE: Final = ("path", "device", "mode", "token_budget", "compile", "trust_remote_code", "revision")
 
@@ -31,7 +31,7 @@ class RivalManifest:
     Attributes:
         kind: Kind of the rival.
         hash: Hash of the scorer that the folder holds.
-        reading: Settings of the backbone that determine how conversations are read.
+        reading: Settings of the backbone that determine how conversations are read; empty without a backbone.
         settings: Settings of the scorer.
     """
 
@@ -58,18 +58,19 @@ class RivalManifest:
 
 
 def write_manifest(
-    folder: Path, kind: RivalKind, *, hash: str, backbone: BackboneConfig, settings: Mapping[str, Any]
+    folder: Path, kind: RivalKind, *, hash: str, backbone: BackboneConfig | None, settings: Mapping[str, Any]
 ) -> None:
-    """Write the manifest of a rival into the folder of its language model.
+    """Write the manifest of a rival into its folder.
 
     Args:
-        folder: Folder that holds the language model.
+        folder: Folder of the rival, with its language model if it was trained.
         kind: Kind of the rival.
         hash: Hash of the scorer.
-        backbone: Settings that read conversations from the folder.
+        backbone: Settings that read conversations from the folder; None if it holds no language model.
         settings: Settings of the scorer, JSON-ready.
     """
-    reading = {key: value for key, value in backbone.model_dump(mode="json").items() if key not in _FREE}
+    read = {} if backbone is None else backbone.model_dump(mode="json")
+    reading = {key: value for key, value in read.items() if key not in _FREE}
     found = RivalManifest(kind, hash, reading, dict(settings))
     write_json(folder / RIVAL_MANIFEST, {"facetrm_rival": _VERSION, **asdict(found)})
 
@@ -78,7 +79,7 @@ def rival_folder(folder: str | Path) -> Path:
     """Return the folder that holds the manifest: the folder itself, or the ``model`` folder of a run.
 
     Args:
-        folder: Folder of a rival, or of the run that trained it.
+        folder: Folder of a rival, or of the run that made it.
 
     Raises:
         ModelError: Neither holds a manifest.
@@ -90,7 +91,7 @@ def rival_folder(folder: str | Path) -> Path:
     raise ModelError(
         f"no file '{RIVAL_MANIFEST}'" if place.is_dir() else "no such folder",
         place=folder,
-        fix="give the run folder of a 'pairwise' or 'dpo' recipe; facetrm.load_model loads reward models",
+        fix="give the run folder of a recipe of a rival, such as 'pairwise'; facetrm.load_model loads reward models",
     )
 
 

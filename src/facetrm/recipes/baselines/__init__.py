@@ -1,1 +1,1 @@
-"""Recipes of rivals that are trained: a Bradley-Terry model, a pairwise model, and a DPO policy."""
+"""Recipes of rivals, trained (Bradley-Terry, pairwise, DPO) or fitted (ensemble, direction, length calibration)."""

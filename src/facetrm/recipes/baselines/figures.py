@@ -1,21 +1,21 @@
-"""Figures of a trained rival on the held-out pairs: against chance, and against the longer answer."""
+"""Figures of a rival on the held-out pairs: against chance, and against the longer answer."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from facetrm.core.statistics import Floats, Interval, pair_accuracy
+from facetrm.core.statistics import Floats, Interval, pair_accuracy, paired_difference
 from facetrm.evaluate.truth import true_signs
 from facetrm.evaluate.verdict import Verdict
 from facetrm.fit.trainer import TrainingCost
 from facetrm.recipes.armorm.figures import plain, versions
 from facetrm.recipes.armorm.rows import Rows, lost_lines
-from facetrm.recipes.baselines.config import RivalRecipe
+from facetrm.recipes.baselines.config import MeasuredRecipe, RivalRecipe
 from facetrm.recipes.generated import generator_seeds
 from facetrm.recipes.reading import Reading
 from facetrm.recipes.verdicts import leads_over_rivals, run_verdict
@@ -43,14 +43,15 @@ class RivalRun:
 
 
 def rival_run(
-    config: RivalRecipe,
+    config: MeasuredRecipe,
     rows: Rows,
     margin_N: Floats,
     *,
     folder: Path,
-    spent: TrainingCost,
     hash: str,
     seconds: Mapping[str, float],
+    spent: TrainingCost | None = None,
+    parts: Mapping[str, Floats] | None = None,
     more: Mapping[str, Any] | None = None,
 ) -> RivalRun:
     """Measure a rival on the held-out pairs.
@@ -60,9 +61,10 @@ def rival_run(
         rows: Data of the run.
         margin_N: Score of the chosen answer minus that of the rejected one, for each held-out pair.
         folder: Folder of the run.
-        spent: Cost of the training.
         hash: Hash of the scorer.
         seconds: Duration of each stage, in seconds.
+        spent: Cost of the training; None without training.
+        parts: Margins of the systems that the rival is made of, as ``margin_N``, by name.
         more: Other figures for ``metrics.json``.
 
     Returns:
@@ -89,22 +91,45 @@ def rival_run(
         "seconds": {**seconds, "total": sum(seconds.values())},
         "rows": {"preferences": len(rows.gate), "preferences_test": len(rows.test), **rows.counts},
         **({} if rows.reading is None else {"reading": rows.reading.to_dict()}),
-        "training": {
-            "method": config.training.method,
-            "steps": spent.steps,
-            "seconds": spent.seconds,
-            "tokens": spent.tokens,
-            "truncated": spent.truncated,
-            "history": [dict(entry) for entry in spent.history],
-        },
+        **({} if spent is None else {"training": _training(config, spent)}),
         "pair_accuracy": {
             "noisy": {name: asdict(i) for name, i in noisy.items()},
             "true": {name: asdict(i) for name, i in true.items()},
             "leads": {name: asdict(i) for name, i in leads.items()},
         },
+        **({} if parts is None else {"parts": _parts(parts, margin_N, groups, samples=samples, seed=seed)}),
         **(more or {}),
-        "seeds": {"run": config.seed, "training": config.training.seed} | generator_seeds(config.data),
+        "seeds": {"run": config.seed, **_training_seed(config)} | generator_seeds(config.data),
         "versions": versions(),
         "hashes": {"data": rows.hash, "model": hash},
     }
     return RivalRun(folder, dict(plain(values)), noisy, true, verdict, rows.reading)
+
+
+def _training(config: MeasuredRecipe, spent: TrainingCost) -> dict[str, Any]:
+    """Return the figures of a training."""
+    return {
+        **({"method": config.training.method} if isinstance(config, RivalRecipe) else {}),
+        "steps": spent.steps,
+        "seconds": spent.seconds,
+        "tokens": spent.tokens,
+        "truncated": spent.truncated,
+        "history": [dict(entry) for entry in spent.history],
+    }
+
+
+def _training_seed(config: MeasuredRecipe) -> dict[str, int]:
+    return {"training": config.training.seed} if isinstance(config, RivalRecipe) else {}
+
+
+def _parts(
+    parts: Mapping[str, Floats], margin_N: Floats, groups: Sequence[str], *, samples: int, seed: int
+) -> dict[str, Any]:
+    """Return the accuracy of each part, and how much the rival is ahead of it, on the same pairs."""
+    return {
+        name: {
+            "accuracy": asdict(pair_accuracy(found, groups, samples=samples, seed=seed)),
+            "lead": asdict(paired_difference(margin_N, found, groups, samples=samples, seed=seed)),
+        }
+        for name, found in parts.items()
+    }

@@ -15,13 +15,13 @@ from facetrm.backbone.text.chat import DecoderChat
 from facetrm.backbone.transformer import TransformerEncoder
 from facetrm.baselines.named import scorer_hash
 from facetrm.baselines.plain import LengthScorer, RandomScorer
-from facetrm.baselines.trained.rival_folder import RIVAL_MANIFEST
 from facetrm.core.config import parse_config
 from facetrm.core.errors import BackboneError, ConfigError, DataError, ModelError
 from facetrm.core.web.key import read_server_key
 from facetrm.data.records import Conversation
 from facetrm.evaluate.benchmarks.result import BASELINES, SAME_AS
 from facetrm.label.settings import LabelConfig
+from facetrm.model.door import RIVAL_MANIFEST
 from facetrm.model.output import Scorer
 from facetrm.recipes.evaluation.score_files import read_score_file
 from facetrm.recipes.evaluation.served import served_scorer
@@ -125,7 +125,7 @@ def _model(text: str, loading: Loading) -> System:
     place = Path(text).expanduser()
     name = place.parent.name if place.name == "model" and place.parent.name else place.name
     if any((folder / RIVAL_MANIFEST).is_file() for folder in (place, place / "model")):
-        rival = baselines.load_rival(place, device=loading.device, mode=loading.mode or "fast")
+        rival = baselines.load_rival(place, device=loading.device, mode=loading.mode)
         return System(name or text, text, "model", f"{scorer_hash(rival)}/{loading.mode}", rival)
     model = hub.load_model(
         text,
