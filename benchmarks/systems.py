@@ -283,10 +283,16 @@ def questions_of(data: str, pack: Path) -> ItemSet:
 def plain(found: ItemSet) -> Rivals:
     """Return the systems that read no meaning, and the oracle."""
     rivals = Rivals()
-    known = {
-        conversation_key(c): float(n < item.right) for item in found.questions for n, c in enumerate(item.conversations)
-    }
-    for scorer in (OracleScorer(known), LengthScorer(), LengthScorer(sign=-1), RandomScorer(seed=0)):
+    known = Counter[str]()  # of three ranked answers the middle one wins one pair and loses one
+    for item in found.questions:
+        for n, answered in enumerate(item.conversations):
+            known[conversation_key(answered)] += 1 if n < item.right else -1
+    for scorer in (
+        OracleScorer({key: float(value) for key, value in known.items()}),
+        LengthScorer(),
+        LengthScorer(sign=-1),
+        RandomScorer(seed=0),
+    ):
         rivals.add(scorer.name, scorer)
     return rivals
 
