@@ -278,8 +278,10 @@ def test_the_official_rewardbench_file_has_the_rendered_texts(tiny_run: Run, tmp
         turns = [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row[side]}]
         assert written[f"text_{side}"] == encoder.tokenizer.apply_chat_template(turns, tokenize=False)
         assert written[f"text_{side}"] != row[side]
+    assert written["prompt"] == encoder.tokenizer.apply_chat_template(turns[:1], tokenize=False)
     (plain,) = rows_of(out / "official" / "rewardbench" / "length" / "scores.jsonl")
     assert plain["text_chosen"] == row["chosen"], "a system without a template"
+    assert plain["prompt"] == [{"role": "user", "content": row["prompt"]}]
 
 
 def test_the_official_file_of_rewardbench_2_has_the_rendered_texts_and_how_it_was_made(

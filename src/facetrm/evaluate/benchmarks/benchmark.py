@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, TypeAlias, final
+from typing import Any, Final, TypeAlias, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,6 +86,14 @@ class Entrant:
             conversation: A prompt with its answer.
         """
         return conversation[-1].content if self.render is None else self.render(conversation)
+
+    def prompt(self, messages: Conversation) -> str | list[dict[str, Any]]:
+        """Return the prompt as the system's template writes it; its messages for a system without a template.
+
+        Args:
+            messages: The prompt.
+        """
+        return [m.model_dump() for m in messages] if self.render is None else self.render(messages)
 
 
 @final

@@ -132,7 +132,7 @@ def _official(answered: Sequence[Answered], entrant: Entrant) -> dict[str, str]:
     rows = [
         {
             **one.question.row,
-            "prompt": [m.model_dump() for m in one.question.prompt],
+            "prompt": entrant.prompt(one.question.prompt),
             "results": int(one.credit == 1.0),
             "scores_chosen": one.scores[0],
             "scores_rejected": one.scores[1],
