@@ -18,7 +18,7 @@ from facetrm.baselines.groups import bare_score
 from facetrm.core.errors import ConfigError, DataError, short
 from facetrm.core.fingerprint import fingerprint
 from facetrm.data.records import Conversation, conversation_key
-from facetrm.model.output import Score
+from facetrm.model.output import Score, Scorer
 
 LengthUnit = Literal["characters", "words"]
 _UNITS: Final[dict[LengthUnit, Callable[[str], int]]] = {"characters": len, "words": lambda text: len(text.split())}
@@ -140,3 +140,11 @@ class OracleScorer:
             problem = f"no value for conversation {row} (prompt: {asked})"
             raise DataError(problem, place=self.name, fix="give its value by its conversation_key, text unchanged")
         return float(found)
+
+
+PLAIN_SCORERS: Final[Mapping[str, Callable[[int], Scorer]]] = {
+    "length": lambda seed: LengthScorer(),
+    "shortest": lambda seed: LengthScorer(sign=-1),
+    "random": lambda seed: RandomScorer(seed=seed),
+}
+"""Scorers that are named, not loaded: by name, each made from a seed."""

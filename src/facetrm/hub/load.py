@@ -27,7 +27,7 @@ from facetrm.core.errors import ModelError
 from facetrm.hub.checksums import check_checksums
 from facetrm.hub.foreign import read_foreign
 from facetrm.hub.shipped import shipped_models
-from facetrm.model.door import CONFIG, RIVAL_MANIFEST
+from facetrm.model.door import CONFIG, holds_rival
 from facetrm.model.reward_model import RewardModel
 from facetrm.model.store import MODEL_MANIFEST
 
@@ -159,7 +159,7 @@ def _fetched(name: str, *, revision: str | None) -> Path:
 
 def _check_no_rival(place: Path) -> None:
     """Raise ModelError if a folder holds a rival that is fitted to other models, not a model."""
-    if not (place / CONFIG).exists() and any((at / RIVAL_MANIFEST).is_file() for at in (place, place / "model")):
+    if not (place / CONFIG).exists() and holds_rival(place):
         fix = "give it to 'facetrm eval', or to facetrm.baselines.load_rival in Python"
         raise ModelError("a rival that is made of other models, not a reward model", place=place, fix=fix)
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from pathlib import Path
 
+from facetrm.core.errors import ModelError
 from facetrm.core.shipped import shipped_folder
 
 
@@ -22,3 +25,20 @@ def shipped_models() -> dict[str, Path]:
     if folder is None:
         return {}
     return {path.name: path for path in sorted(folder.iterdir()) if (path / "manifest.json").is_file()}
+
+
+def check_spelling(name: str, others: Iterable[str]) -> None:
+    """Check that a name which is no path is not a misspelt one.
+
+    Args:
+        name: Path or name of a model.
+        others: Names that are known besides those of shipped models.
+
+    Raises:
+        ModelError: There is no such path, and the name is nearly a known one.
+    """
+    known = [*others, *shipped_models()]
+    if Path(name).expanduser().exists() or name in known:
+        return
+    if near := difflib.get_close_matches(name[:200], known, n=1):
+        raise ModelError("no such model", place=name, fix=f"did you mean '{near[0]}'? Or give a model or run folder")

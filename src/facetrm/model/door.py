@@ -21,6 +21,15 @@ CONFIG: Final = "config.json"
 RIVAL_MANIFEST: Final = "rival.json"  # of a scorer that is no reward model; facetrm.baselines.load_rival reads it
 
 
+def holds_rival(folder: Path) -> bool:
+    """Return whether a folder, or the ``model`` folder of a run, holds a scorer that is no reward model.
+
+    Args:
+        folder: the folder.
+    """
+    return any((place / RIVAL_MANIFEST).is_file() for place in (folder, folder / "model"))
+
+
 @runtime_checkable
 class PortableTokenizer(Protocol):
     """An encoder that can save its tokenizer for other programs."""

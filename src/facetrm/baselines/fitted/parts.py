@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias, final
+from typing import Any, Literal, TypeAlias, final
 
 from pydantic import Field
 
 from facetrm.backbone.text.truncate import Truncation
 from facetrm.baselines.named import scorer_hash
-from facetrm.baselines.plain import LengthScorer, RandomScorer
+from facetrm.baselines.plain import PLAIN_SCORERS
 from facetrm.core.config import Section
 from facetrm.core.errors import FacetrmError, ModelError
 from facetrm.model.output import Scorer
-
-PLAIN_SCORERS: Final[Mapping[str, Callable[[], Scorer]]] = {
-    "length": LengthScorer,
-    "shortest": lambda: LengthScorer(sign=-1),
-    "random": RandomScorer,
-}
-"""Scorers that are named, not loaded, as in ``facetrm eval``."""
 
 
 class PartReading(Section):

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import difflib
 from functools import partial
 from pathlib import Path
 
 from facetrm.backbone.config import Mode
-from facetrm.baselines.fitted.parts import PLAIN_SCORERS, LoadedPart, PartReading, SavedPart, lasting_place
+from facetrm.baselines.fitted.parts import LoadedPart, PartReading, SavedPart, lasting_place
 from facetrm.baselines.fitted.saved import FITTED, load_fitted
 from facetrm.baselines.named import scorer_hash
+from facetrm.baselines.plain import PLAIN_SCORERS
 from facetrm.baselines.trained.implicit import load_implicit
 from facetrm.baselines.trained.pairwise import load_pairwise
 from facetrm.baselines.trained.rival_folder import read_manifest, rival_folder
 from facetrm.core.errors import ModelError
 from facetrm.hub.load import load_model
-from facetrm.hub.shipped import shipped_models
-from facetrm.model.door import RIVAL_MANIFEST
+from facetrm.hub.shipped import check_spelling
+from facetrm.model.door import holds_rival
 from facetrm.model.output import Scorer
 
 
@@ -73,15 +73,13 @@ def load_part(
         FacetrmError: It cannot be loaded.
     """
     if place in PLAIN_SCORERS:
-        scorer = PLAIN_SCORERS[place]()
+        scorer = PLAIN_SCORERS[place](0)
         return LoadedPart(scorer, SavedPart(place=place, hash=scorer_hash(scorer)))
     path, lasting = Path(place).expanduser(), lasting_place(place)
-    if any((folder / RIVAL_MANIFEST).is_file() for folder in (path, path / "model")):
+    if holds_rival(path):
         found = _load(path, within, device=device, token_budget=token_budget, mode=mode)
         return LoadedPart(found, SavedPart(place=lasting, hash=read_manifest(rival_folder(path)).hash))
-    known = [*PLAIN_SCORERS, *shipped_models()]
-    if not path.exists() and place not in known and (near := difflib.get_close_matches(place[:200], known, n=1)):
-        raise ModelError("no such model", place=place, fix=f"did you mean '{near[0]}'? Or give a model or run folder")
+    check_spelling(place, PLAIN_SCORERS)
     model = load_model(place, device=device, mode=mode, token_budget=token_budget, settings=reading.given)
     return LoadedPart(model, SavedPart(place=lasting, hash=model.hash, reading=reading))
 

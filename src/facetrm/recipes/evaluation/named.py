@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,14 +13,15 @@ from facetrm.backbone.encoder import Encoder
 from facetrm.backbone.text.chat import DecoderChat
 from facetrm.backbone.transformer import TransformerEncoder
 from facetrm.baselines.named import scorer_hash
-from facetrm.baselines.plain import LengthScorer, RandomScorer
+from facetrm.baselines.plain import PLAIN_SCORERS
 from facetrm.core.config import parse_config
-from facetrm.core.errors import BackboneError, ConfigError, DataError, ModelError
+from facetrm.core.errors import BackboneError, ConfigError, DataError
 from facetrm.core.web.key import read_server_key
 from facetrm.data.records import Conversation
 from facetrm.evaluate.benchmarks.result import BASELINES, SAME_AS
+from facetrm.hub.shipped import check_spelling
 from facetrm.label.settings import LabelConfig
-from facetrm.model.door import RIVAL_MANIFEST
+from facetrm.model.door import holds_rival
 from facetrm.model.output import Scorer
 from facetrm.recipes.evaluation.score_files import read_score_file
 from facetrm.recipes.evaluation.served import served_scorer
@@ -98,7 +98,7 @@ def load_system(text: str, loading: Loading) -> System:
         DataError: The file of scores is malformed.
         ConfigError: The judge is not named as ``judge:MODEL@BASE_URL``.
     """
-    made = _PLAIN.get(text)
+    made = PLAIN_SCORERS.get(text)
     if made is not None:
         scorer: Scorer = made(loading.seed)
         return System(text, text, "baseline", scorer_hash(scorer), scorer)
@@ -114,17 +114,14 @@ def load_system(text: str, loading: Loading) -> System:
         return System(path.stem, text, "scores", hashlib.sha256(path.read_bytes()).hexdigest(), stored=stored)
     if path.suffix in (".jsonl", ".json") and not path.exists():
         raise DataError("no such file of scores", place=path, fix="check the path")
-    shipped = hub.shipped_models()
-    known = path.exists() or text in shipped
-    if not known and (near := difflib.get_close_matches(text[:200], [*_PLAIN, *shipped], n=1)):
-        raise ModelError("no such model", place=text, fix=f"did you mean '{near[0]}'? Or give a model or run folder")
+    check_spelling(text, PLAIN_SCORERS)
     return _model(text, loading)
 
 
 def _model(text: str, loading: Loading) -> System:
     place = Path(text).expanduser()
     name = place.parent.name if place.name == "model" and place.parent.name else place.name
-    if any((folder / RIVAL_MANIFEST).is_file() for folder in (place, place / "model")):
+    if holds_rival(place):
         rival = baselines.load_rival(place, device=loading.device, mode=loading.mode)
         return System(name or text, text, "model", f"{scorer_hash(rival)}/{loading.mode}", rival)
     model = hub.load_model(
@@ -189,10 +186,3 @@ def _judge(text: str, loading: Loading) -> System:
         return System(name, text, "judge", scorer_hash(judge), judge)
     vote = baselines.Vote(judges)
     return System("vote", text, "judge", scorer_hash(vote), vote)
-
-
-_PLAIN: Final[Mapping[str, Callable[[int], Scorer]]] = {
-    "length": lambda seed: LengthScorer(),
-    "shortest": lambda seed: LengthScorer(sign=-1),
-    "random": lambda seed: RandomScorer(seed=seed),
-}
